@@ -1,0 +1,115 @@
+"""Builds the Cython core: every module of `sslsock.core` in one shared object.
+
+One object, not one per module, because OpenSSL may be linked statically: its state (error queue, providers, random
+generator) has to exist once, and a pointer that one module makes is used by another. `sslsock/core/__init__.py` loads the
+modules out of it.
+
+Environment
+    SSLSOCK_OPENSSL_PREFIX   an OpenSSL installation to use in place of the one that pkg-config names
+    SSLSOCK_OPENSSL_STATIC   "1": link that installation's static libraries even if shared ones lie beside them
+    SSLSOCK_DEBUG            "1": assertions and object counts compiled in, no optimisation
+    SSLSOCK_SANITIZE         a list for -fsanitize=, for example "address,undefined"
+    SSLSOCK_WERROR           "1": warnings of the C compiler are errors
+"""
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+ROOT = Path(__file__).resolve().parent
+CORE = "src/sslsock/core"
+MODULES = ("loop", "x509", "context", "engine", "channel", "listener")
+C_SOURCES = ("include/window_bio.c",)
+
+
+def flag(name: str) -> bool:
+    return os.environ.get(name, "") not in ("", "0")
+
+
+def openssl_from_prefix(prefix: Path) -> dict:
+    """Flags for the installation under `prefix`, whose libraries lie in lib64 or lib."""
+    folders = [prefix / "lib64", prefix / "lib", *sorted((prefix / "lib").glob("*-linux-gnu*"))]
+    shared = next((d for d in folders if (d / "libssl.so").exists()), None)
+    static = next((d for d in folders if (d / "libssl.a").exists()), None)
+    if not (prefix / "include/openssl/ssl.h").exists() or not (shared or static):
+        sys.exit(f"sslsock: no OpenSSL under SSLSOCK_OPENSSL_PREFIX={prefix}: include/openssl/ssl.h and lib*/libssl.* are needed")
+    include = [str(prefix / "include")]
+    if static and (flag("SSLSOCK_OPENSSL_STATIC") or not shared):
+        # Hidden, so that a second libssl in the process (the interpreter's own) is never mistaken for this one.
+        return {
+            "include_dirs": include,
+            "extra_objects": [str(static / "libssl.a"), str(static / "libcrypto.a")],
+            "extra_link_args": ["-Wl,--exclude-libs,ALL", "-ldl", "-lpthread"],
+        }
+    return {
+        "include_dirs": include,
+        "library_dirs": [str(shared)],
+        "runtime_library_dirs": [str(shared)],
+        "libraries": ["ssl", "crypto"],
+    }
+
+
+def openssl_from_pkg_config() -> dict:
+    tool = os.environ.get("PKG_CONFIG") or shutil.which("pkg-config")
+    wanted = ["libssl >= 3.0", "libcrypto >= 3.0"]
+    if tool is None or subprocess.run([tool, "--exists", *wanted]).returncode:
+        sys.exit(
+            "sslsock: OpenSSL 3.0 or newer was not found by pkg-config.\n"
+            "  Debian, Ubuntu:  apt-get install libssl-dev pkg-config\n"
+            "  Fedora:          dnf install openssl-devel pkgconf\n"
+            "  elsewhere:       set SSLSOCK_OPENSSL_PREFIX to an OpenSSL installation"
+        )
+
+    def words(option: str) -> list:
+        return shlex.split(subprocess.check_output([tool, option, "libssl", "libcrypto"], text=True))
+
+    return {"extra_compile_args": words("--cflags"), "extra_link_args": words("--libs")}
+
+
+def core_extension() -> Extension:
+    prefix = os.environ.get("SSLSOCK_OPENSSL_PREFIX")
+    options = openssl_from_prefix(Path(prefix).resolve()) if prefix else openssl_from_pkg_config()
+    debug, sanitize = flag("SSLSOCK_DEBUG"), os.environ.get("SSLSOCK_SANITIZE", "")
+
+    compile_args = ["-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-missing-field-initializers"]
+    link_args = []
+    compile_args += ["-O0", "-g"] if debug else ["-O2"]
+    if flag("SSLSOCK_WERROR"):
+        compile_args.append("-Werror")
+    if sanitize:
+        compile_args += [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-fno-sanitize-recover=undefined", "-g"]
+        link_args.append(f"-fsanitize={sanitize}")
+
+    options.setdefault("extra_compile_args", []).extend(compile_args)
+    options.setdefault("extra_link_args", []).extend(link_args)
+    options.setdefault("include_dirs", []).insert(0, "include")
+    macros = [("SSLSOCK_DEBUG", "1" if debug else "0"), ("CYTHON_CLINE_IN_TRACEBACK", "0")]
+
+    modules = cythonize(
+        [Extension(f"sslsock.core.{name}", [f"{CORE}/{name}.pyx"]) for name in MODULES],
+        include_path=["include", "src"],
+        build_dir="build/cython",
+        compiler_directives={
+            "language_level": 3,
+            "boundscheck": False,
+            "wraparound": False,
+            "cdivision": True,
+            "initializedcheck": False,
+            "embedsignature": True,
+            "warn.unused": True,
+        },
+    )
+    sources = [source for module in modules for source in module.sources]
+    headers = [str(p.relative_to(ROOT)) for p in (ROOT / "include").glob("*.h")]
+    return Extension(
+        "sslsock.core._native", [*sources, *C_SOURCES], depends=headers, define_macros=macros, language="c", **options
+    )
+
+
+setup(ext_modules=[core_extension()])

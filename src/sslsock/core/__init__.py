@@ -1,0 +1,34 @@
+"""Floors 1 and 2: the loop, the TLS engine and the channels, all in Cython.
+
+Owns the loading of its modules. They live in one shared object (`setup.py` says why), while Python's import system
+expects one object a module, so a finder points each name at that object; the interpreter then looks up `PyInit_<name>` in it.
+"""
+
+import sys
+from importlib.abc import MetaPathFinder
+from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader, ModuleSpec
+from importlib.util import spec_from_file_location
+from pathlib import Path
+
+MODULES = frozenset(
+    f"{__name__}.{name}" for name in ("loop", "x509", "context", "engine", "channel", "listener")
+)
+
+
+class _NativeFinder(MetaPathFinder):
+    """Finds the modules of `MODULES` in the shared object that lies in this folder."""
+
+    def __init__(self) -> None:
+        here = Path(__file__).parent
+        found = [path for suffix in EXTENSION_SUFFIXES if (path := here / f"_native{suffix}").exists()]
+        if not found:
+            raise ImportError(f"sslsock was not built for this interpreter: no _native{EXTENSION_SUFFIXES[0]} in {here}")
+        self._path = str(found[0])
+
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> "ModuleSpec | None":
+        if fullname not in MODULES:
+            return None
+        return spec_from_file_location(fullname, self._path, loader=ExtensionFileLoader(fullname, self._path))
+
+
+sys.meta_path.insert(0, _NativeFinder())

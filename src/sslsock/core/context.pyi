@@ -1,0 +1,38 @@
+from typing import Optional, Sequence
+
+from .x509 import SslCertificate, SslKey
+
+VERIFY_NONE: int
+VERIFY_QUERY: int
+VERIFY_PEER: int
+
+class ConfigurationError(ValueError):
+    """A setting that OpenSSL or this package refuses: what it is, and OpenSSL's reason."""
+
+def openssl_version() -> str: ...
+
+class Context:
+    """One SSL_CTX, made from settings that do not change afterwards."""
+
+    def __init__(
+        self,
+        *,
+        server_side: bool,
+        certificate: Optional[SslCertificate] = None,
+        certificate_chain: Sequence[SslCertificate] = (),
+        private_key: Optional[SslKey] = None,
+        verify_mode: int = ...,
+        verify_depth: int = 0,
+        ca_certificates: Sequence[SslCertificate] = (),
+        use_system_ca: bool = True,
+        minimum_protocol: int = ...,
+        maximum_protocol: int = 0,
+        ciphers: str = "",
+        ciphersuites: str = "",
+        groups: str = "",
+        next_protocols: Sequence[bytes] = (),
+    ) -> None: ...
+    @property
+    def server_side(self) -> bool: ...
+    @property
+    def verify_mode(self) -> int: ...
