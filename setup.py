@@ -102,7 +102,6 @@ def core_extension() -> Extension:
             "cdivision": True,
             "initializedcheck": False,
             "embedsignature": True,
-            "warn.unused": True,
         },
     )
     sources = [source for module in modules for source in module.sources]

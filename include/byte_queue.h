@@ -1,0 +1,77 @@
+/* A queue of bytes in one block of memory: appended at the end, consumed at the front.
+ * Empty queues own no memory: an idle connection must not keep any. */
+#ifndef SSLSOCK_BYTE_QUEUE_H
+#define SSLSOCK_BYTE_QUEUE_H
+
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct {
+    char *block;
+    size_t head; /* first byte that is still wanted */
+    size_t size; /* bytes wanted */
+    size_t capacity;
+} byte_queue;
+
+static inline const char *byte_queue_front(const byte_queue *queue)
+{
+    return queue->block + queue->head;
+}
+
+static inline void byte_queue_clear(byte_queue *queue)
+{
+    free(queue->block);
+    memset(queue, 0, sizeof *queue);
+}
+
+static inline void byte_queue_consume(byte_queue *queue, size_t count)
+{
+    queue->head += count;
+    queue->size -= count;
+    if (queue->size == 0)
+        byte_queue_clear(queue);
+}
+
+/* Room for `count` bytes behind the last one; NULL without memory. `byte_queue_grown` says how many were used. */
+static inline char *byte_queue_reserve(byte_queue *queue, size_t count)
+{
+    size_t wanted = queue->size + count;
+    if (queue->head + wanted > queue->capacity) {
+        if (queue->head > 0 && wanted <= queue->capacity && queue->head >= queue->size) {
+            memcpy(queue->block, queue->block + queue->head, queue->size);
+        } else {
+            size_t capacity = queue->size == 0 ? wanted : wanted + wanted / 2;
+            char *block = malloc(capacity);
+            if (block == NULL)
+                return NULL;
+            if (queue->size > 0)
+                memcpy(block, queue->block + queue->head, queue->size);
+            free(queue->block);
+            queue->block = block;
+            queue->capacity = capacity;
+        }
+        queue->head = 0;
+    }
+    return queue->block + queue->head + queue->size;
+}
+
+static inline void byte_queue_grown(byte_queue *queue, size_t count)
+{
+    queue->size += count;
+}
+
+/* 1, or 0 without memory (the queue is as it was). */
+static inline int byte_queue_append(byte_queue *queue, const char *data, size_t count)
+{
+    char *room;
+    if (count == 0)
+        return 1;
+    room = byte_queue_reserve(queue, count);
+    if (room == NULL)
+        return 0;
+    memcpy(room, data, count);
+    byte_queue_grown(queue, count);
+    return 1;
+}
+
+#endif

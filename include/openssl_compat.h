@@ -1,0 +1,23 @@
+/* Every difference between the OpenSSL versions that are supported (3.0 and newer), and nothing else. */
+#ifndef SSLSOCK_OPENSSL_COMPAT_H
+#define SSLSOCK_OPENSSL_COMPAT_H
+
+#include <openssl/opensslv.h>
+#include <openssl/ssl.h>
+
+#if OPENSSL_VERSION_NUMBER < 0x30000000L
+#error "sslsock needs OpenSSL 3.0 or newer"
+#endif
+
+/* The name of the key exchange group; NULL when there is none. SSL_get0_group_name came with 3.2. */
+static inline const char *compat_group_name(SSL *ssl)
+{
+#if OPENSSL_VERSION_NUMBER >= 0x30200000L
+    return SSL_get0_group_name(ssl);
+#else
+    int group = SSL_get_negotiated_group(ssl);
+    return group == NID_undef ? NULL : SSL_group_to_name(ssl, group);
+#endif
+}
+
+#endif

@@ -1,0 +1,148 @@
+"""OpenSSL's connections and contexts: openssl/ssl.h, and what they need of bio.h, x509_vfy.h, crypto.h, rand.h."""
+
+from libc.stdint cimport uint64_t
+
+from openssl_x509 cimport EVP_PKEY, X509
+
+
+cdef extern from "openssl/crypto.h" nogil:
+    const char *OpenSSL_version(int kind)
+    unsigned long OpenSSL_version_num()
+    void OPENSSL_cleanse(void *data, size_t size)
+    int OPENSSL_VERSION
+
+
+cdef extern from "openssl/bio.h" nogil:
+    ctypedef struct BIO
+
+
+cdef extern from "openssl/stack.h" nogil:
+    pass
+
+
+cdef extern from "openssl/x509_vfy.h" nogil:
+    ctypedef struct X509_STORE
+    ctypedef struct X509_STORE_CTX
+    ctypedef struct X509_VERIFY_PARAM
+    ctypedef int (*X509_STORE_CTX_verify_cb)(int ok, X509_STORE_CTX *context) noexcept nogil
+
+    int X509_V_OK, X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH, X509_V_ERR_APPLICATION_VERIFICATION
+    unsigned int X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS
+
+    int X509_STORE_add_cert(X509_STORE *store, X509 *certificate)
+    int X509_verify_cert(X509_STORE_CTX *context)
+    int X509_STORE_CTX_get_error(const X509_STORE_CTX *context)
+    void X509_STORE_CTX_set_error(X509_STORE_CTX *context, int error)
+    int X509_STORE_CTX_get_error_depth(const X509_STORE_CTX *context)
+    X509 *X509_STORE_CTX_get_current_cert(const X509_STORE_CTX *context)
+    X509 *X509_STORE_CTX_get0_cert(const X509_STORE_CTX *context)
+    void *X509_STORE_CTX_get_ex_data(const X509_STORE_CTX *context, int index)
+    void X509_STORE_CTX_set_verify_cb(X509_STORE_CTX *context, X509_STORE_CTX_verify_cb callback)
+    const char *X509_verify_cert_error_string(long error)
+    int X509_VERIFY_PARAM_set1_host(X509_VERIFY_PARAM *param, const char *name, size_t size)
+    int X509_VERIFY_PARAM_set1_ip_asc(X509_VERIFY_PARAM *param, const char *address)
+    void X509_VERIFY_PARAM_set_hostflags(X509_VERIFY_PARAM *param, unsigned int flags)
+
+
+cdef extern from "openssl/ssl.h" nogil:
+    ctypedef struct SSL
+    ctypedef struct SSL_CTX
+    ctypedef struct SSL_METHOD
+    ctypedef struct SSL_SESSION
+    ctypedef struct SSL_CIPHER
+    ctypedef struct OPENSSL_STACK "STACK_OF(X509)"
+
+    int SSL_ERROR_NONE, SSL_ERROR_WANT_READ, SSL_ERROR_WANT_WRITE, SSL_ERROR_ZERO_RETURN, SSL_ERROR_SSL, SSL_ERROR_SYSCALL
+    int SSL_VERIFY_NONE, SSL_VERIFY_PEER, SSL_VERIFY_FAIL_IF_NO_PEER_CERT
+    int SSL_SENT_SHUTDOWN, SSL_RECEIVED_SHUTDOWN
+    int SSL_SESS_CACHE_OFF, SSL_SESS_CACHE_CLIENT, SSL_SESS_CACHE_NO_INTERNAL
+    int SSL_TLSEXT_ERR_OK, SSL_TLSEXT_ERR_NOACK, SSL_TLSEXT_ERR_ALERT_FATAL
+    int OPENSSL_NPN_NEGOTIATED
+    int TLS1_VERSION, TLS1_2_VERSION, TLS1_3_VERSION, SSL3_VERSION
+    uint64_t SSL_OP_NO_COMPRESSION, SSL_OP_NO_RENEGOTIATION, SSL_OP_CIPHER_SERVER_PREFERENCE, SSL_OP_PRIORITIZE_CHACHA
+    uint64_t SSL_OP_NO_TICKET
+    long SSL_MODE_RELEASE_BUFFERS, SSL_MODE_ENABLE_PARTIAL_WRITE, SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER, SSL_MODE_AUTO_RETRY
+    int SSL3_RT_MAX_PLAIN_LENGTH
+
+    # contexts
+    const SSL_METHOD *TLS_client_method()
+    const SSL_METHOD *TLS_server_method()
+    SSL_CTX *SSL_CTX_new(const SSL_METHOD *method)
+    void SSL_CTX_free(SSL_CTX *context)
+    uint64_t SSL_CTX_set_options(SSL_CTX *context, uint64_t options)
+    long SSL_CTX_set_mode(SSL_CTX *context, long mode)
+    void SSL_CTX_set_security_level(SSL_CTX *context, int level)
+    int SSL_CTX_set_min_proto_version(SSL_CTX *context, int version)
+    int SSL_CTX_set_max_proto_version(SSL_CTX *context, int version)
+    int SSL_CTX_set_cipher_list(SSL_CTX *context, const char *text)
+    int SSL_CTX_set_ciphersuites(SSL_CTX *context, const char *text)
+    int SSL_CTX_set1_groups_list(SSL_CTX *context, const char *text)
+    int SSL_CTX_set_default_verify_paths(SSL_CTX *context)
+    X509_STORE *SSL_CTX_get_cert_store(const SSL_CTX *context)
+    int SSL_CTX_use_certificate(SSL_CTX *context, X509 *certificate)
+    int SSL_CTX_add1_chain_cert(SSL_CTX *context, X509 *certificate)
+    int SSL_CTX_use_PrivateKey(SSL_CTX *context, EVP_PKEY *key)
+    int SSL_CTX_check_private_key(const SSL_CTX *context)
+    int SSL_CTX_add_client_CA(SSL_CTX *context, X509 *certificate)
+    void SSL_CTX_set_verify(SSL_CTX *context, int mode, X509_STORE_CTX_verify_cb callback)
+    void SSL_CTX_set_verify_depth(SSL_CTX *context, int depth)
+    void SSL_CTX_set_cert_verify_callback(
+        SSL_CTX *context, int (*callback)(X509_STORE_CTX *, void *) noexcept nogil, void *argument)
+    void SSL_CTX_set_alpn_select_cb(
+        SSL_CTX *context,
+        int (*callback)(SSL *, const unsigned char **, unsigned char *, const unsigned char *, unsigned int, void *) noexcept nogil,
+        void *argument)
+    int SSL_CTX_set_alpn_protos(SSL_CTX *context, const unsigned char *protocols, unsigned int size)
+    int SSL_select_next_proto(
+        unsigned char **out, unsigned char *size, const unsigned char *server, unsigned int server_size,
+        const unsigned char *client, unsigned int client_size)
+    long SSL_CTX_set_session_cache_mode(SSL_CTX *context, long mode)
+    int SSL_CTX_set_session_id_context(SSL_CTX *context, const unsigned char *data, unsigned int size)
+    void SSL_CTX_sess_set_new_cb(SSL_CTX *context, int (*callback)(SSL *, SSL_SESSION *) noexcept nogil)
+    int SSL_CTX_set_num_tickets(SSL_CTX *context, size_t count)
+
+    # sessions
+    void SSL_SESSION_free(SSL_SESSION *session)
+    int SSL_SESSION_up_ref(SSL_SESSION *session)
+    int SSL_SESSION_is_resumable(const SSL_SESSION *session)
+    int SSL_SESSION_get_protocol_version(const SSL_SESSION *session)
+
+    # connections
+    SSL *SSL_new(SSL_CTX *context)
+    void SSL_free(SSL *ssl)
+    void SSL_set_bio(SSL *ssl, BIO *reader, BIO *writer)
+    int SSL_set_app_data(SSL *ssl, void *data)
+    void *SSL_get_app_data(const SSL *ssl)
+    int SSL_get_ex_data_X509_STORE_CTX_idx()
+    void SSL_set_connect_state(SSL *ssl)
+    void SSL_set_accept_state(SSL *ssl)
+    int SSL_set_tlsext_host_name(SSL *ssl, const char *name)
+    const char *SSL_get_servername(const SSL *ssl, int kind)
+    int TLSEXT_NAMETYPE_host_name
+    X509_VERIFY_PARAM *SSL_get0_param(SSL *ssl)
+    int SSL_set_session(SSL *ssl, SSL_SESSION *session)
+    int SSL_session_reused(const SSL *ssl)
+    int SSL_do_handshake(SSL *ssl)
+    int SSL_read_ex(SSL *ssl, void *data, size_t size, size_t *got)
+    int SSL_write_ex(SSL *ssl, const void *data, size_t size, size_t *written)
+    int SSL_shutdown(SSL *ssl)
+    void SSL_set_shutdown(SSL *ssl, int mode)
+    int SSL_get_shutdown(const SSL *ssl)
+    int SSL_get_error(const SSL *ssl, int result)
+    int SSL_pending(const SSL *ssl)
+    int SSL_has_pending(const SSL *ssl)
+    int SSL_is_init_finished(const SSL *ssl)
+    int SSL_version(const SSL *ssl)
+    const SSL_CIPHER *SSL_get_current_cipher(const SSL *ssl)
+    const char *SSL_CIPHER_get_name(const SSL_CIPHER *cipher)
+    void SSL_get0_alpn_selected(const SSL *ssl, const unsigned char **data, unsigned int *size)
+    X509 *SSL_get1_peer_certificate(const SSL *ssl)
+    OPENSSL_STACK *SSL_get_peer_cert_chain(const SSL *ssl)
+    int sk_X509_num(const OPENSSL_STACK *stack)
+    X509 *sk_X509_value(const OPENSSL_STACK *stack, int index)
+    const char *SSL_alert_desc_string_long(int value)
+    int SSL_new_session_ticket(SSL *ssl)
+
+
+cdef extern from "openssl_compat.h" nogil:
+    const char *compat_group_name(SSL *ssl)

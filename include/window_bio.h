@@ -1,0 +1,30 @@
+/* The window BIO: how libssl reads ciphertext from, and writes it to, memory that somebody else owns.
+ *
+ * OpenSSL's memory BIO copies every byte into a buffer of its own, which grows, moves and is wiped. Here a read takes from
+ * the caller's memory (usually what `recv` has just filled) and a write goes to the caller's memory (usually what `send`
+ * takes next), so between the kernel and libssl nothing is copied twice.
+ *
+ * Rules: `in` and `out` are lent for the length of one libssl call and never freed here. What does not fit `out` (or comes
+ * while no window is open) goes to `spill`, which the BIO owns: a write therefore never blocks, and libssl never has to be
+ * called again with the same arguments (SSL_write(3), "WARNINGS").
+ */
+#ifndef SSLSOCK_WINDOW_BIO_H
+#define SSLSOCK_WINDOW_BIO_H
+
+#include <openssl/bio.h>
+
+#include "byte_queue.h"
+
+typedef struct {
+    const char *in; /* ciphertext that libssl has not read yet */
+    size_t in_left;
+    char *out; /* where ciphertext goes; NULL: straight to `spill` */
+    size_t out_capacity;
+    size_t out_used;
+    byte_queue spill; /* ciphertext that found no room in `out`; follows it on the wire */
+} window_bio;
+
+/* A BIO over `window`, which must outlive it; NULL without memory. */
+BIO *window_bio_new(window_bio *window);
+
+#endif

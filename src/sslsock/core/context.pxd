@@ -1,0 +1,45 @@
+from openssl_ssl cimport SSL, SSL_CTX, SSL_SESSION, X509_STORE_CTX
+
+
+cdef struct connection_hooks:
+    # What libssl's callbacks find at a connection (SSL_get_app_data): called from inside libssl, without the GIL.
+    int (*verify)(connection_hooks *hooks, X509_STORE_CTX *store) noexcept nogil
+    int (*new_session)(connection_hooks *hooks, SSL_SESSION *session) noexcept nogil
+
+
+cdef enum:
+    VERIFY_MODE_NONE = 0
+    VERIFY_MODE_QUERY = 1
+    VERIFY_MODE_PEER = 2
+
+
+cdef struct wire_list:
+    const unsigned char *data
+    unsigned int size
+
+
+cdef class Session:
+    cdef SSL_SESSION *session  # owned
+
+
+cdef class Context:
+    cdef SSL_CTX *ctx
+    cdef readonly bint server_side
+    cdef readonly int verify_mode
+    cdef bytes next_protocols  # as on the wire: RFC 7301, 3.1
+    cdef wire_list offered  # the same, for libssl's callback
+    cdef object sessions  # client: session key -> list of Session, least recently used first
+    cdef object __weakref__
+
+    cdef int set_protocols(self, int minimum, int maximum) except -1
+    cdef int set_algorithms(self, str ciphers, str ciphersuites, str groups) except -1
+    cdef int set_identity(self, certificate, chain, key) except -1
+    cdef int set_verification(self, int depth, ca_certificates, bint use_system_ca) except -1
+    cdef int set_next_protocols(self, protocols) except -1
+    cdef int set_sessions(self) except -1
+
+    cdef int keep_session(self, object key, SSL_SESSION *session) except -1
+    cdef Session take_session(self, object key)
+
+
+cdef str reason_of(unsigned long code)

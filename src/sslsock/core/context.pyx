@@ -1,0 +1,293 @@
+"""TLS contexts: what connections share. One SSL_CTX, made from settings that never change afterwards.
+
+Owns the SSL_CTX and, for clients, the sessions that may be resumed. Settings of one socket (name, handlers) do not live
+here: libssl's callbacks find them through `connection_hooks`, which the engine leaves at each connection.
+"""
+
+from collections import OrderedDict
+
+cimport cython
+from libc.stdint cimport uint64_t
+from libc.string cimport memcpy
+
+cimport openssl_ssl as ssl
+from openssl_err cimport ERR_clear_error, ERR_lib_error_string, ERR_peek_error, ERR_reason_error_string
+from openssl_ssl cimport SSL, SSL_CTX, SSL_SESSION, X509_STORE_CTX
+from sslsock.core.x509 cimport SslCertificate, SslKey
+
+VERIFY_NONE = VERIFY_MODE_NONE
+VERIFY_QUERY = VERIFY_MODE_QUERY
+VERIFY_PEER = VERIFY_MODE_PEER
+
+cdef dict PROTOCOL_NAMES = {0x0300: "SSL 3", 0x0301: "TLS 1.0", 0x0302: "TLS 1.1", 0x0303: "TLS 1.2", 0x0304: "TLS 1.3"}
+
+cdef enum:
+    SESSION_KEYS = 512  # peers whose sessions a client context remembers
+    SESSIONS_PER_KEY = 4  # a TLS 1.3 ticket serves once (RFC 8446, C.4), so parallel connections need several
+
+
+class ConfigurationError(ValueError):
+    """A setting that OpenSSL or this package refuses. Its text says which one, and OpenSSL's reason."""
+
+
+def openssl_version():
+    """The OpenSSL that is linked, in its own words: str such as "OpenSSL 3.5.4 30 Sep 2025"."""
+    return ssl.OpenSSL_version(ssl.OPENSSL_VERSION).decode("ascii", "replace")
+
+
+cdef str reason_of(unsigned long code):
+    """An error code in OpenSSL's words."""
+    cdef const char *reason = ERR_reason_error_string(code)
+    cdef const char *library
+    if reason != NULL:
+        return reason.decode("utf-8", "replace")
+    library = ERR_lib_error_string(code)
+    return f"{library.decode('utf-8', 'replace')} error {code:#x}" if library != NULL else f"error {code:#x}"
+
+
+cdef object refused(str what):
+    """The ConfigurationError for the call that has just failed."""
+    cdef unsigned long code = ERR_peek_error()
+    ERR_clear_error()
+    return ConfigurationError(f"{what}: {reason_of(code)}" if code else what)
+
+
+def protocol_supported(int version):
+    """Whether the linked OpenSSL can speak the protocol with this version number (0x0304: TLS 1.3): bool."""
+    cdef SSL_CTX *probe = ssl.SSL_CTX_new(ssl.TLS_client_method())
+    cdef bint supported
+    if probe == NULL:
+        raise MemoryError
+    supported = ssl.SSL_CTX_set_max_proto_version(probe, version) == 1 \
+        and ssl.SSL_CTX_set_min_proto_version(probe, version) == 1
+    ssl.SSL_CTX_free(probe)
+    ERR_clear_error()
+    return supported
+
+
+# libssl's callbacks: they only look up whom they concern.
+
+
+cdef int on_verify(X509_STORE_CTX *store, void *argument) noexcept nogil:
+    cdef SSL *connection = <SSL *> ssl.X509_STORE_CTX_get_ex_data(store, ssl.SSL_get_ex_data_X509_STORE_CTX_idx())
+    cdef connection_hooks *hooks = <connection_hooks *> ssl.SSL_get_app_data(connection)
+    return hooks.verify(hooks, store)
+
+
+cdef int on_new_session(SSL *connection, SSL_SESSION *session) noexcept nogil:
+    cdef connection_hooks *hooks = <connection_hooks *> ssl.SSL_get_app_data(connection)
+    return hooks.new_session(hooks, session)
+
+
+cdef int on_select_protocol(
+        SSL *connection, const unsigned char **chosen, unsigned char *size,
+        const unsigned char *offered, unsigned int offered_size, void *argument) noexcept nogil:
+    # The context outlives its connections, so its list can be lent. No common protocol: RFC 7301, 3.2 asks for the alert.
+    cdef wire_list *own = <wire_list *> argument
+    if ssl.SSL_select_next_proto(
+            <unsigned char **> chosen, size, own.data, own.size, offered, offered_size) == ssl.OPENSSL_NPN_NEGOTIATED:
+        return ssl.SSL_TLSEXT_ERR_OK
+    return ssl.SSL_TLSEXT_ERR_ALERT_FATAL
+
+
+@cython.final
+cdef class Session:
+    """One TLS session that a client may resume."""
+
+    def __dealloc__(self):
+        if self.session != NULL:
+            ssl.SSL_SESSION_free(self.session)
+
+
+cdef class Context:
+    """Settings shared by TLS connections of one role, and what they may share: session tickets.
+
+    All settings are keyword arguments; ConfigurationError names the one that does not hold.
+
+    server_side: bool
+    certificate, certificate_chain, private_key: SslCertificate, list of SslCertificate, SslKey; a server needs them
+    verify_mode: VERIFY_NONE, VERIFY_QUERY (ask, report, go on) or VERIFY_PEER (a server then demands a certificate)
+    verify_depth: most intermediate certificates, 0: OpenSSL's own bound
+    ca_certificates, use_system_ca: whom to trust
+    minimum_protocol, maximum_protocol: version numbers such as 0x0303 (TLS 1.2); maximum 0: the newest
+    ciphers (TLS 1.2 and older), ciphersuites (TLS 1.3), groups: OpenSSL's syntax (openssl-ciphers(1)); "": OpenSSL's choice
+    next_protocols: ALPN names (bytes), most wanted first
+    """
+
+    def __cinit__(self, *, bint server_side, certificate=None, certificate_chain=(), private_key=None,
+                  int verify_mode=VERIFY_MODE_PEER, int verify_depth=0, ca_certificates=(), bint use_system_ca=True,
+                  int minimum_protocol=0x0303, int maximum_protocol=0, str ciphers="", str ciphersuites="",
+                  str groups="", next_protocols=()):
+        if verify_mode not in (VERIFY_MODE_NONE, VERIFY_MODE_QUERY, VERIFY_MODE_PEER):
+            raise ConfigurationError(f"unknown verification mode {verify_mode}")
+        self.server_side = server_side
+        self.verify_mode = verify_mode
+        self.sessions = OrderedDict()
+        ERR_clear_error()
+        self.ctx = ssl.SSL_CTX_new(ssl.TLS_server_method() if server_side else ssl.TLS_client_method())
+        if self.ctx == NULL:
+            raise refused("OpenSSL makes no context")
+        # Renegotiation and compression have cost more in attacks than they gave (RFC 9325, 3.3 and 3.5).
+        ssl.SSL_CTX_set_options(
+            self.ctx,
+            ssl.SSL_OP_NO_COMPRESSION | ssl.SSL_OP_NO_RENEGOTIATION
+            | ssl.SSL_OP_CIPHER_SERVER_PREFERENCE | ssl.SSL_OP_PRIORITIZE_CHACHA)
+        # An idle connection keeps no record buffer.
+        ssl.SSL_CTX_set_mode(self.ctx, ssl.SSL_MODE_RELEASE_BUFFERS | ssl.SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER)
+        self.set_protocols(minimum_protocol, maximum_protocol)
+        self.set_algorithms(ciphers, ciphersuites, groups)
+        self.set_identity(certificate, certificate_chain, private_key)
+        self.set_verification(verify_depth, ca_certificates, use_system_ca)
+        self.set_next_protocols(next_protocols)
+        self.set_sessions()
+
+    def __dealloc__(self):
+        if self.ctx != NULL:
+            ssl.SSL_CTX_free(self.ctx)
+
+    cdef int set_protocols(self, int minimum, int maximum) except -1:
+        cdef int version
+        for version in (minimum, maximum):
+            if version and version not in PROTOCOL_NAMES:
+                raise ConfigurationError(f"unknown protocol version {version:#06x}")
+            if 0 < version < 0x0303 and not protocol_supported(version):
+                raise ConfigurationError(
+                    f"{openssl_version()} was built without {PROTOCOL_NAMES[version]}")
+        if maximum and minimum > maximum:
+            raise ConfigurationError(
+                f"minimum_protocol {PROTOCOL_NAMES[minimum]} is newer than maximum_protocol {PROTOCOL_NAMES[maximum]}")
+        if minimum < 0x0303:
+            # Older protocols sign with SHA-1 and MD5, which OpenSSL allows at level 0 only (SSL_CTX_set_security_level(3)).
+            ssl.SSL_CTX_set_security_level(self.ctx, 0)
+        if ssl.SSL_CTX_set_min_proto_version(self.ctx, minimum) != 1 \
+                or ssl.SSL_CTX_set_max_proto_version(self.ctx, maximum) != 1:
+            raise refused("the protocol bounds are refused")
+        return 0
+
+    cdef int set_algorithms(self, str ciphers, str ciphersuites, str groups) except -1:
+        cdef bytes text
+        if ciphers:
+            text = c_text("ciphers", ciphers)
+            if ssl.SSL_CTX_set_cipher_list(self.ctx, text) != 1:
+                raise refused(f"ciphers {ciphers!r}")
+        if ciphersuites:
+            text = c_text("ciphersuites", ciphersuites)
+            if ssl.SSL_CTX_set_ciphersuites(self.ctx, text) != 1:
+                raise refused(f"ciphersuites {ciphersuites!r}")
+        if groups:
+            text = c_text("groups", groups)
+            if ssl.SSL_CTX_set1_groups_list(self.ctx, text) != 1:
+                raise refused(f"groups {groups!r}")
+        return 0
+
+    cdef int set_identity(self, certificate, chain, key) except -1:
+        if certificate is None and key is None:
+            if chain:
+                raise ConfigurationError("a certificate chain was given without a certificate")
+            if self.server_side:
+                raise ConfigurationError("a server needs a certificate and its private key")
+            return 0
+        if certificate is None or key is None:
+            raise ConfigurationError("a private key was given without its certificate" if certificate is None
+                                     else "a certificate was given without its private key")
+        if (<SslCertificate?> certificate).x509 == NULL:
+            raise ConfigurationError(f"the certificate did not load: {certificate.error_string}")
+        if (<SslKey?> key).pkey == NULL:
+            raise ConfigurationError(f"the private key did not load: {key.error_string}")
+        if ssl.SSL_CTX_use_certificate(self.ctx, (<SslCertificate> certificate).x509) != 1:
+            raise refused("the certificate is refused")
+        if ssl.SSL_CTX_use_PrivateKey(self.ctx, (<SslKey> key).pkey) != 1 or ssl.SSL_CTX_check_private_key(self.ctx) != 1:
+            raise refused("the private key does not fit the certificate")
+        for link in chain:
+            if (<SslCertificate?> link).x509 == NULL:
+                raise ConfigurationError(f"a certificate of the chain did not load: {link.error_string}")
+            if ssl.SSL_CTX_add1_chain_cert(self.ctx, (<SslCertificate> link).x509) != 1:
+                raise refused("a certificate of the chain is refused")
+        return 0
+
+    cdef int set_verification(self, int depth, ca_certificates, bint use_system_ca) except -1:
+        cdef int mode = ssl.SSL_VERIFY_NONE
+        if self.verify_mode != VERIFY_MODE_NONE:
+            mode = ssl.SSL_VERIFY_PEER
+            if self.server_side and self.verify_mode == VERIFY_MODE_PEER:
+                mode |= ssl.SSL_VERIFY_FAIL_IF_NO_PEER_CERT
+            for certificate in ca_certificates:
+                if (<SslCertificate?> certificate).x509 == NULL:
+                    raise ConfigurationError(f"a CA certificate did not load: {certificate.error_string}")
+                if ssl.X509_STORE_add_cert(ssl.SSL_CTX_get_cert_store(self.ctx), (<SslCertificate> certificate).x509) != 1:
+                    raise refused("a CA certificate is refused")
+                # The names a server sends with its request, so that a client with several certificates picks the right one.
+                if self.server_side and ssl.SSL_CTX_add_client_CA(self.ctx, (<SslCertificate> certificate).x509) != 1:
+                    raise refused("a CA certificate is refused")
+            if use_system_ca and ssl.SSL_CTX_set_default_verify_paths(self.ctx) != 1:
+                raise refused("the system's trust store cannot be used")
+        if depth > 0:
+            ssl.SSL_CTX_set_verify_depth(self.ctx, depth)
+        ssl.SSL_CTX_set_verify(self.ctx, mode, NULL)
+        ssl.SSL_CTX_set_cert_verify_callback(self.ctx, on_verify, NULL)
+        return 0
+
+    cdef int set_next_protocols(self, protocols) except -1:
+        cdef bytes wire = b""
+        for name in protocols:
+            if not isinstance(name, bytes) or not 0 < len(name) < 256:
+                raise ConfigurationError(f"an ALPN name is 1 to 255 bytes, not {name!r}")
+            wire += bytes((len(name),)) + name
+        if len(wire) > 65535:
+            raise ConfigurationError("the ALPN list is longer than 65535 bytes")
+        self.next_protocols = wire
+        if not wire:
+            return 0
+        if self.server_side:
+            self.offered.data = <const unsigned char *> <const char *> wire
+            self.offered.size = <unsigned int> len(wire)
+            ssl.SSL_CTX_set_alpn_select_cb(self.ctx, on_select_protocol, &self.offered)
+        elif ssl.SSL_CTX_set_alpn_protos(self.ctx, <const unsigned char *> <const char *> wire, <unsigned int> len(wire)) != 0:
+            raise refused("the ALPN list is refused")
+        return 0
+
+    cdef int set_sessions(self) except -1:
+        if self.server_side:
+            # Tickets carry the state, so nothing is kept for a client that may never come back.
+            ssl.SSL_CTX_set_session_cache_mode(self.ctx, ssl.SSL_SESS_CACHE_OFF)
+            ssl.SSL_CTX_set_session_id_context(self.ctx, b"sslsock", 7)
+        else:
+            ssl.SSL_CTX_set_session_cache_mode(self.ctx, ssl.SSL_SESS_CACHE_CLIENT | ssl.SSL_SESS_CACHE_NO_INTERNAL)
+            ssl.SSL_CTX_sess_set_new_cb(self.ctx, on_new_session)
+        return 0
+
+    # sessions of a client
+
+    cdef int keep_session(self, object key, SSL_SESSION *session) except -1:
+        """Remember a session for the next connection with the same key. Takes over the caller's reference."""
+        cdef Session kept = Session.__new__(Session)
+        kept.session = session
+        sessions = self.sessions.setdefault(key, [])
+        sessions.append(kept)
+        if len(sessions) > SESSIONS_PER_KEY:
+            del sessions[0]
+        self.sessions.move_to_end(key)
+        if len(self.sessions) > SESSION_KEYS:
+            self.sessions.popitem(last=False)
+        return 0
+
+    cdef Session take_session(self, object key):
+        """The newest session for `key`, or None. A TLS 1.3 session is not offered twice: RFC 8446, C.4."""
+        cdef Session newest
+        sessions = self.sessions.get(key)
+        while sessions:
+            newest = <Session> sessions[len(sessions) - 1]
+            if ssl.SSL_SESSION_is_resumable(newest.session) == 1:
+                if ssl.SSL_SESSION_get_protocol_version(newest.session) >= ssl.TLS1_3_VERSION:
+                    sessions.pop()
+                return newest
+            sessions.pop()
+        return None
+
+
+cdef bytes c_text(str setting, str text):
+    """`text` for a C function; a NUL would end it early."""
+    encoded = text.encode("utf-8")
+    if b"\0" in encoded:
+        raise ConfigurationError(f"{setting} holds a NUL character")
+    return encoded

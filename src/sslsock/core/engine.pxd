@@ -1,0 +1,82 @@
+from cpython.object cimport PyObject
+
+from openssl_ssl cimport SSL, SSL_SESSION, X509_STORE_CTX
+from openssl_x509 cimport X509
+from sslsock.core.context cimport Context, connection_hooks
+from window_bio cimport byte_queue, window_bio
+
+
+cdef enum engine_status:
+    ENGINE_OK
+    ENGINE_WANT_READ  # more ciphertext is needed
+    ENGINE_CLOSED  # the peer said close_notify
+    ENGINE_FAILED  # for good; `failure()` says why
+
+
+cdef struct verify_record:
+    int code
+    int depth
+    X509 *certificate  # owned; may be NULL
+
+
+cdef enum:
+    VERIFY_RECORDS = 32
+    NEW_SESSIONS = 4
+    RECORD_SIZE = 16384  # most plaintext of one record: RFC 8446, 5.1
+
+
+cdef struct engine_state:
+    connection_hooks hooks  # first: libssl's callbacks get its address and need the rest
+    PyObject *engine  # borrowed
+    verify_record *records  # NULL until something is wrong
+    int record_count
+    SSL_SESSION *sessions[NEW_SESSIONS]  # owned; came in this call
+    int session_count
+
+
+cdef class Engine:
+    cdef SSL *ssl
+    cdef window_bio window
+    cdef engine_state state
+    cdef byte_queue backlog  # ciphertext that was fed and not yet read
+    cdef readonly Context context
+
+    # what to check and remember
+    cdef str verify_name
+    cdef object verify_handler
+    cdef object session_key
+    cdef object errors  # list of verification errors, as VerifyError; None: none
+
+    # progress
+    cdef readonly bint handshake_done
+    cdef readonly bint peer_closed
+    cdef bint failed, closed
+    cdef bint in_backlog  # the open input is the backlog
+    cdef object handler_error  # what verify_handler raised
+    cdef bint busy  # inside libssl, perhaps without the GIL
+    cdef unsigned long error_code
+    cdef size_t record_overhead
+
+    # handshake
+    cdef int set_names(self, str server_name) except -1
+    cdef int shake(self) noexcept nogil
+    # incoming
+    cdef bint open_in(self, const char *data, size_t size) noexcept nogil
+    cdef int pull(self, char *data, size_t capacity, size_t *got) noexcept nogil
+    cdef bint close_in(self) noexcept nogil
+    # outgoing
+    cdef void open_out(self, char *data, size_t capacity) noexcept nogil
+    cdef int push(self, const char *data, size_t size) noexcept nogil
+    cdef int goodbye(self) noexcept nogil
+    # outcome
+    cdef int classify(self, int result) noexcept nogil
+    cdef int settle(self) except -1
+    cdef bint decide(self) noexcept
+    cdef str error_text(self, int code)
+    cdef object failure(self)
+    # the Python half
+    cdef int enter(self) except -1
+    cdef int leave(self, int status) except -1
+    cdef int shake_if_needed(self) noexcept
+    cdef int pull_some(self, char *data, size_t capacity, size_t *got) noexcept
+    cdef bytes pull_rest(self, int *status)

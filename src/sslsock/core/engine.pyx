@@ -1,0 +1,624 @@
+"""The TLS engine: bytes in, bytes out. No descriptor, no clock, no waiting.
+
+Owns one libssl connection. Invariant: `ssl` is valid from `__cinit__` to `__dealloc__`.
+
+What libssl promises: a call either makes progress or says what it lacks. Because the window BIO never refuses a write
+(window_bio.h), the only thing it can lack is ciphertext to read; so there is no WANT_WRITE here, no repeating of a write
+with the same arguments, and reading and writing do not get in each other's way.
+
+The C half (`shake`, `pull`, `push`, `goodbye`) works without the GIL on windows that the caller opens; a channel uses it.
+The Python half gives the same to programs that do their own input and output.
+
+libssl calls back in two places, from inside a handshake or a read: with a certificate chain to verify and with a session
+that may be resumed. Neither callback lets an exception through; the first asks `verify_handler`, which may do anything
+except use this engine (`busy`).
+"""
+
+import ipaddress
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.object cimport Py_SIZE, PyObject
+from cpython.ref cimport Py_DECREF
+from libc.stdlib cimport calloc, free
+
+cimport openssl_ssl as ssl
+from openssl_err cimport ERR_GET_REASON, ERR_clear_error, ERR_peek_error
+from openssl_ssl cimport SSL_SESSION, X509_STORE_CTX
+from openssl_x509 cimport X509, X509_free, X509_up_ref
+from sslsock.core.context cimport VERIFY_MODE_NONE, VERIFY_MODE_PEER, Context, Session, connection_hooks, reason_of
+from sslsock.core.x509 cimport SslCertificate
+from window_bio cimport (
+    byte_queue_append, byte_queue_clear, byte_queue_consume, byte_queue_front, window_bio_new)
+
+cdef extern from "Python.h":
+    # With a bare pointer: a `bytes` may be written and cut only while nobody else refers to it.
+    PyObject *new_bytes "PyBytes_FromStringAndSize"(const char *data, Py_ssize_t size) except NULL
+    int _PyBytes_Resize(PyObject **whole, Py_ssize_t size) except -1
+
+cdef enum:
+    ALERT_REASONS = 1000  # SSL_AD_REASON_OFFSET: reason 1048 is "the peer sent alert 48"
+    RELEASE_GIL_AT = 16384  # bytes: below, giving the GIL away costs more than the work (docs/design.md, "The GIL")
+
+
+class TlsError(Exception):
+    """What ended a TLS connection.
+
+    reason: str, OpenSSL's words. alert: str or None, the alert that the peer sent. handshaking: bool, whether it happened
+    before the handshake was done.
+    """
+
+    def __init__(self, text, reason="", alert=None, handshaking=False):
+        super().__init__(text)
+        self.reason = reason
+        self.alert = alert
+        self.handshaking = handshaking
+
+
+# libssl's callbacks.
+
+
+cdef int collect_error(int ok, X509_STORE_CTX *store) noexcept nogil:
+    """X509_STORE_CTX_set_verify_cb(3): note the error and have verification go on, so that all are found."""
+    cdef engine_state *state
+    cdef verify_record *record
+    if ok:
+        return 1
+    state = <engine_state *> ssl.SSL_get_app_data(
+        <ssl.SSL *> ssl.X509_STORE_CTX_get_ex_data(store, ssl.SSL_get_ex_data_X509_STORE_CTX_idx()))
+    if state.records == NULL:
+        state.records = <verify_record *> calloc(VERIFY_RECORDS, sizeof(verify_record))
+    if state.records == NULL or state.record_count == VERIFY_RECORDS:
+        return 0  # no room to note it: verification fails here
+    record = &state.records[state.record_count]
+    record.code = ssl.X509_STORE_CTX_get_error(store)
+    record.depth = ssl.X509_STORE_CTX_get_error_depth(store)
+    record.certificate = ssl.X509_STORE_CTX_get_current_cert(store)
+    if record.certificate != NULL:
+        X509_up_ref(record.certificate)
+    state.record_count += 1
+    return 1
+
+
+cdef int verify_chain(connection_hooks *hooks, X509_STORE_CTX *store) noexcept nogil:
+    """SSL_CTX_set_cert_verify_callback(3): 1 to go on, 0 to refuse; the store's error chooses the alert."""
+    cdef engine_state *state = <engine_state *> hooks
+    cdef int result
+    cdef bint accepted
+    if (<Engine> state.engine).context.verify_mode == VERIFY_MODE_NONE:
+        ssl.X509_STORE_CTX_set_error(store, ssl.X509_V_OK)
+        return 1
+    ssl.X509_STORE_CTX_set_verify_cb(store, collect_error)
+    result = ssl.X509_verify_cert(store)
+    if result == 1 and state.record_count == 0:
+        return 1
+    if state.record_count == 0:
+        return 0  # verification did not even come to an error of its own, for want of memory
+    if result != 1:
+        accepted = False
+    else:
+        with gil:
+            accepted = (<Engine> state.engine).decide()
+    ssl.X509_STORE_CTX_set_error(store, ssl.X509_V_OK if accepted else state.records[0].code)
+    return accepted
+
+
+cdef int note_session(connection_hooks *hooks, SSL_SESSION *session) noexcept nogil:
+    """SSL_CTX_sess_set_new_cb(3): 1 keeps the reference that comes with the call."""
+    cdef engine_state *state = <engine_state *> hooks
+    if state.session_count == NEW_SESSIONS:
+        return 0
+    state.sessions[state.session_count] = session
+    state.session_count += 1
+    return 1
+
+
+cdef void drop_records(engine_state *state) noexcept nogil:
+    cdef int number
+    if state.records != NULL:
+        for number in range(state.record_count):
+            X509_free(state.records[number].certificate)
+        free(state.records)
+        state.records = NULL
+        state.record_count = 0
+
+
+cdef class Engine:
+    """One TLS connection without input or output of its own.
+
+        engine = Engine(context, server_name="example.com", verify_name="example.com")
+        send(engine.start())
+        while not engine.handshake_done:
+            engine.decrypt(receive())
+            send(engine.take())
+        send(engine.encrypt(b"question"))
+        answer = engine.decrypt(receive())      # b"" while a record is incomplete
+        send(engine.take())                     # a read can cause output too (a key update, an alert)
+
+    context: Context; its role is the engine's
+    server_name: str or None, the SNI name a client sends (RFC 6066, 3)
+    verify_name: str or None, the DNS name or IP address that the peer's certificate must be for
+    verify_handler: callable(list of VerifyError) -> bool or None, asked when the peer's chain has errors: go on? Without
+        one, VERIFY_PEER refuses and VERIFY_QUERY goes on. A VerifyError is (code, depth, text, SslCertificate or None).
+    session_key: hashable or None; engines of one client context with the same key resume each other's sessions. It must
+        name all that decides whom the peer is: at least verify_name.
+
+    Not for two threads at once: RuntimeError. TlsError ends the connection; `take()` then holds the alert for the peer.
+    """
+
+    def __cinit__(self, Context context not None, *, str server_name=None, str verify_name=None, verify_handler=None,
+                  session_key=None):
+        cdef ssl.BIO *bio
+        cdef Session session
+        self.context = context
+        self.verify_name = verify_name
+        self.verify_handler = verify_handler
+        self.session_key = session_key
+        self.record_overhead = 64
+        self.state.hooks.verify = verify_chain
+        self.state.hooks.new_session = note_session
+        self.state.engine = <PyObject *> self
+        ERR_clear_error()
+        self.ssl = ssl.SSL_new(context.ctx)
+        if self.ssl == NULL:
+            raise MemoryError
+        bio = window_bio_new(&self.window)
+        if bio == NULL:
+            raise MemoryError
+        ssl.SSL_set_bio(self.ssl, bio, bio)
+        ssl.SSL_set_app_data(self.ssl, &self.state)
+        if context.server_side:
+            ssl.SSL_set_accept_state(self.ssl)
+        else:
+            ssl.SSL_set_connect_state(self.ssl)
+        self.set_names(server_name)
+        if session_key is not None and not context.server_side:
+            session = context.take_session(session_key)
+            if session is not None:
+                ssl.SSL_set_session(self.ssl, session.session)
+        ERR_clear_error()
+
+    def __dealloc__(self):
+        cdef int number
+        if self.ssl != NULL:
+            # Freed "in peace": otherwise libssl marks the session as not to be resumed, whatever the peer's manners were.
+            ssl.SSL_set_shutdown(self.ssl, ssl.SSL_SENT_SHUTDOWN | ssl.SSL_RECEIVED_SHUTDOWN)
+            ssl.SSL_free(self.ssl)
+        for number in range(self.state.session_count):
+            ssl.SSL_SESSION_free(self.state.sessions[number])
+        drop_records(&self.state)
+        byte_queue_clear(&self.window.spill)
+        byte_queue_clear(&self.backlog)
+
+    cdef int set_names(self, str server_name) except -1:
+        cdef bytes name
+        cdef ssl.X509_VERIFY_PARAM *param = ssl.SSL_get0_param(self.ssl)
+        if server_name is not None and not self.context.server_side:
+            name = server_name.encode("idna") if not server_name.isascii() else server_name.encode("ascii")
+            if not name or b"\0" in name or ssl.SSL_set_tlsext_host_name(self.ssl, name) != 1:
+                raise ValueError(f"{server_name!r} cannot be sent as a server name")
+        if self.verify_name is not None:
+            name = self.verify_name.encode("idna") if not self.verify_name.isascii() else self.verify_name.encode("ascii")
+            if not name or b"\0" in name:
+                raise ValueError(f"{self.verify_name!r} is not a name that a certificate can be for")
+            try:
+                ipaddress.ip_address(self.verify_name)
+                is_address = True
+            except ValueError:
+                is_address = False
+            if is_address:
+                if ssl.X509_VERIFY_PARAM_set1_ip_asc(param, name) != 1:
+                    raise ValueError(f"{self.verify_name!r} cannot be checked as an address")
+            else:
+                # RFC 9525, 6.3: a wildcard is the whole leftmost label.
+                ssl.X509_VERIFY_PARAM_set_hostflags(param, ssl.X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS)
+                if ssl.X509_VERIFY_PARAM_set1_host(param, name, PyBytes_GET_SIZE(name)) != 1:
+                    raise ValueError(f"{self.verify_name!r} cannot be checked as a host name")
+        return 0
+
+    # The C half.
+
+    cdef int classify(self, int result) noexcept nogil:
+        """What a libssl call that gave `result` means; keeps the reason of a failure and leaves the error queue empty."""
+        cdef int error = ssl.SSL_get_error(self.ssl, result)
+        if error == ssl.SSL_ERROR_WANT_READ:
+            return ENGINE_WANT_READ
+        if error == ssl.SSL_ERROR_ZERO_RETURN:
+            self.peer_closed = True
+            return ENGINE_CLOSED
+        self.failed = True
+        self.error_code = ERR_peek_error()
+        ERR_clear_error()
+        return ENGINE_FAILED
+
+    cdef int shake(self) noexcept nogil:
+        """Go on with the handshake; ENGINE_OK when it is done."""
+        cdef int result
+        if self.failed:
+            return ENGINE_FAILED
+        ERR_clear_error()
+        result = ssl.SSL_do_handshake(self.ssl)
+        if result == 1:
+            self.handshake_done = True
+            return ENGINE_OK
+        return self.classify(result)
+
+    cdef bint open_in(self, const char *data, size_t size) noexcept nogil:
+        """Let libssl read `data`, which stays in place until `close_in`, after what is left of earlier input. False without
+        memory."""
+        self.in_backlog = self.backlog.size > 0
+        if self.in_backlog:
+            if not byte_queue_append(&self.backlog, data, size):
+                return False
+            self.window.in_ = byte_queue_front(&self.backlog)
+            self.window.in_left = self.backlog.size
+        else:
+            self.window.in_ = data
+            self.window.in_left = size
+        return True
+
+    cdef bint close_in(self) noexcept nogil:
+        """Keep what libssl has not read of the input. False without memory."""
+        cdef bint kept = True
+        if self.in_backlog:
+            byte_queue_consume(&self.backlog, self.backlog.size - self.window.in_left)
+        else:
+            kept = byte_queue_append(&self.backlog, self.window.in_, self.window.in_left)
+        self.window.in_ = NULL
+        self.window.in_left = 0
+        return kept
+
+    cdef int pull(self, char *data, size_t capacity, size_t *got) noexcept nogil:
+        """Decrypt records until `data` is full (ENGINE_OK) or the input ends; `got` is set in every case."""
+        cdef size_t count
+        cdef int result
+        got[0] = 0
+        if self.failed:
+            return ENGINE_FAILED
+        ERR_clear_error()
+        while got[0] < capacity:
+            result = ssl.SSL_read_ex(self.ssl, data + got[0], capacity - got[0], &count)
+            if result != 1:
+                return self.classify(result)
+            got[0] += count
+            if self.window.in_left == 0 and got[0] < capacity and ssl.SSL_pending(self.ssl) == 0:
+                return ENGINE_WANT_READ  # without asking libssl, which costs a tenth of a small record
+        return ENGINE_OK
+
+    cdef void open_out(self, char *data, size_t capacity) noexcept nogil:
+        self.window.out = data
+        self.window.out_capacity = capacity
+        self.window.out_used = 0
+
+    cdef int push(self, const char *data, size_t size) noexcept nogil:
+        """Encrypt all of `data`; ENGINE_OK, or ENGINE_FAILED."""
+        cdef size_t written
+        cdef int result
+        if self.failed:
+            return ENGINE_FAILED
+        ERR_clear_error()
+        result = ssl.SSL_write_ex(self.ssl, data, size, &written)
+        return ENGINE_OK if result == 1 else self.classify(result)
+
+    cdef int goodbye(self) noexcept nogil:
+        """Write close_notify, once (RFC 8446, 6.1)."""
+        if not self.closed and not self.failed and self.handshake_done:
+            self.closed = True
+            ERR_clear_error()
+            ssl.SSL_shutdown(self.ssl)
+            ERR_clear_error()
+        return ENGINE_OK
+
+    cdef int settle(self) except -1:
+        """After libssl calls, with the GIL: what they left to do."""
+        cdef int number, count = self.state.session_count
+        if count:
+            self.state.session_count = 0
+            for number in range(count):
+                # One that rests on errors that were ignored would pass them on, for a resumption verifies nothing.
+                if self.session_key is not None and self.errors is None:
+                    self.context.keep_session(self.session_key, self.state.sessions[number])
+                else:
+                    ssl.SSL_SESSION_free(self.state.sessions[number])
+        return 0
+
+    cdef bint decide(self) noexcept:
+        """Whether to go on in spite of the errors that verification has found."""
+        cdef list errors = []
+        cdef int number
+        cdef verify_record *record
+        handler, self.verify_handler = self.verify_handler, None
+        try:
+            for number in range(self.state.record_count):
+                record = &self.state.records[number]
+                certificate = None
+                if record.certificate != NULL:
+                    X509_up_ref(record.certificate)
+                    certificate = SslCertificate.wrap(record.certificate)
+                error = (record.code, record.depth, self.error_text(record.code), certificate)
+                if error not in errors:
+                    errors.append(error)
+            self.errors = errors
+            if handler is not None:
+                return bool(handler(list(errors)))
+            return self.context.verify_mode != VERIFY_MODE_PEER
+        except BaseException as exc:
+            self.handler_error = exc  # nothing may leave a C callback; raised by whoever called libssl
+            return False
+
+    cdef str error_text(self, int code):
+        """A verification error in words."""
+        if code == ssl.X509_V_ERR_HOSTNAME_MISMATCH or code == ssl.X509_V_ERR_IP_ADDRESS_MISMATCH:
+            return f"the certificate is not for {self.verify_name}"
+        return ssl.X509_verify_cert_error_string(code).decode("ascii", "replace")
+
+    cdef object failure(self):
+        """The TlsError for a failure that `classify` has seen."""
+        cdef int reason_code = ERR_GET_REASON(self.error_code)
+        cdef str reason = reason_of(self.error_code) if self.error_code else "the connection was cut"
+        cdef str text = reason
+        alert = None
+        if ALERT_REASONS <= reason_code < ALERT_REASONS + 256:
+            alert = ssl.SSL_alert_desc_string_long(reason_code - ALERT_REASONS).decode("ascii", "replace")
+            text = f"the peer sent the alert \"{alert}\""
+        elif self.errors and not self.handshake_done:
+            code, depth, words, certificate = self.errors[0]
+            name = f" ({certificate!r}, depth {depth})" if certificate is not None else ""
+            text = f"{reason}: {words}{name}"
+        return TlsError(text, reason, alert, not self.handshake_done)
+
+    # The Python half.
+
+    cdef int enter(self) except -1:
+        if self.busy:
+            raise RuntimeError("this engine is at work already, in another thread or below its verify_handler")
+        self.busy = True
+        return 0
+
+    cdef int leave(self, int status) except -1:
+        """After the libssl calls of one method: raise what they have left to raise."""
+        self.busy = False
+        self.settle()
+        if self.handler_error is not None:
+            error, self.handler_error = self.handler_error, None
+            raise error
+        if status == ENGINE_FAILED:
+            raise self.failure()
+        return 0
+
+    def start(self):
+        """Begin the handshake. Returns bytes to send: a client's ClientHello, nothing for a server."""
+        cdef int status
+        self.enter()
+        with nogil:
+            status = self.shake()
+        self.leave(status)
+        return self.take()
+
+    def decrypt(self, data):
+        """Take ciphertext as it came from the peer, in any pieces (bytes-like, may be empty). Returns the plaintext that is
+        complete: bytes, empty during the handshake. TlsError when the connection has failed."""
+        cdef Py_buffer view
+        cdef bytes plain
+        cdef PyObject *whole
+        cdef size_t capacity, got = 0
+        cdef int status
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            self.enter()
+            if not self.open_in(<const char *> view.buf, view.len):
+                self.busy = False
+                raise MemoryError
+            status = self.shake_if_needed()
+            plain = b""
+            if status == ENGINE_OK:
+                # Plaintext is shorter than its records, so one buffer does unless part of a record came earlier.
+                capacity = self.window.in_left
+                whole = new_bytes(NULL, capacity)
+                status = self.pull_some(PyBytes_AS_STRING(<object> whole), capacity, &got)
+                plain = shortened(whole, got)
+                if status == ENGINE_OK:
+                    plain += self.pull_rest(&status)
+            if not self.close_in():
+                self.busy = False
+                raise MemoryError
+        finally:
+            PyBuffer_Release(&view)
+        if status == ENGINE_FAILED and plain:
+            status = ENGINE_OK  # what came before the failure first; the next call reports it
+        self.leave(status)
+        return plain
+
+    def decrypt_into(self, data, buffer):
+        """Like `decrypt`, but into `buffer` (writable). Returns the number of bytes written: int. What finds no room is given
+        by the next call, which may come with empty `data`."""
+        cdef Py_buffer view, room
+        cdef size_t got = 0
+        cdef int status
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            PyObject_GetBuffer(buffer, &room, PyBUF_WRITABLE)
+            try:
+                self.enter()
+                if not self.open_in(<const char *> view.buf, view.len):
+                    self.busy = False
+                    raise MemoryError
+                status = self.shake_if_needed()
+                if status == ENGINE_OK:
+                    status = self.pull_some(<char *> room.buf, room.len, &got)
+                if not self.close_in():
+                    self.busy = False
+                    raise MemoryError
+            finally:
+                PyBuffer_Release(&room)
+        finally:
+            PyBuffer_Release(&view)
+        if status == ENGINE_FAILED and got:
+            status = ENGINE_OK
+        self.leave(status)
+        return got
+
+    cdef int shake_if_needed(self) noexcept:
+        cdef int status
+        if self.handshake_done:
+            return ENGINE_OK
+        with nogil:
+            status = self.shake()
+        return status
+
+    cdef int pull_some(self, char *data, size_t capacity, size_t *got) noexcept:
+        cdef int status
+        if self.window.in_left < RELEASE_GIL_AT:
+            return self.pull(data, capacity, got)
+        with nogil:
+            status = self.pull(data, capacity, got)
+        return status
+
+    cdef bytes pull_rest(self, int *status):
+        cdef char[RECORD_SIZE] record
+        cdef size_t got
+        cdef list pieces = []
+        while status[0] == ENGINE_OK:
+            status[0] = self.pull(record, RECORD_SIZE, &got)
+            if got:
+                pieces.append(PyBytes_FromStringAndSize(record, got))
+        return b"".join(pieces)
+
+    def encrypt(self, data):
+        """Encrypt `data` (bytes-like). Returns bytes to send, what was waiting before (see `take`) in front.
+
+        RuntimeError before the handshake is done and after `close`; TlsError when the connection has failed."""
+        cdef Py_buffer view
+        cdef bytes cipher
+        cdef PyObject *whole
+        cdef size_t records, capacity, used
+        cdef int status
+        if not self.handshake_done:
+            raise RuntimeError("nothing can be encrypted before the handshake is done")
+        if self.closed:
+            raise RuntimeError("nothing can be encrypted after close()")
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            if view.len == 0:
+                return self.take()
+            records = (<size_t> view.len + RECORD_SIZE - 1) // RECORD_SIZE
+            capacity = view.len + records * self.record_overhead
+            self.enter()
+            whole = new_bytes(NULL, capacity)
+            self.open_out(PyBytes_AS_STRING(<object> whole), capacity)
+            if view.len < RELEASE_GIL_AT:
+                status = self.push(<const char *> view.buf, view.len)
+            else:
+                with nogil:
+                    status = self.push(<const char *> view.buf, view.len)
+        finally:
+            PyBuffer_Release(&view)
+        used = self.window.out_used
+        self.open_out(NULL, 0)
+        cipher = shortened(whole, used)
+        if self.window.spill.size == 0:
+            self.record_overhead = (used - view.len + records - 1) // records
+        else:
+            cipher += self.take()
+            self.record_overhead = 256
+        self.leave(status)
+        return cipher
+
+    def take(self):
+        """What waits to be sent besides the results of `encrypt`: handshake messages, tickets, alerts. bytes, often empty."""
+        cdef bytes waiting
+        if self.window.spill.size == 0:
+            return b""
+        waiting = PyBytes_FromStringAndSize(byte_queue_front(&self.window.spill), self.window.spill.size)
+        byte_queue_clear(&self.window.spill)
+        return waiting
+
+    def close(self):
+        """End the outgoing direction. Returns bytes to send, with close_notify at the end. Reading goes on until
+        `peer_closed`; a connection that ends without that was cut short."""
+        self.enter()
+        self.goodbye()
+        self.leave(ENGINE_OK)
+        return self.take()
+
+    # What was agreed on.
+
+    @property
+    def server_side(self):
+        """Role: bool."""
+        return self.context.server_side
+
+    @property
+    def to_send(self):
+        """Bytes that `take` would give: int."""
+        return self.window.spill.size
+
+    @property
+    def protocol(self):
+        """Version number of the protocol (0x0304: TLS 1.3), 0 before it is agreed on: int."""
+        return ssl.SSL_version(self.ssl) if ssl.SSL_get_current_cipher(self.ssl) != NULL else 0
+
+    @property
+    def cipher(self):
+        """OpenSSL's name of the cipher suite, "" before it is agreed on: str."""
+        cdef const ssl.SSL_CIPHER *cipher = ssl.SSL_get_current_cipher(self.ssl)
+        return ssl.SSL_CIPHER_get_name(cipher).decode("ascii") if cipher != NULL else ""
+
+    @property
+    def group(self):
+        """Name of the key exchange group, "" when there is none: str."""
+        cdef const char *name
+        if not self.handshake_done:
+            return ""
+        name = ssl.compat_group_name(self.ssl)
+        return name.decode("ascii", "replace") if name != NULL else ""
+
+    @property
+    def next_protocol(self):
+        """The ALPN protocol agreed on (RFC 7301): bytes or None."""
+        cdef const unsigned char *data = NULL
+        cdef unsigned int size = 0
+        ssl.SSL_get0_alpn_selected(self.ssl, &data, &size)
+        return (<const char *> data)[:size] if size else None
+
+    @property
+    def session_reused(self):
+        """Whether an earlier session was resumed: bool."""
+        return ssl.SSL_session_reused(self.ssl) == 1
+
+    @property
+    def requested_server_name(self):
+        """The SNI name, as the client sent it: str or None."""
+        cdef const char *name = ssl.SSL_get_servername(self.ssl, ssl.TLSEXT_NAMETYPE_host_name)
+        return name.decode("utf-8", "replace") if name != NULL else None
+
+    @property
+    def verify_errors(self):
+        """All that was wrong with the peer's certificates: list of VerifyError."""
+        return list(self.errors) if self.errors is not None else []
+
+    def peer_certificate_chain(self):
+        """The peer's certificates as it sent them, its own first: list of SslCertificate."""
+        cdef X509 *own = ssl.SSL_get1_peer_certificate(self.ssl)
+        cdef ssl.OPENSSL_STACK *stack = ssl.SSL_get_peer_cert_chain(self.ssl)
+        cdef X509 *link
+        cdef int number
+        chain = []
+        if own != NULL:
+            chain.append(SslCertificate.wrap(own))
+        # A server's list leaves the client's own certificate out: SSL_get_peer_cert_chain(3).
+        for number in range(0 if self.context.server_side else 1, ssl.sk_X509_num(stack) if stack != NULL else 0):
+            link = ssl.sk_X509_value(stack, number)
+            X509_up_ref(link)
+            chain.append(SslCertificate.wrap(link))
+        return chain
+
+
+cdef bytes shortened(PyObject *whole, size_t size):
+    """The `bytes` that `whole` becomes when cut to `size`. Takes over the reference."""
+    if <size_t> Py_SIZE(<object> whole) != size:
+        _PyBytes_Resize(&whole, size)
+    result = <bytes> whole
+    Py_DECREF(result)
+    return result

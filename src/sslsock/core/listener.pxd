@@ -1,0 +1,19 @@
+from libc.stdint cimport uint32_t
+
+from sslsock.core.loop cimport Timer, Watcher
+
+
+cdef class Listener(Watcher):
+    cdef object consumer
+    cdef list accepted  # descriptors that nobody has taken yet
+    cdef Py_ssize_t taken  # of them, at the front
+    cdef public Py_ssize_t limit
+    cdef readonly bint paused
+    cdef bint drained  # the kernel has nobody waiting until the next edge
+    cdef Timer retry  # set while accepting rests after an error
+    cdef object __weakref__
+
+    cdef void accept_some(self) noexcept
+    cdef void on_refused(self, int number) noexcept
+    cdef void resume_soon(self) noexcept
+    cdef void close_all(self) noexcept

@@ -1,0 +1,148 @@
+"""A listener: a listening descriptor and the connections accepted from it that nobody has taken.
+
+Owns both. At `limit` it stops accepting, and the kernel queues. When the process has no descriptors left it rests for a
+while instead of asking again at once: the connection that waits keeps the descriptor readable, and a loop that asked would
+do nothing else (accept(2), EMFILE).
+"""
+
+cimport cython
+from libc.stdint cimport uint32_t
+
+cimport linux
+from linux cimport errno
+from sslsock.core.loop cimport Loop, Timer, Watcher
+
+cdef enum:
+    ACCEPTS_PER_TURN = 64
+
+cdef double REST_SECONDS = 0.1
+
+
+@cython.final
+cdef class Listener(Watcher):
+    """A listening descriptor in `loop`.
+
+    fd: listening and non-blocking; taken over. consumer: ListenerConsumer, told of new connections and errors. limit: most
+    connections accepted and not taken.
+    """
+
+    def __cinit__(self, Loop loop not None, int fd, consumer, Py_ssize_t limit):
+        loop.require()
+        self.loop = loop
+        self.consumer = consumer
+        self.accepted = []
+        self.limit = limit
+        self.start_watching(fd, linux.EPOLLIN)
+
+    def __dealloc__(self):
+        if self.fd >= 0:
+            linux.close(self.fd)
+
+    @property
+    def pending(self):
+        """Connections that can be taken: int."""
+        return len(self.accepted) - self.taken
+
+    def fileno(self):
+        """The listening descriptor, -1 after `close`."""
+        return self.fd
+
+    cdef void on_event(self, uint32_t events) noexcept:
+        self.drained = False
+        self.accept_some()
+
+    cdef void on_again(self) noexcept:
+        self.accept_some()
+
+    cdef void on_loop_closed(self) noexcept:
+        self.close_all()
+
+    cdef void accept_some(self) noexcept:
+        cdef int connection, count = 0
+        if self.fd < 0 or self.paused or self.retry is not None or self.drained:
+            return
+        while count < ACCEPTS_PER_TURN and len(self.accepted) - self.taken < self.limit:
+            connection = linux.accept4(self.fd, NULL, NULL, linux.SOCK_NONBLOCK | linux.SOCK_CLOEXEC)
+            if connection >= 0:
+                self.accepted.append(connection)
+                count += 1
+            elif errno == linux.EAGAIN:
+                self.drained = True
+                break
+            elif errno in (linux.EINTR, linux.ECONNABORTED, linux.EPROTO, linux.EPERM, linux.ENETDOWN, linux.ENOPROTOOPT,
+                           linux.EHOSTDOWN, linux.ENONET, linux.EHOSTUNREACH, linux.EOPNOTSUPP, linux.ENETUNREACH):
+                count += 1  # that connection's trouble, not the listener's: accept(2), "Error handling"
+            else:
+                self.on_refused(errno)
+                break
+        if count and self.consumer is not None and len(self.accepted) > self.taken:
+            try:
+                self.consumer.on_pending()
+            except BaseException as exc:
+                self.loop.report("exception in new_connection_handler", exc, self.consumer)
+        self.resume_soon()
+
+    cdef void resume_soon(self) noexcept:
+        """More may be waiting, and there is room: go on in the next turn."""
+        if self.fd >= 0 and not self.drained and not self.paused and self.retry is None \
+                and len(self.accepted) - self.taken < self.limit:
+            self.plan_again()
+
+    cdef void on_refused(self, int number) noexcept:
+        try:
+            self.retry = self.loop.plan(REST_SECONDS, self.rested, (), False)
+            if self.consumer is not None:
+                self.consumer.on_accept_error(number)
+        except BaseException as exc:
+            self.loop.report("exception in accept_error_handler", exc, self.consumer)
+
+    def rested(self):
+        """The end of a rest."""
+        self.retry = None
+        self.resume_soon()
+
+    def take(self):
+        """The oldest connection that waits: its descriptor, which becomes the caller's, or -1."""
+        cdef int connection
+        self.loop.require()
+        if self.taken == len(self.accepted):
+            return -1
+        connection = self.accepted[self.taken]
+        self.taken += 1
+        if self.taken == len(self.accepted):
+            self.accepted.clear()
+            self.taken = 0
+        if not self.again_planned:
+            self.resume_soon()
+        return connection
+
+    def pause(self):
+        """Stop accepting; the kernel queues."""
+        self.loop.require()
+        self.paused = True
+
+    def resume(self):
+        """Accept again."""
+        self.loop.require()
+        self.paused = False
+        self.resume_soon()
+
+    def close(self):
+        """Stop listening, and close the connections that nobody has taken."""
+        if not self.loop.is_closed:
+            self.loop.require()
+        self.close_all()
+
+    cdef void close_all(self) noexcept:
+        cdef int fd = self.fd, connection
+        self.consumer = None
+        if self.retry is not None:
+            self.retry.cancel()
+            self.retry = None
+        if fd >= 0:
+            self.stop_watching()
+            linux.close(fd)
+        for connection in self.accepted[self.taken:]:
+            linux.close(connection)
+        self.accepted = []
+        self.taken = 0

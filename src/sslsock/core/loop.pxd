@@ -1,0 +1,115 @@
+from libc.stdint cimport int64_t, uint32_t
+
+
+cdef struct scratch_block:
+    # Memory that belongs to whoever runs now, for the length of one event. `receive` is filled by recv, `plain` by SSL_read,
+    # `send_` by SSL_write; `gather` joins small writes into one record.
+    char *receive
+    char *plain
+    char *send_
+    char *gather
+
+
+cdef enum:
+    RECEIVE_SIZE = 512 * 1024
+    PLAIN_SIZE = RECEIVE_SIZE + 16 * 1024  # what one receive can hold, and the rest of a record that came before
+    GATHER_SIZE = 16 * 1024  # one record: RFC 8446, 5.1
+    SEND_SIZE = 560 * 1024
+
+
+cdef class Scratch:
+    cdef scratch_block block
+
+
+cdef class Timer:
+    cdef Loop loop
+    cdef object callback  # None once it has run or was cancelled
+    cdef tuple args
+    cdef int64_t when  # nanoseconds of CLOCK_MONOTONIC
+    cdef Py_ssize_t index  # place in the loop's heap, -1 outside it
+    cdef bint background  # does not keep `run` going
+
+    cpdef void cancel(self) noexcept
+
+
+cdef class Watcher:
+    cdef readonly Loop loop
+    cdef int fd  # -1: not watched
+    cdef bint again_planned
+    cdef bint flush_planned
+
+    cdef int start_watching(self, int fd, uint32_t events) except -1
+    cdef void stop_watching(self) noexcept
+    cdef void plan_again(self) noexcept
+    cdef void plan_flush(self) noexcept
+    # called by the loop
+    cdef void on_event(self, uint32_t events) noexcept
+    cdef void on_again(self) noexcept
+    cdef void on_flush(self) noexcept
+    cdef void on_loop_closed(self) noexcept
+
+
+cdef class Watch(Watcher):
+    cdef object callback
+
+
+cdef class Loop:
+    cdef public object exception_handler
+    cdef public object host_call_soon
+    cdef object __weakref__
+
+    # identity
+    cdef unsigned long owner  # the thread
+    cdef int fork_count  # of the process that made it
+    cdef bint is_closed
+
+    # descriptors
+    cdef int epoll_fd, timer_fd, wake_read, wake_write
+    cdef dict watchers  # descriptor -> Watcher: the strong references that keep open connections alive
+    cdef list graves  # watchers closed in this turn: an event of theirs may still be in a batch
+
+    # time
+    cdef list heap  # Timers, earliest first
+    cdef Py_ssize_t background_timers
+    cdef int64_t armed  # when timer_fd fires
+
+    # calls
+    cdef list soon
+    cdef object foreign  # deque: calls from other threads
+    cdef bint wake_sent
+    cdef list again
+    cdef list flushes
+
+    # the turn
+    cdef int depth
+    cdef bint is_running, stopping, host_planned
+    cdef Py_ssize_t holds
+    cdef object escaped  # KeyboardInterrupt and its like, raised when the turn is over
+    cdef scratch_block scratch  # a copy of scratch_owner.block
+    cdef Scratch scratch_owner
+    cdef list spare_scratch
+
+    # who may use it
+    cdef bint in_own_thread(self) noexcept
+    cdef int require(self) except -1
+    # calls and timers
+    cdef Timer plan(self, double seconds, object callback, tuple args, bint background)
+    cdef void arm(self, int64_t when) noexcept
+    cdef void plan_turn(self) noexcept
+    cdef void wake(self) noexcept
+    # scratch
+    cdef Scratch enter_scratch(self)
+    cdef void leave_scratch(self, Scratch outer) noexcept
+    cdef void use_scratch(self, Scratch scratch) noexcept
+    # turns
+    cdef int turn(self, int64_t patience) except -1
+    cdef void drain_wake(self) noexcept
+    cdef void run_timers(self) noexcept
+    cdef void run_calls(self) noexcept
+    cdef void run_again(self) noexcept
+    cdef void run_flushes(self) noexcept
+    cdef void call(self, object callback, tuple args) noexcept
+    # closing
+    cdef void bury(self, Watcher watcher) noexcept
+    cdef int add_own(self, int fd) except -1
+    cdef void close_descriptors(self) noexcept

@@ -1,0 +1,625 @@
+"""The event loop: descriptors, timers and calls of one thread.
+
+Owns an epoll set, a timerfd and a pipe that other threads and signal handlers write to. Knows nothing of TLS or of sockets:
+a `Watcher` (a channel, a listener) says what to do when its descriptor is ready.
+
+Descriptors are watched edge-triggered (epoll(7), "Level-triggered and edge-triggered"), once, for reading and writing: a
+connection then costs one epoll_ctl in its life, however often it is blocked or paused. The price is that whoever stops
+before the kernel has nothing left must come back by itself: `plan_again`.
+
+A turn: wait, descriptors, timers, planned calls, watchers that have more to do, flushes. It is the same whether the loop
+runs by itself (`run`) or nested in another loop (`dispatch`, called when `fileno()` is readable). A handler may call
+`dispatch` again; each such level works in scratch memory of its own, for the outer one is still in use.
+
+Events carry the address of a watcher. A watcher closed in a turn is kept in `graves` until the outermost turn ends, so an
+event that is already in a batch never points to freed memory.
+"""
+
+import logging
+import os
+from collections import deque
+
+cimport cython
+from cpython.exc cimport PyErr_CheckSignals
+from libc.stdint cimport INT64_MAX, int64_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+
+cimport linux
+from linux cimport epoll_event, errno
+
+cdef extern from "pythread.h" nogil:
+    unsigned long PyThread_get_thread_ident()
+
+
+cdef enum:
+    BATCH = 256  # events taken at once
+
+log = logging.getLogger("sslsock")
+
+# Counts the forks that led to this process: a loop whose own count differs belongs to a parent.
+cdef int forks = 0
+
+
+cdef void count_fork() noexcept nogil:
+    global forks
+    forks += 1
+
+
+linux.pthread_atfork(NULL, NULL, count_fork)
+
+
+cdef int64_t monotonic_ns() noexcept nogil:
+    cdef linux.timespec now
+    linux.clock_gettime(linux.CLOCK_MONOTONIC, &now)
+    return now.tv_sec * 1000000000 + now.tv_nsec
+
+
+@cython.final
+cdef class Timer:
+    """A planned call. `cancel()` may be called at any time, also after it has run."""
+
+    @property
+    def cancelled(self):
+        """True when it will not run (any more)."""
+        return self.callback is None
+
+    cpdef void cancel(self) noexcept:
+        """Take the call back; no effect once it has run."""
+        self.callback = None
+        self.args = None
+        if self.index >= 0:
+            heap_remove(self.loop, self)
+
+
+# The heap knows each timer's place, so that cancelling frees it at once: a server cancels a deadline per connection, and
+# entries that wait for their time would be thousands.
+
+
+cdef inline void heap_place(list heap, Timer timer, Py_ssize_t index) noexcept:
+    heap[index] = timer
+    timer.index = index
+
+
+cdef void heap_up(list heap, Timer timer, Py_ssize_t index) noexcept:
+    cdef Py_ssize_t parent
+    cdef Timer other
+    while index > 0:
+        parent = (index - 1) >> 1
+        other = <Timer> heap[parent]
+        if other.when <= timer.when:
+            break
+        heap_place(heap, other, index)
+        index = parent
+    heap_place(heap, timer, index)
+
+
+cdef void heap_down(list heap, Timer timer, Py_ssize_t index) noexcept:
+    cdef Py_ssize_t size = len(heap), child
+    cdef Timer best, right
+    while True:
+        child = 2 * index + 1
+        if child >= size:
+            break
+        best = <Timer> heap[child]
+        if child + 1 < size:
+            right = <Timer> heap[child + 1]
+            if right.when < best.when:
+                best = right
+                child += 1
+        if timer.when <= best.when:
+            break
+        heap_place(heap, best, index)
+        index = child
+    heap_place(heap, timer, index)
+
+
+cdef void heap_remove(Loop loop, Timer timer) noexcept:
+    cdef list heap = loop.heap
+    cdef Py_ssize_t index = timer.index
+    cdef Timer last = <Timer> heap[len(heap) - 1]
+    del heap[len(heap) - 1]
+    timer.index = -1
+    if timer.background:
+        loop.background_timers -= 1
+    if last is not timer:
+        heap_down(heap, last, index)
+        if last.index == index:
+            heap_up(heap, last, index)
+
+
+cdef class Watcher:
+    """One descriptor in a loop's set."""
+
+    def __cinit__(self, *args, **kwargs):
+        self.fd = -1
+
+    cdef int start_watching(self, int fd, uint32_t events) except -1:
+        cdef epoll_event event
+        event.events = events | linux.EPOLLET
+        event.data.ptr = <void *> self
+        if linux.epoll_ctl(self.loop.epoll_fd, linux.EPOLL_CTL_ADD, fd, &event) < 0:
+            raise OSError(errno, os.strerror(errno))
+        self.fd = fd
+        self.loop.watchers[fd] = self
+        return 0
+
+    cdef void stop_watching(self) noexcept:
+        """Out of the set at once. The caller closes the descriptor, if it is his, after this."""
+        cdef epoll_event event
+        cdef int fd = self.fd
+        if fd < 0:
+            return
+        self.fd = -1
+        if self.loop.fork_count == forks:  # a child shares the set with its parent and must leave it alone
+            linux.epoll_ctl(self.loop.epoll_fd, linux.EPOLL_CTL_DEL, fd, &event)
+        self.loop.bury(self)
+        self.loop.watchers.pop(fd, None)
+
+    cdef void plan_again(self) noexcept:
+        """Have `on_again` called in the next turn: there is work that no edge will announce."""
+        if not self.again_planned:
+            self.again_planned = True
+            self.loop.again.append(self)
+            self.loop.plan_turn()
+
+    cdef void plan_flush(self) noexcept:
+        """Have `on_flush` called at the end of this turn."""
+        if not self.flush_planned:
+            self.flush_planned = True
+            self.loop.flushes.append(self)
+            self.loop.plan_turn()
+
+    cdef void on_event(self, uint32_t events) noexcept:
+        pass
+
+    cdef void on_again(self) noexcept:
+        pass
+
+    cdef void on_flush(self) noexcept:
+        pass
+
+    cdef void on_loop_closed(self) noexcept:
+        self.stop_watching()
+
+
+@cython.final
+cdef class Watch(Watcher):
+    """A descriptor of the caller's, watched for a Python callback."""
+
+    cdef void on_event(self, uint32_t events) noexcept:
+        callback = self.callback
+        try:
+            if callback is not None:
+                callback(events)
+        except BaseException as exc:
+            self.loop.report("exception in a watch callback", exc, callback)
+
+    def close(self):
+        """Stop watching; the descriptor stays the caller's."""
+        self.callback = None
+        self.stop_watching()
+
+
+@cython.final
+cdef class Scratch:
+    """One set of scratch memory, for one level of nested turns."""
+
+    def __cinit__(self):
+        cdef size_t size = RECEIVE_SIZE + PLAIN_SIZE + SEND_SIZE + GATHER_SIZE
+        cdef char *memory = <char *> malloc(size)
+        if memory == NULL:
+            raise MemoryError
+        self.block.receive = memory
+        self.block.plain = self.block.receive + RECEIVE_SIZE
+        self.block.send_ = self.block.plain + PLAIN_SIZE
+        self.block.gather = self.block.send_ + SEND_SIZE
+
+    def __dealloc__(self):
+        free(self.block.receive)
+
+
+cdef class Loop:
+    """Descriptors, timers and calls of the thread that made it.
+
+    Every method must be called in that thread, except `call_soon_threadsafe`; others raise RuntimeError elsewhere, after
+    `close`, and in a forked child.
+    """
+
+    def __cinit__(self):
+        cdef int ends[2]
+        self.epoll_fd = self.timer_fd = self.wake_read = self.wake_write = -1
+        self.owner = PyThread_get_thread_ident()
+        self.fork_count = forks
+        self.watchers = {}
+        self.graves = []
+        self.heap = []
+        self.soon = []
+        self.foreign = deque()
+        self.again = []
+        self.flushes = []
+        self.armed = INT64_MAX
+        self.spare_scratch = []
+        self.epoll_fd = linux.epoll_create1(linux.EPOLL_CLOEXEC)
+        self.timer_fd = linux.timerfd_create(linux.CLOCK_MONOTONIC, linux.TFD_NONBLOCK | linux.TFD_CLOEXEC)
+        if self.epoll_fd < 0 or self.timer_fd < 0 or linux.pipe2(ends, linux.O_NONBLOCK | linux.O_CLOEXEC) < 0:
+            raise OSError(errno, os.strerror(errno))
+        self.wake_read, self.wake_write = ends[0], ends[1]
+        self.add_own(self.timer_fd)
+        self.add_own(self.wake_read)
+        self.use_scratch(Scratch())
+
+    cdef int add_own(self, int fd) except -1:
+        cdef epoll_event event
+        event.events = linux.EPOLLIN
+        event.data.u64 = <uint64_t> fd  # no object lies at so low an address
+        if linux.epoll_ctl(self.epoll_fd, linux.EPOLL_CTL_ADD, fd, &event) < 0:
+            raise OSError(errno, os.strerror(errno))
+        return 0
+
+    def __dealloc__(self):
+        self.close_descriptors()
+
+    cdef void close_descriptors(self) noexcept:
+        for fd in (self.epoll_fd, self.timer_fd, self.wake_read, self.wake_write):
+            if fd >= 0:
+                linux.close(fd)
+        self.epoll_fd = self.timer_fd = self.wake_read = self.wake_write = -1
+
+    # who may use it
+
+    cdef bint in_own_thread(self) noexcept:
+        return self.owner == PyThread_get_thread_ident() and self.fork_count == forks
+
+    cdef int require(self) except -1:
+        if self.is_closed:
+            raise RuntimeError("the event loop is closed")
+        if self.fork_count != forks:
+            raise RuntimeError("this event loop belongs to the parent process: a forked child must make its own")
+        if self.owner != PyThread_get_thread_ident():
+            raise RuntimeError("this belongs to the event loop of another thread: use the _async twin or call_soon_threadsafe")
+        return 0
+
+    def check(self):
+        """Raise RuntimeError unless this is the loop's own thread and process and it is not closed."""
+        self.require()
+
+    def in_thread(self):
+        """True in the loop's own thread and process."""
+        return self.in_own_thread()
+
+    @property
+    def closed(self):
+        """True after `close()`."""
+        return self.is_closed
+
+    @property
+    def running(self):
+        """True inside `run()`."""
+        return self.is_running
+
+    @property
+    def dispatching(self):
+        """True inside a turn: in `run()` or `dispatch()`."""
+        return self.depth > 0
+
+    @property
+    def thread_id(self):
+        """Identifier of the loop's thread, as `threading.get_ident()` gives it."""
+        return self.owner
+
+    @property
+    def wake_fd(self):
+        """A descriptor that wakes the loop when a byte is written to it (`signal.set_wakeup_fd`)."""
+        return self.wake_write
+
+    @property
+    def watching(self):
+        """How many descriptors are watched."""
+        return len(self.watchers)
+
+    @property
+    def idle(self):
+        """True when there is nothing left to wait for."""
+        return not (
+            self.watchers or self.soon or self.foreign or self.again or self.flushes
+            or self.holds > 0 or len(self.heap) > self.background_timers
+        )
+
+    def fileno(self):
+        """The descriptor that is readable when `dispatch()` has work: int."""
+        self.require()
+        return self.epoll_fd
+
+    def time(self):
+        """Seconds of the monotonic clock that timers use: float."""
+        return monotonic_ns() / 1e9
+
+    # calls
+
+    def call_soon(self, callback, *args):
+        """Call `callback(*args)` in the next turn."""
+        self.require()
+        if not callable(callback):
+            raise TypeError(f"a callable is needed, not {type(callback).__name__}")
+        self.soon.append((callback, args))
+        self.plan_turn()
+
+    def call_later(self, double seconds, callback, *args):
+        """Call `callback(*args)` once, in `seconds` (float, not less than 0). Returns a Timer."""
+        self.require()
+        if not callable(callback):
+            raise TypeError(f"a callable is needed, not {type(callback).__name__}")
+        if not seconds >= 0:
+            raise ValueError("seconds must not be negative")
+        return self.plan(seconds, callback, args, False)
+
+    def call_soon_threadsafe(self, callback, *args):
+        """Call `callback(*args)` in the loop's thread; may be called from any thread, and from a signal handler."""
+        if self.is_closed:
+            raise RuntimeError("the event loop is closed")
+        if self.fork_count != forks:
+            raise RuntimeError("this event loop belongs to the parent process: a forked child must make its own")
+        if not callable(callback):
+            raise TypeError(f"a callable is needed, not {type(callback).__name__}")
+        self.foreign.append((callback, args))
+        if not self.wake_sent:
+            self.wake_sent = True
+            self.wake()
+
+    cdef void wake(self) noexcept:
+        linux.write(self.wake_write, b"w", 1)  # a full pipe wakes as well
+
+    cdef Timer plan(self, double seconds, object callback, tuple args, bint background):
+        cdef Timer timer = Timer.__new__(Timer)
+        cdef double limit = 1e9  # thirty years: keeps the sum inside 64 bits
+        timer.loop = self
+        timer.callback = callback
+        timer.args = args
+        timer.when = monotonic_ns() + <int64_t> ((seconds if seconds < limit else limit) * 1e9)
+        timer.background = background
+        if background:
+            self.background_timers += 1
+        self.heap.append(timer)
+        heap_up(self.heap, timer, len(self.heap) - 1)
+        if timer.when < self.armed:
+            self.arm(timer.when)
+        return timer
+
+    cdef void arm(self, int64_t when) noexcept:
+        cdef linux.itimerspec spec
+        spec.it_interval.tv_sec = spec.it_interval.tv_nsec = 0
+        spec.it_value.tv_sec = when // 1000000000
+        spec.it_value.tv_nsec = when % 1000000000
+        self.armed = when
+        linux.timerfd_settime(self.timer_fd, linux.TFD_TIMER_ABSTIME, &spec, NULL)
+
+    cdef void plan_turn(self) noexcept:
+        """There is work that no descriptor announces. Inside a turn it is found; otherwise somebody must be told."""
+        if self.depth > 0 or self.host_planned:
+            return
+        self.host_planned = True
+        try:
+            if self.host_call_soon is not None:
+                self.host_call_soon(self.host_turn)
+                return
+        except RuntimeError:  # the host has been closed: whoever comes next finds the pipe
+            self.host_call_soon = None
+        self.wake()
+
+    def host_turn(self):
+        """The turn that `host_call_soon` was asked for."""
+        if not self.is_closed and self.in_own_thread():
+            self.turn(0)
+
+    def watch(self, int fd, uint32_t events, callback):
+        """Call `callback(events)` on each edge of `events` (epoll bits) at `fd`. Returns a Watch; OSError if epoll refuses."""
+        self.require()
+        cdef Watch watch = Watch.__new__(Watch)
+        watch.loop = self
+        watch.callback = callback
+        watch.start_watching(fd, events)
+        return watch
+
+    def hold(self):
+        """Something outside the loop is awaited (a name lookup): `run` goes on until `release`."""
+        self.holds += 1
+
+    def release(self):
+        """End of a `hold`."""
+        self.holds -= 1
+
+    cdef void bury(self, Watcher watcher) noexcept:
+        if self.depth > 0:
+            self.graves.append(watcher)
+
+    # scratch
+
+    cdef Scratch enter_scratch(self):
+        """Give the code that follows a scratch of its own, for the current one is still in use. Returns the outer one."""
+        cdef Scratch outer = self.scratch_owner
+        self.use_scratch(<Scratch> self.spare_scratch.pop() if self.spare_scratch else Scratch())
+        return outer
+
+    cdef void leave_scratch(self, Scratch outer) noexcept:
+        self.spare_scratch.append(self.scratch_owner)
+        self.use_scratch(outer)
+
+    cdef void use_scratch(self, Scratch scratch) noexcept:
+        self.scratch_owner = scratch
+        self.scratch = scratch.block
+
+    # turns
+
+    def run(self):
+        """Run until nothing is left to wait for or `stop()` is called. RuntimeError when it runs already."""
+        self.require()
+        if self.is_running or self.depth > 0:
+            raise RuntimeError("the event loop is running already")
+        self.is_running = True
+        try:
+            while not self.stopping and not self.idle:
+                self.turn(INT64_MAX)
+                PyErr_CheckSignals()
+        finally:
+            self.is_running = False
+            self.stopping = False
+
+    def stop(self):
+        """End `run()` after the current turn; open connections stay as they are."""
+        self.require()
+        self.stopping = True
+        self.plan_turn()
+
+    def dispatch(self, timeout=0):
+        """One turn: wait `timeout` seconds at most (None: until something happens), do what is ready. Returns the number of
+        descriptors that were. May be called from a handler."""
+        self.require()
+        cdef int64_t patience = INT64_MAX
+        if timeout is not None:
+            if not timeout >= 0:
+                raise ValueError("timeout must not be negative")
+            patience = <int64_t> (min(timeout, 1e9) * 1e9)
+        cdef int count = self.turn(patience)
+        PyErr_CheckSignals()
+        return count
+
+    cdef int turn(self, int64_t patience) except -1:
+        cdef epoll_event events[BATCH]
+        cdef uint64_t expirations
+        cdef int count, number, milliseconds
+        cdef Scratch outer = None
+        cdef Watcher watcher
+
+        if self.depth > 0:
+            outer = self.enter_scratch()
+        self.depth += 1
+        self.host_planned = False
+        try:
+            if patience == 0 or self.soon or self.foreign or self.again or self.flushes or self.stopping:
+                count = linux.epoll_wait(self.epoll_fd, events, BATCH, 0)
+            else:
+                milliseconds = -1 if patience == INT64_MAX else <int> min((patience + 999999) // 1000000, 1000000000)
+                with nogil:
+                    count = linux.epoll_wait(self.epoll_fd, events, BATCH, milliseconds)
+            for number in range(count):  # a negative count is EINTR: signals are looked at by the caller
+                if events[number].data.u64 == <uint64_t> self.wake_read:
+                    self.drain_wake()
+                elif events[number].data.u64 == <uint64_t> self.timer_fd:
+                    linux.read(self.timer_fd, &expirations, sizeof(expirations))
+                    self.armed = INT64_MAX
+                else:
+                    watcher = <Watcher> events[number].data.ptr
+                    if watcher.fd >= 0:
+                        watcher.on_event(events[number].events)
+            self.run_timers()
+            self.run_calls()
+            self.run_again()
+            self.run_flushes()
+        finally:
+            self.depth -= 1
+            if outer is not None:
+                self.leave_scratch(outer)
+        if self.depth == 0:
+            if self.graves:
+                self.graves = []
+            if not self.is_running and (self.soon or self.again or self.flushes):
+                self.plan_turn()
+            if self.escaped is not None:
+                escaped, self.escaped = self.escaped, None
+                raise escaped
+        return count if count > 0 else 0
+
+    cdef void drain_wake(self) noexcept:
+        cdef char rest[256]
+        self.wake_sent = False
+        while linux.read(self.wake_read, rest, sizeof(rest)) == sizeof(rest):
+            pass
+
+    cdef void run_timers(self) noexcept:
+        cdef list heap = self.heap
+        cdef Timer timer
+        cdef int64_t now
+        if not heap:
+            return
+        now = monotonic_ns()
+        while heap:
+            timer = <Timer> heap[0]
+            if timer.when > now:
+                break
+            heap_remove(self, timer)
+            callback, args = timer.callback, timer.args
+            timer.callback = timer.args = None
+            self.call(callback, args)
+        if heap and (<Timer> heap[0]).when < self.armed:
+            self.arm((<Timer> heap[0]).when)
+
+    cdef void run_calls(self) noexcept:
+        """The calls planned before this turn; what they plan waits for the next, so that a chain of calls starves nobody."""
+        cdef Py_ssize_t count
+        if self.soon:
+            soon, self.soon = self.soon, []
+            for callback, args in soon:
+                self.call(callback, args)
+        if self.foreign:
+            for count in range(len(self.foreign)):
+                callback, args = self.foreign.popleft()
+                self.call(callback, args)
+
+    cdef void run_again(self) noexcept:
+        cdef Watcher watcher
+        if self.again:
+            again, self.again = self.again, []
+            for watcher in again:
+                watcher.again_planned = False
+                watcher.on_again()
+
+    cdef void run_flushes(self) noexcept:
+        cdef Watcher watcher
+        if self.flushes:
+            flushes, self.flushes = self.flushes, []
+            for watcher in flushes:
+                watcher.flush_planned = False
+                watcher.on_flush()
+
+    cdef void call(self, object callback, tuple args) noexcept:
+        try:
+            callback(*args)
+        except BaseException as exc:
+            self.report("exception in a planned call", exc, callback)
+
+    def report(self, message, exception, source=None):
+        """Give an exception that came out of a handler to `exception_handler` (default: the log "sslsock", with traceback).
+        One that ends programs (KeyboardInterrupt, SystemExit) leaves `run` or `dispatch` when the turn is over instead."""
+        if not isinstance(exception, Exception):
+            self.escaped = exception
+            return
+        try:
+            if self.exception_handler is not None:
+                self.exception_handler(self, {"message": message, "exception": exception, "source": source})
+                return
+        except Exception:
+            log.exception("exception in the exception handler")
+        except BaseException as exc:
+            self.escaped = exc
+            return
+        log.error("%s (%r)", message, source, exc_info=(type(exception), exception, exception.__traceback__))
+
+    def close(self):
+        """Close every connection at once and give the descriptors back. No effect the second time; RuntimeError inside a
+        turn or from another thread."""
+        if self.is_closed:
+            return
+        if self.fork_count == forks:
+            self.require()
+            if self.depth > 0:
+                raise RuntimeError("the event loop cannot be closed from inside a turn: stop() it first")
+        self.is_closed = True
+        for watcher in list(self.watchers.values()):
+            (<Watcher> watcher).on_loop_closed()
+        for timer in list(self.heap):
+            (<Timer> timer).cancel()
+        self.soon = []
+        self.foreign.clear()
+        self.again = []
+        self.flushes = []
+        self.close_descriptors()
