@@ -52,7 +52,7 @@ cdef extern from "openssl/ssl.h" nogil:
     ctypedef struct SSL_CIPHER
     ctypedef struct OPENSSL_STACK "STACK_OF(X509)"
 
-    int SSL_ERROR_NONE, SSL_ERROR_WANT_READ, SSL_ERROR_WANT_WRITE, SSL_ERROR_ZERO_RETURN, SSL_ERROR_SSL, SSL_ERROR_SYSCALL
+    int SSL_ERROR_WANT_READ, SSL_ERROR_ZERO_RETURN
     int SSL_VERIFY_NONE, SSL_VERIFY_PEER, SSL_VERIFY_FAIL_IF_NO_PEER_CERT
     int SSL_SENT_SHUTDOWN, SSL_RECEIVED_SHUTDOWN
     int SSL_SESS_CACHE_OFF, SSL_SESS_CACHE_CLIENT, SSL_SESS_CACHE_NO_INTERNAL
@@ -110,6 +110,7 @@ cdef extern from "openssl/ssl.h" nogil:
     # connections
     SSL *SSL_new(SSL_CTX *context)
     void SSL_free(SSL *ssl)
+    long SSL_set_mode(SSL *ssl, long mode)
     void SSL_set_bio(SSL *ssl, BIO *reader, BIO *writer)
     int SSL_set_app_data(SSL *ssl, void *data)
     void *SSL_get_app_data(const SSL *ssl)

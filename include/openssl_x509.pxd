@@ -1,6 +1,6 @@
-"""OpenSSL's certificates and keys: openssl/x509.h, x509v3.h, evp.h, pem.h, and what they need of asn1.h, bio.h, bn.h.
+"""OpenSSL's certificates and keys: x509.h, x509v3.h, evp.h, pem.h, pkcs12.h, and what they need of others.
 
-Pointers that OpenSSL 4.0 returns as const are const here: a C compiler takes the older, non-const ones for them too.
+What OpenSSL 4.0 returns as const is const here: a C compiler takes the non-const of older versions for it too.
 """
 
 from libc.time cimport tm
@@ -44,9 +44,6 @@ cdef extern from "openssl/asn1.h" nogil:
     ctypedef struct ASN1_STRING
     ctypedef struct ASN1_INTEGER
     ctypedef struct ASN1_TIME
-    ctypedef struct ASN1_TYPE
-
-    unsigned long ASN1_STRFLGS_RFC2253
 
     int ASN1_STRING_length(const ASN1_STRING *string)
     const unsigned char *ASN1_STRING_get0_data(const ASN1_STRING *string)
@@ -63,7 +60,6 @@ cdef extern from "openssl/evp.h" nogil:
         const EVP_CIPHER *cipher
     ctypedef struct PKCS8_PRIV_KEY_INFO
 
-    int EVP_MAX_MD_SIZE
     int EVP_PKEY_RSA, EVP_PKEY_DSA, EVP_PKEY_EC
 
     EVP_MD *EVP_MD_fetch(void *context, const char *name, const char *properties)
@@ -157,3 +153,53 @@ cdef extern from "openssl/pkcs12.h" nogil:
     PKCS8_PRIV_KEY_INFO *PKCS8_decrypt(const X509_SIG *encrypted, const char *passphrase, int size)
     PKCS12 *d2i_PKCS12(PKCS12 **out, const unsigned char **data, long size)
     void PKCS12_free(PKCS12 *container)
+
+
+# what `issue` needs to make certificates
+
+cdef extern from "openssl/rand.h" nogil:
+    int RAND_bytes(unsigned char *out, int size)
+
+
+cdef extern from "openssl/ec.h" nogil:
+    EVP_PKEY *EVP_EC_gen(const char *curve)
+
+
+cdef extern from * nogil:
+    int MBSTRING_UTF8
+    int NID_basic_constraints, NID_key_usage, NID_ext_key_usage, NID_subject_key_identifier, NID_authority_key_identifier
+
+    ctypedef struct X509_EXTENSION
+    ctypedef struct X509V3_CTX:
+        pass
+
+    const BIO_METHOD *BIO_s_secmem()
+    BIGNUM *BN_bin2bn(const unsigned char *data, int size, BIGNUM *out)
+    ASN1_INTEGER *BN_to_ASN1_INTEGER(const BIGNUM *number, ASN1_INTEGER *out)
+    const EVP_MD *EVP_sha256()
+
+    X509 *X509_new()
+    int X509_set_version(X509 *certificate, long version)
+    ASN1_INTEGER *X509_get_serialNumber(X509 *certificate)
+    ASN1_TIME *X509_getm_notBefore(X509 *certificate)
+    ASN1_TIME *X509_getm_notAfter(X509 *certificate)
+    ASN1_TIME *X509_gmtime_adj(ASN1_TIME *time, long seconds)
+    int X509_set_pubkey(X509 *certificate, EVP_PKEY *key)
+    int X509_set_subject_name(X509 *certificate, const X509_NAME *name)
+    int X509_set_issuer_name(X509 *certificate, const X509_NAME *name)
+    int X509_check_private_key(const X509 *certificate, const EVP_PKEY *key)
+    int X509_sign(X509 *certificate, EVP_PKEY *key, const EVP_MD *digest)
+    int X509_add_ext(X509 *certificate, X509_EXTENSION *extension, int place)
+    void X509_EXTENSION_free(X509_EXTENSION *extension)
+    void X509V3_set_ctx(
+        X509V3_CTX *context, X509 *issuer, X509 *subject, X509_REQ *request, X509_CRL *crl, int flags)
+    X509_EXTENSION *X509V3_EXT_conf_nid(void *settings, X509V3_CTX *context, int kind, const char *value)
+
+    X509_NAME *X509_NAME_new()
+    void X509_NAME_free(X509_NAME *name)
+    int X509_NAME_add_entry_by_txt(
+        X509_NAME *name, const char *field, int kind, const unsigned char *data, int size, int place, int set_)
+
+    int PEM_write_bio_PrivateKey(
+        BIO *out, const EVP_PKEY *key, const EVP_CIPHER *cipher, const unsigned char *passphrase, int size,
+        pem_password_cb *callback, void *argument)

@@ -120,6 +120,7 @@ cdef class Channel(Watcher):
             if not byte_queue_append(&engine.backlog, byte_queue_front(&self.kept), self.kept.size):
                 raise MemoryError
             byte_queue_clear(&self.kept)
+        engine.release_buffers(True)  # an idle connection keeps no record buffer
         self.engine = engine
         self.tls = TLS_SHAKING
         self.hold_writes = False
@@ -713,8 +714,8 @@ cdef class Channel(Watcher):
         self.require()
         if self.phase != PHASE_OPEN:
             return
-        if self.tls == TLS_SHAKING and self.queued == 0:
-            self.drained_out()
+        if self.hold_writes or (self.tls == TLS_SHAKING and self.queued == 0):
+            self.drained_out()  # there is nothing that may go out: what is held is never sent in the clear
             return
         self.phase = PHASE_FINISHING
         if self.send_error:

@@ -132,8 +132,7 @@ cdef class Context:
             self.ctx,
             ssl.SSL_OP_NO_COMPRESSION | ssl.SSL_OP_NO_RENEGOTIATION
             | ssl.SSL_OP_CIPHER_SERVER_PREFERENCE | ssl.SSL_OP_PRIORITIZE_CHACHA)
-        # An idle connection keeps no record buffer.
-        ssl.SSL_CTX_set_mode(self.ctx, ssl.SSL_MODE_RELEASE_BUFFERS | ssl.SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER)
+        ssl.SSL_CTX_set_mode(self.ctx, ssl.SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER)
         self.set_protocols(minimum_protocol, maximum_protocol)
         self.set_algorithms(ciphers, ciphersuites, groups)
         self.set_identity(certificate, certificate_chain, private_key)

@@ -59,6 +59,7 @@ cdef class Engine:
 
     # handshake
     cdef int set_names(self, str server_name) except -1
+    cdef void release_buffers(self, bint wanted) noexcept nogil
     cdef int shake(self) noexcept nogil
     # incoming
     cdef bint open_in(self, const char *data, size_t size) noexcept nogil
@@ -70,6 +71,7 @@ cdef class Engine:
     cdef int goodbye(self) noexcept nogil
     # outcome
     cdef int classify(self, int result) noexcept nogil
+    cdef int note_failure(self) noexcept nogil
     cdef int settle(self) except -1
     cdef bint decide(self) noexcept
     cdef str error_text(self, int code)

@@ -24,7 +24,7 @@ from cpython.ref cimport Py_DECREF
 from libc.stdlib cimport calloc, free
 
 cimport openssl_ssl as ssl
-from openssl_err cimport ERR_GET_REASON, ERR_clear_error, ERR_peek_error
+from openssl_err cimport ERR_GET_REASON, ERR_clear_error, ERR_peek_last_error
 from openssl_ssl cimport SSL_SESSION, X509_STORE_CTX
 from openssl_x509 cimport X509, X509_free, X509_up_ref
 from sslsock.core.context cimport VERIFY_MODE_NONE, VERIFY_MODE_PEER, Context, Session, connection_hooks, reason_of
@@ -141,6 +141,7 @@ cdef class Engine:
     verify_name: str or None, the DNS name or IP address that the peer's certificate must be for
     verify_handler: callable(list of VerifyError) -> bool or None, asked when the peer's chain has errors: go on? Without
         one, VERIFY_PEER refuses and VERIFY_QUERY goes on. A VerifyError is (code, depth, text, SslCertificate or None).
+    release_buffers: bool, free libssl's record buffers (33 KiB) after each record: for connections that are mostly idle
     session_key: hashable or None; engines of one client context with the same key resume each other's sessions. It must
         name all that decides whom the peer is: at least verify_name.
 
@@ -148,7 +149,7 @@ cdef class Engine:
     """
 
     def __cinit__(self, Context context not None, *, str server_name=None, str verify_name=None, verify_handler=None,
-                  session_key=None):
+                  session_key=None, bint release_buffers=False):
         cdef ssl.BIO *bio
         cdef Session session
         self.context = context
@@ -167,6 +168,7 @@ cdef class Engine:
         if bio == NULL:
             raise MemoryError
         ssl.SSL_set_bio(self.ssl, bio, bio)
+        self.release_buffers(release_buffers)
         ssl.SSL_set_app_data(self.ssl, &self.state)
         if context.server_side:
             ssl.SSL_set_accept_state(self.ssl)
@@ -219,16 +221,24 @@ cdef class Engine:
 
     # The C half.
 
+    cdef void release_buffers(self, bint wanted) noexcept nogil:
+        if wanted:
+            ssl.SSL_set_mode(self.ssl, ssl.SSL_MODE_RELEASE_BUFFERS)
+
     cdef int classify(self, int result) noexcept nogil:
-        """What a libssl call that gave `result` means; keeps the reason of a failure and leaves the error queue empty."""
+        """What a libssl call that gave `result` means. The error queue must hold nothing older than the call."""
         cdef int error = ssl.SSL_get_error(self.ssl, result)
         if error == ssl.SSL_ERROR_WANT_READ:
             return ENGINE_WANT_READ
         if error == ssl.SSL_ERROR_ZERO_RETURN:
             self.peer_closed = True
             return ENGINE_CLOSED
+        return self.note_failure()
+
+    cdef int note_failure(self) noexcept nogil:
+        """Keep the reason, and leave the error queue empty."""
         self.failed = True
-        self.error_code = ERR_peek_error()
+        self.error_code = ERR_peek_last_error()  # libssl's own comes last, above what caused it
         ERR_clear_error()
         return ENGINE_FAILED
 
@@ -270,17 +280,31 @@ cdef class Engine:
         return kept
 
     cdef int pull(self, char *data, size_t capacity, size_t *got) noexcept nogil:
-        """Decrypt records until `data` is full (ENGINE_OK) or the input ends; `got` is set in every case."""
+        """Decrypt records until `data` is full (ENGINE_OK) or the input ends; `got` is set in every case.
+
+        Other users of OpenSSL in this thread (the `ssl` module) leave things in its error queue, and SSL_get_error(3) would
+        blame this call for them. To empty the queue before every call would cost a tenth of a small record, so it is done
+        when a call has brought nothing and the queue is not empty: asked again, libssl lacks input as before if that was all,
+        and fails as before if it has failed."""
         cdef size_t count
-        cdef int result
+        cdef int result, status
+        cdef unsigned long code
         got[0] = 0
         if self.failed:
             return ENGINE_FAILED
-        ERR_clear_error()
         while got[0] < capacity:
             result = ssl.SSL_read_ex(self.ssl, data + got[0], capacity - got[0], &count)
             if result != 1:
-                return self.classify(result)
+                code = ERR_peek_last_error()
+                if code == 0:
+                    return self.classify(result)
+                ERR_clear_error()
+                result = ssl.SSL_read_ex(self.ssl, data + got[0], capacity - got[0], &count)
+                if result != 1:
+                    status = self.classify(result)
+                    if status == ENGINE_FAILED:
+                        self.error_code = code
+                    return status
             got[0] += count
             if self.window.in_left == 0 and got[0] < capacity and ssl.SSL_pending(self.ssl) == 0:
                 return ENGINE_WANT_READ  # without asking libssl, which costs a tenth of a small record
@@ -297,15 +321,13 @@ cdef class Engine:
         cdef int result
         if self.failed:
             return ENGINE_FAILED
-        ERR_clear_error()
         result = ssl.SSL_write_ex(self.ssl, data, size, &written)
-        return ENGINE_OK if result == 1 else self.classify(result)
+        return ENGINE_OK if result == 1 else self.note_failure()  # a write lacks nothing: the window BIO takes all
 
     cdef int goodbye(self) noexcept nogil:
         """Write close_notify, once (RFC 8446, 6.1)."""
         if not self.closed and not self.failed and self.handshake_done:
             self.closed = True
-            ERR_clear_error()
             ssl.SSL_shutdown(self.ssl)
             ERR_clear_error()
         return ENGINE_OK

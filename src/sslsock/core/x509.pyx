@@ -133,6 +133,7 @@ cdef struct secret:
 
 @cython.final
 @cython.internal
+@cython.auto_pickle(False)
 cdef class Source:
     """One load: the caller's bytes, borrowed; a copy of the passphrase; and what went wrong."""
 
@@ -369,7 +370,7 @@ cdef str refuse_der(Source source, str wanted):
     if kind and kind != wanted:
         return f"this is {kind}, not {wanted}"
     if kind and 0 <= declared < source.size:
-        return f"there are {source.size - declared} bytes too many after {wanted}"
+        return f"bytes too many after {wanted}: {source.size - declared}"
     return f"this is not {wanted}, or it is damaged (OpenSSL: {reason})"
 
 
@@ -909,7 +910,10 @@ cdef EVP_PKEY *key_from_encrypted(Source source, X509_SIG *encrypted) except? NU
 
 
 cdef int decrypt_block(Source source, pem_block *block) except -1:
-    """Decrypts a block that has the headers of RFC 1421. 1: it is plain now; 0: see `source.error`."""
+    """Decrypts a block that has the headers of RFC 1421.
+
+    2: it is decrypted; 1: it was plain; 0: it cannot be decrypted, see `source.error`.
+    """
     cdef EVP_CIPHER_INFO cipher
     cdef int ok
     if PEM_get_EVP_CIPHER_INFO(block.header, &cipher) != 1:
@@ -928,7 +932,7 @@ cdef int decrypt_block(Source source, pem_block *block) except -1:
     if ok != 1:
         source.error = refuse_passphrase()
         return 0
-    return 1
+    return 2
 
 
 cdef EVP_PKEY *private_key_from_block(Source source, pem_block *block) except? NULL:
@@ -936,9 +940,9 @@ cdef EVP_PKEY *private_key_from_block(Source source, pem_block *block) except? N
     cdef PKCS8_PRIV_KEY_INFO *info
     cdef X509_SIG *encrypted
     cdef EVP_PKEY *key
-    cdef long size = block.size
     cdef int kind
-    if not decrypt_block(source, block):
+    cdef int plain = decrypt_block(source, block)
+    if not plain:
         return NULL
     p = block.data
     if strcmp(block.label, "ENCRYPTED PRIVATE KEY") == 0:
@@ -958,8 +962,9 @@ cdef EVP_PKEY *private_key_from_block(Source source, pem_block *block) except? N
         key = d2i_PrivateKey(kind, NULL, &p, block.size)
         if key != NULL:
             return key
-    # RFC 1421 decryption has no check but the padding, which one wrong passphrase in 256 passes.
-    if block.size != size:
+    # RFC 1421 decryption has no check but the padding, which one wrong passphrase in 256 passes; with a stream
+    # cipher, all.
+    if plain == 2:
         source.error = "the passphrase is wrong, or the key is damaged"
     else:
         source.error = refuse_block(block, "the private key")
@@ -1002,7 +1007,7 @@ cdef EVP_PKEY *key_from_pem(Source source, bint private) except? NULL:
 
 
 cdef EVP_PKEY *private_key_from_der(Source source) except? NULL:
-    """PKCS #8 encrypted or plain (RFC 5958), else the older forms of RSA (RFC 8017), EC (RFC 5915) and DSA."""
+    """PKCS #8, encrypted or plain (RFC 5958); else the older forms of RSA (RFC 8017), EC (RFC 5915), DSA."""
     cdef const unsigned char *end = source.data + source.size
     cdef const unsigned char *p = source.data
     cdef PKCS8_PRIV_KEY_INFO *info
