@@ -1,6 +1,6 @@
 """OpenSSL's certificates and keys: x509.h, x509v3.h, evp.h, pem.h, pkcs12.h, and what they need of others.
 
-What OpenSSL 4.0 returns as const is const here: a C compiler takes the non-const of older versions for it too.
+What OpenSSL 4.0 returns as const is const here: a C compiler takes older versions' non-const for it too.
 """
 
 from libc.time cimport tm

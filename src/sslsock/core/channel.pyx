@@ -124,6 +124,8 @@ cdef class Channel(Watcher):
         self.engine = engine
         self.tls = TLS_SHAKING
         self.hold_writes = False
+        if self.written:
+            self.plan_flush()
         self.verify_handler = engine.verify_handler
         if self.verify_handler is not None:
             engine.verify_handler = self.ask_verify_handler
@@ -210,6 +212,8 @@ cdef class Channel(Watcher):
                 self.end_of_input(self.tls == TLS_NONE)
         elif errno == linux.EAGAIN:
             self.drained = True
+            if self.send_error:
+                self.fail_system(self.send_error, "sending")
         elif errno != linux.EINTR:
             self.fail_system(errno, "receiving")
 
@@ -267,6 +271,7 @@ cdef class Channel(Watcher):
         elif status == ENGINE_OK:
             self.cancel_deadline()
             self.tls = TLS_OPEN
+            engine.verify_handler = self.verify_handler = None  # it refers to this channel: a cycle
             self.settle(engine)
             self.engine_ready = engine.backlog.size > 0
             if self.phase == PHASE_OPEN:
@@ -276,6 +281,8 @@ cdef class Channel(Watcher):
                     self.loop.report("exception in encrypted_handler", exc, self.consumer)
                 if self.phase == PHASE_OPEN and self.engine_ready:
                     self.receive()  # data that came with the last handshake message
+        elif self.fin:  # the peer's end was read before TLS started
+            self.fail(FAILURE_HANDSHAKE_CLOSED, "the peer closed the connection during the TLS handshake")
 
     cdef void settle(self, Engine engine) noexcept:
         try:
@@ -305,9 +312,12 @@ cdef class Channel(Watcher):
 
     cdef void deliver(self, const char *data, size_t size) noexcept:
         """Tell the consumer of new plaintext, which it may read straight from the scratch; keep what it leaves."""
+        if self.phase != PHASE_OPEN:
+            return
         self.keep_lent()  # of an outer turn, when a handler has called dispatch
         self.lent = data
         self.lent_left = size
+        self.read_on()  # a consumer that waits for more in a nested turn must find it there
         try:
             self.consumer.on_readable()
         except BaseException as exc:
@@ -340,6 +350,7 @@ cdef class Channel(Watcher):
 
     @read_bound.setter
     def read_bound(self, size_t bound):
+        self.require_thread()
         self.bound = bound
         self.read_on()
 
@@ -469,6 +480,8 @@ cdef class Channel(Watcher):
         self.require()
         if self.engine is None or not self.engine.busy:
             self.send_queue()
+        if self.written:
+            self.plan_flush()
 
     cdef bint keep_output(self, Engine engine) noexcept:
         """What libssl has just written joins `raw`; False without memory."""
@@ -637,8 +650,8 @@ cdef class Channel(Watcher):
             if self.queue_index == len(self.queue):
                 self.queue_index = 0
                 self.queue.clear()
-            elif self.queue_index == QUEUE_SLACK:
-                del self.queue[:QUEUE_SLACK]
+            elif self.queue_index >= QUEUE_SLACK and self.queue_index * 2 >= len(self.queue):  # moves each piece once
+                del self.queue[:self.queue_index]
                 self.queue_index = 0
 
     cdef ssize_t send_some(self, const char *data, size_t size) noexcept:
@@ -752,6 +765,9 @@ cdef class Channel(Watcher):
             if self.written and self.notify_written:
                 count, self.written = self.written, 0
                 consumer.on_written(count)
+        except BaseException as exc:
+            self.loop.report("exception in bytes_written_handler", exc, consumer)
+        try:
             consumer.on_drained()
         except BaseException as exc:
             self.loop.report("exception in disconnected_handler", exc, consumer)
@@ -775,6 +791,7 @@ cdef class Channel(Watcher):
 
     cdef void discard_input(self) noexcept:
         cdef ssize_t size
+        self.engine_ready = False  # what it has decrypted is thrown away too
         if self.drained:
             return
         size = linux.recv(self.fd, self.loop.scratch.receive, RECEIVE_SIZE, 0)
@@ -832,14 +849,16 @@ cdef class Channel(Watcher):
     cdef void close_now(self) noexcept:
         cdef int fd = self.fd
         self.phase = PHASE_CLOSED
-        self.consumer = None
-        self.verify_handler = None
         self.engine_ready = False
-        self.cancel_deadline()
-        self.drop_output()
         if fd >= 0:
             self.stop_watching()
             linux.close(fd)
+        self.cancel_deadline()
+        self.drop_output()
+        if self.engine is not None:
+            self.engine.verify_handler = None
+        self.verify_handler = None
+        self.consumer = None  # last: it may be the end of the consumer, and what that calls finds a closed channel
 
     cdef void set_deadline(self, double seconds, object callback):
         self.cancel_deadline()

@@ -168,7 +168,6 @@ def make_authority(str name not None="sslsock trial authority"):
     key = wrap_key(pkey)
     x509 = new_certificate(name, pkey)
     certificate = SslCertificate.wrap(x509)
-    certificate._error = ""
     add_extension(x509, x509, NID_basic_constraints, b"critical,CA:TRUE,pathlen:0")
     add_extension(x509, x509, NID_key_usage, b"critical,keyCertSign,cRLSign")
     add_extension(x509, x509, NID_subject_key_identifier, b"hash")
@@ -201,7 +200,6 @@ def issue_certificate(SslCertificate authority not None, SslKey authority_key no
     # The names that count are the alternative ones (RFC 9525, 2); the common name is there to be read.
     x509 = new_certificate(names[0] if len(names[0]) <= NAME_LIMIT else "sslsock trial certificate", pkey)
     certificate = SslCertificate.wrap(x509)
-    certificate._error = ""
     add_extension(x509, authority.x509, NID_basic_constraints, b"critical,CA:FALSE")
     add_extension(x509, authority.x509, NID_key_usage, b"critical,digitalSignature")
     add_extension(x509, authority.x509, NID_ext_key_usage, b"serverAuth,clientAuth")

@@ -109,8 +109,8 @@ cdef class Listener(Watcher):
             return -1
         connection = self.accepted[self.taken]
         self.taken += 1
-        if self.taken == len(self.accepted):
-            self.accepted.clear()
+        if self.taken * 2 >= len(self.accepted):  # so it does not grow while there is always somebody waiting
+            del self.accepted[:self.taken]
             self.taken = 0
         if not self.again_planned:
             self.resume_soon()
@@ -135,14 +135,15 @@ cdef class Listener(Watcher):
 
     cdef void close_all(self) noexcept:
         cdef int fd = self.fd, connection
-        self.consumer = None
-        if self.retry is not None:
-            self.retry.cancel()
-            self.retry = None
+        cdef list waiting = self.accepted[self.taken:]
         if fd >= 0:
             self.stop_watching()
             linux.close(fd)
-        for connection in self.accepted[self.taken:]:
-            linux.close(connection)
         self.accepted = []
         self.taken = 0
+        for connection in waiting:
+            linux.close(connection)
+        if self.retry is not None:
+            self.retry.cancel()
+            self.retry = None
+        self.consumer = None  # last: it may be the end of the consumer, and what that calls finds a closed listener

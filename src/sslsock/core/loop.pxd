@@ -1,5 +1,7 @@
 from libc.stdint cimport int64_t, uint32_t
 
+from linux cimport epoll_event
+
 
 cdef struct scratch_block:
     # Memory that belongs to whoever runs now, for the length of one event. `receive` is filled by recv, `plain` by SSL_read,
@@ -67,6 +69,7 @@ cdef class Loop:
     cdef int epoll_fd, timer_fd, wake_read, wake_write
     cdef dict watchers  # descriptor -> Watcher: the strong references that keep open connections alive
     cdef list graves  # watchers closed in this turn: an event of theirs may still be in a batch
+    cdef list lost  # watchers whose number was given to another descriptor while they had it
 
     # time
     cdef list heap  # Timers, earliest first
@@ -79,6 +82,11 @@ cdef class Loop:
     cdef bint wake_sent
     cdef list again
     cdef list flushes
+    # what the turn at work has taken from these three and not done yet: a nested turn takes it over
+    cdef list soon_left, again_left, flushes_left
+    cdef Py_ssize_t soon_next, again_next, flushes_next
+    cdef epoll_event *batch
+    cdef int batch_next, batch_count
 
     # the turn
     cdef int depth
@@ -103,6 +111,8 @@ cdef class Loop:
     cdef void use_scratch(self, Scratch scratch) noexcept
     # turns
     cdef int turn(self, int64_t patience) except -1
+    cdef void take_over(self)
+    cdef void run_events(self) noexcept
     cdef void drain_wake(self) noexcept
     cdef void run_timers(self) noexcept
     cdef void run_calls(self) noexcept

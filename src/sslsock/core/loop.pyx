@@ -9,10 +9,12 @@ before the kernel has nothing left must come back by itself: `plan_again`.
 
 A turn: wait, descriptors, timers, planned calls, watchers that have more to do, flushes. It is the same whether the loop
 runs by itself (`run`) or nested in another loop (`dispatch`, called when `fileno()` is readable). A handler may call
-`dispatch` again; each such level works in scratch memory of its own, for the outer one is still in use.
+`dispatch` again; each such level works in scratch memory of its own, for the outer one is still in use, and first takes over
+what the outer one had still to do: an edge or a call that waits for the handler to return would never come to a handler that
+waits for it.
 
-Events carry the address of a watcher. A watcher closed in a turn is kept in `graves` until the outermost turn ends, so an
-event that is already in a batch never points to freed memory.
+Events carry the address of a watcher. A watcher closed in a turn is kept in `graves` until a turn ends, so an event that is
+already in a batch never points to freed memory.
 """
 
 import logging
@@ -57,6 +59,9 @@ cdef int64_t monotonic_ns() noexcept nogil:
 @cython.final
 cdef class Timer:
     """A planned call. `cancel()` may be called at any time, also after it has run."""
+
+    def __cinit__(self):
+        self.index = -1
 
     @property
     def cancelled(self):
@@ -140,6 +145,10 @@ cdef class Watcher:
         if linux.epoll_ctl(self.loop.epoll_fd, linux.EPOLL_CTL_ADD, fd, &event) < 0:
             raise OSError(errno, os.strerror(errno))
         self.fd = fd
+        lost = self.loop.watchers.get(fd)
+        if lost is not None:
+            # Its descriptor was closed behind our back. If a duplicate is open, the set still has its address.
+            self.loop.lost.append(lost)
         self.loop.watchers[fd] = self
         return 0
 
@@ -150,10 +159,12 @@ cdef class Watcher:
         if fd < 0:
             return
         self.fd = -1
+        if self.loop.watchers.get(fd) is not self:
+            return  # the number means another watcher's descriptor by now
         if self.loop.fork_count == forks:  # a child shares the set with its parent and must leave it alone
             linux.epoll_ctl(self.loop.epoll_fd, linux.EPOLL_CTL_DEL, fd, &event)
         self.loop.bury(self)
-        self.loop.watchers.pop(fd, None)
+        del self.loop.watchers[fd]
 
     cdef void plan_again(self) noexcept:
         """Have `on_again` called in the next turn: there is work that no edge will announce."""
@@ -196,6 +207,10 @@ cdef class Watch(Watcher):
 
     def close(self):
         """Stop watching; the descriptor stays the caller's."""
+        if self.loop is None:
+            return
+        if not self.loop.is_closed and self.loop.fork_count == forks:
+            self.loop.require()
         self.callback = None
         self.stop_watching()
 
@@ -237,6 +252,10 @@ cdef class Loop:
         self.foreign = deque()
         self.again = []
         self.flushes = []
+        self.soon_left = []
+        self.again_left = []
+        self.flushes_left = []
+        self.lost = []
         self.armed = INT64_MAX
         self.spare_scratch = []
         self.epoll_fd = linux.epoll_create1(linux.EPOLL_CLOEXEC)
@@ -402,8 +421,10 @@ cdef class Loop:
             if self.host_call_soon is not None:
                 self.host_call_soon(self.host_turn)
                 return
-        except RuntimeError:  # the host has been closed: whoever comes next finds the pipe
+        except BaseException as exc:  # the host has been closed: whoever comes next finds the pipe
             self.host_call_soon = None
+            if not isinstance(exc, Exception):
+                self.escaped = exc
         self.wake()
 
     def host_turn(self):
@@ -463,6 +484,8 @@ cdef class Loop:
         finally:
             self.is_running = False
             self.stopping = False
+            if self.soon or self.again or self.flushes:
+                self.plan_turn()
 
     def stop(self):
         """End `run()` after the current turn; open connections stay as they are."""
@@ -485,49 +508,73 @@ cdef class Loop:
 
     cdef int turn(self, int64_t patience) except -1:
         cdef epoll_event events[BATCH]
-        cdef uint64_t expirations
-        cdef int count, number, milliseconds
+        cdef int count, milliseconds, taken_over = 0
         cdef Scratch outer = None
-        cdef Watcher watcher
 
         if self.depth > 0:
             outer = self.enter_scratch()
+            self.take_over()
         self.depth += 1
         self.host_planned = False
         try:
-            if patience == 0 or self.soon or self.foreign or self.again or self.flushes or self.stopping:
+            if self.batch_next < self.batch_count:
+                taken_over = self.batch_count - self.batch_next
+                self.run_events()
+            if patience == 0 or taken_over or self.soon or self.foreign or self.again or self.flushes \
+                    or (self.stopping and self.is_running):
                 count = linux.epoll_wait(self.epoll_fd, events, BATCH, 0)
             else:
                 milliseconds = -1 if patience == INT64_MAX else <int> min((patience + 999999) // 1000000, 1000000000)
                 with nogil:
                     count = linux.epoll_wait(self.epoll_fd, events, BATCH, milliseconds)
-            for number in range(count):  # a negative count is EINTR: signals are looked at by the caller
-                if events[number].data.u64 == <uint64_t> self.wake_read:
-                    self.drain_wake()
-                elif events[number].data.u64 == <uint64_t> self.timer_fd:
-                    linux.read(self.timer_fd, &expirations, sizeof(expirations))
-                    self.armed = INT64_MAX
-                else:
-                    watcher = <Watcher> events[number].data.ptr
-                    if watcher.fd >= 0:
-                        watcher.on_event(events[number].events)
+            self.batch, self.batch_next = events, 0
+            self.batch_count = max(count, 0)  # below 0 is EINTR: signals are looked at by the caller
+            self.run_events()
             self.run_timers()
             self.run_calls()
             self.run_again()
             self.run_flushes()
         finally:
+            self.batch, self.batch_next, self.batch_count = NULL, 0, 0
             self.depth -= 1
             if outer is not None:
                 self.leave_scratch(outer)
-        if self.depth == 0:
-            if self.graves:
-                self.graves = []
-            if not self.is_running and (self.soon or self.again or self.flushes):
-                self.plan_turn()
-            if self.escaped is not None:
-                escaped, self.escaped = self.escaped, None
-                raise escaped
-        return count if count > 0 else 0
+        if self.graves:  # a nested turn has worked off the batches of the outer ones, so no event is left of anybody
+            self.graves = []
+        if self.depth == 0 and not self.is_running and (self.soon or self.again or self.flushes) and self.fork_count == forks:
+            self.plan_turn()
+        if self.escaped is not None:
+            escaped, self.escaped = self.escaped, None
+            raise escaped
+        return max(count, 0) + taken_over
+
+    cdef void take_over(self):
+        """What the outer turn has still to do, before what has been planned since."""
+        if self.soon_next < len(self.soon_left):
+            self.soon = self.soon_left[self.soon_next:] + self.soon
+        if self.again_next < len(self.again_left):
+            self.again = self.again_left[self.again_next:] + self.again
+        if self.flushes_next < len(self.flushes_left):
+            self.flushes = self.flushes_left[self.flushes_next:] + self.flushes
+        self.soon_left, self.again_left, self.flushes_left = [], [], []
+
+    cdef void run_events(self) noexcept:
+        # Here and below: a handler that forked returns in the child as well, where nothing of the parent's may be touched.
+        cdef uint64_t expirations
+        cdef epoll_event event
+        cdef Watcher watcher
+        while self.batch_next < self.batch_count and self.fork_count == forks:
+            event = self.batch[self.batch_next]
+            self.batch_next += 1
+            if event.data.u64 == <uint64_t> self.wake_read:
+                self.drain_wake()
+            elif event.data.u64 == <uint64_t> self.timer_fd:
+                linux.read(self.timer_fd, &expirations, sizeof(expirations))
+                self.armed = INT64_MAX
+            else:
+                watcher = <Watcher> event.data.ptr
+                if watcher.fd >= 0:
+                    watcher.on_event(event.events)
 
     cdef void drain_wake(self) noexcept:
         cdef char rest[256]
@@ -542,7 +589,7 @@ cdef class Loop:
         if not heap:
             return
         now = monotonic_ns()
-        while heap:
+        while heap and self.fork_count == forks:
             timer = <Timer> heap[0]
             if timer.when > now:
                 break
@@ -550,36 +597,46 @@ cdef class Loop:
             callback, args = timer.callback, timer.args
             timer.callback = timer.args = None
             self.call(callback, args)
-        if heap and (<Timer> heap[0]).when < self.armed:
+        if heap and (<Timer> heap[0]).when < self.armed and self.fork_count == forks:
             self.arm((<Timer> heap[0]).when)
 
     cdef void run_calls(self) noexcept:
         """The calls planned before this turn; what they plan waits for the next, so that a chain of calls starves nobody."""
         cdef Py_ssize_t count
         if self.soon:
-            soon, self.soon = self.soon, []
-            for callback, args in soon:
+            self.soon_left, self.soon_next, self.soon = self.soon, 0, []
+            while self.soon_next < len(self.soon_left) and self.fork_count == forks:
+                callback, args = self.soon_left[self.soon_next]
+                self.soon_next += 1
                 self.call(callback, args)
-        if self.foreign:
-            for count in range(len(self.foreign)):
-                callback, args = self.foreign.popleft()
-                self.call(callback, args)
+            self.soon_left = []
+        count = len(self.foreign)
+        while count > 0 and self.foreign and self.fork_count == forks:  # a nested turn takes from it too
+            count -= 1
+            callback, args = self.foreign.popleft()
+            self.call(callback, args)
 
     cdef void run_again(self) noexcept:
         cdef Watcher watcher
         if self.again:
-            again, self.again = self.again, []
-            for watcher in again:
+            self.again_left, self.again_next, self.again = self.again, 0, []
+            while self.again_next < len(self.again_left) and self.fork_count == forks:
+                watcher = <Watcher> self.again_left[self.again_next]
+                self.again_next += 1
                 watcher.again_planned = False
                 watcher.on_again()
+            self.again_left = []
 
     cdef void run_flushes(self) noexcept:
         cdef Watcher watcher
         if self.flushes:
-            flushes, self.flushes = self.flushes, []
-            for watcher in flushes:
+            self.flushes_left, self.flushes_next, self.flushes = self.flushes, 0, []
+            while self.flushes_next < len(self.flushes_left) and self.fork_count == forks:
+                watcher = <Watcher> self.flushes_left[self.flushes_next]
+                self.flushes_next += 1
                 watcher.flush_planned = False
                 watcher.on_flush()
+            self.flushes_left = []
 
     cdef void call(self, object callback, tuple args) noexcept:
         try:
@@ -602,7 +659,11 @@ cdef class Loop:
         except BaseException as exc:
             self.escaped = exc
             return
-        log.error("%s (%r)", message, source, exc_info=(type(exception), exception, exception.__traceback__))
+        try:
+            log.error("%s (%r)", message, source, exc_info=(type(exception), exception, exception.__traceback__))
+        except BaseException as exc:
+            if not isinstance(exc, Exception):
+                self.escaped = exc
 
     def close(self):
         """Close every connection at once and give the descriptors back. No effect the second time; RuntimeError inside a

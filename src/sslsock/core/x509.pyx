@@ -962,8 +962,8 @@ cdef EVP_PKEY *private_key_from_block(Source source, pem_block *block) except? N
         key = d2i_PrivateKey(kind, NULL, &p, block.size)
         if key != NULL:
             return key
-    # RFC 1421 decryption has no check but the padding, which one wrong passphrase in 256 passes; with a stream
-    # cipher, all.
+    # RFC 1421 decryption has no check but the padding, which one wrong passphrase in 256 passes, and all
+    # of them with a stream cipher, which has no padding.
     if plain == 2:
         source.error = "the passphrase is wrong, or the key is damaged"
     else:
