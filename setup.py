@@ -24,7 +24,7 @@ from setuptools import Extension, setup
 
 ROOT = Path(__file__).resolve().parent
 CORE = "src/sslsock/core"
-MODULES = ("loop", "x509", "context", "engine", "channel", "listener")
+MODULES = ("loop", "x509", "context", "engine", "channel", "endpoint", "listener", "issue")
 C_SOURCES = ("include/window_bio.c",)
 
 

@@ -100,6 +100,17 @@ cdef extern from "openssl/ssl.h" nogil:
     int SSL_CTX_set_session_id_context(SSL_CTX *context, const unsigned char *data, unsigned int size)
     void SSL_CTX_sess_set_new_cb(SSL_CTX *context, int (*callback)(SSL *, SSL_SESSION *) noexcept nogil)
     int SSL_CTX_set_num_tickets(SSL_CTX *context, size_t count)
+    int SSL_CTX_set_session_ticket_cb(
+        SSL_CTX *context,
+        int (*made)(SSL *, void *) noexcept nogil,
+        int (*opened)(SSL *, SSL_SESSION *, const unsigned char *, size_t, int, void *) noexcept nogil,
+        void *argument)
+    int SSL_SESSION_set1_ticket_appdata(SSL_SESSION *session, const void *data, size_t size)
+    int SSL_SESSION_get0_ticket_appdata(SSL_SESSION *session, void **data, size_t *size)
+    SSL_SESSION *SSL_get_session(const SSL *ssl)
+    long SSL_get_verify_result(const SSL *ssl)
+    int SSL_TICKET_SUCCESS, SSL_TICKET_SUCCESS_RENEW
+    int SSL_TICKET_RETURN_USE, SSL_TICKET_RETURN_USE_RENEW, SSL_TICKET_RETURN_IGNORE_RENEW
 
     # sessions
     void SSL_SESSION_free(SSL_SESSION *session)

@@ -11,7 +11,7 @@ from importlib.util import spec_from_file_location
 from pathlib import Path
 
 MODULES = frozenset(
-    f"{__name__}.{name}" for name in ("loop", "x509", "context", "engine", "channel", "listener", "issue")
+    f"{__name__}.{name}" for name in ("loop", "x509", "context", "engine", "channel", "endpoint", "listener", "issue")
 )
 
 

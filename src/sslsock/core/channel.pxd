@@ -70,7 +70,12 @@ cdef class Channel(Watcher):
     cdef void copy_out(self, char *data, size_t size) noexcept
     cdef void consume(self, size_t size) noexcept
     cdef bytes take(self, size_t size)
+    cpdef bytes read(self, Py_ssize_t count=*)
+    cpdef bytes peek(self, Py_ssize_t count=*)
+    cpdef bytes read_line(self, Py_ssize_t count=*)
+    cpdef Py_ssize_t read_into(self, buffer) except -1
     # writing
+    cpdef Py_ssize_t write(self, data) except -1
     cdef bint keep_output(self, Engine engine) noexcept
     cdef void send_queue(self) noexcept
     cdef bint send_raw(self) noexcept

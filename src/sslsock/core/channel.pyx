@@ -235,8 +235,10 @@ cdef class Channel(Watcher):
         if self.bound:
             room = min(room, self.bound - self.kept.size - self.lent_left)
         if size >= RELEASE_GIL_AT:
+            engine.busy = True
             with nogil:
                 status = engine.pull(plain, room, &got)
+            engine.busy = False
         else:
             status = engine.pull(plain, room, &got)
         kept = engine.close_in()
@@ -399,12 +401,12 @@ cdef class Channel(Watcher):
         self.consume(size)
         return data
 
-    def read(self, Py_ssize_t count=-1):
+    cpdef bytes read(self, Py_ssize_t count=-1):
         """Up to `count` bytes of what is there, all of it by default: bytes, empty when there is nothing."""
         self.require_thread()
         return self.take(self.limited(count))
 
-    def peek(self, Py_ssize_t count=-1):
+    cpdef bytes peek(self, Py_ssize_t count=-1):
         """Like `read`, but nothing is taken away."""
         cdef size_t size
         cdef bytes data
@@ -415,14 +417,14 @@ cdef class Channel(Watcher):
             self.copy_out(PyBytes_AS_STRING(data), size)
         return data
 
-    def read_line(self, Py_ssize_t count=-1):
+    cpdef bytes read_line(self, Py_ssize_t count=-1):
         """Up to and with the first newline, or what there is; `count` bytes at the most."""
         cdef size_t size, line
         self.require_thread()
         size, line = self.limited(count), self.line_end()
         return self.take(min(size, line) if line else size)
 
-    def read_into(self, buffer):
+    cpdef Py_ssize_t read_into(self, buffer) except -1:
         """Fill `buffer` (writable) with what is there. Returns the number of bytes: int."""
         cdef Py_buffer view
         cdef size_t size
@@ -451,7 +453,7 @@ cdef class Channel(Watcher):
         """Plaintext written and not yet handed to the system, in bytes: int."""
         return self.queued + self.raw_plain
 
-    def write(self, data):
+    cpdef Py_ssize_t write(self, data) except -1:
         """Queue `data` (bytes-like) to be sent. Returns its length in bytes: all of it is taken. RuntimeError after
         `finish`, TypeError if it is no buffer."""
         cdef bytes piece
@@ -591,8 +593,10 @@ cdef class Channel(Watcher):
             return joined if status == ENGINE_OK else 0
         size = min(size, room)
         if size >= RELEASE_GIL_AT:
+            engine.busy = True
             with nogil:
                 status = engine.push(data, size)
+            engine.busy = False
         else:
             status = engine.push(data, size)
         self.advance_queue(size)

@@ -90,6 +90,25 @@ cdef int on_select_protocol(
     return ssl.SSL_TLSEXT_ERR_ALERT_FATAL
 
 
+cdef int on_ticket_made(SSL *connection, void *argument) noexcept nogil:
+    # A ticket brings the client's certificate back unverified. One that had errors, which were ignored, is marked.
+    if ssl.SSL_get_verify_result(connection) == ssl.X509_V_OK:
+        return 1
+    return ssl.SSL_SESSION_set1_ticket_appdata(ssl.SSL_get_session(connection), b"unverified", 10)
+
+
+cdef int on_ticket_opened(
+        SSL *connection, SSL_SESSION *session, const unsigned char *key_name, size_t key_name_size, int status,
+        void *argument) noexcept nogil:
+    cdef void *mark = NULL
+    cdef size_t size = 0
+    if status != ssl.SSL_TICKET_SUCCESS and status != ssl.SSL_TICKET_SUCCESS_RENEW:
+        return ssl.SSL_TICKET_RETURN_IGNORE_RENEW
+    if ssl.SSL_SESSION_get0_ticket_appdata(session, &mark, &size) != 1 or size:
+        return ssl.SSL_TICKET_RETURN_IGNORE_RENEW  # a full handshake, so that its certificate is looked at again
+    return ssl.SSL_TICKET_RETURN_USE if status == ssl.SSL_TICKET_SUCCESS else ssl.SSL_TICKET_RETURN_USE_RENEW
+
+
 @cython.final
 cdef class Session:
     """One TLS session that a client may resume."""
@@ -146,10 +165,10 @@ cdef class Context:
 
     cdef int set_protocols(self, int minimum, int maximum) except -1:
         cdef int version
-        for version in (minimum, maximum):
-            if version and version not in PROTOCOL_NAMES:
+        for version in (minimum, maximum or minimum):  # a minimum of 0 would be all that OpenSSL has
+            if version not in PROTOCOL_NAMES:
                 raise ConfigurationError(f"unknown protocol version {version:#06x}")
-            if 0 < version < 0x0303 and not protocol_supported(version):
+            if version < 0x0303 and not protocol_supported(version):
                 raise ConfigurationError(
                     f"{openssl_version()} was built without {PROTOCOL_NAMES[version]}")
         if maximum and minimum > maximum:
@@ -250,6 +269,7 @@ cdef class Context:
             # Tickets carry the state, so nothing is kept for a client that may never come back.
             ssl.SSL_CTX_set_session_cache_mode(self.ctx, ssl.SSL_SESS_CACHE_OFF)
             ssl.SSL_CTX_set_session_id_context(self.ctx, b"sslsock", 7)
+            ssl.SSL_CTX_set_session_ticket_cb(self.ctx, on_ticket_made, on_ticket_opened, NULL)
         else:
             ssl.SSL_CTX_set_session_cache_mode(self.ctx, ssl.SSL_SESS_CACHE_CLIENT | ssl.SSL_SESS_CACHE_NO_INTERNAL)
             ssl.SSL_CTX_sess_set_new_cb(self.ctx, on_new_session)

@@ -54,6 +54,7 @@ cdef class Engine:
     cdef bint in_backlog  # the open input is the backlog
     cdef object handler_error  # what verify_handler raised
     cdef bint busy  # inside libssl, perhaps without the GIL
+    cdef bint asking  # inside libssl, which waits for verify_handler
     cdef unsigned long error_code
     cdef size_t record_overhead
 
@@ -79,6 +80,8 @@ cdef class Engine:
     # the Python half
     cdef int enter(self) except -1
     cdef int leave(self, int status) except -1
+    cdef int look(self) except -1
+    cdef bytes take_spill(self)
     cdef int shake_if_needed(self) noexcept
     cdef int pull_some(self, char *data, size_t capacity, size_t *got) noexcept
     cdef bytes pull_rest(self, int *status)

@@ -100,7 +100,8 @@ cdef int verify_chain(connection_hooks *hooks, X509_STORE_CTX *store) noexcept n
     else:
         with gil:
             accepted = (<Engine> state.engine).decide()
-    ssl.X509_STORE_CTX_set_error(store, ssl.X509_V_OK if accepted else state.records[0].code)
+    # Also when it is accepted: SSL_get_verify_result then tells that this session must not be resumed.
+    ssl.X509_STORE_CTX_set_error(store, state.records[0].code)
     return accepted
 
 
@@ -271,7 +272,9 @@ cdef class Engine:
     cdef bint close_in(self) noexcept nogil:
         """Keep what libssl has not read of the input. False without memory."""
         cdef bint kept = True
-        if self.in_backlog:
+        if self.peer_closed or self.failed:
+            byte_queue_clear(&self.backlog)  # nobody will read it: RFC 8446, 6.1
+        elif self.in_backlog:
             byte_queue_consume(&self.backlog, self.backlog.size - self.window.in_left)
         else:
             kept = byte_queue_append(&self.backlog, self.window.in_, self.window.in_left)
@@ -363,11 +366,14 @@ cdef class Engine:
                     errors.append(error)
             self.errors = errors
             if handler is not None:
+                self.asking = True
                 return bool(handler(list(errors)))
             return self.context.verify_mode != VERIFY_MODE_PEER
         except BaseException as exc:
             self.handler_error = exc  # nothing may leave a C callback; raised by whoever called libssl
             return False
+        finally:
+            self.asking = False
 
     cdef str error_text(self, int code):
         """A verification error in words."""
@@ -407,6 +413,12 @@ cdef class Engine:
             raise error
         if status == ENGINE_FAILED:
             raise self.failure()
+        return 0
+
+    cdef int look(self) except -1:
+        """Before reading from libssl's connection: not while another thread is in it."""
+        if self.busy and not self.asking:
+            raise RuntimeError("this engine is at work in another thread")
         return 0
 
     def start(self):
@@ -516,6 +528,8 @@ cdef class Engine:
         cdef PyObject *whole
         cdef size_t records, capacity, used
         cdef int status
+        if self.busy:
+            self.enter()
         if not self.handshake_done:
             raise RuntimeError("nothing can be encrypted before the handshake is done")
         if self.closed:
@@ -526,8 +540,8 @@ cdef class Engine:
                 return self.take()
             records = (<size_t> view.len + RECORD_SIZE - 1) // RECORD_SIZE
             capacity = view.len + records * self.record_overhead
-            self.enter()
             whole = new_bytes(NULL, capacity)
+            self.busy = True
             self.open_out(PyBytes_AS_STRING(<object> whole), capacity)
             if view.len < RELEASE_GIL_AT:
                 status = self.push(<const char *> view.buf, view.len)
@@ -539,16 +553,21 @@ cdef class Engine:
         used = self.window.out_used
         self.open_out(NULL, 0)
         cipher = shortened(whole, used)
-        if self.window.spill.size == 0:
-            self.record_overhead = (used - view.len + records - 1) // records
-        else:
-            cipher += self.take()
+        if self.window.spill.size:
+            cipher += self.take_spill()
             self.record_overhead = 256
+        elif status == ENGINE_OK:
+            self.record_overhead = (used - view.len + records - 1) // records
         self.leave(status)
         return cipher
 
     def take(self):
         """What waits to be sent besides the results of `encrypt`: handshake messages, tickets, alerts. bytes, often empty."""
+        if self.busy:
+            self.enter()
+        return self.take_spill()
+
+    cdef bytes take_spill(self):
         cdef bytes waiting
         if self.window.spill.size == 0:
             return b""
@@ -579,18 +598,22 @@ cdef class Engine:
     @property
     def protocol(self):
         """Version number of the protocol (0x0304: TLS 1.3), 0 before it is agreed on: int."""
+        self.look()
         return ssl.SSL_version(self.ssl) if ssl.SSL_get_current_cipher(self.ssl) != NULL else 0
 
     @property
     def cipher(self):
         """OpenSSL's name of the cipher suite, "" before it is agreed on: str."""
-        cdef const ssl.SSL_CIPHER *cipher = ssl.SSL_get_current_cipher(self.ssl)
+        cdef const ssl.SSL_CIPHER *cipher
+        self.look()
+        cipher = ssl.SSL_get_current_cipher(self.ssl)
         return ssl.SSL_CIPHER_get_name(cipher).decode("ascii") if cipher != NULL else ""
 
     @property
     def group(self):
         """Name of the key exchange group, "" when there is none: str."""
         cdef const char *name
+        self.look()
         if not self.handshake_done:
             return ""
         name = ssl.compat_group_name(self.ssl)
@@ -601,18 +624,22 @@ cdef class Engine:
         """The ALPN protocol agreed on (RFC 7301): bytes or None."""
         cdef const unsigned char *data = NULL
         cdef unsigned int size = 0
+        self.look()
         ssl.SSL_get0_alpn_selected(self.ssl, &data, &size)
         return (<const char *> data)[:size] if size else None
 
     @property
     def session_reused(self):
         """Whether an earlier session was resumed: bool."""
+        self.look()
         return ssl.SSL_session_reused(self.ssl) == 1
 
     @property
     def requested_server_name(self):
         """The SNI name, as the client sent it: str or None."""
-        cdef const char *name = ssl.SSL_get_servername(self.ssl, ssl.TLSEXT_NAMETYPE_host_name)
+        cdef const char *name
+        self.look()
+        name = ssl.SSL_get_servername(self.ssl, ssl.TLSEXT_NAMETYPE_host_name)
         return name.decode("utf-8", "replace") if name != NULL else None
 
     @property
@@ -622,10 +649,13 @@ cdef class Engine:
 
     def peer_certificate_chain(self):
         """The peer's certificates as it sent them, its own first: list of SslCertificate."""
-        cdef X509 *own = ssl.SSL_get1_peer_certificate(self.ssl)
-        cdef ssl.OPENSSL_STACK *stack = ssl.SSL_get_peer_cert_chain(self.ssl)
+        cdef X509 *own
+        cdef ssl.OPENSSL_STACK *stack
         cdef X509 *link
         cdef int number
+        self.look()
+        own = ssl.SSL_get1_peer_certificate(self.ssl)
+        stack = ssl.SSL_get_peer_cert_chain(self.ssl)
         chain = []
         if own != NULL:
             chain.append(SslCertificate.wrap(own))

@@ -7,7 +7,7 @@ cdef class Listener(Watcher):
     cdef object consumer
     cdef list accepted  # descriptors that nobody has taken yet
     cdef Py_ssize_t taken  # of them, at the front
-    cdef public Py_ssize_t limit
+    cdef Py_ssize_t bound  # of those that wait
     cdef readonly bint paused
     cdef bint drained  # the kernel has nobody waiting until the next edge
     cdef Timer retry  # set while accepting rests after an error

@@ -31,17 +31,32 @@ cdef class Listener(Watcher):
         self.loop = loop
         self.consumer = consumer
         self.accepted = []
-        self.limit = limit
+        self.bound = limit
         self.start_watching(fd, linux.EPOLLIN)
 
     def __dealloc__(self):
         if self.fd >= 0:
             linux.close(self.fd)
+        if self.accepted is not None:  # None: the garbage collector was here first
+            for connection in self.accepted[self.taken:]:
+                linux.close(connection)
 
     @property
     def pending(self):
         """Connections that can be taken: int."""
         return len(self.accepted) - self.taken
+
+    @property
+    def limit(self):
+        """Most connections accepted and not taken: int."""
+        return self.bound
+
+    @limit.setter
+    def limit(self, Py_ssize_t limit):
+        self.bound = limit
+        if not self.loop.is_closed:
+            self.loop.require()
+            self.resume_soon()
 
     def fileno(self):
         """The listening descriptor, -1 after `close`."""
@@ -61,7 +76,7 @@ cdef class Listener(Watcher):
         cdef int connection, count = 0
         if self.fd < 0 or self.paused or self.retry is not None or self.drained:
             return
-        while count < ACCEPTS_PER_TURN and len(self.accepted) - self.taken < self.limit:
+        while count < ACCEPTS_PER_TURN and len(self.accepted) - self.taken < self.bound:
             connection = linux.accept4(self.fd, NULL, NULL, linux.SOCK_NONBLOCK | linux.SOCK_CLOEXEC)
             if connection >= 0:
                 self.accepted.append(connection)
@@ -85,7 +100,7 @@ cdef class Listener(Watcher):
     cdef void resume_soon(self) noexcept:
         """More may be waiting, and there is room: go on in the next turn."""
         if self.fd >= 0 and not self.drained and not self.paused and self.retry is None \
-                and len(self.accepted) - self.taken < self.limit:
+                and len(self.accepted) - self.taken < self.bound:
             self.plan_again()
 
     cdef void on_refused(self, int number) noexcept:

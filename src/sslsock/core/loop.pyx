@@ -35,6 +35,7 @@ cdef extern from "pythread.h" nogil:
 
 cdef enum:
     BATCH = 256  # events taken at once
+    HOST_ROUNDS = 7  # further turns before a host loop has its own
 
 log = logging.getLogger("sslsock")
 
@@ -428,9 +429,14 @@ cdef class Loop:
         self.wake()
 
     def host_turn(self):
-        """The turn that `host_call_soon` was asked for."""
-        if not self.is_closed and self.in_own_thread():
-            self.turn(0)
+        """What a host loop calls when `fileno()` is readable, and when it was asked to by `host_call_soon`.
+
+        Under load it goes on while descriptors keep coming: a turn of asyncio costs more than several of ours."""
+        cdef int rounds = 0
+        if self.is_closed or not self.in_own_thread():
+            return
+        while self.turn(0) > 0 and rounds < HOST_ROUNDS:
+            rounds += 1
 
     def watch(self, int fd, uint32_t events, callback):
         """Call `callback(events)` on each edge of `events` (epoll bits) at `fd`. Returns a Watch; OSError if epoll refuses."""

@@ -1,0 +1,50 @@
+"""sslsock: event-driven sockets with TLS. Python decides, C moves the bytes.
+
+Sockets with handlers (`SslSocket`, `TcpSocket`), servers (`SslServer`, `TcpServer`), their settings
+(`SslConfiguration`, `SslCertificate`, `SslKey`), the loop they run on (`run`, `stop`, `EventLoop`; inside a
+running asyncio loop by themselves), and the TLS engine without input or output (`Engine`, `Context`).
+"""
+
+from ._version import __version__
+from .core.context import ConfigurationError, Context, openssl_version
+from .core.engine import Engine, TlsError
+from .core.x509 import KeyAlgorithm, KeyType, SslCertificate, SslEncoding, SslKey
+from .sockets.configuration import SslConfiguration
+from .sockets.constants import OpenMode, PeerVerifyMode, SocketError, SocketState, SslMode, SslProtocol
+from .sockets.event_loop import EventLoop, run, stop
+from .sockets.ssl_error import SslError
+from .sockets.ssl_server import SslServer
+from .sockets.ssl_socket import SslSocket
+from .sockets.stream import Stream
+from .sockets.tcp_server import TcpServer
+from .sockets.tcp_socket import TcpSocket
+
+__all__ = [
+    "ConfigurationError",
+    "Context",
+    "Engine",
+    "EventLoop",
+    "KeyAlgorithm",
+    "KeyType",
+    "OpenMode",
+    "PeerVerifyMode",
+    "SocketError",
+    "SocketState",
+    "SslCertificate",
+    "SslConfiguration",
+    "SslEncoding",
+    "SslError",
+    "SslKey",
+    "SslMode",
+    "SslProtocol",
+    "SslServer",
+    "SslSocket",
+    "Stream",
+    "TcpServer",
+    "TcpSocket",
+    "TlsError",
+    "__version__",
+    "openssl_version",
+    "run",
+    "stop",
+]

@@ -1,0 +1,402 @@
+"""SslConfiguration: what a TLS connection is to be like. A value with setters.
+
+A socket takes a `Snapshot` at its handshake, never the configuration itself. Equal snapshots share one libssl
+context: a weak table for the process finds it, and each configuration holds those made from it, so that
+sessions survive between two sockets that use it one after the other. Any change forgets what the
+configuration holds.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from enum import IntEnum
+from typing import Any, NamedTuple, NoReturn, Optional, TypeVar, Union
+from weakref import WeakValueDictionary
+
+from ..core.context import VERIFY_NONE, VERIFY_PEER, VERIFY_QUERY, Context
+from ..core.x509 import SslCertificate, SslKey
+from .constants import PeerVerifyMode, SslProtocol
+
+__all__ = ["Snapshot", "SslConfiguration", "default_configuration"]
+
+E = TypeVar("E", bound=IntEnum)
+
+CORE_MODES = {
+    PeerVerifyMode.VERIFY_NONE: VERIFY_NONE,
+    PeerVerifyMode.QUERY_PEER: VERIFY_QUERY,
+    PeerVerifyMode.VERIFY_PEER: VERIFY_PEER,
+}
+
+
+class Snapshot(NamedTuple):
+    """The settings of one libssl context: the arguments of `Context`."""
+
+    server_side: bool
+    certificate: Optional[SslCertificate]
+    certificate_chain: tuple[SslCertificate, ...]
+    private_key: Optional[SslKey]
+    verify_mode: int
+    verify_depth: int
+    ca_certificates: tuple[SslCertificate, ...]
+    use_system_ca: bool
+    minimum_protocol: int
+    maximum_protocol: int
+    ciphers: str
+    ciphersuites: str
+    groups: str
+    next_protocols: tuple[bytes, ...]
+
+
+contexts: WeakValueDictionary[Snapshot, Context] = WeakValueDictionary()
+
+
+def context_of(snapshot: Snapshot) -> Context:
+    """The context for these settings, made if nobody holds one. ConfigurationError."""
+    context = contexts.get(snapshot)
+    if context is None:
+        context = contexts[snapshot] = Context(**snapshot._asdict())
+    return context
+
+
+def checked(value: Any, kind: type, name: str) -> Any:
+    """`value` if it is of the type that the setting has."""
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise TypeError(f"{name} is a {kind.__name__}, not {type(value).__name__}")
+    return value
+
+
+def checked_enum(value: int, kind: type[E], name: str) -> E:
+    checked(value, int, name)
+    return kind(value)
+
+
+def checked_certificates(values: Iterable[SslCertificate], name: str) -> tuple[SslCertificate, ...]:
+    if isinstance(values, SslCertificate):
+        raise TypeError(f"{name} is a list of SslCertificate, not one")
+    return tuple(checked(value, SslCertificate, f"a member of {name}") for value in values)
+
+
+def encoded_protocol(name: Union[str, bytes]) -> bytes:
+    if not isinstance(name, (str, bytes)):
+        raise TypeError(f"an ALPN name is a str or bytes, not {type(name).__name__}")
+    wire = name.encode("utf-8", "surrogateescape") if isinstance(name, str) else name
+    if not 0 < len(wire) < 256:
+        raise ValueError(f"an ALPN name is 1 to 255 bytes, not {name!r}")
+    return wire
+
+
+def decoded_protocol(wire: bytes) -> str:
+    return wire.decode("utf-8", "surrogateescape")
+
+
+class SslConfiguration:
+    """Settings for TLS connections; the defaults are safe.
+
+    Assign it to sockets and servers, as many as you like: each uses what it says at the time of its
+    handshake, and a later change touches no live connection. `copy.copy` gives an independent one; two are
+    equal when their settings are.
+
+    TypeError for a setting of the wrong type, ValueError for an impossible value. What only OpenSSL can tell
+    (a certificate that did not load, a key that does not fit, an unknown cipher) comes at the handshake, as
+    SSL_INVALID_USERDATA_ERROR.
+    """
+
+    VERIFY_NONE = PeerVerifyMode.VERIFY_NONE
+    QUERY_PEER = PeerVerifyMode.QUERY_PEER
+    VERIFY_PEER = PeerVerifyMode.VERIFY_PEER
+    AUTO_VERIFY_PEER = PeerVerifyMode.AUTO_VERIFY_PEER
+
+    SSL_3 = SslProtocol.SSL_3
+    TLS_1_0 = SslProtocol.TLS_1_0
+    TLS_1_1 = SslProtocol.TLS_1_1
+    TLS_1_2 = SslProtocol.TLS_1_2
+    TLS_1_3 = SslProtocol.TLS_1_3
+
+    __slots__ = (
+        "_ca_certificates",
+        "_ciphers",
+        "_ciphersuites",
+        "_contexts",
+        "_groups",
+        "_local_certificate",
+        "_local_certificate_chain",
+        "_maximum_protocol",
+        "_minimum_protocol",
+        "_next_protocols",
+        "_peer_verify_depth",
+        "_peer_verify_mode",
+        "_private_key",
+        "_use_system_ca",
+        "_verify_hostname",
+    )
+
+    def __init__(self) -> None:
+        self._local_certificate: Optional[SslCertificate] = None
+        self._local_certificate_chain: tuple[SslCertificate, ...] = ()
+        self._private_key: Optional[SslKey] = None
+        self._peer_verify_mode = PeerVerifyMode.AUTO_VERIFY_PEER
+        self._peer_verify_depth = 0
+        self._verify_hostname = True
+        self._ca_certificates: tuple[SslCertificate, ...] = ()
+        self._use_system_ca = True
+        self._minimum_protocol = SslProtocol.TLS_1_2
+        self._maximum_protocol: Optional[SslProtocol] = None
+        self._ciphers = ""
+        self._ciphersuites = ""
+        self._groups = ""
+        self._next_protocols: tuple[bytes, ...] = ()
+        self._contexts: dict[tuple[bool, PeerVerifyMode], Context] = {}
+
+    # Who we are
+
+    @property
+    def local_certificate(self) -> Optional[SslCertificate]:
+        """Own certificate: SslCertificate or None."""
+        return self._local_certificate
+
+    @local_certificate.setter
+    def local_certificate(self, certificate: Optional[SslCertificate]) -> None:
+        if certificate is not None:
+            checked(certificate, SslCertificate, "local_certificate")
+        self._local_certificate = certificate
+        self._changed()
+
+    @property
+    def local_certificate_chain(self) -> list[SslCertificate]:
+        """The certificates that lead from the own one to a root: list of SslCertificate (a copy: assign to
+        change it). It may begin with the own one, which then need not be set apart."""
+        return list(self._local_certificate_chain)
+
+    @local_certificate_chain.setter
+    def local_certificate_chain(self, chain: Iterable[SslCertificate]) -> None:
+        self._local_certificate_chain = checked_certificates(chain, "local_certificate_chain")
+        self._changed()
+
+    @property
+    def private_key(self) -> Optional[SslKey]:
+        """The key of the own certificate: SslKey or None."""
+        return self._private_key
+
+    @private_key.setter
+    def private_key(self, key: Optional[SslKey]) -> None:
+        if key is not None:
+            checked(key, SslKey, "private_key")
+        self._private_key = key
+        self._changed()
+
+    # Whom we trust
+
+    @property
+    def peer_verify_mode(self) -> PeerVerifyMode:
+        """What is demanded of the peer: PeerVerifyMode, AUTO_VERIFY_PEER at first."""
+        return self._peer_verify_mode
+
+    @peer_verify_mode.setter
+    def peer_verify_mode(self, mode: int) -> None:
+        self._peer_verify_mode = checked_enum(mode, PeerVerifyMode, "peer_verify_mode")
+        self._changed()
+
+    @property
+    def peer_verify_depth(self) -> int:
+        """Most intermediate certificates in the peer's chain: int, 0 for OpenSSL's own bound."""
+        return self._peer_verify_depth
+
+    @peer_verify_depth.setter
+    def peer_verify_depth(self, depth: int) -> None:
+        if checked(depth, int, "peer_verify_depth") < 0:
+            raise ValueError("peer_verify_depth must not be negative")
+        self._peer_verify_depth = depth
+        self._changed()
+
+    @property
+    def verify_hostname(self) -> bool:
+        """Whether a client checks that the server's certificate is for the host it connects to: bool, True at
+        first."""
+        return self._verify_hostname
+
+    @verify_hostname.setter
+    def verify_hostname(self, verify: bool) -> None:
+        self._verify_hostname = checked(verify, bool, "verify_hostname")
+
+    @property
+    def ca_certificates(self) -> list[SslCertificate]:
+        """Authorities trusted besides the system's: list of SslCertificate (a copy: assign to change it)."""
+        return list(self._ca_certificates)
+
+    @ca_certificates.setter
+    def ca_certificates(self, certificates: Iterable[SslCertificate]) -> None:
+        self._ca_certificates = checked_certificates(certificates, "ca_certificates")
+        self._changed()
+
+    def add_ca_certificate(self, certificate: SslCertificate) -> None:
+        """Trust one authority more."""
+        self._ca_certificates += (checked(certificate, SslCertificate, "a CA certificate"),)
+        self._changed()
+
+    def add_ca_file(self, path: Union[str, os.PathLike[str]]) -> None:
+        """Trust the authorities in a file of PEM certificates. OSError; ValueError when it holds no
+        certificate."""
+        found = SslCertificate.from_path(os.fspath(path))
+        for certificate in found:
+            if certificate.null:
+                raise ValueError(f"{os.fspath(path)}: {certificate.error_string}")
+        if not found:
+            raise ValueError(f"{os.fspath(path)} holds no certificate")
+        self._ca_certificates += tuple(found)
+        self._changed()
+
+    @property
+    def use_system_ca(self) -> bool:
+        """Whether the authorities of the system's trust store are trusted: bool, True at first."""
+        return self._use_system_ca
+
+    @use_system_ca.setter
+    def use_system_ca(self, use: bool) -> None:
+        self._use_system_ca = checked(use, bool, "use_system_ca")
+        self._changed()
+
+    # How we talk
+
+    @property
+    def minimum_protocol(self) -> SslProtocol:
+        """Oldest protocol allowed: SslProtocol, TLS 1.2 at first."""
+        return self._minimum_protocol
+
+    @minimum_protocol.setter
+    def minimum_protocol(self, protocol: int) -> None:
+        self._minimum_protocol = checked_enum(protocol, SslProtocol, "minimum_protocol")
+        self._changed()
+
+    @property
+    def maximum_protocol(self) -> Optional[SslProtocol]:
+        """Newest protocol allowed: SslProtocol, or None for the newest there is."""
+        return self._maximum_protocol
+
+    @maximum_protocol.setter
+    def maximum_protocol(self, protocol: Optional[int]) -> None:
+        if protocol is None:
+            self._maximum_protocol = None
+        else:
+            self._maximum_protocol = checked_enum(protocol, SslProtocol, "maximum_protocol")
+        self._changed()
+
+    @property
+    def ciphers(self) -> str:
+        """Cipher suites up to TLS 1.2, in OpenSSL's syntax: str, "" for OpenSSL's choice."""
+        return self._ciphers
+
+    @ciphers.setter
+    def ciphers(self, ciphers: str) -> None:
+        self._ciphers = checked(ciphers, str, "ciphers")
+        self._changed()
+
+    @property
+    def ciphersuites(self) -> str:
+        """Cipher suites of TLS 1.3, colons between them: str, "" for OpenSSL's choice."""
+        return self._ciphersuites
+
+    @ciphersuites.setter
+    def ciphersuites(self, ciphersuites: str) -> None:
+        self._ciphersuites = checked(ciphersuites, str, "ciphersuites")
+        self._changed()
+
+    @property
+    def groups(self) -> str:
+        """Groups for the key exchange, colons between them: str, "" for OpenSSL's choice."""
+        return self._groups
+
+    @groups.setter
+    def groups(self, groups: str) -> None:
+        self._groups = checked(groups, str, "groups")
+        self._changed()
+
+    @property
+    def allowed_next_protocols(self) -> list[str]:
+        """Protocols to agree on by ALPN, most wanted first: list of str (a copy: assign to change it); bytes
+        may be assigned as well."""
+        return [decoded_protocol(wire) for wire in self._next_protocols]
+
+    @allowed_next_protocols.setter
+    def allowed_next_protocols(self, names: Iterable[Union[str, bytes]]) -> None:
+        if isinstance(names, (str, bytes)):
+            raise TypeError("allowed_next_protocols is a list of names, not one")
+        self._next_protocols = tuple(encoded_protocol(name) for name in names)
+        self._changed()
+
+    # A value
+
+    def snapshot(self, server_side: bool, mode: PeerVerifyMode) -> Snapshot:
+        """The settings as they are now, for a role and the mode that is in force (not AUTO)."""
+        certificate, chain = self._local_certificate, self._local_certificate_chain
+        if chain and (certificate is None or chain[0] == certificate):
+            certificate, chain = chain[0], chain[1:]
+        return Snapshot(
+            server_side,
+            certificate,
+            chain,
+            self._private_key,
+            CORE_MODES[mode],
+            self._peer_verify_depth,
+            self._ca_certificates,
+            self._use_system_ca,
+            self._minimum_protocol,
+            self._maximum_protocol or 0,
+            self._ciphers,
+            self._ciphersuites,
+            self._groups,
+            self._next_protocols,
+        )
+
+    def context(self, server_side: bool, mode: PeerVerifyMode) -> Context:
+        """The context for `snapshot(server_side, mode)`. ConfigurationError when OpenSSL refuses the
+        settings."""
+        context = self._contexts.get((server_side, mode))
+        if context is None:
+            context = self._contexts[server_side, mode] = context_of(self.snapshot(server_side, mode))
+        return context
+
+    def _changed(self) -> None:
+        if self._contexts:
+            self._contexts = {}
+
+    def _settings(self) -> tuple[object, ...]:
+        return tuple(getattr(self, name) for name in self.__slots__ if name != "_contexts")
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, SslConfiguration):
+            return NotImplemented
+        return self._settings() == other._settings()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __copy__(self) -> SslConfiguration:
+        twin = type(self)()
+        for name in SslConfiguration.__slots__:
+            setattr(twin, name, getattr(self, name))
+        twin._contexts = dict(self._contexts)
+        return twin
+
+    def __deepcopy__(self, memo: object) -> SslConfiguration:
+        return self.__copy__()  # certificates and keys are values
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("an SslConfiguration is not pickled: it may hold a private key")
+
+    def __repr__(self) -> str:
+        subject = self._local_certificate
+        own = "no certificate" if subject is None else repr(subject)
+        newest = self._maximum_protocol
+        bounds = f"{self._minimum_protocol.name} to {'the newest' if newest is None else newest.name}"
+        return f"<SslConfiguration {bounds}, {self._peer_verify_mode.name}, {own}>"
+
+
+_default: Optional[SslConfiguration] = None
+
+
+def default_configuration() -> SslConfiguration:
+    """What a socket uses that was never given a configuration. Not for anybody to change."""
+    global _default
+    if _default is None:
+        _default = SslConfiguration()
+    return _default

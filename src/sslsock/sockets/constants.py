@@ -1,0 +1,136 @@
+"""Every enumeration of the family. The members also stand on the classes: `SslSocket.VERIFY_PEER`.
+
+Values are those of the documents (and of Qt, from which they come), so a gap is a value that never occurs
+here.
+"""
+
+from enum import IntEnum, IntFlag
+
+__all__ = [
+    "ErrorConstants",
+    "OpenMode",
+    "PeerVerifyMode",
+    "SocketError",
+    "SocketState",
+    "SslMode",
+    "SslProtocol",
+]
+
+
+class OpenMode(IntFlag):
+    """How a stream is open."""
+
+    NOT_OPEN_MODE = 0
+    READ_ONLY_MODE = 1
+    WRITE_ONLY_MODE = 2
+    READ_WRITE_MODE = 3
+    APPEND_MODE = 4
+    TRUNCATE_MODE = 8
+
+
+class NamedInt(IntEnum):
+    """A number that prints as its name, in every Python version."""
+
+    def __str__(self) -> str:
+        return self.name
+
+    def __format__(self, spec: str) -> str:
+        return format(int(self), spec) if spec else str(self)
+
+
+class SocketState(NamedInt):
+    """Where a socket is in its life."""
+
+    UNCONNECTED_STATE = 0
+    HOST_LOOKUP_STATE = 1
+    CONNECTING_STATE = 2
+    CONNECTED_STATE = 3
+    BOUND_STATE = 4
+    CLOSING_STATE = 6
+
+
+class SocketError(NamedInt):
+    """What went wrong with a socket or a server."""
+
+    UNKNOWN_ERROR = -1
+    CONNECTION_REFUSED_ERROR = 0
+    """The peer refused, or did not answer in time."""
+    REMOTE_HOST_CLOSED_ERROR = 1
+    HOST_NOT_FOUND_ERROR = 2
+    SOCKET_ACCESS_ERROR = 3
+    """The system denies the operation: a port below 1024, for example."""
+    SOCKET_RESOURCE_ERROR = 4
+    """Out of descriptors, buffers or memory."""
+    SOCKET_TIMEOUT_ERROR = 5
+    DATAGRAM_TOO_LARGE_ERROR = 6
+    NETWORK_ERROR = 7
+    ADDRESS_IN_USE_ERROR = 8
+    UNSUPPORTED_SOCKET_OPERATION_ERROR = 10
+    UNFINISHED_SOCKET_OPERATION_ERROR = 11
+    SSL_HANDSHAKE_FAILED_ERROR = 13
+    OPERATION_ERROR = 19
+    """Not possible in the state the object is in."""
+    SSL_INTERNAL_ERROR = 20
+    """TLS failed after the handshake."""
+    SSL_INVALID_USERDATA_ERROR = 21
+    """The configuration holds something that OpenSSL refuses."""
+    TEMPORARY_ERROR = 22
+    """The name service cannot answer now."""
+
+
+class SslMode(NamedInt):
+    """Whether a connection is encrypted (or about to be), and in which role."""
+
+    UNENCRYPTED_MODE = 0
+    SSL_CLIENT_MODE = 1
+    SSL_SERVER_MODE = 2
+
+
+class PeerVerifyMode(NamedInt):
+    """What is demanded of the peer's certificate."""
+
+    VERIFY_NONE = 0
+    """Nothing; a server does not ask for one."""
+    QUERY_PEER = 1
+    """It is asked for and checked, errors are reported, the handshake goes on in spite of them."""
+    VERIFY_PEER = 2
+    """It has to be there and to be good."""
+    AUTO_VERIFY_PEER = 3
+    """VERIFY_PEER for clients, QUERY_PEER for servers."""
+
+
+class SslProtocol(NamedInt):
+    """Protocol versions, by the number they have on the wire."""
+
+    SSL_3 = 0x0300
+    TLS_1_0 = 0x0301
+    TLS_1_1 = 0x0302
+    TLS_1_2 = 0x0303
+    TLS_1_3 = 0x0304
+
+    def __str__(self) -> str:
+        return self.name.replace("_", " ", 1).replace("_", ".")
+
+
+class ErrorConstants:
+    """The members of SocketError, to stand on a class."""
+
+    __slots__ = ()
+
+    UNKNOWN_ERROR = SocketError.UNKNOWN_ERROR
+    CONNECTION_REFUSED_ERROR = SocketError.CONNECTION_REFUSED_ERROR
+    REMOTE_HOST_CLOSED_ERROR = SocketError.REMOTE_HOST_CLOSED_ERROR
+    HOST_NOT_FOUND_ERROR = SocketError.HOST_NOT_FOUND_ERROR
+    SOCKET_ACCESS_ERROR = SocketError.SOCKET_ACCESS_ERROR
+    SOCKET_RESOURCE_ERROR = SocketError.SOCKET_RESOURCE_ERROR
+    SOCKET_TIMEOUT_ERROR = SocketError.SOCKET_TIMEOUT_ERROR
+    DATAGRAM_TOO_LARGE_ERROR = SocketError.DATAGRAM_TOO_LARGE_ERROR
+    NETWORK_ERROR = SocketError.NETWORK_ERROR
+    ADDRESS_IN_USE_ERROR = SocketError.ADDRESS_IN_USE_ERROR
+    UNSUPPORTED_SOCKET_OPERATION_ERROR = SocketError.UNSUPPORTED_SOCKET_OPERATION_ERROR
+    UNFINISHED_SOCKET_OPERATION_ERROR = SocketError.UNFINISHED_SOCKET_OPERATION_ERROR
+    SSL_HANDSHAKE_FAILED_ERROR = SocketError.SSL_HANDSHAKE_FAILED_ERROR
+    OPERATION_ERROR = SocketError.OPERATION_ERROR
+    SSL_INTERNAL_ERROR = SocketError.SSL_INTERNAL_ERROR
+    SSL_INVALID_USERDATA_ERROR = SocketError.SSL_INVALID_USERDATA_ERROR
+    TEMPORARY_ERROR = SocketError.TEMPORARY_ERROR

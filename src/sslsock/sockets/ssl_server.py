@@ -1,0 +1,66 @@
+"""SslServer: a TcpServer whose connections are encrypted."""
+
+from __future__ import annotations
+
+from typing import Optional
+
+from .configuration import SslConfiguration
+from .ssl_socket import SslSocket
+from .tcp_server import TcpServer
+from .twins import twin
+
+__all__ = ["SslServer"]
+
+
+class SslServer(TcpServer):
+    """A TLS server.
+
+    `next_pending_secure_connection` gives sockets whose handshake runs by itself; `next_pending_connection`
+    gives SslSockets that are not encrypted, for protocols with STARTTLS.
+
+    handshake_timeout: float, seconds a client has for its handshake, 10; 0 for no limit.
+    """
+
+    __slots__ = ("_configuration", "handshake_timeout")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._configuration: Optional[SslConfiguration] = None
+        self.handshake_timeout = 10.0
+
+    @property
+    def configuration(self) -> SslConfiguration:
+        """SslConfiguration of the connections taken from now on. It needs a certificate and its key."""
+        if self._configuration is None:
+            self._configuration = SslConfiguration()
+        return self._configuration
+
+    @configuration.setter
+    def configuration(self, configuration: SslConfiguration) -> None:
+        if not isinstance(configuration, SslConfiguration):
+            raise TypeError(f"an SslConfiguration is needed, not {type(configuration).__name__}")
+        self._configuration = configuration
+
+    def next_pending_connection(self) -> Optional[SslSocket]:
+        """Take a connection as it is: SslSocket, CONNECTED and UNENCRYPTED; None when none is pending. It has
+        the server's configuration, for `start_server_encryption`."""
+        fd = self._take()
+        return None if fd < 0 else self._make_socket(fd)
+
+    def next_pending_secure_connection(self) -> Optional[SslSocket]:
+        """Take a connection: SslSocket in SSL_SERVER_MODE, its handshake under way; None when none is
+        pending."""
+        sock = self.next_pending_connection()
+        if sock is not None:
+            sock.start_server_encryption()
+        return sock
+
+    next_pending_connection_async = twin(next_pending_connection)
+    next_pending_secure_connection_async = twin(next_pending_secure_connection)
+
+    def _make_socket(self, fd: int) -> SslSocket:
+        sock = SslSocket()
+        self._adopted(sock, fd)
+        sock.handshake_timeout = self.handshake_timeout
+        sock._configuration = self._configuration
+        return sock

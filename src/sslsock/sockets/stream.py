@@ -1,0 +1,289 @@
+"""Stream: what can be read from and written to. Abstract; the sockets fill it in.
+
+Owns the open mode, the text encoding and the words of the last error. It has no buffer of its own: the
+methods that say `abstract` are the channel's, and `*_string`, `*_bytes` and the `_async` twins are made from
+them.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, Callable, Optional, Union
+
+from ..core.endpoint import Endpoint
+from .constants import OpenMode
+from .event_loop import EventLoop
+from .text import TextCodec, ends_lines_in_ascii
+from .twins import twin
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["Stream"]
+
+Buffer = Union[bytes, bytearray, memoryview]
+
+READ = int(OpenMode.READ_ONLY_MODE)
+WRITE = int(OpenMode.WRITE_ONLY_MODE)
+ALL_MODES = 15
+
+
+def checked_mode(mode: int) -> int:
+    """An open mode from the program. TypeError, ValueError."""
+    if not isinstance(mode, int):
+        raise TypeError(f"an OpenMode is needed, not {type(mode).__name__}")
+    if not 0 <= mode <= ALL_MODES:
+        raise ValueError(f"{mode} is no OpenMode")
+    return int(mode)
+
+
+class Stream(Endpoint, ABC):
+    """A stream of bytes.
+
+    Handlers are attributes, None or a callable. What they raise goes to the loop's exception handler.
+    """
+
+    NOT_OPEN_MODE = OpenMode.NOT_OPEN_MODE
+    READ_ONLY_MODE = OpenMode.READ_ONLY_MODE
+    WRITE_ONLY_MODE = OpenMode.WRITE_ONLY_MODE
+    READ_WRITE_MODE = OpenMode.READ_WRITE_MODE
+    APPEND_MODE = OpenMode.APPEND_MODE
+    TRUNCATE_MODE = OpenMode.TRUNCATE_MODE
+
+    __slots__ = (
+        "__weakref__",
+        "_announcing_close",
+        "_codec",
+        "_encoding",
+        "_error_string",
+        "_loop",
+        "_open_mode",
+        "_read_buffer_size",
+        "about_to_close_handler",
+    )
+
+    about_to_close_handler: Optional[Callable[[Self], object]]
+    """`about_to_close_handler(stream)`: `close` was called; unread data is still there."""
+
+    def __init__(self) -> None:
+        self._loop = EventLoop.current()
+        self._open_mode = 0
+        self._error_string = ""
+        self._encoding = "utf-8"
+        self._codec: Optional[TextCodec] = None
+        self._read_buffer_size = 0
+        self._announcing_close = False
+        self.about_to_close_handler = None
+
+    # State
+
+    @property
+    def loop(self) -> EventLoop:
+        """The loop this object lives on: that of the thread it was made in."""
+        return self._loop
+
+    @property
+    def is_open(self) -> bool:
+        """False while `open_mode` is NOT_OPEN_MODE."""
+        return self._open_mode != 0
+
+    @property
+    def open_mode(self) -> OpenMode:
+        """How the stream is open: OpenMode."""
+        return OpenMode(self._open_mode)
+
+    @property
+    def readable(self) -> bool:
+        """Open for reading."""
+        return self._open_mode & READ != 0
+
+    @property
+    def writeable(self) -> bool:
+        """Open for writing."""
+        return self._open_mode & WRITE != 0
+
+    @property
+    def sequential(self) -> bool:
+        """True: there is no position to go to."""
+        return True
+
+    @property
+    def pos(self) -> int:
+        """0 on a sequential stream."""
+        return 0
+
+    @property
+    def at_end(self) -> bool:
+        """No more data to read now."""
+        return self.bytes_available == 0
+
+    @property
+    def error_string(self) -> str:
+        """The last error in words, empty when there was none: str."""
+        return self._error_string
+
+    @property
+    def encoding(self) -> str:
+        """Name of the encoding of the `*_string` methods, "utf-8" at first. LookupError for one that Python
+        lacks."""
+        return self._encoding
+
+    @encoding.setter
+    def encoding(self, name: str) -> None:
+        if not isinstance(name, str):
+            raise TypeError(f"the name of an encoding is needed, not {type(name).__name__}")
+        "".encode(name)  # LookupError also for codecs that are no text encodings, such as "hex"
+        self._encoding = name
+        self._codec = None
+
+    @property
+    def read_buffer_size(self) -> int:
+        """Most bytes kept unread, 0 for no bound. At the bound nothing is taken from the network."""
+        return self._read_buffer_size
+
+    @read_buffer_size.setter
+    def read_buffer_size(self, size: int) -> None:
+        if not isinstance(size, int):
+            raise TypeError(f"a number of bytes is needed, not {type(size).__name__}")
+        if size < 0:
+            raise ValueError("read_buffer_size must not be negative")
+        self._read_buffer_size = size
+        self._read_buffer_size_changed()
+
+    # Reading
+
+    def read_bytes(self, max: Optional[int] = None) -> bytes:
+        """`read` by its documented name."""
+        return self.read(max)
+
+    def read_all_bytes(self) -> bytes:
+        """`read_all` by its documented name."""
+        return self.read_all()
+
+    def peek_bytes(self, max: Optional[int] = None) -> bytes:
+        """`peek` by its documented name."""
+        return self.peek(max)
+
+    def read_line_bytes(self, max: Optional[int] = None) -> bytes:
+        """`read_line` by its documented name."""
+        return self.read_line(max)
+
+    def read_string(self, max: Optional[int] = None) -> str:
+        """Take at most `max` characters (None: all there are). Bytes that are no text become U+FFFD; a
+        character whose last bytes have not come stays in the buffer."""
+        text, taken = self._decode(-1 if max is None else max)
+        if taken:
+            self.read(taken)
+        return text
+
+    def read_all_string(self) -> str:
+        """Take all characters that are there."""
+        return self.read_string()
+
+    def peek_string(self, max: Optional[int] = None) -> str:
+        """Like `read_string`, but everything stays to be read."""
+        return self._decode(-1 if max is None else max, consume=False)[0]
+
+    def read_line_string(self, max: Optional[int] = None) -> str:
+        """Take a line, up to and with its line feed, at most `max` characters. With no complete line: what
+        there is."""
+        if max is None and self.can_read_line and ends_lines_in_ascii(self._encoding):
+            return self._text().decode(self.read_line(), -1, True)[0]
+        text = self._decode(-1 if max is None else max, consume=False)[0]
+        end = text.find("\n") + 1
+        return self.read_string(end or len(text))
+
+    # Writing
+
+    def write_bytes(self, data: Buffer) -> int:
+        """`write` by its documented name."""
+        return self.write(data)
+
+    def write_string(self, string: str) -> int:
+        """Write text. Returns the number of bytes it took, or -1 as `write` does. UnicodeEncodeError for
+        characters that the encoding does not have."""
+        if not isinstance(string, str):
+            raise TypeError(f"a str is needed, not {type(string).__name__}")
+        return self.write(self._text().encode(string))
+
+    # Opening, closing, moving
+
+    @abstractmethod
+    def open(self, mode: int) -> bool:
+        """Open in a mode. False when the stream is open already."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close: `about_to_close_handler`, then unread data is dropped."""
+
+    def seek(self, pos: int) -> bool:
+        """False: a sequential stream has no positions."""
+        return False
+
+    def reset(self) -> bool:
+        """False: a sequential stream has no beginning to go back to."""
+        return False
+
+    # Twins
+
+    read_async = twin(Endpoint.read)
+    read_all_async = twin(Endpoint.read_all)
+    peek_async = twin(Endpoint.peek)
+    read_line_async = twin(Endpoint.read_line)
+    read_into_async = twin(Endpoint.read_into)
+    read_bytes_async = twin(read_bytes)
+    read_all_bytes_async = twin(read_all_bytes)
+    peek_bytes_async = twin(peek_bytes)
+    read_line_bytes_async = twin(read_line_bytes)
+    read_string_async = twin(read_string)
+    read_all_string_async = twin(read_all_string)
+    peek_string_async = twin(peek_string)
+    read_line_string_async = twin(read_line_string)
+    write_async = twin(Endpoint.write, copies=True)
+    write_bytes_async = twin(write_bytes, copies=True)
+    write_string_async = twin(write_string)
+    open_async = twin(open)
+    close_async = twin(close)
+    seek_async = twin(seek)
+    reset_async = twin(reset)
+
+    # For the classes that derive from this one
+
+    @abstractmethod
+    def _input_ended(self) -> bool:
+        """No byte will be added to those that can be read now."""
+
+    @abstractmethod
+    def _read_buffer_size_changed(self) -> None: ...
+
+    def _emit(self, name: str, *args: object) -> None:
+        """Call a handler, if there is one. For places where more is to be done afterwards: nothing it raises
+        gets out."""
+        handler = getattr(self, name)
+        if handler is not None:
+            try:
+                handler(self, *args)
+            except Exception as exc:
+                self._loop.report(f"exception in {name}", exc, self)
+
+    def _announce_close(self) -> None:
+        """Call `about_to_close_handler`, unless it is what we were called from."""
+        if not self._announcing_close:
+            self._announcing_close = True
+            try:
+                self._emit("about_to_close_handler")
+            finally:
+                self._announcing_close = False
+
+    def _text(self) -> TextCodec:
+        codec = self._codec
+        if codec is None:
+            codec = self._codec = TextCodec(self._encoding)
+        return codec
+
+    def _decode(self, limit: int, consume: bool = True) -> tuple[str, int]:
+        # Four bytes are the longest character of every common encoding; more of them cost another round,
+        # nothing else.
+        data = self.peek(None if limit < 0 else 4 * limit + 4)
+        final = self._input_ended() and len(data) == self.bytes_available
+        return self._text().decode(data, limit, final, consume)

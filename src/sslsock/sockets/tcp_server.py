@@ -1,0 +1,272 @@
+"""TcpServer: listens, and gives out connections as sockets.
+
+The listener accepts and keeps what nobody has taken; at `max_pending_connections` it stops, and the kernel
+queues. A socket is made when a connection is taken, and from then on lives on its own.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import TYPE_CHECKING, Any, Callable, Optional
+
+from ..core.listener import Listener
+from .connector import error_of
+from .constants import ErrorConstants, SocketError
+from .event_loop import EventLoop
+from .hostname import is_address
+from .tcp_socket import NOWHERE, TcpSocket, checked_port, plain_address
+from .twins import twin
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["TcpServer"]
+
+BACKLOG = 4096  # the system cuts it to net.core.somaxconn
+
+
+def listening_socket(family: int, address: str, port: int, both: bool, reuse_port: bool) -> socket.socket:
+    """A listening socket; `both`: for IPv4 as well. OSError."""
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        # A server that was just stopped may start again, though old connections of its port still fade out.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if both else 1)
+        # Connections inherit it on Linux: one call for all of them.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        scoped = "%" in address  # the only form that has to be translated
+        where = (
+            socket.getaddrinfo(address, port, flags=socket.AI_NUMERICHOST)[0][4]
+            if scoped
+            else (address, port)
+        )
+        sock.bind(where)
+        sock.listen(BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def open_listening_socket(address: str, port: int, reuse_port: bool) -> socket.socket:
+    if not address:
+        try:
+            return listening_socket(socket.AF_INET6, "::", port, True, reuse_port)
+        except OSError as exc:
+            if error_of(exc.errno or 0) is not SocketError.NETWORK_ERROR:
+                raise  # the port, not the family
+            return listening_socket(socket.AF_INET, "0.0.0.0", port, False, reuse_port)
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    return listening_socket(family, address, port, False, reuse_port)
+
+
+class TcpServer(ErrorConstants):
+    """A TCP server.
+
+    `listen`, then take connections with `next_pending_connection`, as `new_connection_handler` tells of them.
+    The server listens until `close`, also when the program keeps no reference to it.
+
+    reuse_port: bool, False; set before `listen`, several servers (of several threads or processes) share one
+    port.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_error",
+        "_error_string",
+        "_family",
+        "_listener",
+        "_loop",
+        "_max_pending",
+        "_name",
+        "accept_error_handler",
+        "new_connection_handler",
+        "reuse_port",
+    )
+
+    new_connection_handler: Optional[Callable[[Self], object]]
+    """`new_connection_handler(server)`: connections are pending."""
+    accept_error_handler: Optional[Callable[[Self, SocketError], object]]
+    """`accept_error_handler(server, error)`: accepting failed, for example for want of descriptors; it goes
+    on by itself."""
+
+    def __init__(self) -> None:
+        self._loop = EventLoop.current()
+        self._listener: Optional[Listener] = None
+        self._max_pending = 30
+        self._error: Optional[SocketError] = None
+        self._error_string = ""
+        self._family = int(socket.AF_INET)
+        self._name = NOWHERE
+        self.reuse_port = False
+        self.new_connection_handler = None
+        self.accept_error_handler = None
+
+    @property
+    def loop(self) -> EventLoop:
+        """The loop this server lives on: that of the thread it was made in."""
+        return self._loop
+
+    @property
+    def listening(self) -> bool:
+        """True from `listen` to `close`."""
+        return self._listener is not None
+
+    @property
+    def address(self) -> str:
+        """The address listened on ("::": every one), "" while it does not listen: str."""
+        return self._name[0]
+
+    @property
+    def port(self) -> int:
+        """The port listened on, 0 while it does not listen: int."""
+        return self._name[1]
+
+    @property
+    def max_pending_connections(self) -> int:
+        """Most connections that are accepted before one is taken: int, 30. ValueError below 1."""
+        return self._max_pending
+
+    @max_pending_connections.setter
+    def max_pending_connections(self, count: int) -> None:
+        if not isinstance(count, int):
+            raise TypeError(f"a number is needed, not {type(count).__name__}")
+        if count < 1:
+            raise ValueError("max_pending_connections must be at least 1")
+        self._max_pending = count
+        if self._listener is not None:
+            self._listener.limit = count
+
+    @property
+    def has_pending_connections(self) -> bool:
+        """A connection can be taken."""
+        return self._listener is not None and self._listener.pending > 0
+
+    @property
+    def error(self) -> Optional[SocketError]:
+        """What the last `listen` failed of, or accepting since: SocketError or None."""
+        return self._error
+
+    @property
+    def error_string(self) -> str:
+        """The last error in words, "" when there was none: str."""
+        return self._error_string
+
+    def listen(self, port: int, address: str = "") -> bool:
+        """Listen on a port (0: any that is free) of an IPv4 or IPv6 address ("": all of both). False, with
+        `error_string` set, when that is not possible. TypeError, ValueError."""
+        checked_port(port, 0)
+        if not isinstance(address, str):
+            raise TypeError(f"an address is a str, not {type(address).__name__}")
+        self._loop.follow_host()
+        if self._listener is not None:
+            return self._refuse(
+                SocketError.OPERATION_ERROR, f"the server listens on port {self.port} already"
+            )
+        bare = address[1:-1] if address.startswith("[") and address.endswith("]") else address
+        if (
+            bare
+            and not is_address(socket.AF_INET, bare)
+            and not is_address(socket.AF_INET6, bare.partition("%")[0])
+        ):
+            return self._refuse(SocketError.NETWORK_ERROR, f"{address!r} is not an IPv4 or IPv6 address")
+        try:
+            sock = open_listening_socket(bare, port, self.reuse_port)
+        except OSError as exc:
+            where = f"{address} port {port}" if address else f"port {port}"
+            words = exc.strerror or str(exc)
+            return self._refuse(error_of(exc.errno or 0), f"cannot listen on {where}: {words}")
+        self._error = None
+        self._error_string = ""
+        self._family = int(sock.family)
+        self._name = sock.getsockname()[:2]
+        self._listener = Listener(self._loop, sock.detach(), self, self._max_pending)
+        return True
+
+    def close(self) -> None:
+        """Stop listening; connections that nobody has taken are closed. Those that were taken go on."""
+        self._loop.check()
+        listener, self._listener = self._listener, None
+        self._name = NOWHERE
+        if listener is not None:
+            listener.close()
+
+    def pause_accepting(self) -> None:
+        """Accept no more connections for now; the system queues them."""
+        self._loop.check()
+        if self._listener is not None:
+            self._listener.pause()
+
+    def resume_accepting(self) -> None:
+        """End of `pause_accepting`."""
+        self._loop.check()
+        if self._listener is not None:
+            self._listener.resume()
+
+    def next_pending_connection(self) -> Optional[TcpSocket]:
+        """Take a connection: TcpSocket in CONNECTED_STATE, None when none is pending."""
+        fd = self._take()
+        return None if fd < 0 else self._make_socket(fd)
+
+    listen_async = twin(listen)
+    close_async = twin(close)
+    next_pending_connection_async = twin(next_pending_connection)
+
+    def __repr__(self) -> str:
+        where = (
+            f"listening on {self._name[0]} port {self._name[1]}"
+            if self._listener is not None
+            else "not listening"
+        )
+        return f"<{type(self).__name__} {where}>"
+
+    # What the listener tells
+
+    def on_pending(self) -> None:
+        handler: Optional[Callable[[Any], object]] = self.new_connection_handler
+        if handler is not None:
+            handler(self)
+
+    def on_accept_error(self, errno: int) -> None:
+        self._error = error_of(errno)
+        self._error_string = f"a connection to port {self.port} was not accepted: {os.strerror(errno)}"
+        handler: Optional[Callable[[Any, SocketError], object]] = self.accept_error_handler
+        if handler is not None:
+            handler(self, self._error)
+
+    # Steps
+
+    def _take(self) -> int:
+        self._loop.check()
+        return self._listener.take() if self._listener is not None else -1
+
+    def _make_socket(self, fd: int) -> TcpSocket:
+        """The socket for an accepted connection. The place for a derived class to make one of its own."""
+        return self._adopted(TcpSocket(), fd)
+
+    def _adopted(self, sock: TcpSocket, fd: int) -> TcpSocket:
+        # Asked for at once: after a reset, when a program wants to log it, the system does not know it any
+        # more.
+        borrowed = socket.socket(self._family, socket.SOCK_STREAM, 0, fd)
+        try:
+            name = borrowed.getpeername()
+            remote = (plain_address(name[0]), name[1])
+        except OSError:  # gone already; the channel will tell
+            remote = NOWHERE
+        finally:
+            borrowed.detach()
+        try:
+            sock._adopt(fd, remote)
+        except BaseException:
+            os.close(fd)
+            raise
+        return sock
+
+    def _refuse(self, error: SocketError, message: str) -> bool:
+        self._error = error
+        self._error_string = message
+        return False

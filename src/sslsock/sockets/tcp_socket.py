@@ -1,0 +1,501 @@
+"""TcpSocket: a TCP connection and the handlers that tell of it.
+
+Owns the state (drawn and tabled in `states`; only `_advance` writes it), the connector while there is one,
+and the channel, which moves the bytes. Rules:
+
+- State first, then the handler, then look again: a handler may have closed, aborted or connected this very
+  socket. `_generation` counts connections, so that what belongs to an earlier one is not told to a later one.
+- `_source` and `_sink` (core/endpoint.pyx) are the channel where reading or writing is allowed now, else None.
+- After a connection the socket keeps its channel only if that holds unread data, and the channel keeps no way
+  back.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import TYPE_CHECKING, Any, Callable, Optional, Union
+
+from ..core import channel as core
+from ..core.channel import Channel
+from .connector import Connector, OwnSocket, bound_socket, error_of
+from .constants import ErrorConstants, OpenMode, SocketError, SocketState
+from .states import MOVES, SocketEvent
+from .stream import READ, WRITE, Buffer, Stream, checked_mode
+from .twins import twin
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["TcpSocket"]
+
+UNCONNECTED = SocketState.UNCONNECTED_STATE
+HOST_LOOKUP = SocketState.HOST_LOOKUP_STATE
+CONNECTED = SocketState.CONNECTED_STATE
+BOUND = SocketState.BOUND_STATE
+CLOSING = SocketState.CLOSING_STATE
+
+FAILURES = {
+    core.FAILURE_RESET: SocketError.REMOTE_HOST_CLOSED_ERROR,
+    core.FAILURE_NETWORK: SocketError.NETWORK_ERROR,
+    core.FAILURE_TIMEOUT: SocketError.SOCKET_TIMEOUT_ERROR,
+    core.FAILURE_HANDSHAKE: SocketError.SSL_HANDSHAKE_FAILED_ERROR,
+    core.FAILURE_HANDSHAKE_TIMEOUT: SocketError.SSL_HANDSHAKE_FAILED_ERROR,
+    core.FAILURE_HANDSHAKE_CLOSED: SocketError.SSL_HANDSHAKE_FAILED_ERROR,
+    core.FAILURE_TLS: SocketError.SSL_INTERNAL_ERROR,
+    core.FAILURE_RESOURCE: SocketError.SOCKET_RESOURCE_ERROR,
+}
+
+NOWHERE = ("", 0)
+
+
+def plain_address(address: str) -> str:
+    """IPv4 addresses as such, also those that an IPv6 socket shows."""
+    return address[7:] if address.startswith("::ffff:") and "." in address else address
+
+
+def checked_port(port: int, least: int) -> int:
+    """A port from the program. TypeError, ValueError."""
+    if not isinstance(port, int):
+        raise TypeError(f"a port number is needed, not {type(port).__name__}")
+    if not least <= port <= 65535:
+        raise ValueError(f"a port is {least} to 65535, not {port}")
+    return port
+
+
+class TcpSocket(Stream, ErrorConstants):
+    """A TCP socket.
+
+    `connect` it, or take it from a TcpServer. An open socket lives until it is disconnected, also when the
+    program keeps no reference to it. It may be connected again after `disconnect` or `abort`.
+
+    connect_timeout: float, seconds for lookup and all connection attempts together, 30; 0 for no limit.
+    """
+
+    UNCONNECTED_STATE = SocketState.UNCONNECTED_STATE
+    HOST_LOOKUP_STATE = SocketState.HOST_LOOKUP_STATE
+    CONNECTING_STATE = SocketState.CONNECTING_STATE
+    CONNECTED_STATE = SocketState.CONNECTED_STATE
+    BOUND_STATE = SocketState.BOUND_STATE
+    CLOSING_STATE = SocketState.CLOSING_STATE
+
+    __slots__ = (
+        "_bound",
+        "_clean",
+        "_connector",
+        "_error",
+        "_finishing",
+        "_generation",
+        "_hostname",
+        "_local",
+        "_remote",
+        "_reporting",
+        "_state",
+        "connect_timeout",
+        "connected_handler",
+        "disconnected_handler",
+        "error_handler",
+        "host_found_handler",
+        "state_changed_handler",
+    )
+
+    connected_handler: Optional[Callable[[Self], object]]
+    """`connected_handler(socket)`: the connection stands."""
+    disconnected_handler: Optional[Callable[[Self], object]]
+    """`disconnected_handler(socket)`: the connection has ended; data that came before can still be read."""
+    error_handler: Optional[Callable[[Self, SocketError], object]]
+    """`error_handler(socket, error)`: `error` and `error_string` are set."""
+    state_changed_handler: Optional[Callable[[Self, SocketState], object]]
+    """`state_changed_handler(socket, state)`."""
+    host_found_handler: Optional[Callable[[Self], object]]
+    """`host_found_handler(socket)`: the name lookup has succeeded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._state = UNCONNECTED
+        self._error: Optional[SocketError] = None
+        self._generation = 0
+        self._connector: Optional[Connector] = None
+        self._bound: Optional[OwnSocket] = None
+        self._hostname = ""
+        self._local: Optional[tuple[str, int]] = None
+        self._remote = NOWHERE
+        self._clean = True
+        self._finishing = False
+        self._reporting = False
+        self.connect_timeout = 30.0
+        self.connected_handler = None
+        self.disconnected_handler = None
+        self.error_handler = None
+        self.state_changed_handler = None
+        self.host_found_handler = None
+
+    # State
+
+    @property
+    def state(self) -> SocketState:
+        """SocketState."""
+        return self._state
+
+    @property
+    def error(self) -> Optional[SocketError]:
+        """The last error of this connection: SocketError, None until one occurs."""
+        return self._error
+
+    @property
+    def valid(self) -> bool:
+        """The socket has a port of its own or a connection."""
+        return self._state is not UNCONNECTED and self._state is not HOST_LOOKUP
+
+    @property
+    def local_address(self) -> str:
+        """Own address, "" where there is none: str."""
+        return self._local_name()[0]
+
+    @property
+    def local_port(self) -> int:
+        """Own port, 0 where there is none: int."""
+        return self._local_name()[1]
+
+    @property
+    def remote_address(self) -> str:
+        """The peer's address, "" while there is no connection: str."""
+        return self._remote[0]
+
+    @property
+    def remote_port(self) -> int:
+        """The peer's port, 0 while there is no connection: int."""
+        return self._remote[1]
+
+    # Connecting and disconnecting
+
+    def connect(self, hostname: str, port: int, open_mode: int = OpenMode.READ_WRITE_MODE) -> None:
+        """Connect to a name or an address. What comes of it is told by the handlers, from the loop;
+        OPERATION_ERROR when the socket is neither UNCONNECTED nor BOUND.
+
+        hostname: str. port: int, 1 to 65535. open_mode: OpenMode. TypeError, ValueError.
+        """
+        self._connect(hostname, port, open_mode)
+
+    def disconnect(self) -> None:
+        """End the connection. What was written goes out first (CLOSING). One that does not stand yet is given
+        up."""
+        loop, state = self._loop, self._state
+        loop.check()
+        if state is CONNECTED:
+            self._finish()
+        elif state is not CLOSING and state is not UNCONNECTED:
+            self._leave(SocketEvent.CLOSE, keep_input=False)
+
+    def abort(self) -> None:
+        """End the connection at once: what has not been sent or read is dropped. The socket is closed
+        afterwards."""
+        self._loop.check()
+        generation = self._generation
+        if self._state is not UNCONNECTED and self._open_mode:
+            self._announce_close()
+        if self._generation != generation:
+            return
+        self._open_mode = 0
+        if self._state is UNCONNECTED:
+            self._source = None
+        else:
+            self._leave(SocketEvent.ABORT, keep_input=False)
+
+    def open(self, mode: int) -> bool:
+        """Set the open mode of a socket that is not open. False when it is open, or `mode` is NOT_OPEN_MODE.
+        TypeError, ValueError."""
+        self._loop.check()
+        mode = checked_mode(mode)
+        if self._open_mode or not mode:
+            return False
+        self._open_mode = mode
+        self._join_ends()
+        return True
+
+    def close(self) -> None:
+        """`about_to_close_handler`, then drop unread data and `disconnect`."""
+        self._loop.check()
+        generation = self._generation
+        if self._open_mode:
+            self._announce_close()
+        if self._generation != generation:
+            return
+        self._open_mode = 0
+        self._join_ends()
+        if self._channel is not None:
+            self._channel.discard()
+        self.disconnect()
+
+    def bind(self, port: int) -> bool:
+        """Reserve a local port, 0 for any, to connect from. False, with `error` set, when that is not
+        possible. TypeError, ValueError."""
+        checked_port(port, 0)
+        self._loop.check()
+        if self._state is not UNCONNECTED:
+            self._refuse(f"bind() while the socket is {self._state.name}")
+            return False
+        try:
+            bound = bound_socket(port)
+        except OSError as exc:
+            self._fail(error_of(exc.errno or 0), f"port {port} cannot be bound: {exc.strerror}")
+            return False
+        self._reset()
+        self._bound = bound
+        self._local = bound.getsockname()[:2]
+        self._advance(SocketEvent.BIND)
+        return True
+
+    connect_async = twin(connect)
+    disconnect_async = twin(disconnect)
+    abort_async = twin(abort)
+    bind_async = twin(bind)
+
+    def __repr__(self) -> str:
+        name = type(self).__name__
+        if self._remote is NOWHERE:
+            return f"<{name} {self._state.name}>"
+        return f"<{name} {self._state.name} {self._remote[0]} port {self._remote[1]}>"
+
+    # What the connector tells
+
+    def on_host_found(self) -> None:
+        generation = self._generation
+        self._emit("host_found_handler")
+        if self._generation == generation and self._state is HOST_LOOKUP:
+            self._advance(SocketEvent.FOUND)
+
+    def on_established(self, fd: int, address: str, port: int) -> None:
+        generation, channel = self._generation, self._channel
+        assert channel is not None
+        self._connector = self._local = None
+        self._remote = (plain_address(address), port)
+        try:
+            channel.attach(fd)
+        except OSError as exc:
+            os.close(fd)
+            self.on_unreachable(SocketError.SOCKET_RESOURCE_ERROR, f"the connection cannot be watched: {exc}")
+            return
+        self._advance(SocketEvent.ESTABLISHED)
+        if self._generation == generation and self._state is CONNECTED:
+            self._emit("connected_handler")
+
+    def on_unreachable(self, error: SocketError, message: str) -> None:
+        generation = self._generation
+        self._sink = None
+        self._fail(error, message)
+        if self._generation == generation and self._state is not UNCONNECTED:
+            self._leave(SocketEvent.FAILED, keep_input=False)
+
+    # What the channel tells
+
+    def on_encrypted(self) -> None:
+        pass
+
+    def on_drained(self) -> None:
+        if self._finishing:  # inside `_finish`, which goes on
+            self._finishing = False
+        elif self._state is CLOSING:
+            self._leave(SocketEvent.DRAINED)
+
+    def on_peer_closed(self, clean: bool) -> None:
+        self._clean = clean
+        if self._state is not CONNECTED:
+            return
+        generation = self._generation
+        self._fail(
+            SocketError.REMOTE_HOST_CLOSED_ERROR,
+            self._with_peer(
+                "the peer closed the connection"
+                if clean
+                else "the peer cut the connection without close_notify"
+            ),
+        )
+        if self._generation == generation and self._state is CONNECTED:
+            self._finish()
+
+    def on_failed(self, failure: int, message: str) -> None:
+        generation = self._generation
+        self._clean = False
+        self._sink = None  # the channel is closed
+        self._fail(FAILURES.get(failure, SocketError.UNKNOWN_ERROR), self._with_peer(message))
+        if self._generation == generation and self._state is not UNCONNECTED:
+            self._leave(SocketEvent.FAILED)
+
+    # Steps
+
+    def _advance(self, event: SocketEvent) -> None:
+        """The one place where the state changes."""
+        state = MOVES.get((self._state, event))
+        if state is None:
+            raise RuntimeError(f"{event.value} while {self._state.name}")
+        if state is not self._state:
+            self._state = state
+            self._emit("state_changed_handler", state)
+
+    def _connect(self, hostname: str, port: int, open_mode: int, hold_writes: bool = False) -> None:
+        """`connect`. `hold_writes`: nothing that is written leaves before it can be encrypted."""
+        if not isinstance(hostname, str):
+            raise TypeError(f"a host name is a str, not {type(hostname).__name__}")
+        checked_port(port, 1)
+        mode = checked_mode(open_mode)
+        self._loop.follow_host()
+        if self._state is not UNCONNECTED and self._state is not BOUND:
+            self._refuse(f"connect() while the socket is {self._state.name}")
+            return
+        self._reset()
+        generation = self._generation
+        self._hostname = hostname
+        self._open_mode = mode
+        channel = self._channel = self._make_channel()
+        if hold_writes:
+            channel.hold_writes = True
+        self._sink = channel if mode & WRITE else None
+        self._source = channel if mode & READ else None
+        bound, self._bound = self._bound, None
+        connector = Connector(self._loop, self, hostname, port, self.connect_timeout, bound)
+        self._connector = connector
+        self._advance(SocketEvent.CONNECT)
+        if self._generation == generation and self._connector is connector:
+            connector.start()
+
+    def _adopt(self, fd: int, remote: tuple[str, int]) -> None:
+        """Take over a connected descriptor of a server."""
+        channel = self._make_channel()
+        channel.attach(fd)
+        self._generation += 1
+        self._remote = remote
+        self._open_mode = READ | WRITE
+        self._channel = self._source = self._sink = channel
+        self._advance(SocketEvent.ACCEPTED)
+
+    def _make_channel(self) -> Channel:
+        channel = Channel(self._loop, self)
+        if self._read_buffer_size:
+            channel.read_bound = self._read_buffer_size
+        if self.bytes_written_handler is not None:
+            channel.notify_written = True
+        return channel
+
+    def _reset(self) -> None:
+        """Forget what was said of the connection before."""
+        self._generation += 1
+        self._error = None
+        self._error_string = ""
+        self._clean = True
+        self._source = None
+        self._codec = None  # a new stream of characters begins
+
+    def _finish(self) -> None:
+        """Close in good order: what was written, then the end of the stream."""
+        channel = self._channel
+        assert channel is not None
+        self._sink = None
+        self._finishing = True
+        channel.finish()
+        if self._channel is not channel:  # it failed at that
+            return
+        if not self._finishing:  # all of it has gone out
+            self._leave(SocketEvent.CLOSE)
+        else:
+            self._finishing = False
+            self._advance(SocketEvent.FINISH)
+
+    def _leave(self, event: SocketEvent, keep_input: bool = True) -> None:
+        """The connection, or the attempt at one, is over."""
+        generation = self._generation
+        was_connected = self._state is CONNECTED or self._state is CLOSING
+        mode_changed = self._drop_connection(keep_input)
+        self._advance(event)
+        if mode_changed and self._generation == generation:
+            self._announce_mode()
+        if was_connected and self._generation == generation:
+            self._emit("disconnected_handler")
+
+    def _drop_connection(self, keep_input: bool) -> bool:
+        """Give back all that the connection held. True when the mode is another one now."""
+        connector, bound, channel = self._connector, self._bound, self._channel
+        self._connector = self._bound = self._channel = self._sink = None
+        self._finishing = False
+        self._local = None
+        self._remote = NOWHERE
+        if not keep_input or (self._source is not None and not self._source.bytes_available):
+            self._source = None
+        if connector is not None:
+            connector.cancel()
+        if bound is not None:
+            bound.close()
+        # One that was finished says goodbye by itself; one that has failed is closed already.
+        if channel is not None and not keep_input:
+            channel.abort()
+        return False
+
+    def _announce_mode(self) -> None:
+        pass
+
+    def _join_ends(self) -> None:
+        """Set `_source` and `_sink` to what mode and state allow."""
+        mode, channel, state = self._open_mode, self._channel, self._state
+        if not mode & READ:
+            self._source = None
+        elif channel is not None:
+            self._source = channel
+        self._sink = channel if mode & WRITE and state is not CLOSING else None
+
+    def _drop_input(self) -> None:
+        """The socket is not open for reading, so nobody will ever take what has come."""
+        if self._channel is not None:
+            self._channel.discard()
+
+    def _fail(self, error: SocketError, message: str) -> None:
+        self._error = error
+        self._error_string = message
+        reporting, self._reporting = self._reporting, True
+        try:
+            self._emit("error_handler", error)
+        finally:
+            self._reporting = reporting
+
+    def _refuse(self, message: str) -> None:
+        """A call that is not possible now. An error handler that causes one is not called for it again, and
+        again."""
+        if self._reporting:
+            self._error = SocketError.OPERATION_ERROR
+            self._error_string = message
+        else:
+            self._fail(SocketError.OPERATION_ERROR, message)
+
+    def _refuse_write(self, data: Buffer) -> int:
+        memoryview(data)  # TypeError for what is no buffer, as ever
+        self._loop.check()
+        if self._state is UNCONNECTED or self._state is BOUND:
+            self._refuse("write() while the socket is not connected")
+        elif self._state is CLOSING or self._open_mode & WRITE:
+            self._refuse("write() while the connection is ending")
+        else:
+            self._refuse("write() while the socket is not open for writing")
+        return -1
+
+    def _with_peer(self, message: str) -> str:
+        name = self._hostname or self._remote[0]
+        return f"{name} port {self._remote[1]}: {message}"
+
+    def _local_name(self) -> tuple[str, int]:
+        name = self._local
+        if name is None:
+            if self._channel is None or self._channel.fileno() < 0:
+                return NOWHERE
+            borrowed = socket.socket(fileno=self._channel.fileno())
+            try:
+                address, port = borrowed.getsockname()[:2]
+            finally:
+                borrowed.detach()
+            name = self._local = (plain_address(address), port)
+        return name
+
+    def _read_buffer_size_changed(self) -> None:
+        if self._channel is not None:
+            self._channel.read_bound = self._read_buffer_size
+
+    def _input_ended(self) -> bool:
+        return self._state is UNCONNECTED

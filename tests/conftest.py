@@ -1,0 +1,60 @@
+"""Fixtures: the host of the loop, the certificates, and a look after each test at what it has left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from peers import HOSTS, Certificates, Host
+
+
+def open_descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_hosts() -> None:
+    """uvloop keeps two descriptors for the process from its first loop on, which would look like a leak."""
+    for kind in HOSTS[1:]:
+        with contextlib.suppress(pytest.skip.Exception):
+            host = Host(kind)
+            host.turn()
+            host.close()
+
+
+@pytest.fixture(scope="session")
+def certificates() -> Certificates:
+    return Certificates()
+
+
+def run_host(kind: str) -> Iterator[Host]:
+    gc.collect()
+    before = open_descriptors()
+    host = Host(kind)
+    try:
+        yield host
+    finally:
+        host.close()
+    del host
+    gc.collect()
+    assert open_descriptors() <= before, "descriptors were left open"
+
+
+@pytest.fixture(params=HOSTS)
+def host(request: pytest.FixtureRequest) -> Iterator[Host]:
+    """The loop under test: alone, in asyncio, in uvloop."""
+    yield from run_host(request.param)
+
+
+@pytest.fixture
+def own_host() -> Iterator[Host]:
+    """The loop alone, for what does not depend on the host."""
+    yield from run_host("own")
