@@ -1,7 +1,7 @@
 """Floors 1 and 2: the loop, the TLS engine and the channels, all in Cython.
 
-Owns the loading of its modules. They live in one shared object (`setup.py` says why), while Python's import system
-expects one object a module, so a finder points each name at that object; the interpreter then looks up `PyInit_<name>` in it.
+Owns the loading of its modules. They live in one shared object (`setup.py` says why), while Python's import system expects
+one object a module, so a finder points each name at that object; the interpreter then looks up `PyInit_<name>` in it.
 """
 
 import sys
@@ -10,9 +10,8 @@ from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader, ModuleS
 from importlib.util import spec_from_file_location
 from pathlib import Path
 
-MODULES = frozenset(
-    f"{__name__}.{name}" for name in ("loop", "x509", "context", "engine", "channel", "endpoint", "listener", "issue")
-)
+NAMES = ("loop", "x509", "context", "engine", "channel", "endpoint", "listener", "issue")
+MODULES = frozenset(f"{__name__}.{name}" for name in NAMES)
 
 
 class _NativeFinder(MetaPathFinder):
@@ -22,7 +21,8 @@ class _NativeFinder(MetaPathFinder):
         here = Path(__file__).parent
         found = [path for suffix in EXTENSION_SUFFIXES if (path := here / f"_native{suffix}").exists()]
         if not found:
-            raise ImportError(f"sslsock was not built for this interpreter: no _native{EXTENSION_SUFFIXES[0]} in {here}")
+            name = f"_native{EXTENSION_SUFFIXES[0]}"
+            raise ImportError(f"sslsock was not built for this interpreter: no {name} in {here}")
         self._path = str(found[0])
 
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> "ModuleSpec | None":

@@ -2,7 +2,7 @@
 
 Owns the descriptor and the engine, and the bytes that are on their way: plaintext that nobody has read (`kept`), plaintext
 that was written and not encrypted (`queue`), bytes made for the wire that the kernel did not take (`raw`). Knows nothing of
-names, connecting or Python handlers; it reports to one consumer (channel.pyi: ChannelConsumer).
+names, connecting or Python handlers; it reports to one consumer (channel.pyi: _ChannelConsumer).
 
 In: recv into the loop's scratch; the engine decrypts from there into the plaintext scratch, as many records as there are;
 the consumer is told once and reads straight from the scratch (`lent`); what it leaves is copied to `kept`.
@@ -54,7 +54,7 @@ FAILURE_RESET, FAILURE_NETWORK, FAILURE_TIMEOUT, FAILURE_HANDSHAKE, FAILURE_HAND
 cdef class Channel(Watcher):
     """A connected descriptor, perhaps TLS, and its queues.
 
-    loop: Loop. consumer: ChannelConsumer, told what happens; held until the end.
+    loop: Loop. consumer: _ChannelConsumer, told what happens; held until the end.
 
     read_bound: most plaintext bytes kept unread, 0 for no bound. notify_written: whether on_written is called.
     hold_writes: keep what is written until the TLS handshake is done. Every method raises RuntimeError in a foreign thread.
@@ -128,9 +128,9 @@ cdef class Channel(Watcher):
             self.plan_flush()
         self.verify_handler = engine.verify_handler
         if self.verify_handler is not None:
-            engine.verify_handler = self.ask_verify_handler
+            engine.verify_handler = self._ask_verify_handler
         if timeout > 0:
-            self.set_deadline(timeout, self.handshake_overdue)
+            self.set_deadline(timeout, self._handshake_overdue)
         self.engine_ready = not engine.context.server_side or engine.backlog.size > 0
         if self.engine_ready:
             self.plan_again()
@@ -292,7 +292,7 @@ cdef class Channel(Watcher):
         except BaseException as exc:
             self.loop.report("a TLS session could not be kept", exc, self.consumer)
 
-    def ask_verify_handler(self, errors):
+    def _ask_verify_handler(self, errors):
         """The engine's verify_handler: the consumer's, in a scratch of its own, for libssl is at work in the current one."""
         cdef Scratch outer
         handler, self.verify_handler = self.verify_handler, None
@@ -307,7 +307,7 @@ cdef class Channel(Watcher):
         finally:
             self.loop.leave_scratch(outer)
 
-    def handshake_overdue(self):
+    def _handshake_overdue(self):
         """The handshake's deadline."""
         if self.tls == TLS_SHAKING and self.phase != PHASE_CLOSED:
             self.fail(FAILURE_HANDSHAKE_TIMEOUT, "the TLS handshake was not done in time")
@@ -456,6 +456,7 @@ cdef class Channel(Watcher):
     cpdef Py_ssize_t write(self, data) except -1:
         """Queue `data` (bytes-like) to be sent. Returns its length in bytes: all of it is taken. RuntimeError after
         `finish`, TypeError if it is no buffer."""
+        cdef Channel alive
         cdef bytes piece
         cdef size_t size
         self.require()
@@ -471,6 +472,7 @@ cdef class Channel(Watcher):
         if self.phase == PHASE_NEW or self.blocked:
             return size
         if self.queued >= LEAVE_AT and self.tls != TLS_SHAKING and not self.hold_writes:
+            alive = self  # a failure is told at once, and may end with the caller's last reference
             self.send_queue()
             if not self.notify_written:
                 return size

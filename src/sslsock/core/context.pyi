@@ -1,4 +1,5 @@
-from typing import Optional, Sequence
+from collections.abc import Sequence
+from typing import Optional, final
 
 from .x509 import SslCertificate, SslKey
 
@@ -10,6 +11,11 @@ class ConfigurationError(ValueError):
     """A setting that OpenSSL or this package refuses: what it is, and OpenSSL's reason."""
 
 def openssl_version() -> str: ...
+def protocol_supported(version: int) -> bool: ...
+
+@final
+class Session:
+    """One TLS session that a client may resume."""
 
 class Context:
     """One SSL_CTX, made from settings that do not change afterwards."""

@@ -3,7 +3,7 @@ from typing import Callable, Optional, Union
 from typing_extensions import Self
 
 from .channel import Channel
-from .engine import Buffer
+from .engine import _Buffer
 
 class Endpoint:
     """What is read from and written to. Base of `sslsock.Stream`."""
@@ -24,7 +24,7 @@ class Endpoint:
     def read_into(self, buffer: Union[bytearray, memoryview]) -> int: ...
     @property
     def bytes_to_write(self) -> int: ...
-    def write(self, data: Buffer) -> int: ...
+    def write(self, data: _Buffer) -> int: ...
     @property
     def bytes_written_handler(self) -> Optional[Callable[[Self, int], object]]: ...
     @bytes_written_handler.setter

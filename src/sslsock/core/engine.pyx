@@ -42,6 +42,10 @@ cdef enum:
     RELEASE_GIL_AT = 16384  # bytes: below, giving the GIL away costs more than the work (docs/design.md, "The GIL")
 
 
+# RFC 8446, 6 and RFC 7301, 3.2: to OpenSSL 3.0 these are "unknown".
+cdef dict NEWER_ALERTS = {109: "missing extension", 116: "certificate required", 120: "no application protocol"}
+
+
 class TlsError(Exception):
     """What ended a TLS connection.
 
@@ -286,28 +290,23 @@ cdef class Engine:
         """Decrypt records until `data` is full (ENGINE_OK) or the input ends; `got` is set in every case.
 
         Other users of OpenSSL in this thread (the `ssl` module) leave things in its error queue, and SSL_get_error(3) would
-        blame this call for them. To empty the queue before every call would cost a tenth of a small record, so it is done
-        when a call has brought nothing and the queue is not empty: asked again, libssl lacks input as before if that was all,
-        and fails as before if it has failed."""
+        blame this call for them. To empty the queue before every call would cost a tenth of a small record, so the queue is
+        looked at when a call has brought nothing. Asking libssl again would not do: after a fatal alert the second answer is
+        that the connection was closed."""
         cdef size_t count
-        cdef int result, status
-        cdef unsigned long code
+        cdef int result
         got[0] = 0
         if self.failed:
             return ENGINE_FAILED
         while got[0] < capacity:
             result = ssl.SSL_read_ex(self.ssl, data + got[0], capacity - got[0], &count)
             if result != 1:
-                code = ERR_peek_last_error()
-                if code == 0:
+                if ERR_peek_last_error() == 0:
                     return self.classify(result)
+                if not ssl.SSL_want_read(self.ssl) and ssl.SSL_in_init(self.ssl):
+                    return self.note_failure()  # libssl's own: it leaves its state machine in the error state
                 ERR_clear_error()
-                result = ssl.SSL_read_ex(self.ssl, data + got[0], capacity - got[0], &count)
-                if result != 1:
-                    status = self.classify(result)
-                    if status == ENGINE_FAILED:
-                        self.error_code = code
-                    return status
+                return self.classify(result)
             got[0] += count
             if self.window.in_left == 0 and got[0] < capacity and ssl.SSL_pending(self.ssl) == 0:
                 return ENGINE_WANT_READ  # without asking libssl, which costs a tenth of a small record
@@ -388,7 +387,8 @@ cdef class Engine:
         cdef str text = reason
         alert = None
         if ALERT_REASONS <= reason_code < ALERT_REASONS + 256:
-            alert = ssl.SSL_alert_desc_string_long(reason_code - ALERT_REASONS).decode("ascii", "replace")
+            alert = NEWER_ALERTS.get(reason_code - ALERT_REASONS) \
+                or ssl.SSL_alert_desc_string_long(reason_code - ALERT_REASONS).decode("ascii", "replace")
             text = f"the peer sent the alert \"{alert}\""
         elif self.errors and not self.handshake_done:
             code, depth, words, certificate = self.errors[0]

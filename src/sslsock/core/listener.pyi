@@ -1,19 +1,20 @@
-from typing import Protocol
+from typing import Protocol, final
 
 from .loop import Loop, Watcher
 
-class ListenerConsumer(Protocol):
+class _ListenerConsumer(Protocol):
     """Who a listener reports to, on the loop's thread."""
 
     def on_pending(self) -> None: ...
     def on_accept_error(self, errno: int) -> None: ...
 
+@final
 class Listener(Watcher):
     """A listening descriptor and the connections accepted from it that nobody has taken yet."""
 
     limit: int
 
-    def __init__(self, loop: Loop, fd: int, consumer: ListenerConsumer, limit: int) -> None: ...
+    def __init__(self, loop: Loop, fd: int, consumer: _ListenerConsumer, limit: int) -> None: ...
     @property
     def pending(self) -> int: ...
     @property

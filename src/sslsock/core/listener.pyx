@@ -22,7 +22,7 @@ cdef double REST_SECONDS = 0.1
 cdef class Listener(Watcher):
     """A listening descriptor in `loop`.
 
-    fd: listening and non-blocking; taken over. consumer: ListenerConsumer, told of new connections and errors. limit: most
+    fd: listening and non-blocking; taken over. consumer: _ListenerConsumer, told of new connections and errors. limit: most
     connections accepted and not taken.
     """
 
@@ -105,13 +105,13 @@ cdef class Listener(Watcher):
 
     cdef void on_refused(self, int number) noexcept:
         try:
-            self.retry = self.loop.plan(REST_SECONDS, self.rested, (), False)
+            self.retry = self.loop.plan(REST_SECONDS, self._rested, (), False)
             if self.consumer is not None:
                 self.consumer.on_accept_error(number)
         except BaseException as exc:
             self.loop.report("exception in accept_error_handler", exc, self.consumer)
 
-    def rested(self):
+    def _rested(self):
         """The end of a rest."""
         self.retry = None
         self.resume_soon()

@@ -1,7 +1,8 @@
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, final
 
-ExceptionHandler = Callable[["Loop", dict[str, Any]], object]
+_ExceptionHandler = Callable[["Loop", dict[str, Any]], object]
 
+@final
 class Timer:
     """A call that `Loop.call_later` has planned."""
 
@@ -15,13 +16,18 @@ class Watcher:
     @property
     def loop(self) -> Loop: ...
 
+@final
 class Watch(Watcher):
     """A descriptor watched for a Python callback (edge-triggered). It does not own the descriptor."""
 
     def close(self) -> None: ...
 
+@final
+class Scratch:
+    """One set of scratch memory, for one level of nested turns."""
+
 class Loop:
-    exception_handler: Optional[ExceptionHandler]
+    exception_handler: Optional[_ExceptionHandler]
     host_call_soon: Optional[Callable[[Callable[[], None]], object]]
 
     @property

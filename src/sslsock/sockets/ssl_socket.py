@@ -27,7 +27,7 @@ from .twins import twin
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from ..core.engine import VerifyError
+    from ..core.engine import _VerifyError
 
 __all__ = ["SslSocket"]
 
@@ -247,7 +247,7 @@ class SslSocket(TcpSocket):
         if handler is not None:
             handler(self)
 
-    def _on_verify_errors(self, errors: list[VerifyError]) -> bool:
+    def _on_verify_errors(self, errors: list[_VerifyError]) -> bool:
         """Called by the engine in the middle of the handshake: go on in spite of these?"""
         channel, demanded = self._channel, self._mode_in_force() is VERIFY_PEER
         found = self._handshake_errors = tuple(SslError(*error) for error in errors)

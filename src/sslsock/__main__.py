@@ -1,0 +1,168 @@
+"""`python -m sslsock COMMAND`: the arguments of all commands, and the way to the one that is asked for.
+
+Exit status: 0 clean, 1 a failure of TLS, the network or a file, 2 wrong usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from contextlib import suppress
+from typing import Optional
+
+from .commands.common import (
+    CommandError,
+    address,
+    listen_address,
+    names_list,
+    positive,
+    positive_count,
+    print_error,
+)
+
+DESCRIPTION = "Event-driven sockets with TLS: a client, a server, a demonstration and a benchmark."
+
+EXAMPLES = """\
+examples:
+  python -m sslsock connect example.com:443 --alpn h2,http/1.1
+  python -m sslsock connect mail.example.com:587 --starttls smtp
+  python -m sslsock serve --listen 127.0.0.1:8443 --www . --ca-out ca.pem
+  python -m sslsock demo
+  python -m sslsock bench --quick
+"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    plain = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        "python -m sslsock", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=plain
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+
+    connect = commands.add_parser(
+        "connect",
+        help="connect to a TLS server, show what was agreed on, join standard input and output to it",
+        description="Connect to a TLS server. What it shows of itself and what was agreed on goes to standard "
+        "error; then standard input is sent and what comes is written to standard output. At the "
+        "end of the input the peer's answer is still awaited (--wait).",
+        epilog="exit status: 0 clean, 1 TLS or network failure (a connection cut without close_notify is "
+        "one), 2 usage",
+    )
+    connect.add_argument(
+        "address", metavar="HOST:PORT", type=address, help="an IPv6 address stands in brackets: [::1]:443"
+    )
+    connect.add_argument(
+        "--starttls", choices=("smtp", "imap", "pop3"), help="begin in the clear with this protocol"
+    )
+    connect.add_argument(
+        "--ca", metavar="FILE", help="trust the authorities in this PEM file, in place of the system's"
+    )
+    connect.add_argument("--cert", metavar="FILE", help="own certificate (PEM), with its chain after it")
+    connect.add_argument(
+        "--key", metavar="FILE", help="its private key (PEM); may be missing if it is in the --cert file"
+    )
+    connect.add_argument(
+        "--alpn", metavar="A,B", type=names_list, default=[], help="protocols to offer, best first"
+    )
+    connect.add_argument(
+        "--server-name", metavar="NAME", help="ask for and verify this name in place of HOST"
+    )
+    connect.add_argument(
+        "--insecure", action="store_true", help="go on in spite of verification errors; they are still shown"
+    )
+    connect.add_argument(
+        "--wait",
+        metavar="SECONDS",
+        type=positive,
+        default=10.0,
+        help="after the end of the input, close once nothing has come for so long (%(default)g)",
+    )
+
+    serve = commands.add_parser(
+        "serve",
+        help="a TLS server that echoes, or serves the files of a folder",
+        description="Serve TLS until interrupted. The line that says where goes to standard output once it "
+        "listens.",
+        epilog="Without --cert a certificate for localhost is made in memory; clients trust it by the file "
+        "of --ca-out.",
+    )
+    serve.add_argument(
+        "--listen",
+        metavar="HOST:PORT",
+        type=listen_address,
+        required=True,
+        help="port 0: any free one; no HOST: every address",
+    )
+    what = serve.add_mutually_exclusive_group(required=True)
+    what.add_argument("--echo", action="store_true", help="send back what comes")
+    what.add_argument("--www", metavar="DIR", help="serve the files of DIR by HTTP/1.1")
+    serve.add_argument("--cert", metavar="FILE", help="certificate (PEM), with its chain after it")
+    serve.add_argument(
+        "--key", metavar="FILE", help="its private key (PEM); may be missing if it is in the --cert file"
+    )
+    serve.add_argument(
+        "--ca-out", metavar="FILE", help="write the authority of the certificate made in memory here (PEM)"
+    )
+
+    commands.add_parser(
+        "demo",
+        help="a server and a client in one process, and all that happens between them",
+        description="Show a server and a client in one process: states, modes and handlers as they happen, a "
+        "certificate for the wrong name, resumption, STARTTLS, and a transfer with its rate. Needs "
+        "no network and takes a few seconds.",
+    )
+
+    bench = commands.add_parser(
+        "bench",
+        help="measure sslsock on this machine, against the interpreter's ssl and others",
+        description="Measure sslsock against the interpreter's ssl module and, where installed, uvloop, "
+        "aiofastnet and pyOpenSSL: the engine over memory, handshakes, and a server process and a "
+        "client over the loopback.",
+    )
+    bench.add_argument("--quick", action="store_true", help="about fifteen seconds, rougher figures")
+    bench.add_argument("--json", metavar="FILE", help="write every single figure to FILE as JSON")
+    bench.add_argument(
+        "--plot", metavar="FILE.png", help="draw the medians (needs matplotlib: the extra `bench`)"
+    )
+    bench.add_argument("--peers", metavar="A,B", type=names_list, default=[], help="measure only these")
+    bench.add_argument(
+        "--rounds", metavar="N", type=positive_count, help="rounds of every measure (5; quick: 3)"
+    )
+    bench.add_argument(
+        "--seconds",
+        metavar="S",
+        type=positive,
+        help="about how long one measure of one peer takes (1; quick: 0.07)",
+    )
+
+    commands.add_parser("version", help="print the versions of sslsock, OpenSSL, Python and the system")
+    return parser
+
+
+def main(argv: Optional[list[str]] = None) -> int:
+    parser = make_parser()
+    arguments = parser.parse_args(argv)
+    if arguments.command is None:
+        parser.print_help(sys.stderr)
+        return 2
+    command = importlib.import_module(f"{__package__}.commands.{arguments.command}")
+    try:
+        status: int = command.run(arguments)
+        sys.stdout.flush()
+    except CommandError as exc:
+        print_error(str(exc))
+        return exc.status
+    except BrokenPipeError:
+        # Whoever read our output has seen enough. The interpreter flushes once more at its end: to nowhere.
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""A user's program as a type checker sees it: `mypy --strict` on this file must find nothing."""
+
+from typing import Optional
+
+import sslsock
+from sslsock import (
+    Engine,
+    EventLoop,
+    SocketError,
+    SocketState,
+    SslCertificate,
+    SslConfiguration,
+    SslError,
+    SslKey,
+    SslProtocol,
+    SslServer,
+    SslSocket,
+    Stream,
+    TcpSocket,
+)
+
+
+class Echo:
+    """A server that sends back what it gets."""
+
+    def __init__(self, certificate: SslCertificate, key: SslKey) -> None:
+        configuration = SslConfiguration()
+        configuration.local_certificate = certificate
+        configuration.private_key = key
+        configuration.minimum_protocol = SslProtocol.TLS_1_3
+        configuration.allowed_next_protocols = ["echo"]
+        self.server = SslServer()
+        self.server.configuration = configuration
+        self.server.new_connection_handler = self.accept
+
+    def accept(self, server: SslServer) -> None:
+        while (socket := server.next_pending_secure_connection()) is not None:
+            socket.ready_read_handler = self.answer
+            socket.disconnected_handler = self.ended
+
+    def answer(self, socket: SslSocket) -> None:
+        count: int = socket.write(socket.read_all())
+        assert count >= 0
+
+    def ended(self, socket: TcpSocket) -> None:
+        error: Optional[SocketError] = socket.error
+        print(error, socket.error_string)
+
+
+def on_errors(socket: SslSocket, errors: list[SslError]) -> None:
+    for error in errors:
+        print(error.error_string, error.certificate)
+    socket.ignore_ssl_errors(errors)
+
+
+def on_state(socket: SslSocket, state: SocketState) -> None:
+    if state is SslSocket.CONNECTED_STATE:
+        print(socket.remote_address, socket.remote_port)
+
+
+def client(port: int) -> SslSocket:
+    socket = SslSocket()
+    socket.ssl_errors_handler = on_errors
+    socket.state_changed_handler = on_state
+    socket.connect_encrypted("localhost", port, Stream.READ_WRITE_MODE)
+    socket.write(b"hello")
+    future = socket.read_async(5)
+    if future is not None:
+        text: bytes = future.result()
+        print(text.decode())
+    return socket
+
+
+def memory(context: sslsock.Context) -> bytes:
+    engine = Engine(context, server_name="localhost")
+    hello: bytes = engine.start()
+    return hello + engine.encrypt(memoryview(b"x"))
+
+
+def main() -> None:
+    loop = EventLoop.current()
+    timer = loop.call_later(0.5, sslsock.stop)
+    timer.cancel()
+    sslsock.run()
