@@ -41,6 +41,8 @@ class Stream(Endpoint, ABC):
     """A stream of bytes.
 
     Handlers are attributes, None or a callable. What they raise goes to the loop's exception handler.
+
+    ready_read_handler(stream): new data can be read.
     """
 
     NOT_OPEN_MODE = OpenMode.NOT_OPEN_MODE
