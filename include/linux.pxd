@@ -64,7 +64,7 @@ cdef extern from "<sys/uio.h>" nogil:
 
 
 cdef extern from "<sys/socket.h>" nogil:
-    int MSG_NOSIGNAL, SHUT_WR, SOCK_NONBLOCK, SOCK_CLOEXEC
+    int MSG_NOSIGNAL, MSG_MORE, SHUT_WR, SOCK_NONBLOCK, SOCK_CLOEXEC
 
     ssize_t recv(int fd, void *data, size_t size, int flags)
     ssize_t send(int fd, const void *data, size_t size, int flags)

@@ -92,6 +92,8 @@ cdef extern from "openssl/ssl.h" nogil:
         SSL_CTX *context,
         int (*callback)(SSL *, const unsigned char **, unsigned char *, const unsigned char *, unsigned int, void *) noexcept nogil,
         void *argument)
+    long SSL_CTX_set_tlsext_servername_callback(
+        SSL_CTX *context, int (*callback)(SSL *, int *, void *) noexcept nogil)
     int SSL_CTX_set_alpn_protos(SSL_CTX *context, const unsigned char *protocols, unsigned int size)
     int SSL_select_next_proto(
         unsigned char **out, unsigned char *size, const unsigned char *server, unsigned int server_size,
@@ -140,6 +142,8 @@ cdef extern from "openssl/ssl.h" nogil:
     int SSL_shutdown(SSL *ssl)
     void SSL_set_shutdown(SSL *ssl, int mode)
     int SSL_get_shutdown(const SSL *ssl)
+    int SSL_want_read(const SSL *ssl)
+    int SSL_in_init(const SSL *ssl)
     int SSL_get_error(const SSL *ssl, int result)
     int SSL_pending(const SSL *ssl)
     int SSL_has_pending(const SSL *ssl)

@@ -1,7 +1,7 @@
 """Shared by the tests: certificates, a host that drives the loop, pairs of connected sockets, a recorder of handlers.
 
-Nothing here sleeps for a fixed time or uses a fixed port: `Host.wait_for` turns the loop until a condition holds, and fails
-with what was recorded when the deadline has passed.
+Nothing here sleeps for a fixed time or uses a fixed port: `Host.wait_for` turns the loop until a condition holds, and
+fails with what was recorded when the deadline has passed.
 """
 
 from __future__ import annotations
@@ -61,7 +61,9 @@ class Host:
         failures, self.failures = self.failures, []
         return [failure["exception"] for failure in failures]
 
-    def wait_for(self, condition: Callable[[], object], what: object = "", seconds: float = DEADLINE) -> None:
+    def wait_for(
+        self, condition: Callable[[], object], what: object = "", seconds: float = DEADLINE, pause: float = 0.02
+    ) -> None:
         """Turn the loop until `condition()` is true."""
         end = time.monotonic() + seconds
         if self._host is not None:
@@ -69,7 +71,7 @@ class Host:
             return
         while not condition():
             assert time.monotonic() < end, f"waited in vain: {what or condition}"
-            self.loop.dispatch(0.02)  # a condition may also come true in another thread
+            self.loop.dispatch(pause)  # a condition may also come true in another thread
 
     async def _until(self, condition: Callable[[], object], what: object, end: float) -> None:
         import asyncio
@@ -82,7 +84,7 @@ class Host:
     def turn(self, count: int = 3) -> None:
         """Some turns, to see that nothing happens in them."""
         left = iter(range(count))
-        self.wait_for(lambda: next(left, None) is None)
+        self.wait_for(lambda: next(left, None) is None, pause=0.001)
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """The result of a call made where the loop runs: under asyncio inside the running loop."""
@@ -98,7 +100,8 @@ class Host:
 
 
 class Recorder:
-    """Notes what the handlers of a socket tell, in order: tuples of name and arguments. Received data goes to `data`."""
+    """Notes what the handlers of a socket tell, in order: tuples of name and arguments. Received data goes to
+    `data`."""
 
     def __init__(self, sock: TcpSocket, *, reads: bool = True) -> None:
         self.socket = sock
@@ -175,6 +178,10 @@ class Pair:
         self.server = server
         self.left = left
         self.right = right
+
+
+def wait_for_end(host: Host, recorder: Recorder) -> None:
+    host.wait_for(lambda: recorder.has("disconnected"), recorder.events)
 
 
 def silence(pair: Pair) -> None:

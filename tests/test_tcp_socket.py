@@ -8,6 +8,7 @@ import socket
 import weakref
 
 import pytest
+
 from peers import (
     Recorder,
     listening,
@@ -17,8 +18,8 @@ from peers import (
     reset,
     silence,
     stuck_port,
+    wait_for_end,
 )
-
 from sslsock import OpenMode, SocketError, SocketState, TcpServer, TcpSocket
 from sslsock.sockets import connector, resolver
 
@@ -600,7 +601,7 @@ def test_a_socket_that_is_over_leaves_no_cycle(host, call):
     gc.disable()
     try:
         getattr(pair.client, call)()
-        host.wait_for(lambda: pair.right.has("disconnected"))
+        wait_for_end(host, pair.right)
         ended = weakref.ref(pair.client), weakref.ref(pair.server)
         silence(pair)
         del pair

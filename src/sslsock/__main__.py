@@ -44,8 +44,8 @@ def make_parser() -> argparse.ArgumentParser:
     connect = commands.add_parser(
         "connect",
         help="connect to a TLS server, show what was agreed on, join standard input and output to it",
-        description="Connect to a TLS server. What it shows of itself and what was agreed on goes to standard "
-        "error; then standard input is sent and what comes is written to standard output. At the "
+        description="Connect to a TLS server. What it shows of itself and what was agreed on goes to "
+        "standard error; then standard input is sent and what comes is written to standard output. At the "
         "end of the input the peer's answer is still awaited (--wait).",
         epilog="exit status: 0 clean, 1 TLS or network failure (a connection cut without close_notify is "
         "one), 2 usage",
@@ -141,7 +141,17 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def open_standard_descriptors() -> None:
+    """Where one of them is closed, the next socket would get its number, and be taken for the input or output."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+
+
 def main(argv: Optional[list[str]] = None) -> int:
+    open_standard_descriptors()
     parser = make_parser()
     arguments = parser.parse_args(argv)
     if arguments.command is None:
@@ -150,7 +160,8 @@ def main(argv: Optional[list[str]] = None) -> int:
     command = importlib.import_module(f"{__package__}.commands.{arguments.command}")
     try:
         status: int = command.run(arguments)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except CommandError as exc:
         print_error(str(exc))
         return exc.status

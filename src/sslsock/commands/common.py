@@ -8,7 +8,7 @@ import sys
 from contextlib import suppress
 from typing import Optional
 
-from .. import SslCertificate, SslConfiguration, SslKey, SslProtocol
+from .. import ConfigurationError, SslCertificate, SslConfiguration, SslKey, SslProtocol
 
 PROTOCOL_NAMES = {
     SslProtocol.SSL_3: "SSL 3",
@@ -71,9 +71,7 @@ def names_list(text: str) -> list[str]:
     """Names with commas between them."""
     names = [name.strip() for name in text.split(",")]
     if not all(0 < len(name.encode()) < 256 for name in names):
-        raise argparse.ArgumentTypeError(
-            f"{text!r}: names of 1 to 255 bytes with commas between them are needed"
-        )
+        raise argparse.ArgumentTypeError(f"{text!r}: names of 1 to 255 bytes with commas between them are needed")
     return names
 
 
@@ -102,9 +100,7 @@ def read_file(path: str) -> bytes:
         raise UsageError(f"{path}: {exc.strerror or exc}") from None
 
 
-def load_identity(
-    configuration: SslConfiguration, certificate_path: Optional[str], key_path: Optional[str]
-) -> None:
+def load_identity(configuration: SslConfiguration, certificate_path: Optional[str], key_path: Optional[str]) -> None:
     """Set certificate, chain and key from the files of --cert and --key. UsageError."""
     if certificate_path is None:
         if key_path is not None:
@@ -113,9 +109,7 @@ def load_identity(
     text = read_file(certificate_path)
     chain = SslCertificate.from_bytes(text)
     if not chain:
-        raise UsageError(
-            f"{certificate_path}: {SslCertificate(text).error_string or 'it holds no certificate'}"
-        )
+        raise UsageError(f"{certificate_path}: {SslCertificate(text).error_string or 'it holds no certificate'}")
     key = SslKey(text if key_path is None else read_file(key_path))
     if key.null:
         hint = "; name the file of the key by --key" if key_path is None else ""
@@ -123,6 +117,17 @@ def load_identity(
     configuration.local_certificate = chain[0]
     configuration.local_certificate_chain = chain[1:]
     configuration.private_key = key
+
+
+def check_configuration(configuration: SslConfiguration, server_side: bool) -> None:
+    """Have OpenSSL look at the settings before any connection does. UsageError."""
+    mode = configuration.peer_verify_mode
+    if mode is SslConfiguration.AUTO_VERIFY_PEER:
+        mode = SslConfiguration.QUERY_PEER if server_side else SslConfiguration.VERIFY_PEER
+    try:
+        configuration.context(server_side, mode)  # the configuration keeps it for the connections
+    except ConfigurationError as exc:
+        raise UsageError(str(exc)) from None
 
 
 # Text

@@ -25,6 +25,7 @@ from .common import (
     UsageError,
     address_text,
     certificate_lines,
+    check_configuration,
     load_identity,
     name_text,
     printable,
@@ -53,6 +54,7 @@ def make_configuration(arguments: argparse.Namespace) -> SslConfiguration:
     if arguments.insecure:
         # Not VERIFY_NONE: what is wrong is still to be shown.
         configuration.peer_verify_mode = SslConfiguration.QUERY_PEER
+    check_configuration(configuration, server_side=False)
     return configuration
 
 
@@ -190,9 +192,7 @@ class Client:
             steps += [("STARTTLS", "connected", "asked"), ("handshake", "asked", "encrypted")]
         else:
             steps += [("handshake", "connected", "encrypted")]
-        times = [
-            f"{name} {(self.times[end] - self.times[begin]) * 1000:.1f} ms" for name, begin, end in steps
-        ]
+        times = [f"{name} {(self.times[end] - self.times[begin]) * 1000:.1f} ms" for name, begin, end in steps]
         self.say(f"Timing        {', '.join(times)}")
         self.say()
 
@@ -211,16 +211,9 @@ class Client:
         if error is SocketError.REMOTE_HOST_CLOSED_ERROR and socket.encrypted and socket.clean_close:
             return  # the usual end
         if self.failure is None:
-            if (
-                error is SocketError.REMOTE_HOST_CLOSED_ERROR
-                and self.dialogue is not None
-                and not socket.encrypted
-            ):
+            self.failure = printable(socket.error_string)
+            if error is SocketError.REMOTE_HOST_CLOSED_ERROR and socket.mode == SslSocket.UNENCRYPTED_MODE:
                 self.failure = "STARTTLS: the server closed the connection"
-            elif error is SocketError.REMOTE_HOST_CLOSED_ERROR and not socket.encrypted:
-                self.failure = f"{address_text(self.host, self.port)}: {printable(socket.error_string)}"
-            else:
-                self.failure = printable(socket.error_string)
         if socket.state != SslSocket.CONNECTED_STATE:
             stop()  # there was no connection, so none will be told to have ended
 

@@ -81,9 +81,7 @@ class Trace:
     """Shows the handlers of one socket. `actions` is what the scene wants done: name of a handler ->
     callable(socket)."""
 
-    def __init__(
-        self, stage: Stage, who: str, socket: SslSocket, **actions: Callable[[SslSocket], object]
-    ) -> None:
+    def __init__(self, stage: Stage, who: str, socket: SslSocket, **actions: Callable[[SslSocket], object]) -> None:
         self.stage = stage
         self.who = who
         self.actions = actions
@@ -92,9 +90,7 @@ class Trace:
         socket.host_found_handler = lambda s: self.show(s, "host_found")
         socket.connected_handler = lambda s: self.show(s, "connected")
         socket.encrypted_handler = self.on_encrypted
-        socket.ready_read_handler = lambda s: self.show(
-            s, "ready_read", f"{s.bytes_available} bytes: {s.peek()!r}"
-        )
+        socket.ready_read_handler = lambda s: self.show(s, "ready_read", f"{s.bytes_available} bytes: {s.peek()!r}")
         socket.bytes_written_handler = lambda s, count: self.show(s, "bytes_written", str(count))
         socket.error_handler = self.on_error
         socket.ssl_errors_handler = self.on_ssl_errors
@@ -140,9 +136,7 @@ class Scene:
     def take(self, *, secure: bool = True) -> SslSocket:
         """The server's next connection."""
         self.stage.until(lambda: self.server.has_pending_connections)
-        taken = (
-            self.server.next_pending_secure_connection() if secure else self.server.next_pending_connection()
-        )
+        taken = self.server.next_pending_secure_connection() if secure else self.server.next_pending_connection()
         assert taken is not None
         return taken
 

@@ -15,7 +15,7 @@ from typing import Callable
 
 from .. import EventLoop, SocketError, SslConfiguration, SslServer, SslSocket
 from ..core.issue import LOCALHOST, issue_certificate, make_authority
-from .common import CommandError, UsageError, address_text, load_identity, printable
+from .common import CommandError, UsageError, address_text, check_configuration, load_identity, printable
 from .www import FileTree, HttpSession, log_to_stderr
 
 PIECE = 256 * 1024
@@ -51,24 +51,21 @@ def resolve(host: str) -> str:
 
 def make_configuration(arguments: argparse.Namespace, address: str) -> SslConfiguration:
     configuration = SslConfiguration()
-    configuration.peer_verify_mode = (
-        SslConfiguration.VERIFY_NONE
-    )  # nobody here would look at a client's certificate
+    configuration.peer_verify_mode = SslConfiguration.VERIFY_NONE  # nobody here would look at a client's certificate
     if arguments.www is not None:
         configuration.allowed_next_protocols = ["http/1.1"]
     if arguments.cert is not None or arguments.key is not None:
         if arguments.ca_out is not None:
             raise UsageError("--ca-out is for the certificate that is made without --cert")
         load_identity(configuration, arguments.cert, arguments.key)
+        check_configuration(configuration, server_side=True)
         return configuration
     names = list(LOCALHOST)
     plain = address.partition("%")[0]
     if plain and plain not in names and not ipaddress.ip_address(plain).is_unspecified:
         names.append(plain)
     authority, authority_key = make_authority()
-    configuration.local_certificate, configuration.private_key = issue_certificate(
-        authority, authority_key, names
-    )
+    configuration.local_certificate, configuration.private_key = issue_certificate(authority, authority_key, names)
     if arguments.ca_out is not None:
         try:
             with open(arguments.ca_out, "wb") as file:

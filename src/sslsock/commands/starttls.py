@@ -41,12 +41,7 @@ def smtp_reply(send: bytes) -> Generator[bytes, bytes, tuple[bytes, list[bytes]]
     while len(texts) < LINES:
         line = yield send
         send = b""
-        if (
-            len(line) < 3
-            or not line[:3].isdigit()
-            or line[3:4] not in (b" ", b"-", b"")
-            or (code and line[:3] != code)
-        ):
+        if len(line) < 3 or not line[:3].isdigit() or line[3:4] not in (b" ", b"-", b"") or (code and line[:3] != code):
             raise refused("SMTP", "sent what is no reply", line)
         code = line[:3]
         texts.append(line[4:])

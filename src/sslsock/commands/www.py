@@ -32,9 +32,7 @@ UNSENT = 2 * PIECE  # bytes waiting to be sent at which no more is read from the
 PIECES_A_TURN = 8
 IDLE_SECONDS = 60.0
 
-TOKEN = frozenset(
-    b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-)  # RFC 9110, 5.6.2
+TOKEN = frozenset(b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")  # RFC 9110, 5.6.2
 
 Log = Callable[[str], None]
 
@@ -166,9 +164,7 @@ class FileTree:
 
     def found_file(self, fd: int, info: os.stat_result, name: bytes) -> Found:
         kind, encoding = mimetypes.guess_type(os.fsdecode(name))
-        if (
-            kind is None or encoding is not None
-        ):  # of a .tar.gz we would have to say that it is compressed in transit
+        if kind is None or encoding is not None:  # of a .tar.gz we would have to say that it is compressed in transit
             kind = "application/gzip" if encoding == "gzip" else "application/octet-stream"
         return Found(kind, info.st_size, file=os.fdopen(fd, "rb", buffering=0), modified=info.st_mtime)
 
@@ -221,12 +217,7 @@ class HttpSession:
             elif self.head:  # empty lines before a request are passed over: RFC 9112, 2.2
                 head, self.head, self.head_size = self.head, [], 0
                 self.answer(head)
-        if (
-            self.file is None
-            and self.keep_alive
-            and socket.bytes_available > HEAD_LIMIT
-            and not socket.can_read_line
-        ):
+        if self.file is None and self.keep_alive and socket.bytes_available > HEAD_LIMIT and not socket.can_read_line:
             self.refuse(bad(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE))
 
     def answer(self, head: list[bytes]) -> None:

@@ -44,7 +44,10 @@ cdef enum:
     RELEASE_GIL_AT = RECORD_SIZE
     QUEUE_SLACK = 64  # used pieces at the front of the queue before its list is cut
 
+    TLS_1_3 = 0x0304
+
 cdef double LINGER_SECONDS = 5.0
+cdef double TICKET_SECONDS = 0.02
 
 FAILURE_RESET, FAILURE_NETWORK, FAILURE_TIMEOUT, FAILURE_HANDSHAKE, FAILURE_HANDSHAKE_TIMEOUT, FAILURE_HANDSHAKE_CLOSED, \
     FAILURE_TLS, FAILURE_RESOURCE = range(8)
@@ -276,6 +279,7 @@ cdef class Channel(Watcher):
             engine.verify_handler = self.verify_handler = None  # it refers to this channel: a cycle
             self.settle(engine)
             self.engine_ready = engine.backlog.size > 0
+            self.hold_tickets(engine)
             if self.phase == PHASE_OPEN:
                 try:
                     self.consumer.on_encrypted()
@@ -285,6 +289,21 @@ cdef class Channel(Watcher):
                     self.receive()  # data that came with the last handshake message
         elif self.fin:  # the peer's end was read before TLS started
             self.fail(FAILURE_HANDSHAKE_CLOSED, "the peer closed the connection during the TLS handshake")
+
+    cdef void hold_tickets(self, Engine engine) noexcept:
+        """All that a TLS 1.3 server has to say after the handshake are session tickets. They wait a little for the first
+        answer and leave with it: a packet less, of the six that a short connection takes."""
+        if self.raw.size and engine.context.server_side and engine.protocol >= TLS_1_3 and self.phase == PHASE_OPEN:
+            try:
+                self.set_deadline(TICKET_SECONDS, self._tickets_due)
+                self.tickets_held = True
+            except BaseException as exc:
+                self.loop.report("session tickets could not be held back", exc, self.consumer)
+
+    def _tickets_due(self):
+        """No answer came for the tickets to leave with."""
+        self.tickets_held = False
+        self.end_event()
 
     cdef void settle(self, Engine engine) noexcept:
         try:
@@ -490,6 +509,8 @@ cdef class Channel(Watcher):
     cdef bint keep_output(self, Engine engine) noexcept:
         """What libssl has just written joins `raw`; False without memory."""
         cdef bint kept = byte_queue_append(&self.raw, engine.window.out, engine.window.out_used)
+        if engine.window.out_used:
+            self.tickets_held = False
         if engine.window.spill.size:
             kept = byte_queue_append(
                 &self.raw, byte_queue_front(&engine.window.spill), engine.window.spill.size) and kept
@@ -506,7 +527,7 @@ cdef class Channel(Watcher):
                 return
             before = self.queued
             if self.tls == TLS_SHAKING or self.hold_writes or not (self.queued or self.phase == PHASE_FINISHING):
-                if self.raw.size == 0 or not self.send_raw():
+                if self.raw.size == 0 or self.tickets_held or not self.send_raw():
                     return
             elif self.tls == TLS_OPEN:
                 if not self.send_records():
@@ -524,7 +545,7 @@ cdef class Channel(Watcher):
 
     cdef bint send_raw(self) noexcept:
         """Send from `raw`; True when all of it is out."""
-        cdef ssize_t size = self.send_some(byte_queue_front(&self.raw), self.raw.size)
+        cdef ssize_t size = self.send_some(byte_queue_front(&self.raw), self.raw.size, 0)
         if size < 0:
             return False
         byte_queue_consume(&self.raw, size)
@@ -541,8 +562,12 @@ cdef class Channel(Watcher):
         cdef char *memory = self.loop.scratch.send_
         cdef size_t taken = 0, waiting = self.raw.size, size
         cdef ssize_t sent
+        cdef bint last
         if waiting > RAW_JOINED:
             return self.send_raw()
+        if self.tickets_held:
+            self.tickets_held = False
+            self.cancel_deadline()
         if waiting:  # a session ticket, a handshake's last message: they leave with the first data
             memcpy(memory, byte_queue_front(&self.raw), waiting)
         engine.open_out(memory + waiting, SEND_SIZE - waiting)
@@ -553,14 +578,16 @@ cdef class Channel(Watcher):
                 self.fail_tls(engine)
                 return False
             taken += size
-        if self.phase == PHASE_FINISHING and self.queued == 0:
+        last = self.phase == PHASE_FINISHING and self.queued == 0
+        if last:
             engine.goodbye()
         size = waiting + engine.window.out_used
         engine.open_out(NULL, 0)
         if size == 0:
             self.drained_out()
             return False
-        sent = self.send_some(memory, size)
+        # MSG_MORE: what `linger` does next is to send the FIN, which then shares the last data's packet.
+        sent = self.send_some(memory, size, linux.MSG_MORE if last else 0)
         if sent < 0:
             if not self.blocked:
                 return False
@@ -576,7 +603,9 @@ cdef class Channel(Watcher):
             byte_queue_clear(&self.raw)
         self.written += self.raw_plain + taken
         self.raw_plain = 0
-        return True
+        if last:
+            self.drained_out()
+        return not last
 
     cdef size_t push_piece(self, Engine engine, size_t room) noexcept:
         """Encrypt from the front of the queue, `room` bytes at the most: a large piece from where it lies, small ones
@@ -616,7 +645,7 @@ cdef class Channel(Watcher):
                 memcpy(memory + joined, data, size)
                 joined += size
                 self.advance_queue(size)
-            sent = self.send_some(memory, joined)
+            sent = self.send_some(memory, joined, 0)
             if sent < 0:
                 if not self.blocked:
                     return False
@@ -629,7 +658,7 @@ cdef class Channel(Watcher):
                     self.fail(FAILURE_RESOURCE, "no memory for what the system does not take")
                 return False
             return True
-        sent = self.send_some(data, size)
+        sent = self.send_some(data, size, 0)
         if sent < 0:
             return False
         self.written += sent
@@ -660,16 +689,17 @@ cdef class Channel(Watcher):
                 del self.queue[:self.queue_index]
                 self.queue_index = 0
 
-    cdef ssize_t send_some(self, const char *data, size_t size) noexcept:
+    cdef ssize_t send_some(self, const char *data, size_t size, int flags) noexcept:
         """One send. Returns the bytes taken, or -1 when there is no more to be done now: `blocked`, or the peer is gone."""
         cdef ssize_t sent
         cdef int fd = self.fd
+        flags |= linux.MSG_NOSIGNAL
         while True:
             if size >= RELEASE_GIL_AT:
                 with nogil:
-                    sent = linux.send(fd, data, size, linux.MSG_NOSIGNAL)
+                    sent = linux.send(fd, data, size, flags)
             else:
-                sent = linux.send(fd, data, size, linux.MSG_NOSIGNAL)
+                sent = linux.send(fd, data, size, flags)
             if sent >= 0:
                 return sent
             if errno != linux.EINTR:
@@ -696,7 +726,7 @@ cdef class Channel(Watcher):
 
     cdef void end_event(self) noexcept:
         """After whatever has happened: send, and tell how much has been sent."""
-        if (self.raw.size or self.queued or self.phase == PHASE_FINISHING) and not self.blocked:
+        if ((self.raw.size and not self.tickets_held) or self.queued or self.phase == PHASE_FINISHING) and not self.blocked:
             if self.engine is None or not self.engine.busy:
                 self.send_queue()
         if self.written:
@@ -802,8 +832,12 @@ cdef class Channel(Watcher):
             return
         size = linux.recv(self.fd, self.loop.scratch.receive, RECEIVE_SIZE, 0)
         if size > 0:
-            if size < RECEIVE_SIZE and not self.hang_up:
+            if size < RECEIVE_SIZE:
                 self.drained = True
+                if self.hang_up and self.phase == PHASE_LINGERING:
+                    self.close_now()  # that was all before the end that has been announced
+                elif self.hang_up:
+                    self.drained = False
         elif size == 0:
             self.drained = self.fin = True
             if self.phase == PHASE_LINGERING:

@@ -32,7 +32,7 @@ cdef class Context:
     cdef object __weakref__
 
     cdef int set_protocols(self, int minimum, int maximum) except -1
-    cdef int set_algorithms(self, str ciphers, str ciphersuites, str groups) except -1
+    cdef int set_algorithms(self, int minimum, str ciphers, str ciphersuites, str groups) except -1
     cdef int set_identity(self, certificate, chain, key) except -1
     cdef int set_verification(self, int depth, ca_certificates, bint use_system_ca) except -1
     cdef int set_next_protocols(self, protocols) except -1

@@ -8,7 +8,7 @@ them.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, Callable, Optional, Union
+from typing import TYPE_CHECKING, Callable, Optional, Union
 
 from ..core.endpoint import Endpoint
 from .constants import OpenMode

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import TYPE_CHECKING, Any, Callable, Optional, Union
+from typing import TYPE_CHECKING, Callable, Optional
 
 from ..core import channel as core
 from ..core.channel import Channel
@@ -88,6 +88,7 @@ class TcpSocket(Stream, ErrorConstants):
         "_generation",
         "_hostname",
         "_local",
+        "_peer_closed",
         "_remote",
         "_reporting",
         "_state",
@@ -121,6 +122,7 @@ class TcpSocket(Stream, ErrorConstants):
         self._local: Optional[tuple[str, int]] = None
         self._remote = NOWHERE
         self._clean = True
+        self._peer_closed = False
         self._finishing = False
         self._reporting = False
         self.connect_timeout = 30.0
@@ -300,6 +302,7 @@ class TcpSocket(Stream, ErrorConstants):
 
     def on_peer_closed(self, clean: bool) -> None:
         self._clean = clean
+        self._peer_closed = True
         if self._state is not CONNECTED:
             return
         generation = self._generation
@@ -316,9 +319,12 @@ class TcpSocket(Stream, ErrorConstants):
 
     def on_failed(self, failure: int, message: str) -> None:
         generation = self._generation
-        self._clean = False
+        error = FAILURES.get(failure, SocketError.UNKNOWN_ERROR)
         self._sink = None  # the channel is closed
-        self._fail(FAILURES.get(failure, SocketError.UNKNOWN_ERROR), self._with_peer(message))
+        # A peer that has closed does not take our last bytes any more: no second news, nor a cut of what it sent.
+        if not (self._peer_closed and error is SocketError.REMOTE_HOST_CLOSED_ERROR):
+            self._clean = False
+            self._fail(error, self._with_peer(message))
         if self._generation == generation and self._state is not UNCONNECTED:
             self._leave(SocketEvent.FAILED)
 
@@ -383,6 +389,7 @@ class TcpSocket(Stream, ErrorConstants):
         self._error = None
         self._error_string = ""
         self._clean = True
+        self._peer_closed = False
         self._source = None
         self._codec = None  # a new stream of characters begins
 

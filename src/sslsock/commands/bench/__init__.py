@@ -52,9 +52,7 @@ def choose_peers(wanted: Iterable[str]) -> tuple[list[str], list[str]]:
         if name not in PEERS:
             raise UsageError(f"--peers: {name!r} is not one of {', '.join(PEERS)}")
         if missing_module(name):
-            raise UsageError(
-                f"--peers: {name} needs the module {missing_module(name)}, which is not installed"
-            )
+            raise UsageError(f"--peers: {name} needs the module {missing_module(name)}, which is not installed")
     if names:
         return [peer for peer in PEERS if peer in names], []
     left_out = [f"{peer} (no module {missing_module(peer)})" for peer in PEERS if missing_module(peer)]

@@ -264,9 +264,7 @@ def run_asyncio(kind: str, context: ssl.SSLContext, port: int, job: Job) -> None
         transports = []
         for _ in range(job.count):
             make: Any = job.make_client
-            transport, _ = await loop.create_connection(
-                make, HOST, port, ssl=context, server_hostname="localhost"
-            )
+            transport, _ = await loop.create_connection(make, HOST, port, ssl=context, server_hostname="localhost")
             transport.set_write_buffer_limits(HIGH)
             transports.append(transport)
         connection = transports[0].get_extra_info("ssl_object")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib
 import ssl
-import tempfile
 from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
@@ -19,7 +18,7 @@ from ... import Context, Engine, SslCertificate, SslKey
 from ...core.context import VERIFY_NONE
 from ...core.issue import issue_pem
 from ..common import CommandError
-from .kinds import client_context, server_context
+from .kinds import client_context, memory_file, server_context
 from .measures import Measure, Sample, Settings, measure_loop
 
 SIZES = (64, 1024, 16 * 1024, 1024 * 1024)
@@ -127,17 +126,15 @@ class SslEnds:
 class PyOpenSslEnds:
     def __init__(self, certificate: bytes, key: bytes, authority: bytes, resumed: bool) -> None:
         library = self.library = importlib.import_module("OpenSSL.SSL")
-        crypto = importlib.import_module("OpenSSL.crypto")
         self.server_context = library.Context(library.TLS_SERVER_METHOD)
-        self.server_context.use_certificate(crypto.load_certificate(crypto.FILETYPE_PEM, certificate))
-        self.server_context.use_privatekey(crypto.load_privatekey(crypto.FILETYPE_PEM, key))
+        with memory_file(certificate + key) as path:
+            self.server_context.use_certificate_chain_file(path)
+            self.server_context.use_privatekey_file(path)
         self.server_context.set_session_id(b"bench")
         self.client_context = library.Context(library.TLS_CLIENT_METHOD)
         self.client_context.set_verify(library.VERIFY_PEER)
-        with tempfile.NamedTemporaryFile() as file:  # an authority's certificate is no secret
-            file.write(authority)
-            file.flush()
-            self.client_context.load_verify_locations(file.name)
+        with memory_file(authority) as path:
+            self.client_context.load_verify_locations(path)
         self.resumed = resumed
         self.session: Any = None
         self.buffer = bytearray(BUFFER)
@@ -234,9 +231,7 @@ class Memory:
 
         sample = Sample(*measure_loop(work, self.seconds), *ends.agreed())
         if ends.reused() is not resumed and peer != "pyopenssl":
-            raise CommandError(
-                f"bench: {peer} did not {'resume its session' if resumed else 'make a full handshake'}"
-            )
+            raise CommandError(f"bench: {peer} did not {'resume its session' if resumed else 'make a full handshake'}")
         return sample
 
 

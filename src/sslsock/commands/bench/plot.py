@@ -1,13 +1,19 @@
-"""The picture of a run: a panel for each group of measures, bars of the rates relative to the baseline."""
+"""The picture of a run: a row for each group of measures, rates on the left and processor time on the right.
+
+Bars are medians relative to the baseline, lines on them reach from the lowest round to the highest.
+"""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
-from typing import Any
+from statistics import median
+from typing import Any, Callable
 
 from ..common import CommandError
-from .measures import Results
+from .measures import Measure, Result, Results
+
+WIDTH = 0.8  # of all bars of one measure
 
 
 def check() -> None:
@@ -16,45 +22,59 @@ def check() -> None:
         raise CommandError("--plot needs matplotlib, which is not installed: pip install 'sslsock[bench]'")
 
 
+def draw_bars(
+    panel: Any,
+    measures: list[Measure],
+    results: Results,
+    values: Callable[[Result], list[float]],
+    colours: dict[str, Any],
+) -> None:
+    """One panel. `values`: the figures of all rounds."""
+    labelled: set[str] = set()
+    for place, measure in enumerate(measures):
+        own = results.of(measure)
+        base = next((result for result in own if result.peer == measure.baseline), own[0])
+        scale = median(values(base))
+        width = WIDTH / len(own)
+        for number, result in enumerate(own):
+            figures = [value / scale for value in values(result)]
+            height = median(figures)
+            panel.bar(
+                place - WIDTH / 2 + (number + 0.5) * width,
+                height,
+                width,
+                yerr=[[height - min(figures)], [max(figures) - height]],
+                color=colours[result.peer],
+                label=None if result.peer in labelled else result.peer,
+                capsize=2,
+            )
+            labelled.add(result.peer)
+    panel.axhline(1, color="black", linewidth=0.5)
+
+
 def draw(results: Results, path: str) -> None:
     """Write the picture; the ending of the path says in which format."""
     matplotlib: Any = importlib.import_module("matplotlib")
     matplotlib.use("Agg")  # no display is needed to write a file
     pyplot: Any = importlib.import_module("matplotlib.pyplot")
-    groups: dict[str, list[Any]] = {}
+    groups: dict[str, list[Measure]] = {}
     for measure in results.measures:
         groups.setdefault(measure.group, []).append(measure)
     peers = sorted({result.peer for result in results.all})
     colours = {peer: pyplot.get_cmap("tab10")(number % 10) for number, peer in enumerate(peers)}
 
-    figure, panels = pyplot.subplots(len(groups), 1, figsize=(10, 3.2 * len(groups)), squeeze=False)
-    for panel, (group, measures) in zip(panels[:, 0], groups.items()):
-        labelled: set[str] = set()
-        for place, measure in enumerate(measures):
-            own = results.of(measure)
-            base = next((result.rate for result in own if result.peer == measure.baseline), own[0].rate)
-            width = 0.8 / len(own)
-            for number, result in enumerate(own):
-                left = place - 0.4 + (number + 0.5) * width
-                low, high = min(result.rates), max(result.rates)
-                label = "" if result.peer in labelled else result.peer
-                labelled.add(result.peer)
-                panel.bar(
-                    left,
-                    result.rate / base,
-                    width,
-                    yerr=[[(result.rate - low) / base], [(high - result.rate) / base]],
-                    color=colours[result.peer],
-                    label=label or None,
-                    capsize=2,
-                )
-        panel.set_title(group)
-        panel.set_xticks(range(len(measures)), [f"{measure.title}\n({measure.unit})" for measure in measures])
-        panel.set_ylabel(f"rate, {measures[0].baseline} = 1")
-        panel.axhline(1, color="black", linewidth=0.5)
-        panel.legend(fontsize="small", ncols=4)
+    figure, panels = pyplot.subplots(len(groups), 2, figsize=(16, 3.2 * len(groups)), squeeze=False)
+    for (left, right), (group, measures) in zip(panels, groups.items()):
+        draw_bars(left, measures, results, lambda result: result.rates, colours)
+        draw_bars(right, measures, results, lambda result: result.costs, colours)
+        left.set_title(f"{group}: rate, more is better")
+        right.set_title("processor time for the same work, less is better")
+        left.set_ylabel(f"{measures[0].baseline} = 1")
+        for panel in (left, right):
+            panel.set_xticks(range(len(measures)), [measure.title for measure in measures])
+        right.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
     figure.tight_layout()
     try:
-        figure.savefig(path, dpi=150)
+        figure.savefig(path, dpi=100)
     except (OSError, ValueError) as exc:
         raise CommandError(f"--plot: {path}: {exc}") from None

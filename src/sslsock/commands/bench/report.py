@@ -63,9 +63,7 @@ def notes(results: Results) -> list[str]:
             "part of a difference is OpenSSL's."
         )
     if machine()["cores"] < 2:
-        found.append(
-            "One core: client and server take it from each other, rates over the loopback mean little."
-        )
+        found.append("One core: client and server take it from each other, rates over the loopback mean little.")
     if results.left_out:
         found.append("Left out: " + ", ".join(results.left_out) + ".")
     return found
@@ -76,9 +74,7 @@ def print_head(results: Results) -> None:
         print(f"{name:<22}{version}")
     computer = machine()
     print(f"{'machine':<22}{computer['processor'] or 'unknown processor'}, {computer['cores']} cores")
-    print(
-        f"{'rounds':<22}{results.settings.rounds}, interleaved; figures are medians, ± is the farthest round"
-    )
+    print(f"{'rounds':<22}{results.settings.rounds}, interleaved; figures are medians, ± is the farthest round")
     for note in notes(results):
         print(f"Note: {note}")
     sys.stdout.flush()
@@ -90,9 +86,7 @@ def agreed_text(results: list[Result]) -> str:
     kinds = sorted(set(agreed.values()))
     if len(kinds) == 1:
         return kinds[0]
-    return "; ".join(
-        f"{kind}: {', '.join(peer for peer in agreed if agreed[peer] == kind)}" for kind in kinds
-    )
+    return "; ".join(f"{kind}: {', '.join(peer for peer in agreed if agreed[peer] == kind)}" for kind in kinds)
 
 
 def figure(value: float) -> str:

@@ -1,0 +1,1 @@
+"""Tests of floors 0 to 2: the window BIO, the engine, contexts, the loop, channels and listeners."""

@@ -1,0 +1,181 @@
+"""Contexts: what they accept, what they refuse, and the words they refuse it with."""
+
+import pytest
+
+from sslsock.core.context import VERIFY_NONE, ConfigurationError, Context, openssl_version
+from sslsock.core.engine import Engine, TlsError
+from sslsock.core.x509 import SslCertificate, SslKey
+
+from .pairs import TLS_1_2, TLS_1_3, client_context, engines, identity, server_context, shake
+
+
+def test_the_linked_openssl_has_a_name():
+    assert openssl_version().startswith("OpenSSL ")
+
+
+def test_a_server_needs_an_identity():
+    with pytest.raises(ConfigurationError, match="a server needs a certificate"):
+        Context(server_side=True)
+
+
+def test_a_client_needs_nothing():
+    context = Context(server_side=False)
+    assert not context.server_side
+
+
+@pytest.mark.parametrize(("one", "other"), [("ecdsa", "rsa"), ("rsa", "ecdsa"), ("ecdsa", "ed25519")])
+def test_a_key_of_another_kind_does_not_fit(one, other):
+    with pytest.raises(ConfigurationError, match=r"does not fit|refused"):
+        server_context(certificate=identity(one).certificate, private_key=identity(other).key)
+
+
+@pytest.mark.parametrize("kind", ["ecdsa", "rsa"])
+def test_another_key_of_the_same_kind_does_not_fit(kind):
+    with pytest.raises(ConfigurationError, match=r"does not fit.*mismatch"):
+        server_context(certificate=identity(kind).certificate, private_key=identity(kind, "second").key)
+
+
+def test_half_an_identity_is_refused():
+    with pytest.raises(ConfigurationError, match="without its certificate"):
+        server_context(certificate=None)
+    with pytest.raises(ConfigurationError, match="without its private key"):
+        client_context(certificate=identity().certificate)
+    with pytest.raises(ConfigurationError, match="chain was given without"):
+        client_context(certificate_chain=[identity().authority])
+
+
+def test_what_did_not_load_is_named():
+    with pytest.raises(ConfigurationError, match="the certificate did not load"):
+        server_context(certificate=SslCertificate(b"nonsense"))
+    with pytest.raises(ConfigurationError, match="the private key did not load"):
+        server_context(private_key=SslKey(b"nonsense"))
+    with pytest.raises(ConfigurationError, match="CA certificate did not load"):
+        client_context(ca_certificates=[SslCertificate(b"")])
+    with pytest.raises(ConfigurationError, match="of the chain did not load"):
+        server_context(certificate_chain=[SslCertificate(b"")])
+
+
+@pytest.mark.parametrize("setting", ["certificate", "private_key", "ca_certificates", "certificate_chain"])
+def test_the_wrong_type_is_a_type_error(setting):
+    with pytest.raises(TypeError):
+        server_context(verify_mode=1, **{setting: "text"})
+
+
+@pytest.mark.parametrize("setting", ["ciphers", "ciphersuites", "groups"])
+@pytest.mark.parametrize("text", ["NO-SUCH-THING", "\0", "AES\0", "x" * 5000])
+def test_an_unknown_algorithm_is_named(setting, text):
+    with pytest.raises(ConfigurationError, match=setting):
+        client_context(**{setting: text})
+
+
+def test_algorithms_are_used(version):
+    # With TLS 1.2 the list bounds the certificate's curve too.
+    group, names = ("P-256", "secp256r1 p-256 prime256v1") if version == TLS_1_2 else ("P-384", "secp384r1 p-384")
+    client = client_context(
+        version, ciphers="ECDHE-ECDSA-CHACHA20-POLY1305", ciphersuites="TLS_CHACHA20_POLY1305_SHA256", groups=group
+    )
+    engine, _ = engines(version, client=client)
+    assert "CHACHA20" in engine.cipher
+    assert engine.group.lower() in names.split()
+
+
+def test_no_common_cipher_fails_on_both_sides(version):
+    one = {"ciphers": "ECDHE-ECDSA-AES128-GCM-SHA256", "ciphersuites": "TLS_AES_128_GCM_SHA256"}
+    other = {"ciphers": "ECDHE-ECDSA-AES256-GCM-SHA384", "ciphersuites": "TLS_AES_256_GCM_SHA384"}
+    client = Engine(client_context(version, **one))
+    server = Engine(server_context(version, **other))
+    with pytest.raises(TlsError, match=r"no shared cipher|no suitable"):
+        server.decrypt(client.start())
+    with pytest.raises(TlsError) as caught:
+        client.decrypt(server.take())
+    assert caught.value.alert == "handshake failure"
+
+
+# protocol bounds
+
+
+def test_the_default_is_tls_1_3():
+    client, server = engines()
+    assert client.protocol == server.protocol == TLS_1_3
+
+
+def test_the_maximum_is_kept():
+    client, _ = engines(client=client_context(maximum_protocol=TLS_1_2))
+    assert client.protocol == TLS_1_2
+
+
+def test_crossed_bounds_are_refused():
+    with pytest.raises(ConfigurationError, match=r"TLS 1\.3 is newer than maximum_protocol TLS 1\.2"):
+        client_context(minimum_protocol=TLS_1_3, maximum_protocol=TLS_1_2)
+
+
+@pytest.mark.parametrize("version", [0x0305, 1, -1, 0xFEFD])
+def test_an_unknown_version_is_refused(version):
+    with pytest.raises(ConfigurationError, match="unknown protocol version"):
+        client_context(minimum_protocol=version)
+    with pytest.raises(ConfigurationError, match="unknown protocol version"):
+        client_context(maximum_protocol=version)
+
+
+def test_a_minimum_of_nothing_is_refused():
+    """To OpenSSL it would mean: all that it has."""
+    with pytest.raises(ConfigurationError, match="unknown protocol version"):
+        client_context(minimum_protocol=0)
+
+
+def test_an_old_version_needs_to_be_asked_for():
+    """A server that would speak TLS 1.1 meets a client with the defaults."""
+    try:
+        old = server_context(minimum_protocol=0x0302, maximum_protocol=0x0302)
+    except ConfigurationError as error:
+        assert "was built without TLS 1.1" in str(error)
+        return
+    with pytest.raises(TlsError):
+        shake(Engine(client_context()), Engine(old))
+
+
+def test_ssl_3_is_there_or_says_that_it_is_not():
+    try:
+        client_context(minimum_protocol=0x0300)
+    except ConfigurationError as error:
+        assert "was built without SSL 3" in str(error)
+
+
+# the rest
+
+
+@pytest.mark.parametrize("name", ["text", b"", b"x" * 256, 7])
+def test_a_bad_alpn_name_is_refused(name):
+    with pytest.raises(ConfigurationError, match="ALPN"):
+        client_context(next_protocols=[name])
+
+
+def test_an_alpn_list_that_is_too_long_is_refused():
+    with pytest.raises(ConfigurationError, match="ALPN"):
+        client_context(next_protocols=[b"x" * 255] * 300)
+
+
+@pytest.mark.parametrize("mode", [-1, 3, 100])
+def test_an_unknown_verify_mode_is_refused(mode):
+    with pytest.raises(ConfigurationError, match="verification mode"):
+        client_context(verify_mode=mode)
+
+
+def test_a_refused_context_leaves_no_error_behind():
+    for _ in range(3):
+        with pytest.raises(ConfigurationError):
+            client_context(ciphers="NO-SUCH-THING")
+    engines()
+
+
+def test_the_certificate_chain_is_sent():
+    own = identity()
+    server = server_context(certificate_chain=[own.authority])
+    client, _ = engines(client=client_context(verify_mode=VERIFY_NONE), server=server)
+    assert client.peer_certificate_chain() == [own.certificate, own.authority]
+
+
+def test_engines_keep_their_context_alive(version):
+    client, server = Engine(client_context(version)), Engine(server_context(version, next_protocols=[b"h2"]))
+    shake(client, server)
+    assert server.decrypt(client.encrypt(b"x")) == b"x"

@@ -1,0 +1,100 @@
+"""`python -m sslsock bench`: that it runs, and what it writes. Figures are nobody's business here."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+import sslsock
+from command_helpers import one_line, run
+
+TINY = ("bench", "--quick", "--rounds", "2", "--seconds", "0.005")
+
+
+def test_the_smallest_run_of_all_peers_and_its_json(tmp_path: Path) -> None:
+    path = tmp_path / "bench.json"
+    result = run(*TINY, "--json", path)
+    assert result.returncode == 0, result.stderr.decode()
+    shown = result.stdout.decode()
+    assert sslsock.openssl_version() in shown
+    for words in ("Engine over memory (TLSv1.3 TLS_", "writes of 64 B", "writes of 1 MiB", "resumed", "x asyncio"):
+        assert words in shown
+
+    report = json.loads(path.read_text())
+    assert report["schema"] == 1
+    assert report["versions"]["sslsock"] == sslsock.__version__
+    assert report["versions"]["OpenSSL of sslsock"] == sslsock.openssl_version()
+    assert report["machine"]["cores"] >= 1
+    assert report["settings"] == {"rounds": 2, "seconds": 0.005}
+    rows = report["results"]
+    measured = {(row["group"].split()[0], row["measure"], row["peer"]) for row in rows}
+    for peer in ("sslsock", "ssl"):
+        for size in ("64 B", "1 KiB", "16 KiB", "1 MiB"):
+            assert ("Engine", f"writes of {size}", peer) in measured
+        for kind in ("full", "resumed"):
+            assert ("Handshakes", kind, peer) in measured
+    for peer in ("sslsock", "sslsock-asyncio", "ssl-threads", "asyncio"):
+        for count in ("1 connection", "32 connections"):
+            assert ("Echo", count, peer) in measured
+        for direction in ("client to server", "server to client"):
+            assert ("Bulk", direction, peer) in measured
+    for row in rows:
+        assert len(row["rates"]) == len(row["cpu"]) == 2
+        assert min(row["rates"]) > 0
+        assert min(row["rates"]) <= row["median"] <= max(row["rates"])
+        assert row["protocol"].startswith("TLSv1.")
+        assert row["cipher"]
+
+
+def test_only_the_peers_asked_for() -> None:
+    result = run(*TINY, "--peers", "sslsock,ssl")
+    assert result.returncode == 0, result.stderr.decode()
+    assert "asyncio" not in result.stdout.decode().partition("Engine")[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["--peers", "gnutls"], 2, "'gnutls' is not one of"),
+        (["--rounds", "0"], 2, "not a positive whole number"),
+        (["--seconds", "x"], 2, "not a positive number"),
+        (["--json", "/nowhere/b.json"], 1, "--json: /nowhere/b.json: No such file"),
+    ],
+)
+def test_wrong_usage_is_told_before_the_measuring(arguments: list[str], status: int, words: str) -> None:
+    result = run("bench", *arguments)
+    assert (result.returncode, result.stdout) == (status, b"")
+    assert words in one_line(result)
+
+
+def test_a_plot_without_matplotlib_says_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "matplotlib.py").write_text("raise ImportError")  # never run: it must only be looked for
+    if importlib.util.find_spec("matplotlib") is not None:
+        pytest.skip("matplotlib is installed")
+    result = run("bench", "--plot", tmp_path / "x.png")
+    assert (result.returncode, result.stdout) == (1, b"")
+    assert "pip install 'sslsock[bench]'" in one_line(result)
+
+
+def test_a_plot(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "x.png"
+    result = run(*TINY, "--peers", "sslsock,ssl,asyncio", "--plot", path, env={"PYTHONWARNINGS": "default"})
+    assert result.returncode == 0, result.stderr.decode()
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_optional_modules_are_not_imported_by_the_other_commands() -> None:
+    code = (
+        "import sys, sslsock.__main__ as m; m.main(['version']); print('asyncio' in sys.modules, 'ssl' in sys.modules)"
+    )
+    import subprocess
+
+    from command_helpers import ENVIRONMENT
+
+    shown = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True).stdout
+    assert shown.splitlines()[-1] == "False False"

@@ -1,0 +1,250 @@
+"""Handlers that misbehave: each one with each thing it may do. Another connection on the same loop must not notice."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+
+from peers import (
+    HANDLERS,
+    Recorder,
+    accept,
+    listening,
+    make_ssl_pair,
+    refused_port,
+)
+from sslsock import SocketState, SslServer, SslSocket
+
+
+def raise_error(scene, s):
+    raise ValueError("from a handler")
+
+
+def drop_references(scene, s):
+    scene.client = None
+    gc.collect()
+
+
+def reconnect(scene, s):
+    s.abort()
+    s.connect_encrypted("localhost", scene.port)
+
+
+def replace_handlers(scene, s):
+    for name in HANDLERS:
+        setattr(s, name, None)
+
+
+ACTIONS = {
+    "close": lambda scene, s: s.close(),
+    "abort": lambda scene, s: s.abort(),
+    "disconnect": lambda scene, s: s.disconnect(),
+    "connect": lambda scene, s: s.connect("localhost", scene.port),
+    "reconnect": reconnect,
+    "start encryption": lambda scene, s: s.start_client_encryption(),
+    "read": lambda scene, s: s.read_all(),
+    "peek": lambda scene, s: s.peek(),
+    "write": lambda scene, s: s.write(b"x"),
+    "write a lot": lambda scene, s: s.write(bytes(1 << 22)),
+    "drop": drop_references,
+    "raise": raise_error,
+    "dispatch": lambda scene, s: [scene.host.loop.dispatch(0) for _ in range(5)],
+    "replace": replace_handlers,
+    "bind": lambda scene, s: s.bind(0),
+    "stop": lambda scene, s: s.loop.stop(),
+}
+
+ONCE = 3  # how often a handler misbehaves: some actions lead to the same handler again
+
+
+class Scene:
+    """A client whose one handler misbehaves, its echoing server, and an innocent pair beside them."""
+
+    def __init__(self, host, certificates):
+        self.host = host
+        self.server = SslServer()
+        self.server.configuration = certificates.server()
+        self.server.new_connection_handler = self.new
+        listening(self.server, "")
+        self.port = self.server.port
+        self.client = SslSocket()
+        self.client.configuration = certificates.client()
+        self.innocent = make_ssl_pair(host, certificates.client(), certificates.server())
+        self.peers = []
+        self.calls = 0
+
+    def new(self, server):
+        while (peer := server.next_pending_secure_connection()) is not None:
+            peer.write(b"hello\n")
+            peer.ready_read_handler = lambda p: p.write(p.read_all())
+            self.peers.append(peer)
+
+    def misbehave(self, name, action):
+        def handler(s, *arguments):
+            if self.calls < ONCE:
+                self.calls += 1
+                action(self, s)
+
+        setattr(self.client, name, handler)
+
+    def check_the_innocent(self, text):
+        pair = self.innocent
+        pair.left.data.clear()
+        pair.client.write(text)
+        self.host.wait_for(lambda: pair.right.data.endswith(text))
+        pair.server.write(text)
+        self.host.wait_for(lambda: pair.left.data == text)
+        assert not pair.left.has("error")
+        assert not pair.right.has("error")
+
+    def end(self):
+        self.server.close()
+        for sock in (self.client, self.innocent.client, *self.peers):
+            if sock is not None:
+                replace_handlers(self, sock)
+                sock.abort()
+
+
+def start(host, scene):
+    """Connect, and go on until the handler has been called or nothing more is going to happen."""
+    client = scene.client
+    client.connect_encrypted("localhost", scene.port)
+    client.write(b"first")
+    host.wait_for(lambda: scene.calls or client.encrypted or client.state is SocketState.UNCONNECTED_STATE)
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("name", sorted(HANDLERS))
+def test_each_handler_may_do_anything(host, certificates, name, action):
+    scene = Scene(host, certificates)
+    if name == "ssl_errors_handler":
+        scene.client.peer_verify_name = "other.example"
+    scene.misbehave(name, ACTIONS[action])
+    start(host, scene)
+    host.turn(5)
+    if scene.client is not None and scene.client.state is SocketState.CONNECTED_STATE:
+        scene.client.write(b"more")
+    host.turn(3)
+    if scene.client is not None:
+        scene.client.close() if name == "about_to_close_handler" else scene.client.disconnect()
+    host.turn(3)
+    if name == "error_handler" and not scene.calls and scene.client is not None:
+        with refused_port() as port:
+            scene.client.abort()
+            scene.client.connect_encrypted("127.0.0.1", port)
+            host.wait_for(lambda: scene.calls)
+    host.turn(3)
+    assert scene.calls, "the handler was never called"
+    failures = host.take_failures()
+    assert all(isinstance(failure, ValueError) for failure in failures), failures
+    assert bool(failures) is (action == "raise")
+    scene.check_the_innocent(b"still well")
+    scene.end()
+
+
+@pytest.mark.parametrize("action", ["abort", "close", "disconnect", "raise", "dispatch", "drop"])
+@pytest.mark.parametrize("moment", ["new_connection", "server_ready", "server_encrypted", "server_disconnected"])
+def test_handlers_of_a_server_may_do_anything(host, certificates, moment, action):
+    server = SslServer()
+    server.configuration = certificates.server()
+    listening(server)
+    innocent = make_ssl_pair(host, certificates.client(), certificates.server())
+    calls = []
+
+    def act(sock):
+        calls.append(moment)
+        if action == "raise":
+            raise ValueError("from a handler")
+        if action == "dispatch":
+            host.loop.dispatch(0)
+        elif action == "drop":
+            taken.clear()
+        elif sock is server:
+            server.close()
+        else:
+            getattr(sock, action)()
+
+    taken = []
+
+    def new(s):
+        sock = s.next_pending_secure_connection()
+        if sock is None:
+            return
+        taken.append(sock)
+        attribute = {
+            "server_ready": "ready_read_handler",
+            "server_encrypted": "encrypted_handler",
+            "server_disconnected": "disconnected_handler",
+        }.get(moment)
+        if attribute:
+            setattr(sock, attribute, act)
+        else:
+            act(server)
+
+    server.new_connection_handler = new
+    client = SslSocket()
+    client.configuration = certificates.client()
+    left = Recorder(client)
+    client.connect_encrypted("localhost", server.port)
+    client.write(b"data")
+    client.encrypted_handler = lambda s: s.disconnect() if moment == "server_disconnected" else None
+    host.wait_for(lambda: calls, left.events)
+    host.turn(5)
+    assert len(host.take_failures()) == (action == "raise")
+    innocent.client.write(b"still well")
+    host.wait_for(lambda: innocent.right.data == b"still well")
+    for sock in [*taken, client, innocent.client]:
+        sock.abort()
+    server.close()
+
+
+def test_a_handler_that_raises_does_not_keep_the_others_from_being_called(host, certificates):
+    server = SslServer()
+    server.configuration = certificates.server()
+    listening(server)
+    client = SslSocket()
+    client.configuration = certificates.client()
+    left = Recorder(client)
+    recording = {name: getattr(client, name) for name in HANDLERS}
+
+    def failing(name):
+        def handler(s, *arguments):
+            recording[name](s, *arguments)
+            raise ValueError(name)
+
+        return handler
+
+    for name in HANDLERS:
+        setattr(client, name, failing(name))
+    client.connect_encrypted("localhost", server.port)
+    client.write(b"data")
+    right = accept(host, server)
+    right.socket.write(b"answer")
+    host.wait_for(lambda: right.data == b"data" and left.data == b"answer")
+    right.socket.disconnect()
+    host.wait_for(lambda: left.has("disconnected"))
+    expected = ["state", "host_found", "state", "state", "connected", "mode", "encrypted", "error", "state", "mode"]
+    assert left.names() == [*expected, "disconnected"]
+    assert len(host.take_failures()) == len(left.names()) + 2  # ready and written besides
+
+
+def test_a_dispatch_inside_a_handler_moves_other_connections(host, certificates):
+    first = make_ssl_pair(host, certificates.client(), certificates.server())
+    second = make_ssl_pair(host, certificates.client(), certificates.server())
+    order = []
+
+    def wait_inside(s):
+        s.read_all()
+        second.client.write(b"inner")
+        while not second.right.data:
+            host.loop.dispatch(0.01)
+        order.append("outer")
+
+    first.server.ready_read_handler = wait_inside
+    second.right.data.clear()
+    first.client.write(b"outer")
+    host.wait_for(lambda: order)
+    assert second.right.data == b"inner"
+    first.client.abort()
+    second.client.abort()
