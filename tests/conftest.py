@@ -28,6 +28,9 @@ def warm_hosts() -> None:
             host = Host(kind)
             host.turn()
             host.close()
+    # The libraries' own objects are many, and each test collects garbage twice.
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -582,6 +582,23 @@ def test_a_missing_intermediate_is_an_error(host, certificates):
         client.abort()
 
 
+def test_a_mode_that_is_set_during_the_handshake_counts_from_the_next_one_on(host, certificates):
+    client = SslSocket()
+    client.configuration = certificates.client()
+    client.ssl_errors_handler = lambda s, errors: setattr(s, "peer_verify_mode", SslSocket.QUERY_PEER)
+    for expected in (False, True):
+        server = SslServer()
+        server.configuration = bad_server(certificates, "wrong host")[0]
+        listening(server)
+        encrypted = []
+        client.encrypted_handler = lambda s, encrypted=encrypted: (encrypted.append(s), s.disconnect())
+        client.connect_encrypted("127.0.0.1", server.port)
+        right = accept(host, server)
+        host.wait_for(lambda right=right: right.has("disconnected"))
+        assert bool(encrypted) is expected
+        server.close()
+
+
 # STARTTLS
 
 

@@ -769,7 +769,7 @@ cdef class Channel(Watcher):
         self.phase = PHASE_FINISHING
         if self.send_error:
             self.fail_system(self.send_error, "sending")
-        elif self.queued or self.raw.size:
+        elif self.queued:
             self.plan_flush()
         else:
             self.send_queue()

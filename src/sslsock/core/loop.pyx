@@ -342,7 +342,7 @@ cdef class Loop:
         """True when there is nothing left to wait for."""
         return not (
             self.watchers or self.soon or self.foreign or self.again or self.flushes
-            or self.holds > 0 or len(self.heap) > self.background_timers
+            or self.holds > 0 or len(self.heap) > self.background_timers or self.escaped is not None
         )
 
     def fileno(self):
@@ -527,7 +527,7 @@ cdef class Loop:
                 taken_over = self.batch_count - self.batch_next
                 self.run_events()
             if patience == 0 or taken_over or self.soon or self.foreign or self.again or self.flushes \
-                    or (self.stopping and self.is_running):
+                    or self.escaped is not None or (self.stopping and self.is_running):
                 count = linux.epoll_wait(self.epoll_fd, events, BATCH, 0)
             else:
                 milliseconds = -1 if patience == INT64_MAX else <int> min((patience + 999999) // 1000000, 1000000000)
@@ -652,9 +652,12 @@ cdef class Loop:
 
     def report(self, message, exception, source=None):
         """Give an exception that came out of a handler to `exception_handler` (default: the log "sslsock", with traceback).
-        One that ends programs (KeyboardInterrupt, SystemExit) leaves `run` or `dispatch` when the turn is over instead."""
+        One that ends programs (KeyboardInterrupt, SystemExit) leaves `run` or `dispatch` when the turn is over instead; the
+        next turn, when none is under way."""
         if not isinstance(exception, Exception):
             self.escaped = exception
+            if not self.is_closed:
+                self.plan_turn()
             return
         try:
             if self.exception_handler is not None:

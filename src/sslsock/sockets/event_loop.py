@@ -94,9 +94,7 @@ class EventLoop(Loop):
         alone or inside a running asyncio loop."""
         self.follow_host()
         if running_host() is not None:
-            raise RuntimeError(
-                "this loop is part of the running asyncio loop: await something instead of running it"
-            )
+            raise RuntimeError("this loop is part of the running asyncio loop: await something instead of running it")
         if threading.current_thread() is not threading.main_thread():
             super().run()
             return

@@ -61,9 +61,7 @@ def parse_name(text: str) -> Host:
     if len(plain) > NAME_LIMIT:
         raise ValueError(f"the host name {text!r} is longer than {NAME_LIMIT} characters")
     if any(not 0 < len(label) <= LABEL_LIMIT for label in plain.split(".")):
-        raise ValueError(
-            f"the host name {text!r} has a part that is empty or longer than {LABEL_LIMIT} characters"
-        )
+        raise ValueError(f"the host name {text!r} has a part that is empty or longer than {LABEL_LIMIT} characters")
     if any(char <= " " or char in "/\\:@[]\x7f" for char in plain):
         raise ValueError(f"the host name {text!r} holds a character that no host name has")
     # The old short forms ("127.1") end in a number, as no top-level domain does: the resolver knows them, SNI

@@ -57,6 +57,7 @@ class SslSocket(TcpSocket):
 
     __slots__ = (
         "_configuration",
+        "_demanding",
         "_encrypted",
         "_engine",
         "_handshake_errors",
@@ -82,6 +83,7 @@ class SslSocket(TcpSocket):
         super().__init__()
         self._mode = UNENCRYPTED
         self._encrypted = False
+        self._demanding = False  # this handshake is over when the peer's certificates have errors
         self._configuration: Optional[SslConfiguration] = None
         self._engine: Optional[Engine] = None
         self._peer_verify_mode: Optional[PeerVerifyMode] = None
@@ -249,14 +251,17 @@ class SslSocket(TcpSocket):
 
     def _on_verify_errors(self, errors: list[_VerifyError]) -> bool:
         """Called by the engine in the middle of the handshake: go on in spite of these?"""
-        channel, demanded = self._channel, self._mode_in_force() is VERIFY_PEER
+        channel, demanded = self._channel, self._demanding
         found = self._handshake_errors = tuple(SslError(*error) for error in errors)
         self._tolerated = ()
-        self._emit("ssl_errors_handler", list(found))
+        decided = self._emit("ssl_errors_handler", list(found))
         tolerated, self._tolerated = self._tolerated, None
         if self._channel is not channel:
             return False
-        return not demanded or (tolerated is not None and all(error in tolerated for error in found))
+        if not demanded:
+            return True
+        # One that has raised has not come to the end of its checks.
+        return decided and tolerated is not None and all(error in tolerated for error in found)
 
     def _on_unusable_configuration(self, generation: int, message: str) -> None:
         if self._generation == generation and self._channel is not None:
@@ -300,6 +305,7 @@ class SslSocket(TcpSocket):
     def _make_engine(self, server_side: bool) -> Engine:
         configuration = self._configuration or default_configuration()
         verify_mode = self._mode_in_force()
+        self._demanding = verify_mode is VERIFY_PEER
         context = configuration.context(server_side, verify_mode)
         handler = None if verify_mode is VERIFY_NONE else self._on_verify_errors
         if server_side:
@@ -313,7 +319,7 @@ class SslSocket(TcpSocket):
             elif verify_mode is VERIFY_PEER:
                 raise ValueError("there is no name to verify the peer by: set peer_verify_name")
         server_name = host.server_name if host is not None else None
-        session_key = (self._hostname, self._remote, verify_name, server_name)
+        session_key = (self._hostname, self._remote[1], verify_name, server_name)
         return Engine(
             context,
             server_name=server_name,

@@ -258,15 +258,17 @@ class Stream(Endpoint, ABC):
     @abstractmethod
     def _read_buffer_size_changed(self) -> None: ...
 
-    def _emit(self, name: str, *args: object) -> None:
+    def _emit(self, name: str, *args: object) -> bool:
         """Call a handler, if there is one. For places where more is to be done afterwards: nothing it raises
-        gets out."""
+        gets out, not even what ends programs, which the loop raises when it can. False when it has raised."""
         handler = getattr(self, name)
         if handler is not None:
             try:
                 handler(self, *args)
-            except Exception as exc:
+            except BaseException as exc:
                 self._loop.report(f"exception in {name}", exc, self)
+                return False
+        return True
 
     def _announce_close(self) -> None:
         """Call `about_to_close_handler`, unless it is what we were called from."""

@@ -39,11 +39,7 @@ def listening_socket(family: int, address: str, port: int, both: bool, reuse_por
         # Connections inherit it on Linux: one call for all of them.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         scoped = "%" in address  # the only form that has to be translated
-        where = (
-            socket.getaddrinfo(address, port, flags=socket.AI_NUMERICHOST)[0][4]
-            if scoped
-            else (address, port)
-        )
+        where = socket.getaddrinfo(address, port, flags=socket.AI_NUMERICHOST)[0][4] if scoped else (address, port)
         sock.bind(where)
         sock.listen(BACKLOG)
     except BaseException:
@@ -164,15 +160,9 @@ class TcpServer(ErrorConstants):
             raise TypeError(f"an address is a str, not {type(address).__name__}")
         self._loop.follow_host()
         if self._listener is not None:
-            return self._refuse(
-                SocketError.OPERATION_ERROR, f"the server listens on port {self.port} already"
-            )
+            return self._refuse(SocketError.OPERATION_ERROR, f"the server listens on port {self.port} already")
         bare = address[1:-1] if address.startswith("[") and address.endswith("]") else address
-        if (
-            bare
-            and not is_address(socket.AF_INET, bare)
-            and not is_address(socket.AF_INET6, bare.partition("%")[0])
-        ):
+        if bare and not is_address(socket.AF_INET, bare) and not is_address(socket.AF_INET6, bare.partition("%")[0]):
             return self._refuse(SocketError.NETWORK_ERROR, f"{address!r} is not an IPv4 or IPv6 address")
         try:
             sock = open_listening_socket(bare, port, self.reuse_port)
@@ -180,11 +170,16 @@ class TcpServer(ErrorConstants):
             where = f"{address} port {port}" if address else f"port {port}"
             words = exc.strerror or str(exc)
             return self._refuse(error_of(exc.errno or 0), f"cannot listen on {where}: {words}")
+        try:
+            self._listener = Listener(self._loop, sock.fileno(), self, self._max_pending)
+        except OSError as exc:
+            sock.close()
+            return self._refuse(error_of(exc.errno or 0), f"port {port} cannot be watched: {exc.strerror}")
         self._error = None
         self._error_string = ""
         self._family = int(sock.family)
         self._name = sock.getsockname()[:2]
-        self._listener = Listener(self._loop, sock.detach(), self, self._max_pending)
+        sock.detach()  # it is the listener's now
         return True
 
     def close(self) -> None:
@@ -217,11 +212,7 @@ class TcpServer(ErrorConstants):
     next_pending_connection_async = twin(next_pending_connection)
 
     def __repr__(self) -> str:
-        where = (
-            f"listening on {self._name[0]} port {self._name[1]}"
-            if self._listener is not None
-            else "not listening"
-        )
+        where = f"listening on {self._name[0]} port {self._name[1]}" if self._listener is not None else "not listening"
         return f"<{type(self).__name__} {where}>"
 
     # What the listener tells

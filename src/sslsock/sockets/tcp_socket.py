@@ -309,9 +309,7 @@ class TcpSocket(Stream, ErrorConstants):
         self._fail(
             SocketError.REMOTE_HOST_CLOSED_ERROR,
             self._with_peer(
-                "the peer closed the connection"
-                if clean
-                else "the peer cut the connection without close_notify"
+                "the peer closed the connection" if clean else "the peer cut the connection without close_notify"
             ),
         )
         if self._generation == generation and self._state is CONNECTED:
