@@ -6,6 +6,8 @@ from .x509 import SslCertificate, SslKey
 VERIFY_NONE: int
 VERIFY_QUERY: int
 VERIFY_PEER: int
+DEFAULT_CIPHERSUITES: str
+DEFAULT_CIPHERS: str
 
 class ConfigurationError(ValueError):
     """A setting that OpenSSL or this package refuses: what it is, and OpenSSL's reason."""

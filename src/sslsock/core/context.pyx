@@ -144,7 +144,7 @@ cdef class Context:
     verify_depth: most intermediate certificates, 0: OpenSSL's own bound
     ca_certificates, use_system_ca: whom to trust
     minimum_protocol, maximum_protocol: version numbers such as 0x0303 (TLS 1.2); maximum 0: the newest
-    ciphers (TLS 1.2 and older), ciphersuites (TLS 1.3), groups: OpenSSL's syntax (openssl-ciphers(1)); "": OpenSSL's choice
+    ciphers (TLS 1.2 and older), ciphersuites (TLS 1.3), groups: OpenSSL's syntax (openssl-ciphers(1)); "": DEFAULT_CIPHERS, DEFAULT_CIPHERSUITES, OpenSSL's groups
     next_protocols: ALPN names (bytes), most wanted first
     """
 

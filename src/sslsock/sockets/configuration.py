@@ -283,7 +283,8 @@ class SslConfiguration:
 
     @property
     def ciphers(self) -> str:
-        """Cipher suites up to TLS 1.2, in OpenSSL's syntax: str, "" for OpenSSL's choice."""
+        """Cipher suites up to TLS 1.2, in OpenSSL's syntax: str, "" for those with forward secrecy and
+        authenticated encryption (with a `minimum_protocol` below TLS 1.2: for OpenSSL's choice)."""
         return self._ciphers
 
     @ciphers.setter
@@ -293,7 +294,7 @@ class SslConfiguration:
 
     @property
     def ciphersuites(self) -> str:
-        """Cipher suites of TLS 1.3, colons between them: str, "" for OpenSSL's choice."""
+        """Cipher suites of TLS 1.3, colons between them: str, "" for all three, AES-128 first."""
         return self._ciphersuites
 
     @ciphersuites.setter
