@@ -38,7 +38,7 @@ def openssl_from_prefix(prefix: Path) -> dict:
     shared = next((d for d in folders if (d / "libssl.so").exists()), None)
     static = next((d for d in folders if (d / "libssl.a").exists()), None)
     if not (prefix / "include/openssl/ssl.h").exists() or not (shared or static):
-        sys.exit(f"sslsock: no OpenSSL under SSLSOCK_OPENSSL_PREFIX={prefix}: include/openssl/ssl.h and lib*/libssl.* are needed")
+        sys.exit(f"sslsock: no OpenSSL under SSLSOCK_OPENSSL_PREFIX={prefix}: it lacks include/openssl/ssl.h or lib*/libssl.*")
     include = [str(prefix / "include")]
     if static and (flag("SSLSOCK_OPENSSL_STATIC") or not shared):
         # Hidden, so that a second libssl in the process (the interpreter's own) is never mistaken for this one.
