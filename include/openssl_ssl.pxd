@@ -27,7 +27,7 @@ cdef extern from "openssl/x509_vfy.h" nogil:
     ctypedef int (*X509_STORE_CTX_verify_cb)(int ok, X509_STORE_CTX *context) noexcept nogil
 
     int X509_V_OK, X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH, X509_V_ERR_APPLICATION_VERIFICATION
-    unsigned int X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS
+    unsigned int X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS, X509_CHECK_FLAG_NEVER_CHECK_SUBJECT
 
     int X509_STORE_add_cert(X509_STORE *store, X509 *certificate)
     int X509_verify_cert(X509_STORE_CTX *context)

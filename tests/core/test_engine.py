@@ -722,3 +722,10 @@ def test_engines_that_are_dropped_half_way_leave_nothing(version):
         if step > 2:
             client.decrypt(server.take())
         del client, server
+
+
+@pytest.mark.parametrize("name", ["", ".example.com", "a\0b"])
+def test_a_name_that_would_match_more_or_less_than_itself_is_refused(name):
+    context = Context(server_side=False, use_system_ca=False)
+    with pytest.raises(ValueError, match="not a name that a certificate can be for"):
+        Engine(context, verify_name=name)

@@ -207,7 +207,7 @@ cdef class Engine:
                 raise ValueError(f"{server_name!r} cannot be sent as a server name")
         if self.verify_name is not None:
             name = self.verify_name.encode("idna") if not self.verify_name.isascii() else self.verify_name.encode("ascii")
-            if not name or b"\0" in name:
+            if not name or b"\0" in name or name.startswith(b"."):  # to OpenSSL a leading dot means any subdomain
                 raise ValueError(f"{self.verify_name!r} is not a name that a certificate can be for")
             try:
                 ipaddress.ip_address(self.verify_name)
@@ -218,8 +218,9 @@ cdef class Engine:
                 if ssl.X509_VERIFY_PARAM_set1_ip_asc(param, name) != 1:
                     raise ValueError(f"{self.verify_name!r} cannot be checked as an address")
             else:
-                # RFC 9525, 6.3: a wildcard is the whole leftmost label.
-                ssl.X509_VERIFY_PARAM_set_hostflags(param, ssl.X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS)
+                # RFC 9525, 6.3: a wildcard is the whole leftmost label; 2: a common name is no host name.
+                ssl.X509_VERIFY_PARAM_set_hostflags(
+                    param, ssl.X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | ssl.X509_CHECK_FLAG_NEVER_CHECK_SUBJECT)
                 if ssl.X509_VERIFY_PARAM_set1_host(param, name, PyBytes_GET_SIZE(name)) != 1:
                     raise ValueError(f"{self.verify_name!r} cannot be checked as a host name")
         return 0
