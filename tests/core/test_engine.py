@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from sslsock.core.context import VERIFY_NONE, VERIFY_PEER, VERIFY_QUERY
+from sslsock.core.context import VERIFY_NONE, VERIFY_PEER, VERIFY_QUERY, Context
 from sslsock.core.engine import Engine, TlsError
 from sslsock.core.x509 import SslKey
 

@@ -58,6 +58,7 @@ cdef class Watch(Watcher):
 cdef class Loop:
     cdef public object exception_handler
     cdef public object host_call_soon
+    cdef object asked_host  # the host_call_soon whose call has not come yet
     cdef object __weakref__
 
     # identity

@@ -415,21 +415,28 @@ cdef class Loop:
 
     cdef void plan_turn(self) noexcept:
         """There is work that no descriptor announces. Inside a turn it is found; otherwise somebody must be told."""
-        if self.depth > 0 or self.host_planned:
+        if self.depth > 0 or self.host_planned or (self.host_call_soon is not None and self.asked_host is self.host_call_soon):
             return
-        self.host_planned = True
-        try:
-            if self.host_call_soon is not None:
-                self.host_call_soon(self.host_turn)
+        if self.host_call_soon is not None:
+            # One call at a time: a turn of the host is several of ours, and if each asked for the next, they would multiply.
+            self.asked_host = self.host_call_soon
+            try:
+                self.host_call_soon(self.host_called)
                 return
-        except BaseException as exc:  # the host has been closed: whoever comes next finds the pipe
-            self.host_call_soon = None
-            if not isinstance(exc, Exception):
-                self.escaped = exc
+            except BaseException as exc:  # the host has been closed: whoever comes next finds the pipe
+                self.host_call_soon = None
+                if not isinstance(exc, Exception):
+                    self.escaped = exc
+        self.host_planned = True
         self.wake()
 
+    def host_called(self):
+        """What `host_call_soon` is given: the turn that was asked for."""
+        self.asked_host = None
+        self.host_turn()
+
     def host_turn(self):
-        """What a host loop calls when `fileno()` is readable, and when it was asked to by `host_call_soon`.
+        """What a host loop calls when `fileno()` is readable.
 
         Under load it goes on while descriptors keep coming: a turn of asyncio costs more than several of ours."""
         cdef int rounds = 0
