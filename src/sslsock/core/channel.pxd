@@ -48,7 +48,6 @@ cdef class Channel(Watcher):
     cdef byte_queue raw  # made for the wire and not taken by the kernel yet; goes before the queue
     cdef size_t raw_plain  # plaintext that `raw` stands for
     cdef size_t written  # plaintext taken by the kernel and not reported
-    cdef bint tickets_held  # `raw` holds nothing but session tickets, which wait for the first answer
     cdef bint blocked  # the kernel takes no more until the next edge
     cdef int send_error  # errno of a failed send, to be reported when what the peer sent has been read
     cdef public bint hold_writes
@@ -62,7 +61,6 @@ cdef class Channel(Watcher):
     cdef void receive(self) noexcept
     cdef void feed_tls(self, size_t size) noexcept
     cdef void shake(self, Engine engine) noexcept
-    cdef void hold_tickets(self, Engine engine) noexcept
     cdef void settle(self, Engine engine) noexcept
     cdef void deliver(self, const char *data, size_t size) noexcept
     cdef void keep_lent(self) noexcept

@@ -44,10 +44,8 @@ cdef enum:
     RELEASE_GIL_AT = RECORD_SIZE
     QUEUE_SLACK = 64  # used pieces at the front of the queue before its list is cut
 
-    TLS_1_3 = 0x0304
 
 cdef double LINGER_SECONDS = 5.0
-cdef double TICKET_SECONDS = 0.02
 
 FAILURE_RESET, FAILURE_NETWORK, FAILURE_TIMEOUT, FAILURE_HANDSHAKE, FAILURE_HANDSHAKE_TIMEOUT, FAILURE_HANDSHAKE_CLOSED, \
     FAILURE_TLS, FAILURE_RESOURCE = range(8)
@@ -279,7 +277,6 @@ cdef class Channel(Watcher):
             engine.verify_handler = self.verify_handler = None  # it refers to this channel: a cycle
             self.settle(engine)
             self.engine_ready = engine.backlog.size > 0
-            self.hold_tickets(engine)
             if self.phase == PHASE_OPEN:
                 try:
                     self.consumer.on_encrypted()
@@ -289,21 +286,6 @@ cdef class Channel(Watcher):
                     self.receive()  # data that came with the last handshake message
         elif self.fin:  # the peer's end was read before TLS started
             self.fail(FAILURE_HANDSHAKE_CLOSED, "the peer closed the connection during the TLS handshake")
-
-    cdef void hold_tickets(self, Engine engine) noexcept:
-        """All that a TLS 1.3 server has to say after the handshake are session tickets. They wait a little for the first
-        answer and leave with it: a packet less, of the six that a short connection takes."""
-        if self.raw.size and engine.context.server_side and engine.protocol >= TLS_1_3 and self.phase == PHASE_OPEN:
-            try:
-                self.set_deadline(TICKET_SECONDS, self._tickets_due)
-                self.tickets_held = True
-            except BaseException as exc:
-                self.loop.report("session tickets could not be held back", exc, self.consumer)
-
-    def _tickets_due(self):
-        """No answer came for the tickets to leave with."""
-        self.tickets_held = False
-        self.end_event()
 
     cdef void settle(self, Engine engine) noexcept:
         try:
@@ -509,8 +491,6 @@ cdef class Channel(Watcher):
     cdef bint keep_output(self, Engine engine) noexcept:
         """What libssl has just written joins `raw`; False without memory."""
         cdef bint kept = byte_queue_append(&self.raw, engine.window.out, engine.window.out_used)
-        if engine.window.out_used:
-            self.tickets_held = False
         if engine.window.spill.size:
             kept = byte_queue_append(
                 &self.raw, byte_queue_front(&engine.window.spill), engine.window.spill.size) and kept
@@ -527,7 +507,7 @@ cdef class Channel(Watcher):
                 return
             before = self.queued
             if self.tls == TLS_SHAKING or self.hold_writes or not (self.queued or self.phase == PHASE_FINISHING):
-                if self.raw.size == 0 or self.tickets_held or not self.send_raw():
+                if self.raw.size == 0 or not self.send_raw():
                     return
             elif self.tls == TLS_OPEN:
                 if not self.send_records():
@@ -565,9 +545,6 @@ cdef class Channel(Watcher):
         cdef bint last
         if waiting > RAW_JOINED:
             return self.send_raw()
-        if self.tickets_held:
-            self.tickets_held = False
-            self.cancel_deadline()
         if waiting:  # a session ticket, a handshake's last message: they leave with the first data
             memcpy(memory, byte_queue_front(&self.raw), waiting)
         engine.open_out(memory + waiting, SEND_SIZE - waiting)
@@ -726,7 +703,7 @@ cdef class Channel(Watcher):
 
     cdef void end_event(self) noexcept:
         """After whatever has happened: send, and tell how much has been sent."""
-        if ((self.raw.size and not self.tickets_held) or self.queued or self.phase == PHASE_FINISHING) and not self.blocked:
+        if (self.raw.size or self.queued or self.phase == PHASE_FINISHING) and not self.blocked:
             if self.engine is None or not self.engine.busy:
                 self.send_queue()
         if self.written:

@@ -42,8 +42,9 @@ cdef enum:
     RELEASE_GIL_AT = 16384  # bytes: below, giving the GIL away costs more than the work (docs/design.md, "The GIL")
 
 
-# RFC 8446, 6 and RFC 7301, 3.2: to OpenSSL 3.0 these are "unknown".
-cdef dict NEWER_ALERTS = {109: "missing extension", 116: "certificate required", 120: "no application protocol"}
+# RFC 8446, 6, RFC 7507, 3 and RFC 7301, 3.2: to OpenSSL 3.0 these are "unknown".
+cdef dict NEWER_ALERTS = {
+    86: "inappropriate fallback", 109: "missing extension", 116: "certificate required", 120: "no application protocol"}
 
 
 class TlsError(Exception):
@@ -388,8 +389,9 @@ cdef class Engine:
         cdef str text = reason
         alert = None
         if ALERT_REASONS <= reason_code < ALERT_REASONS + 256:
-            alert = NEWER_ALERTS.get(reason_code - ALERT_REASONS) \
-                or ssl.SSL_alert_desc_string_long(reason_code - ALERT_REASONS).decode("ascii", "replace")
+            number = reason_code - ALERT_REASONS
+            alert = NEWER_ALERTS.get(number) or ssl.SSL_alert_desc_string_long(number).decode("ascii", "replace")
+            alert = f"number {number}" if alert == "unknown" else alert.replace("_", " ")  # OpenSSL's "unexpected_message"
             text = f"the peer sent the alert \"{alert}\""
         elif self.errors and not self.handshake_done:
             code, depth, words, certificate = self.errors[0]
