@@ -26,23 +26,38 @@ cdef class Endpoint:
 
     def read(self, max=None):
         """Take at most `max` bytes (None: all there are): bytes, empty when there are none."""
-        return b"" if self._source is None else self._source.read(-1 if max is None else max)
+        if self._source is None:
+            self._check_thread()
+            return b""
+        return self._source.read(-1 if max is None else max)
 
     def read_all(self):
         """Take all bytes that are there: bytes."""
-        return b"" if self._source is None else self._source.read(-1)
+        if self._source is None:
+            self._check_thread()
+            return b""
+        return self._source.read(-1)
 
     def peek(self, max=None):
         """Like `read`, but everything stays to be read: bytes."""
-        return b"" if self._source is None else self._source.peek(-1 if max is None else max)
+        if self._source is None:
+            self._check_thread()
+            return b""
+        return self._source.peek(-1 if max is None else max)
 
     def read_line(self, max=None):
         """Take a line, up to and with its line feed, at most `max` bytes. With no complete line: what there is. bytes."""
-        return b"" if self._source is None else self._source.read_line(-1 if max is None else max)
+        if self._source is None:
+            self._check_thread()
+            return b""
+        return self._source.read_line(-1 if max is None else max)
 
     def read_into(self, buffer):
         """Fill the caller's writable buffer. Returns the number of bytes: int."""
-        return 0 if self._source is None else self._source.read_into(buffer)
+        if self._source is None:
+            self._check_thread()
+            return 0
+        return self._source.read_into(buffer)
 
     # Writing
 

@@ -456,10 +456,13 @@ cdef class Loop:
 
     def hold(self):
         """Something outside the loop is awaited (a name lookup): `run` goes on until `release`."""
+        self.require()
         self.holds += 1
 
     def release(self):
         """End of a `hold`."""
+        if not self.in_own_thread():
+            self.require()
         self.holds -= 1
 
     cdef void bury(self, Watcher watcher) noexcept:

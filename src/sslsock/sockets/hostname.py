@@ -30,7 +30,7 @@ class Host(NamedTuple):
 def is_address(family: int, text: str) -> bool:
     try:
         socket.inet_pton(family, text)
-    except OSError:
+    except (OSError, UnicodeError):  # a lone surrogate has no encoding
         return False
     return True
 

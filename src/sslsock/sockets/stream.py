@@ -220,10 +220,12 @@ class Stream(Endpoint, ABC):
 
     def seek(self, pos: int) -> bool:
         """False: a sequential stream has no positions."""
+        self._check_thread()
         return False
 
     def reset(self) -> bool:
         """False: a sequential stream has no beginning to go back to."""
+        self._check_thread()
         return False
 
     # Twins
@@ -257,6 +259,11 @@ class Stream(Endpoint, ABC):
 
     @abstractmethod
     def _read_buffer_size_changed(self) -> None: ...
+
+    def _check_thread(self) -> None:
+        """RuntimeError in a foreign thread. A closed loop is no reason: what has been received stays readable."""
+        if not self._loop.in_thread():
+            self._loop.check()
 
     def _emit(self, name: str, *args: object) -> bool:
         """Call a handler, if there is one. For places where more is to be done afterwards: nothing it raises
