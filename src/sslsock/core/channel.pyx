@@ -41,7 +41,7 @@ cdef enum:
     RECORD_ROOM = RECORD_SIZE + 512  # one record with all that any cipher suite adds
     RAW_JOINED = 16 * 1024  # what is copied in front of a batch, so that one send does for both
     TURN_SIZE = 4 * BATCH_SIZE  # plaintext sent in one go before others have their turn
-    RELEASE_GIL_AT = RECORD_SIZE
+    RELEASE_GIL_AT = 64 * 1024  # below, giving the GIL away costs more than the work (docs/design.md, "The GIL")
     QUEUE_SLACK = 64  # used pieces at the front of the queue before its list is cut
 
 

@@ -39,7 +39,7 @@ cdef extern from "Python.h":
 
 cdef enum:
     ALERT_REASONS = 1000  # SSL_AD_REASON_OFFSET: reason 1048 is "the peer sent alert 48"
-    RELEASE_GIL_AT = 16384  # bytes: below, giving the GIL away costs more than the work (docs/design.md, "The GIL")
+    RELEASE_GIL_AT = 65536  # bytes: below, giving the GIL away costs more than the work (docs/design.md, "The GIL")
 
 
 # RFC 8446, 6, RFC 7507, 3 and RFC 7301, 3.2: to OpenSSL 3.0 these are "unknown".
