@@ -65,6 +65,7 @@ cdef class Channel(Watcher):
     cdef void deliver(self, const char *data, size_t size) noexcept
     cdef void keep_lent(self) noexcept
     # reading
+    cdef size_t unread(self) noexcept
     cdef size_t line_end(self) noexcept
     cdef size_t limited(self, Py_ssize_t count) noexcept
     cdef void copy_out(self, char *data, size_t size) noexcept
@@ -76,6 +77,7 @@ cdef class Channel(Watcher):
     cpdef Py_ssize_t read_into(self, buffer) except -1
     # writing
     cpdef Py_ssize_t write(self, data) except -1
+    cdef size_t unsent(self) noexcept
     cdef bint keep_output(self, Engine engine) noexcept
     cdef void send_queue(self) noexcept
     cdef bint send_raw(self) noexcept

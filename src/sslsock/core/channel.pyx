@@ -339,7 +339,7 @@ cdef class Channel(Watcher):
     @property
     def bytes_available(self):
         """Plaintext that can be read now, in bytes: int."""
-        return self.kept.size + self.lent_left
+        return self.unread()
 
     @property
     def can_read_line(self):
@@ -356,6 +356,9 @@ cdef class Channel(Watcher):
         self.require_thread()
         self.bound = bound
         self.read_on()
+
+    cdef size_t unread(self) noexcept:
+        return self.kept.size + self.lent_left
 
     cdef size_t line_end(self) noexcept:
         """Bytes up to and with the first newline, 0 without one."""
@@ -452,6 +455,9 @@ cdef class Channel(Watcher):
     @property
     def bytes_to_write(self):
         """Plaintext written and not yet handed to the system, in bytes: int."""
+        return self.unsent()
+
+    cdef size_t unsent(self) noexcept:
         return self.queued + self.raw_plain
 
     cpdef Py_ssize_t write(self, data) except -1:

@@ -17,12 +17,12 @@ cdef class Endpoint:
     @property
     def bytes_available(self):
         """Bytes that can be read now: int."""
-        return self._source.bytes_available if self._source is not None else 0
+        return self._source.unread() if self._source is not None else 0
 
     @property
     def can_read_line(self):
         """A whole line is in the buffer: bool."""
-        return self._source is not None and self._source.can_read_line
+        return self._source is not None and self._source.line_end() > 0
 
     def read(self, max=None):
         """Take at most `max` bytes (None: all there are): bytes, empty when there are none."""
@@ -64,7 +64,7 @@ cdef class Endpoint:
     @property
     def bytes_to_write(self):
         """Bytes accepted by `write` and not yet handed to the system, those that wait for a handshake included: int."""
-        return self._channel.bytes_to_write if self._channel is not None else 0
+        return self._channel.unsent() if self._channel is not None else 0
 
     def write(self, data):
         """Write all of a bytes-like object: returns its length in bytes. Before the connection stands it is queued. -1, with
