@@ -13,7 +13,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from peers import HOSTS, Certificates, Host
+from peers import HOSTS, Certificates, Host, end_lookups
 
 
 def open_descriptors() -> int:
@@ -48,6 +48,8 @@ def run_host(kind: str) -> Iterator[Host]:
         host.close()
     del host
     gc.collect()
+    if open_descriptors() > before:
+        end_lookups()
     assert open_descriptors() <= before, "descriptors were left open"
 
 

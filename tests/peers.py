@@ -16,6 +16,7 @@ import trustme
 
 import sslsock
 from sslsock import EventLoop, SslCertificate, SslConfiguration, SslKey, SslServer, SslSocket, TcpServer, TcpSocket
+from sslsock.sockets import resolver
 
 HOSTS = ("own", "asyncio", "uvloop")
 DEADLINE = 10.0
@@ -280,3 +281,10 @@ def reset(sock: socket.socket) -> None:
 def error_of(recorder: Recorder) -> Optional[sslsock.SocketError]:
     errors = recorder.of("error")
     return errors[-1] if errors else None
+
+
+def end_lookups() -> None:
+    """A name lookup that nobody waits for any more goes on in its thread, and has files open there."""
+    executor, resolver._executor = resolver._executor, None
+    if executor is not None:
+        executor.shutdown(wait=True)

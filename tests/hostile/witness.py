@@ -8,7 +8,7 @@ import os
 from collections import Counter
 
 import sslsock.sockets.connector as connector
-from peers import HANDLERS, Certificates, Host, make_ssl_pair
+from peers import HANDLERS, Certificates, Host, end_lookups, make_ssl_pair
 from sslsock import Context, Engine, SocketState, SslSocket, TcpServer, TcpSocket
 from sslsock.core.channel import Channel
 from sslsock.core.listener import Listener
@@ -60,6 +60,8 @@ class Inventory:
         with contextlib.suppress(AssertionError):  # the assertions below say more
             self.host.wait_for(lambda: loop.closed or loop.watching <= self.watching, "connections that linger", 2.0)
         gc.collect()
+        if len(open_descriptors()) > len(self.descriptors):
+            end_lookups()
         extra = {key: name for key, name in open_descriptors().items() if self.descriptors.get(key) != name}
         assert len(open_descriptors()) <= len(self.descriptors), f"descriptors were left open: {extra}"
         left = live_objects() - self.objects
