@@ -6,7 +6,8 @@ modules out of it.
 
 Environment
     SSLSOCK_OPENSSL_PREFIX   an OpenSSL installation to use in place of the one that pkg-config names
-    SSLSOCK_OPENSSL_STATIC   "1": link that installation's static libraries even if shared ones lie beside them
+    SSLSOCK_OPENSSL_STATIC   "1": link that installation's static libraries even if shared ones lie beside them, as wheels do;
+                             certificates are then looked for where any distribution has them (core/trust_store.py)
     SSLSOCK_DEBUG            "1": assertions and object counts compiled in, no optimisation
     SSLSOCK_SANITIZE         a list for -fsanitize=, for example "address,undefined"
     SSLSOCK_WERROR           "1": warnings of the C compiler are errors
@@ -17,15 +18,33 @@ import shlex
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
 CORE = "src/sslsock/core"
-MODULES = ("loop", "x509", "context", "engine", "channel", "endpoint", "listener", "issue")
-C_SOURCES = ("include/window_bio.c",)
+CORES = len(os.sched_getaffinity(0))
+MODULES = (
+    "build",
+    "loop",
+    "x509",
+    "ticket_keys",
+    "context",
+    "client_hello",
+    "engine",
+    "channel",
+    "endpoint",
+    "listener",
+    "dial",
+    "relay",
+    "issue",
+)
+C_SOURCES = ("include/window_bio.c", "include/ticket_keys.c")
+EXPORTS = "include/exports.map"
 
 
 def flag(name: str) -> bool:
@@ -41,11 +60,11 @@ def openssl_from_prefix(prefix: Path) -> dict:
         sys.exit(f"sslsock: no OpenSSL under SSLSOCK_OPENSSL_PREFIX={prefix}: it lacks include/openssl/ssl.h or lib*/libssl.*")
     include = [str(prefix / "include")]
     if static and (flag("SSLSOCK_OPENSSL_STATIC") or not shared):
-        # Hidden, so that a second libssl in the process (the interpreter's own) is never mistaken for this one.
         return {
             "include_dirs": include,
+            "define_macros": [("SSLSOCK_STATIC", "1")],
             "extra_objects": [str(static / "libssl.a"), str(static / "libcrypto.a")],
-            "extra_link_args": ["-Wl,--exclude-libs,ALL", "-ldl", "-lpthread"],
+            "extra_link_args": ["-Wl,--gc-sections", "-ldl", "-lpthread"],
         }
     return {
         "include_dirs": include,
@@ -78,7 +97,9 @@ def core_extension() -> Extension:
     debug, sanitize = flag("SSLSOCK_DEBUG"), os.environ.get("SSLSOCK_SANITIZE", "")
 
     compile_args = ["-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-missing-field-initializers"]
-    link_args = []
+    # Only the modules' entries are seen from outside, so that a second libssl in the process (the interpreter's own) is never
+    # mistaken for one that is linked in here.
+    link_args = [f"-Wl,--version-script={ROOT / EXPORTS}"]
     compile_args += ["-O0", "-g"] if debug else ["-O2"]
     if flag("SSLSOCK_WERROR"):
         compile_args.append("-Werror")
@@ -89,12 +110,13 @@ def core_extension() -> Extension:
     options.setdefault("extra_compile_args", []).extend(compile_args)
     options.setdefault("extra_link_args", []).extend(link_args)
     options.setdefault("include_dirs", []).insert(0, "include")
-    macros = [("SSLSOCK_DEBUG", "1" if debug else "0"), ("CYTHON_CLINE_IN_TRACEBACK", "0")]
+    macros = [("SSLSOCK_DEBUG", "1" if debug else "0"), ("CYTHON_CLINE_IN_TRACEBACK", "0"), *options.pop("define_macros", [])]
 
     modules = cythonize(
         [Extension(f"sslsock.core.{name}", [f"{CORE}/{name}.pyx"]) for name in MODULES],
         include_path=["include", "src"],
         build_dir="build/cython",
+        nthreads=CORES,
         compiler_directives={
             "language_level": 3,
             "boundscheck": False,
@@ -107,8 +129,27 @@ def core_extension() -> Extension:
     sources = [source for module in modules for source in module.sources]
     headers = [str(p.relative_to(ROOT)) for p in (ROOT / "include").glob("*.h")]
     return Extension(
-        "sslsock.core._native", [*sources, *C_SOURCES], depends=headers, define_macros=macros, language="c", **options
+        "sslsock.core._native",
+        [*sources, *C_SOURCES],
+        depends=[*headers, EXPORTS],
+        define_macros=macros,
+        language="c",
+        **options,
     )
 
 
-setup(ext_modules=[core_extension()])
+class ParallelBuild(build_ext):
+    """Compiles the files of the one extension side by side, which setuptools does for several extensions only."""
+
+    def build_extension(self, extension: Extension) -> None:
+        compile_all = self.compiler.compile
+
+        def compile_beside(sources: list, **options: object) -> list:
+            with ThreadPoolExecutor(CORES) as pool:  # each waits for a process of the compiler
+                return [made for objects in pool.map(lambda one: compile_all([one], **options), sources) for made in objects]
+
+        self.compiler.compile = compile_beside
+        super().build_extension(extension)
+
+
+setup(ext_modules=[core_extension()], cmdclass={"build_ext": ParallelBuild})

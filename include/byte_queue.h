@@ -74,4 +74,11 @@ static inline int byte_queue_append(byte_queue *queue, const char *data, size_t 
     return 1;
 }
 
+/* Everything of `from` to `to`, which is empty. */
+static inline void byte_queue_move(byte_queue *to, byte_queue *from)
+{
+    *to = *from;
+    memset(from, 0, sizeof *from);
+}
+
 #endif

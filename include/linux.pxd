@@ -5,7 +5,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 cdef extern from "<errno.h>" nogil:
     int errno
-    int EAGAIN, EINTR, ECONNRESET, EPIPE, ETIMEDOUT, ECONNABORTED, EMFILE, ENFILE, ENOBUFS, ENOMEM
+    int EAGAIN, EINTR, EINPROGRESS, ECONNRESET, EPIPE, ETIMEDOUT, ECONNABORTED, EMFILE, ENFILE, ENOBUFS, ENOMEM
     int EPROTO, EPERM, ENOTCONN, ENETDOWN, ENOPROTOOPT, EHOSTDOWN, ENONET, EHOSTUNREACH, EOPNOTSUPP, ENETUNREACH
 
 
@@ -18,7 +18,7 @@ cdef extern from "<sys/epoll.h>" nogil:
         uint32_t events
         epoll_data_t data
 
-    uint32_t EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLLHUP, EPOLLERR, EPOLLET
+    uint32_t EPOLLIN, EPOLLPRI, EPOLLOUT, EPOLLRDHUP, EPOLLHUP, EPOLLERR, EPOLLET
     int EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLL_CTL_DEL
 
     int epoll_create1(int flags)
@@ -64,12 +64,58 @@ cdef extern from "<sys/uio.h>" nogil:
 
 
 cdef extern from "<sys/socket.h>" nogil:
-    int MSG_NOSIGNAL, MSG_MORE, SHUT_WR, SOCK_NONBLOCK, SOCK_CLOEXEC
+    int MSG_NOSIGNAL, MSG_MORE, MSG_DONTWAIT, SHUT_WR, SOCK_STREAM, SOCK_NONBLOCK, SOCK_CLOEXEC, SOL_SOCKET, SO_ERROR, AF_INET, AF_INET6
+    ctypedef unsigned int socklen_t
 
+    struct sockaddr:
+        unsigned short sa_family
+
+    struct sockaddr_storage:
+        pass
+
+    int socket(int family, int type, int protocol)
+    int connect(int fd, const sockaddr *address, socklen_t size)
+    int setsockopt(int fd, int level, int name, const void *value, socklen_t size)
+    int getsockopt(int fd, int level, int name, void *value, socklen_t *size)
     ssize_t recv(int fd, void *data, size_t size, int flags)
     ssize_t send(int fd, const void *data, size_t size, int flags)
     int shutdown(int fd, int how)
-    int accept4(int fd, void *address, void *length, int flags)
+    int accept4(int fd, sockaddr *address, socklen_t *size, int flags)
+
+
+cdef extern from "<netinet/in.h>" nogil:
+    int IPPROTO_TCP
+
+    struct in_addr:
+        pass
+
+    struct in6_addr:
+        unsigned char s6_addr[16]  # an IPv4 address is the last four: RFC 4291, 2.5.5.2
+
+    struct sockaddr_in:
+        unsigned short sin_family
+        unsigned short sin_port
+        in_addr sin_addr
+
+    struct sockaddr_in6:
+        unsigned short sin6_family
+        unsigned short sin6_port
+        in6_addr sin6_addr
+        unsigned int sin6_scope_id
+
+    bint IN6_IS_ADDR_V4MAPPED(const in6_addr *address)
+
+
+cdef extern from "<arpa/inet.h>" nogil:
+    enum: INET6_ADDRSTRLEN
+
+    unsigned short htons(unsigned short number)
+    unsigned short ntohs(unsigned short number)
+    const char *inet_ntop(int family, const void *address, char *text, socklen_t size)
+
+
+cdef extern from "<netinet/tcp.h>" nogil:
+    int TCP_NODELAY
 
 
 cdef extern from "<string.h>" nogil:

@@ -9,6 +9,11 @@
 #error "sslsock needs OpenSSL 3.0 or newer"
 #endif
 
+/* Came with 3.2, where it lies in the error queue above the record layer's own reason. */
+#ifndef SSL_R_RECORD_LAYER_FAILURE
+#define SSL_R_RECORD_LAYER_FAILURE 313
+#endif
+
 /* The name of the key exchange group; NULL when there is none. SSL_get0_group_name came with 3.2. */
 static inline const char *compat_group_name(SSL *ssl)
 {

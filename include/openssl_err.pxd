@@ -16,6 +16,10 @@ cdef extern from "openssl/err.h" nogil:
     int ERR_GET_LIB(unsigned long code)
 
 
+cdef extern from "openssl_compat.h" nogil:
+    int SSL_R_RECORD_LAYER_FAILURE
+
+
 cdef extern from "openssl/evperr.h" nogil:
     int EVP_R_BAD_DECRYPT, EVP_R_UNSUPPORTED_ALGORITHM, EVP_R_UNKNOWN_PBE_ALGORITHM, EVP_R_UNSUPPORTED_CIPHER
 

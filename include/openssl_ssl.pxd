@@ -78,11 +78,11 @@ cdef extern from "openssl/ssl.h" nogil:
     int SSL_CTX_set_ciphersuites(SSL_CTX *context, const char *text)
     int SSL_CTX_set1_groups_list(SSL_CTX *context, const char *text)
     int SSL_CTX_set_default_verify_paths(SSL_CTX *context)
+    int SSL_CTX_load_verify_file(SSL_CTX *context, const char *path)
     X509_STORE *SSL_CTX_get_cert_store(const SSL_CTX *context)
     int SSL_CTX_use_certificate(SSL_CTX *context, X509 *certificate)
     int SSL_CTX_add1_chain_cert(SSL_CTX *context, X509 *certificate)
     int SSL_CTX_use_PrivateKey(SSL_CTX *context, EVP_PKEY *key)
-    int SSL_CTX_check_private_key(const SSL_CTX *context)
     int SSL_CTX_add_client_CA(SSL_CTX *context, X509 *certificate)
     void SSL_CTX_set_verify(SSL_CTX *context, int mode, X509_STORE_CTX_verify_cb callback)
     void SSL_CTX_set_verify_depth(SSL_CTX *context, int depth)
@@ -101,6 +101,7 @@ cdef extern from "openssl/ssl.h" nogil:
     long SSL_CTX_set_session_cache_mode(SSL_CTX *context, long mode)
     int SSL_CTX_set_session_id_context(SSL_CTX *context, const unsigned char *data, unsigned int size)
     void SSL_CTX_sess_set_new_cb(SSL_CTX *context, int (*callback)(SSL *, SSL_SESSION *) noexcept nogil)
+    long SSL_CTX_set_timeout(SSL_CTX *context, long seconds)
     int SSL_CTX_set_num_tickets(SSL_CTX *context, size_t count)
     int SSL_CTX_set_session_ticket_cb(
         SSL_CTX *context,
@@ -109,6 +110,7 @@ cdef extern from "openssl/ssl.h" nogil:
         void *argument)
     int SSL_SESSION_set1_ticket_appdata(SSL_SESSION *session, const void *data, size_t size)
     int SSL_SESSION_get0_ticket_appdata(SSL_SESSION *session, void **data, size_t *size)
+    const X509 *SSL_SESSION_get0_peer(SSL_SESSION *session)
     SSL_SESSION *SSL_get_session(const SSL *ssl)
     long SSL_get_verify_result(const SSL *ssl)
     int SSL_TICKET_SUCCESS, SSL_TICKET_SUCCESS_RENEW

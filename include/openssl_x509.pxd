@@ -3,7 +3,7 @@
 What OpenSSL 4.0 returns as const is const here: a C compiler takes older versions' non-const for it too.
 """
 
-from libc.time cimport tm
+from libc.time cimport time_t, tm
 
 
 cdef extern from "openssl/crypto.h" nogil:
@@ -50,6 +50,7 @@ cdef extern from "openssl/asn1.h" nogil:
     int ASN1_STRING_to_UTF8(unsigned char **out, const ASN1_STRING *string)
     BIGNUM *ASN1_INTEGER_to_BN(const ASN1_INTEGER *integer, BIGNUM *number)
     int ASN1_TIME_to_tm(const ASN1_TIME *time, tm *out)
+    int ASN1_TIME_cmp_time_t(const ASN1_TIME *time, time_t other)
 
 
 cdef extern from "openssl/evp.h" nogil:

@@ -15,6 +15,7 @@ cdef extern from "byte_queue.h" nogil:
     char *byte_queue_reserve(byte_queue *queue, size_t count)
     void byte_queue_grown(byte_queue *queue, size_t count)
     int byte_queue_append(byte_queue *queue, const char *data, size_t count)
+    void byte_queue_move(byte_queue *to, byte_queue *from_)
 
 
 cdef extern from "window_bio.h" nogil:

@@ -1,7 +1,10 @@
 """What the documents say is so: the examples of the README run, the API reference is that of the docstrings."""
 
+import contextlib
 import os
 import re
+import socket
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +14,9 @@ import trustme
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
-EXAMPLES = dict(re.findall(r"^## (.+?)\n(?:(?!^## )[\s\S])*?```python\n([\s\S]*?)```", README, re.M))
+EXAMPLE = re.compile(r"^## (.+?)\n(?:(?!^## )[\s\S])*?```python\n([\s\S]*?)```", re.M)
+EXAMPLES = dict(EXAMPLE.findall(README))
+RELAYS = dict(EXAMPLE.findall((ROOT / "docs" / "relay.md").read_text()))
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +93,107 @@ c.recv(1)
         peer.communicate()
 
 
+@contextlib.contextmanager
+def relaying(title, folder, listen, *changes):
+    """The port of an example of docs/relay.md, which runs meanwhile."""
+    code = RELAYS[title]
+    own = (f"server.listen({listen},", "server.listen(0,"), ("sslsock.run()", "print(server.port)\nsslsock.run()")
+    for old, new in (*own, *changes):
+        assert code.count(old) == 1, old
+        code = code.replace(old, new)
+    program = start(code, folder)
+    try:
+        yield int(program.stdout.readline())
+    finally:
+        program.kill()
+        _, err = program.communicate()
+        assert err == "", err
+
+
+@pytest.fixture
+def plain_echo_port(folder):
+    """A server of the standard library."""
+    code = """
+import socketserver
+class Echo(socketserver.BaseRequestHandler):
+    def handle(self):
+        while data := self.request.recv(4096): self.request.sendall(data)
+with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Echo) as server:
+    print(server.server_address[1]); server.serve_forever()
+"""
+    server = start(code, folder)
+    try:
+        yield int(server.stdout.readline())
+    finally:
+        server.kill()
+        server.communicate()
+
+
+def echoed(sock, text=b"good morning"):
+    """`text`, as it comes back."""
+    sock.settimeout(30)
+    sock.sendall(text)
+    heard = b""
+    while len(heard) < len(text) and (piece := sock.recv(4096)):
+        heard += piece
+    return heard
+
+
+def encrypted(sock, folder):
+    context = ssl.create_default_context(cafile=str(folder / "ca.pem"))
+    return context.wrap_socket(sock, server_hostname="localhost")
+
+
+def connected(port):
+    return socket.create_connection(("127.0.0.1", port), 30)
+
+
+def test_the_relay_that_terminates(folder, plain_echo_port):
+    assert EXAMPLES["A relay"] == RELAYS["Terminate"]
+    with relaying("Terminate", folder, 8443, ("8080", str(plain_echo_port))) as port:
+        with connected(port) as plain, encrypted(plain, folder) as sock:
+            assert echoed(sock) == b"good morning"
+        connected(port).close()  # one that leaves at once
+
+
+def test_the_relay_that_originates(folder, echo_port):
+    with relaying("Originate", folder, 8000, ('"www.example.com", 443', f'"localhost", {echo_port}')) as port:
+        with connected(port) as sock:
+            assert echoed(sock) == b"good morning"
+        connected(port).close()
+
+
+def test_the_relay_after_connect(folder, plain_echo_port):
+    change = ('b"www.example.com:443": ("www.example.com", 443)', f'b"echo:7": ("127.0.0.1", {plain_echo_port})')
+    with relaying("Hand over", folder, 3128, change) as port:
+        with connected(port) as sock:
+            answer = b"HTTP/1.1 200 Connection established\r\n\r\n"
+            sock.sendall(b"CONNECT echo:7 HTTP/1.1\r\nHost: echo\r\n\r\nearly ")
+            heard = b""
+            while len(heard) < len(answer) + 6 and (piece := sock.recv(4096)):
+                heard += piece
+            assert heard == answer + b"early "
+            assert echoed(sock) == b"good morning"
+        for wrong in (b"CONNECT other:7 HTTP/1.1\r\n\r\n", b"GET / HTTP/1.0\r\n\r\n", b"\r\n"):
+            with connected(port) as sock:
+                sock.sendall(wrong)
+                assert sock.recv(4096).startswith(b"HTTP/1.1 403 ")
+
+
+def test_the_relay_by_name(folder, echo_port):
+    with relaying("Pass through by name", folder, 443, ("8443", str(echo_port))) as port:
+        with connected(port) as plain, encrypted(plain, folder) as sock:
+            assert echoed(sock) == b"good morning"
+        with connected(port) as plain, pytest.raises(OSError):
+            context = ssl.create_default_context(cafile=str(folder / "ca.pem"))
+            context.wrap_socket(plain, server_hostname="other.example")
+
+
+@pytest.mark.parametrize("title", sorted(RELAYS))
+def test_every_example_of_the_relay_compiles(title):
+    compile(RELAYS[title], title, "exec")
+
+
 @pytest.mark.parametrize("title", sorted(EXAMPLES))
 def test_every_example_compiles(title):
     compile(EXAMPLES[title], title, "exec")
@@ -100,6 +206,36 @@ def test_the_configurations_of_the_readme_serve_mutual_tls(folder):
         "print(client_configuration(*arguments).peer_verify_mode.name, server_configuration(*arguments).use_system_ca)\n"
     )
     assert output(code, folder) == "AUTO_VERIFY_PEER False\n"
+
+
+def test_the_server_of_the_readme_chooses_by_name(folder):
+    code = EXAMPLES["A configuration by name"].replace('"www.example.com", "chat.example.com"', '"localhost", "server"')
+    (folder / "localhost.pem").write_bytes((folder / "server.pem").read_bytes())
+    (folder / "localhost.key").write_bytes((folder / "server.key").read_bytes())
+    code += """
+def client(name):
+    s = sslsock.SslSocket()
+    s.peer_verify_name = name
+    s.peer_verify_mode = sslsock.SslSocket.VERIFY_NONE
+    s.encrypted_handler = lambda s: print("encrypted", name)
+    s.error_handler = lambda s, error: print(error.name, name)
+    s.disconnected_handler = lambda s: (done.append(s), len(done) == 3 and sslsock.stop())
+    s.connect_encrypted("127.0.0.1", server.port)
+
+def accept(server):
+    while (s := server.next_pending_secure_connection()) is not None:
+        s.encrypted_handler = lambda s: s.disconnect()
+
+done = []
+server.new_connection_handler = accept
+server.listen(0, "127.0.0.1")
+for name in ("localhost", "LOCALHOST", "other.example"):
+    client(name)
+sslsock.run()
+"""
+    lines = sorted(output(code, folder).splitlines())
+    assert [line for line in lines if line.startswith("encrypted")] == ["encrypted LOCALHOST", "encrypted localhost"]
+    assert next(line for line in lines if "other" in line) == "SSL_HANDSHAKE_FAILED_ERROR other.example"
 
 
 def test_the_engine_example_shakes_hands(folder, echo_port):

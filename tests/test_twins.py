@@ -33,7 +33,7 @@ STREAM_TWINS = [
     "close",
 ]
 SOCKET_TWINS = ["bind", "connect", "disconnect", "abort"]
-SSL_TWINS = ["connect_encrypted", "start_client_encryption", "start_server_encryption"]
+SSL_TWINS = ["connect_encrypted", "start_client_encryption", "start_server_encryption", "continue_handshake"]
 SERVER_TWINS = ["listen", "close", "next_pending_connection"]
 
 

@@ -6,12 +6,16 @@ running asyncio loop by themselves), and the TLS engine without input or output 
 """
 
 from ._version import __version__
+from .core.build import build_info
+from .core.client_hello import ClientHello
 from .core.context import ConfigurationError, Context, openssl_version
 from .core.engine import Engine, TlsError
+from .core.ticket_keys import TicketKeys
 from .core.x509 import KeyAlgorithm, KeyType, SslCertificate, SslEncoding, SslKey
 from .sockets.configuration import SslConfiguration
-from .sockets.constants import OpenMode, PeerVerifyMode, SocketError, SocketState, SslMode, SslProtocol
+from .sockets.constants import OpenMode, PeerVerifyMode, RelayReason, SocketError, SocketState, SslMode, SslProtocol
 from .sockets.event_loop import EventLoop, run, stop
+from .sockets.relay import Relay
 from .sockets.ssl_error import SslError
 from .sockets.ssl_server import SslServer
 from .sockets.ssl_socket import SslSocket
@@ -20,6 +24,7 @@ from .sockets.tcp_server import TcpServer
 from .sockets.tcp_socket import TcpSocket
 
 __all__ = [
+    "ClientHello",
     "ConfigurationError",
     "Context",
     "Engine",
@@ -28,6 +33,8 @@ __all__ = [
     "KeyType",
     "OpenMode",
     "PeerVerifyMode",
+    "Relay",
+    "RelayReason",
     "SocketError",
     "SocketState",
     "SslCertificate",
@@ -42,8 +49,10 @@ __all__ = [
     "Stream",
     "TcpServer",
     "TcpSocket",
+    "TicketKeys",
     "TlsError",
     "__version__",
+    "build_info",
     "openssl_version",
     "run",
     "stop",

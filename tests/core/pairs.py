@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import trustme
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import NameOID
 
@@ -52,7 +53,9 @@ def identity(kind="ecdsa", by="first"):
 @functools.cache
 def _identity(kind, by):
     if kind == "ed25519":
-        return _ed25519_identity()
+        return _own_identity(Ed25519PrivateKey.generate(), None)
+    if kind == "p521":
+        return _own_identity(ec.generate_private_key(ec.SECP521R1()), hashes.SHA512())
     key_type = {"rsa": trustme.KeyType.RSA, "ecdsa": trustme.KeyType.ECDSA}[kind]
     leaf = authority(by).issue_cert("localhost", "127.0.0.1", key_type=key_type)
     return Identity(
@@ -62,9 +65,8 @@ def _identity(kind, by):
     )
 
 
-def _ed25519_identity():
-    """trustme makes none: one that has signed itself, and is its own CA."""
-    key = Ed25519PrivateKey.generate()
+def _own_identity(key, hash):
+    """For keys that trustme makes none of: one that has signed itself, and is its own CA."""
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     now = datetime.datetime.now(datetime.timezone.utc)
     certificate = (
@@ -77,7 +79,7 @@ def _ed25519_identity():
         .not_valid_after(now + datetime.timedelta(days=1))
         .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, None)
+        .sign(key, hash)
     )
     pem = certificate.public_bytes(serialization.Encoding.PEM)
     secret = key.private_bytes(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sslsock.core.context import VERIFY_NONE, ConfigurationError, Context, openssl_version
+from sslsock.core.context import VERIFY_NONE, VERIFY_PEER, ConfigurationError, Context, openssl_version
 from sslsock.core.engine import Engine, TlsError
 from sslsock.core.x509 import SslCertificate, SslKey
 
@@ -77,6 +77,31 @@ def test_algorithms_are_used(version):
     engine, _ = engines(version, client=client)
     assert "CHACHA20" in engine.cipher
     assert engine.group.lower() in names.split()
+
+
+@pytest.mark.parametrize("group", ["X25519", "P-256", "P-384", "P-521"])
+def test_a_server_agrees_to_each_of_its_default_groups(version, group):
+    # An RSA certificate, for with TLS 1.2 the client's list bounds the curve of the certificate too.
+    _, server = engines(version, client=client_context(version, "rsa", groups=group), server=server_context(version, "rsa"))
+    aliases = {"P-256": "prime256v1", "P-384": "secp384r1", "P-521": "secp521r1"}
+    assert server.group.lower() in (group.lower(), aliases.get(group), "secp256r1" if group == "P-256" else None)
+
+
+@pytest.mark.parametrize("group", ["X448", "ffdhe2048", "ffdhe8192"])
+def test_a_server_does_not_agree_to_groups_that_cost_it_much(group):
+    client, server = Engine(client_context(TLS_1_3, groups=group)), Engine(server_context(TLS_1_3))
+    with pytest.raises(TlsError, match="no suitable key share"):
+        server.decrypt(client.start())
+    named = server_context(TLS_1_3, groups=group)
+    assert engines(TLS_1_3, client=client_context(TLS_1_3, groups=group), server=named)[1].group.lower() == group.lower()
+
+
+def test_a_server_verifies_a_client_certificate_on_any_of_its_curves(version):
+    own = identity("p521")
+    client = client_context(version, certificate=own.certificate, private_key=own.key)
+    server = server_context(version, verify_mode=VERIFY_PEER, ca_certificates=[own.authority])
+    _, engine = engines(version, client=client, server=server)
+    assert engine.handshake_done
 
 
 def test_no_common_cipher_fails_on_both_sides(version):

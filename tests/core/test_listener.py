@@ -2,6 +2,7 @@
 
 import os
 import socket
+import struct
 import subprocess
 import sys
 import textwrap
@@ -49,9 +50,10 @@ def connect(port, count=1):
 
 
 def take_all(listener):
+    """The descriptors of all that wait."""
     taken = []
-    while (fd := listener.take()) >= 0:
-        taken.append(fd)
+    while (connection := listener.take()) is not None:
+        taken.append(connection[0])
     return taken
 
 
@@ -62,7 +64,7 @@ def close_all(*lists):
 
 def test_a_connection_is_accepted_and_taken(loop, port):
     listener, told = listen(loop, port)
-    assert listener.take() == -1
+    assert listener.take() is None
     (client,) = connect(port)
     drive(loop, lambda: listener.pending)
     assert told.pending == 1
@@ -82,7 +84,7 @@ def test_at_the_limit_the_kernel_queues_until_one_is_taken(loop, port):
     drive(loop, lambda: listener.pending == 3)
     turns(loop)
     assert listener.pending == 3
-    taken = [listener.take()]
+    taken = [listener.take()[0]]
     turns(loop)
     assert listener.pending == 3
     while len(taken) < 8:
@@ -109,10 +111,46 @@ def test_they_are_taken_in_the_order_they_came(loop, port):
     names = [client.getsockname() for client in clients]
     drive(loop, lambda: listener.pending == 20)
     for name in names:
-        with socket.socket(fileno=listener.take()) as peer:
-            assert peer.getpeername() == name
+        fd, address, number = listener.take()
+        with socket.socket(fileno=fd) as peer:
+            assert peer.getpeername() == (address, number) == name
     listener.close()
     close_all(clients)
+
+
+@pytest.mark.parametrize("host, family, both, shown", [
+    ("127.0.0.1", socket.AF_INET, False, "127.0.0.1"),
+    ("::1", socket.AF_INET6, False, "::1"),
+    ("127.0.0.1", socket.AF_INET6, True, "127.0.0.1"),  # the system shows ::ffff:127.0.0.1
+])
+def test_a_connection_comes_with_its_peers_name(loop, host, family, both, shown):
+    with socket.create_server(("", 0), family=family, dualstack_ipv6=both) as listening:
+        listening.setblocking(False)
+        listener = Listener(loop, os.dup(listening.fileno()), Waiting(), 5)
+        client = socket.create_connection((host, listening.getsockname()[1]))
+    name = client.getsockname()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()  # a reset: nobody can ask for the name now
+    drive(loop, lambda: listener.pending)
+    fd, address, number = listener.take()
+    assert (address, number) == (shown, name[1])
+    listener.close()
+    os.close(fd)
+
+
+def test_a_connection_without_an_address_has_no_name(loop, tmp_path):
+    path = os.fspath(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX) as listening, socket.socket(socket.AF_UNIX) as client:
+        listening.bind(path)
+        listening.listen()
+        listening.setblocking(False)
+        listener = Listener(loop, os.dup(listening.fileno()), Waiting(), 5)
+        client.connect(path)
+        drive(loop, lambda: listener.pending)
+        fd, address, number = listener.take()
+        assert (address, number) == ("", 0)
+        listener.close()
+        os.close(fd)
 
 
 def test_more_than_one_turns_worth_is_accepted(loop, port):
@@ -162,7 +200,7 @@ def test_closing_closes_what_nobody_has_taken(close_loop):
     listener = Listener(loop, listening.detach(), Waiting(), 10)
     clients = [socket.create_connection(address) for _ in range(3)]
     drive(loop, lambda: listener.pending == 3)
-    os.close(listener.take())
+    os.close(listener.take()[0])
     if close_loop:
         loop.close()
     listener.close()

@@ -209,12 +209,15 @@ def test_an_interrupt_in_a_nested_turn_leaves_the_nested_dispatch(loop):
 def test_timers_come_in_order_of_time(loop):
     seen = []
     delays = [number / 200 for number in range(20)]
-    shuffled = delays[:]
-    random.Random(1).shuffle(shuffled)
-    for delay in shuffled:
+    random.Random(1).shuffle(delays)
+    earliest, latest = {}, {}  # when each is due, however long this thread was kept waiting between two lines
+    for delay in delays:
+        earliest[delay] = loop.time() + delay
         loop.call_later(delay, seen.append, delay)
+        latest[delay] = loop.time() + delay
     drive(loop, lambda: len(seen) == 20)
-    assert seen == delays
+    assert sorted(seen) == sorted(delays)
+    assert all(earliest[one] <= latest[other] for number, one in enumerate(seen) for other in seen[number:]), seen
 
 
 def test_a_timer_does_not_come_early(loop):

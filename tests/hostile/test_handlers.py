@@ -118,6 +118,7 @@ SITUATIONS = {
     "server, state unconnected": ("server", "state_changed_handler", UNCONNECTED, "peer"),
     "server, mode server": ("server", "mode_changed_handler", SslMode.SSL_SERVER_MODE, "peer"),
     "server, mode unencrypted": ("server", "mode_changed_handler", SslMode.UNENCRYPTED_MODE, "peer"),
+    "server, client hello": ("server", "client_hello_handler", None, "peer"),
     "server, ssl errors": ("server", "ssl_errors_handler", None, "peer"),
     "server, encrypted": ("server", "encrypted_handler", None, "peer"),
     "server, ready to read": ("server", "ready_read_handler", None, "peer"),
@@ -186,6 +187,8 @@ class Scene:
         self.references.append(self.cast_as)
         for name in HANDLERS:
             setattr(sock, name, self.make_handler(name))
+        if self.name == "client_hello_handler":
+            sock.client_hello_handler = self.make_handler("client_hello_handler")
 
     def befriend(self, sock):
         """Make `sock` a well-behaved peer."""
@@ -208,7 +211,7 @@ class Scene:
     def make_handler(self, name):
         def handler(sock, *arguments):
             first = arguments[0] if arguments and name != "bytes_written_handler" else None
-            self.events.append((HANDLERS[name], first))
+            self.events.append((HANDLERS.get(name, name), first))
             try:
                 if name == "ssl_errors_handler" and self.ending != "not verified":
                     sock.ignore_ssl_errors()
@@ -298,14 +301,16 @@ class Scene:
         return self.action == "close the server" and ("error", SocketError.CONNECTION_REFUSED_ERROR) in self.events
 
     def must_not_talk(self):
-        """A client's handler that raises has not let the errors pass, whatever it has called before."""
-        return self.action in ("raise", "interrupt") and self.name == "ssl_errors_handler" and self.role == "client"
+        """A client's handler that raises has not let the errors pass, whatever it has called before; a server's has not
+        let the handshake begin."""
+        decides = ("ssl_errors_handler", "client") if self.role == "client" else ("client_hello_handler", "server")
+        return self.action in ("raise", "interrupt") and (self.name, self.role) == decides
 
     def end(self):
         self.server.close()
         for sock in (self.subject, *self.peers, *(reference() for reference in self.references)):
             if sock is not None:
-                for name in HANDLERS:
+                for name in (*HANDLERS, "client_hello_handler"):
                     setattr(sock, name, None)
                 sock.abort()
         self.subject = None

@@ -9,14 +9,16 @@ from collections import Counter
 
 import sslsock.sockets.connector as connector
 from peers import HANDLERS, Certificates, Host, end_lookups, make_ssl_pair
-from sslsock import Context, Engine, SocketState, SslSocket, TcpServer, TcpSocket
+from sslsock import Context, Engine, Relay, SocketState, SslSocket, TcpServer, TcpSocket
 from sslsock.core.channel import Channel
 from sslsock.core.listener import Listener
 from sslsock.core.loop import Timer, Watch
+from sslsock.core.relay import ChannelRelay, RelaySide
 from sslsock.sockets.states import MOVES
 
 KINDS = (
-    TcpSocket, TcpServer, Channel, Listener, Watch, Timer, Engine, Context, connector.Connector, connector.Attempt,
+    TcpSocket, TcpServer, Relay, ChannelRelay, RelaySide, Channel, Listener, Watch, Timer, Engine, Context,
+    connector.Connector, connector.Attempt,
 )  # fmt: skip
 
 ROUNDS = 2  # that the bystander makes to prove that it is well

@@ -4,6 +4,7 @@ from typing import Optional
 
 import sslsock
 from sslsock import (
+    ClientHello,
     Engine,
     EventLoop,
     SocketError,
@@ -32,6 +33,16 @@ class Echo:
         self.server = SslServer()
         self.server.configuration = configuration
         self.server.new_connection_handler = self.accept
+        self.server.client_hello_handler = self.choose
+
+    def choose(self, socket: SslSocket, hello: ClientHello) -> None:
+        name: Optional[str] = hello.server_name
+        if name is None or SslProtocol.TLS_1_3 not in hello.protocols:
+            socket.abort()
+        elif "echo" not in hello.next_protocols:
+            print(hello.ja4, hello.cipher_suites, hello.groups, hello.signature_algorithms, hello.extensions)
+            socket.hold_handshake()
+            socket.continue_handshake_async()
 
     def accept(self, server: SslServer) -> None:
         while (socket := server.next_pending_secure_connection()) is not None:

@@ -8,7 +8,8 @@ import sys
 from contextlib import suppress
 from typing import Optional
 
-from .. import ConfigurationError, SslCertificate, SslConfiguration, SslKey, SslProtocol
+from .. import ConfigurationError, SslCertificate, SslConfiguration, SslProtocol
+from ..proxy.certificates import CertificateError, load_pair
 
 PROTOCOL_NAMES = {
     SslProtocol.SSL_3: "SSL 3",
@@ -92,30 +93,18 @@ def positive_count(text: str) -> int:
 # Certificates
 
 
-def read_file(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError as exc:
-        raise UsageError(f"{path}: {exc.strerror or exc}") from None
-
-
 def load_identity(configuration: SslConfiguration, certificate_path: Optional[str], key_path: Optional[str]) -> None:
     """Set certificate, chain and key from the files of --cert and --key. UsageError."""
     if certificate_path is None:
         if key_path is not None:
             raise UsageError("--key needs --cert")
         return
-    text = read_file(certificate_path)
-    chain = SslCertificate.from_bytes(text)
-    if not chain:
-        raise UsageError(f"{certificate_path}: {SslCertificate(text).error_string or 'it holds no certificate'}")
-    key = SslKey(text if key_path is None else read_file(key_path))
-    if key.null:
-        hint = "; name the file of the key by --key" if key_path is None else ""
-        raise UsageError(f"{key_path or certificate_path}: {key.error_string}{hint}")
-    configuration.local_certificate = chain[0]
-    configuration.local_certificate_chain = chain[1:]
+    try:
+        certificate, chain, key = load_pair(certificate_path, key_path)
+    except CertificateError as exc:
+        raise UsageError(str(exc)) from None
+    configuration.local_certificate = certificate
+    configuration.local_certificate_chain = chain
     configuration.private_key = key
 
 

@@ -7,14 +7,13 @@ process.
 from __future__ import annotations
 
 import argparse
-import ipaddress
 import os
 import signal
 import socket as system
 from typing import Callable
 
 from .. import EventLoop, SocketError, SslConfiguration, SslServer, SslSocket
-from ..core.issue import LOCALHOST, issue_certificate, make_authority
+from ..proxy.certificates import make_localhost_pair, write_authority
 from .common import CommandError, UsageError, address_text, check_configuration, load_identity, printable
 from .www import FileTree, HttpSession, log_to_stderr
 
@@ -60,16 +59,10 @@ def make_configuration(arguments: argparse.Namespace, address: str) -> SslConfig
         load_identity(configuration, arguments.cert, arguments.key)
         check_configuration(configuration, server_side=True)
         return configuration
-    names = list(LOCALHOST)
-    plain = address.partition("%")[0]
-    if plain and plain not in names and not ipaddress.ip_address(plain).is_unspecified:
-        names.append(plain)
-    authority, authority_key = make_authority()
-    configuration.local_certificate, configuration.private_key = issue_certificate(authority, authority_key, names)
+    (configuration.local_certificate, _, configuration.private_key), authority = make_localhost_pair(address)
     if arguments.ca_out is not None:
         try:
-            with open(arguments.ca_out, "wb") as file:
-                file.write(authority.to_pem())
+            write_authority(arguments.ca_out, authority)
         except OSError as exc:
             raise CommandError(f"{arguments.ca_out}: {exc.strerror or exc}") from None
     else:

@@ -5,12 +5,23 @@ from __future__ import annotations
 import argparse
 import platform
 
-from .. import __version__, openssl_version
+from .. import build_info
 
 
 def run(arguments: argparse.Namespace) -> int:
-    print(f"sslsock   {__version__}")
-    print(f"OpenSSL   {openssl_version()}")
-    print(f"Python    {platform.python_implementation()} {platform.python_version()}")
-    print(f"platform  {platform.platform()}")
+    build = build_info()
+    linked = {"static": "in the package", "shared": "the machine's"}[build["openssl_linked"]]
+    rows = {
+        "sslsock": build["version"],
+        "OpenSSL": f"{build['openssl']}, {linked}",
+        "Python": f"{platform.python_implementation()} {platform.python_version()}",
+        "platform": platform.platform(),
+        "build": f"{build['compiler']}, {build['c_library']}, {build['mode']}",
+        "certificates": build["openssl_directory"],
+        "openssl.cnf": build["openssl_configuration"],
+        "processor": build["cpu"],
+        "options": build["openssl_compiler"],
+    }
+    for name, value in rows.items():
+        print(f"{name:<13} {value}")
     return 0

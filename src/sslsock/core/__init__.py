@@ -4,26 +4,42 @@ Owns the loading of its modules. They live in one shared object (`setup.py` says
 one object a module, so a finder points each name at that object; the interpreter then looks up `PyInit_<name>` in it.
 """
 
+import os
 import sys
-from importlib.abc import MetaPathFinder
 from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader, ModuleSpec
 from importlib.util import spec_from_file_location
-from pathlib import Path
 
-NAMES = ("loop", "x509", "context", "engine", "channel", "endpoint", "listener", "issue")
+NAMES = (
+    "build",
+    "loop",
+    "x509",
+    "ticket_keys",
+    "context",
+    "client_hello",
+    "engine",
+    "channel",
+    "endpoint",
+    "listener",
+    "dial",
+    "relay",
+    "issue",
+)
 MODULES = frozenset(f"{__name__}.{name}" for name in NAMES)
 
 
-class _NativeFinder(MetaPathFinder):
-    """Finds the modules of `MODULES` in the shared object that lies in this folder."""
+class _NativeFinder:
+    """Finds the modules of `MODULES` in the shared object that lies in this folder.
+
+    Not derived from importlib.abc.MetaPathFinder, which it is by its method: to import that takes as long as everything here.
+    """
 
     def __init__(self) -> None:
-        here = Path(__file__).parent
-        found = [path for suffix in EXTENSION_SUFFIXES if (path := here / f"_native{suffix}").exists()]
+        here = os.path.dirname(__file__)
+        found = [path for suffix in EXTENSION_SUFFIXES if os.path.exists(path := os.path.join(here, f"_native{suffix}"))]
         if not found:
             name = f"_native{EXTENSION_SUFFIXES[0]}"
             raise ImportError(f"sslsock was not built for this interpreter: no {name} in {here}")
-        self._path = str(found[0])
+        self._path = found[0]
 
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> "ModuleSpec | None":
         if fullname not in MODULES:

@@ -36,6 +36,7 @@ from window_bio cimport (
 
 cdef enum:
     # bytes
+    READ_SIZE = 128 * 1024  # one receive: with its plaintext and what the program makes of it, it stays in a core's cache
     LEAVE_AT = 256 * 1024  # queued plaintext that does not wait for the end of the event
     BATCH_SIZE = 512 * 1024  # plaintext encrypted for one send
     RECORD_ROOM = RECORD_SIZE + 512  # one record with all that any cipher suite adds
@@ -136,6 +137,12 @@ cdef class Channel(Watcher):
         if self.engine_ready:
             self.plan_again()
 
+    @property
+    def can_join(self):
+        """Open, and no handshake is under way or due, so that a relay can take it: bool."""
+        return self.phase == PHASE_OPEN and self.tls != TLS_SHAKING and not self.hold_writes \
+            and (self.engine is None or not self.engine.busy)
+
     # incoming
 
     cdef void on_event(self, uint32_t events) noexcept:
@@ -175,7 +182,7 @@ cdef class Channel(Watcher):
 
     cdef void receive(self) noexcept:
         """One receive at the most, so that no peer keeps the others waiting."""
-        cdef size_t wanted = RECEIVE_SIZE, unread = self.kept.size + self.lent_left
+        cdef size_t wanted = READ_SIZE, unread = self.kept.size + self.lent_left
         cdef ssize_t size
         cdef int fd = self.fd
         cdef char *memory = self.loop.scratch.receive

@@ -1,4 +1,5 @@
 from openssl_ssl cimport SSL, SSL_CTX, SSL_SESSION, X509_STORE_CTX
+from sslsock.core.ticket_keys cimport TicketKeys
 
 
 cdef struct connection_hooks:
@@ -33,10 +34,11 @@ cdef class Context:
 
     cdef int set_protocols(self, int minimum, int maximum) except -1
     cdef int set_algorithms(self, int minimum, str ciphers, str ciphersuites, str groups) except -1
-    cdef int set_identity(self, certificate, chain, key) except -1
+    cdef int set_identities(self, identities) except -1
+    cdef int add_identity(self, certificate, chain, key) except -1
     cdef int set_verification(self, int depth, ca_certificates, bint use_system_ca) except -1
     cdef int set_next_protocols(self, protocols) except -1
-    cdef int set_sessions(self) except -1
+    cdef int set_sessions(self, bytes session_context, TicketKeys ticket_keys) except -1
 
     cdef int keep_session(self, object key, SSL_SESSION *session) except -1
     cdef Session take_session(self, object key)

@@ -1,6 +1,7 @@
 from collections.abc import Sequence
 from typing import Optional, final
 
+from .ticket_keys import TicketKeys
 from .x509 import SslCertificate, SslKey
 
 VERIFY_NONE: int
@@ -8,6 +9,8 @@ VERIFY_QUERY: int
 VERIFY_PEER: int
 DEFAULT_CIPHERSUITES: str
 DEFAULT_CIPHERS: str
+DEFAULT_GROUPS: str
+TICKET_LIFETIME: int
 
 class ConfigurationError(ValueError):
     """A setting that OpenSSL or this package refuses: what it is, and OpenSSL's reason."""
@@ -29,6 +32,7 @@ class Context:
         certificate: Optional[SslCertificate] = None,
         certificate_chain: Sequence[SslCertificate] = (),
         private_key: Optional[SslKey] = None,
+        certificates: Sequence[tuple[SslCertificate, Sequence[SslCertificate], SslKey]] = (),
         verify_mode: int = ...,
         verify_depth: int = 0,
         ca_certificates: Sequence[SslCertificate] = (),
@@ -39,6 +43,8 @@ class Context:
         ciphersuites: str = "",
         groups: str = "",
         next_protocols: Sequence[bytes] = (),
+        ticket_keys: Optional[TicketKeys] = None,
+        session_context: bytes = b"",
     ) -> None: ...
     @property
     def server_side(self) -> bool: ...

@@ -4,16 +4,24 @@ Owns the SSL_CTX and, for clients, the sessions that may be resumed. Settings of
 here: libssl's callbacks find them through `connection_hooks`, which the engine leaves at each connection.
 """
 
+import hashlib
+import os
 from collections import OrderedDict
 
 cimport cython
 from libc.stdint cimport uint64_t
-from libc.string cimport memcpy
+from libc.time cimport time, time_t
 
 cimport openssl_ssl as ssl
 from openssl_err cimport ERR_clear_error, ERR_lib_error_string, ERR_peek_error, ERR_reason_error_string
 from openssl_ssl cimport SSL, SSL_CTX, SSL_SESSION, X509_STORE_CTX
+from openssl_x509 cimport (
+    ASN1_TIME_cmp_time_t, EVP_PKEY_get0_type_name, X509, X509_check_private_key, X509_get0_notAfter)
+from sslsock.core.ticket_keys cimport TicketKeys
 from sslsock.core.x509 cimport SslCertificate, SslKey
+from ticket_keys cimport ticket_keys_use
+
+from sslsock.core import build
 
 VERIFY_NONE = VERIFY_MODE_NONE
 VERIFY_QUERY = VERIFY_MODE_QUERY
@@ -30,7 +38,20 @@ DEFAULT_CIPHERS = (
     "DHE-RSA-AES128-GCM-SHA256:DHE-RSA-AES256-GCM-SHA384:DHE-RSA-CHACHA20-POLY1305"
 )
 
+# What a server agrees to unless the program names others. OpenSSL's own list has X448, which costs much and which no client
+# needs, and groups of finite fields up to 8,192 bits, with which a client that sends nothing but noise costs the server many
+# milliseconds a handshake (CVE-2002-20001). P-521 stays: with TLS 1.2 the list bounds the curves of client certificates too
+# (SSL_CTX_set1_groups_list(3)). The post-quantum hybrid comes with OpenSSL 3.5.
+DEFAULT_GROUPS = "X25519:P-256:P-384:P-521"
+if ssl.OpenSSL_version_num() >= 0x30500000:
+    DEFAULT_GROUPS = "X25519MLKEM768:" + DEFAULT_GROUPS
+
+TICKET_LIFETIME = 7200  # seconds that a server's tickets serve; OpenSSL's default: SSL_CTX_set_timeout(3)
+
 cdef enum:
+    NOTE_SIZE = 8
+    # Each ticket of TLS 1.3 is followed by the next, so that a session would never end: RFC 8446, 4.6.1 recommends a limit.
+    RESUMABLE = 86400  # seconds from the full handshake
     TICKETS = 1  # a TLS 1.3 server sends; each costs a twelfth of its handshake
     SESSION_KEYS = 512  # peers whose sessions a client context remembers
     SESSIONS_PER_KEY = 4  # a TLS 1.3 ticket serves once (RFC 8446, C.4), so parallel connections need several
@@ -105,22 +126,47 @@ cdef int on_select_protocol(
     return ssl.SSL_TLSEXT_ERR_ALERT_FATAL
 
 
+# A resumption verifies nothing, so each ticket bears the time of the full handshake that did: 8 bytes, most significant first. A
+# session without a note is not resumed: its client's certificate had errors, which were ignored.
+
+
 cdef int on_ticket_made(SSL *connection, void *argument) noexcept nogil:
-    # A ticket brings the client's certificate back unverified. One that had errors, which were ignored, is marked.
-    if ssl.SSL_get_verify_result(connection) == ssl.X509_V_OK:
+    cdef SSL_SESSION *session = ssl.SSL_get_session(connection)
+    cdef unsigned char note[NOTE_SIZE]
+    cdef uint64_t now = <uint64_t> time(NULL)
+    cdef void *present = NULL
+    cdef size_t size = 0
+    cdef int place
+    if ssl.SSL_SESSION_get0_ticket_appdata(session, &present, &size) == 1 and size == NOTE_SIZE:
+        return 1  # it was resumed, and keeps the note of its beginning
+    if ssl.SSL_get_verify_result(connection) != ssl.X509_V_OK:
         return 1
-    return ssl.SSL_SESSION_set1_ticket_appdata(ssl.SSL_get_session(connection), b"unverified", 10)
+    for place in range(NOTE_SIZE):
+        note[place] = <unsigned char> (now >> 8 * (NOTE_SIZE - 1 - place) & 0xFF)
+    return ssl.SSL_SESSION_set1_ticket_appdata(session, note, NOTE_SIZE)
 
 
 cdef int on_ticket_opened(
         SSL *connection, SSL_SESSION *session, const unsigned char *key_name, size_t key_name_size, int status,
         void *argument) noexcept nogil:
-    cdef void *mark = NULL
+    cdef const X509 *peer
+    cdef void *note = NULL
     cdef size_t size = 0
+    cdef uint64_t begun = 0
+    cdef time_t now = time(NULL)
+    cdef int place
+    # IGNORE: a full handshake, so that the certificate is looked at again.
     if status != ssl.SSL_TICKET_SUCCESS and status != ssl.SSL_TICKET_SUCCESS_RENEW:
         return ssl.SSL_TICKET_RETURN_IGNORE_RENEW
-    if ssl.SSL_SESSION_get0_ticket_appdata(session, &mark, &size) != 1 or size:
-        return ssl.SSL_TICKET_RETURN_IGNORE_RENEW  # a full handshake, so that its certificate is looked at again
+    if ssl.SSL_SESSION_get0_ticket_appdata(session, &note, &size) != 1 or size != NOTE_SIZE:
+        return ssl.SSL_TICKET_RETURN_IGNORE_RENEW
+    for place in range(NOTE_SIZE):
+        begun = begun << 8 | (<const unsigned char *> note)[place]
+    if <uint64_t> now > begun + RESUMABLE:
+        return ssl.SSL_TICKET_RETURN_IGNORE_RENEW
+    peer = ssl.SSL_SESSION_get0_peer(session)
+    if peer != NULL and ASN1_TIME_cmp_time_t(X509_get0_notAfter(peer), now) != 1:
+        return ssl.SSL_TICKET_RETURN_IGNORE_RENEW
     return ssl.SSL_TICKET_RETURN_USE if status == ssl.SSL_TICKET_SUCCESS else ssl.SSL_TICKET_RETURN_USE_RENEW
 
 
@@ -140,20 +186,33 @@ cdef class Context:
 
     server_side: bool
     certificate, certificate_chain, private_key: SslCertificate, list of SslCertificate, SslKey; a server needs them
+    certificates: list of (certificate, certificate_chain, private_key) besides, or instead; one for each type of key (RSA, EC,
+        ED25519, ...): the peer's signature algorithms decide which one it is shown
     verify_mode: VERIFY_NONE, VERIFY_QUERY (ask, report, go on) or VERIFY_PEER (a server then demands a certificate)
     verify_depth: most intermediate certificates, 0: OpenSSL's own bound
     ca_certificates, use_system_ca: whom to trust
     minimum_protocol, maximum_protocol: version numbers such as 0x0303 (TLS 1.2); maximum 0: the newest
-    ciphers (TLS 1.2 and older), ciphersuites (TLS 1.3), groups: OpenSSL's syntax (openssl-ciphers(1)); "": DEFAULT_CIPHERS, DEFAULT_CIPHERSUITES, OpenSSL's groups
+    ciphers (TLS 1.2 and older), ciphersuites (TLS 1.3), groups: OpenSSL's syntax (openssl-ciphers(1)); "": DEFAULT_CIPHERS, DEFAULT_CIPHERSUITES, and of groups DEFAULT_GROUPS for a server, OpenSSL's for a client
     next_protocols: ALPN names (bytes), most wanted first
+    ticket_keys: TicketKeys, for a server that resumes what others with the same keys have begun, or None: keys of its own
+    session_context: bytes, with ticket_keys: names the service, so that servers with different certificates can be one. A
+        session is resumed only where session_context (b"": the certificates), verification (mode, depth, authorities) and
+        algorithms (minimum_protocol, ciphers, ciphersuites, groups) are the same, for a day after its full handshake, and while
+        the client's certificate is valid. What is decided elsewhere (an engine's
+        verify_handler, what a program allows to whom) is not in it: where that differs, give different ones.
     """
 
-    def __cinit__(self, *, bint server_side, certificate=None, certificate_chain=(), private_key=None,
+    def __cinit__(self, *, bint server_side, certificate=None, certificate_chain=(), private_key=None, certificates=(),
                   int verify_mode=VERIFY_MODE_PEER, int verify_depth=0, ca_certificates=(), bint use_system_ca=True,
                   int minimum_protocol=0x0303, int maximum_protocol=0, str ciphers="", str ciphersuites="",
-                  str groups="", next_protocols=()):
+                  str groups="", next_protocols=(), TicketKeys ticket_keys=None, bytes session_context not None=b""):
         if verify_mode not in (VERIFY_MODE_NONE, VERIFY_MODE_QUERY, VERIFY_MODE_PEER):
             raise ConfigurationError(f"unknown verification mode {verify_mode}")
+        if not server_side and (ticket_keys is not None or session_context):
+            raise ConfigurationError("ticket_keys and session_context are for servers")
+        ca_certificates, identities = list(ca_certificates), list(certificates)
+        if certificate is not None or private_key is not None or certificate_chain:
+            identities.insert(0, (certificate, certificate_chain, private_key))
         self.server_side = server_side
         self.verify_mode = verify_mode
         self.sessions = OrderedDict()
@@ -169,10 +228,16 @@ cdef class Context:
         ssl.SSL_CTX_set_mode(self.ctx, ssl.SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER)
         self.set_protocols(minimum_protocol, maximum_protocol)
         self.set_algorithms(minimum_protocol, ciphers, ciphersuites, groups)
-        self.set_identity(certificate, certificate_chain, private_key)
+        self.set_identities(identities)
         self.set_verification(verify_depth, ca_certificates, use_system_ca)
         self.set_next_protocols(next_protocols)
-        self.set_sessions()
+        if server_side:
+            session_context = digest_of(
+                [str(verify_mode), str(verify_depth), str(use_system_ca), str(minimum_protocol),
+                 ciphers or DEFAULT_CIPHERS, ciphersuites or DEFAULT_CIPHERSUITES, groups],
+                sorted({authority.digest() for authority in ca_certificates}) if verify_mode != VERIFY_MODE_NONE else [],
+                [session_context] if session_context else sorted(own.digest() for own, _, _ in identities))
+        self.set_sessions(session_context, ticket_keys)
 
     def __dealloc__(self):
         if self.ctx != NULL:
@@ -214,15 +279,29 @@ cdef class Context:
             text = c_text("groups", groups)
             if ssl.SSL_CTX_set1_groups_list(self.ctx, text) != 1:
                 raise refused(f"groups {groups!r}")
+        elif self.server_side:
+            text = c_text("groups", DEFAULT_GROUPS)
+            if ssl.SSL_CTX_set1_groups_list(self.ctx, text) != 1:
+                ERR_clear_error()  # a provider without them all, such as FIPS: OpenSSL's own list is what it has
         return 0
 
-    cdef int set_identity(self, certificate, chain, key) except -1:
+    cdef int set_identities(self, identities) except -1:
+        cdef const char *kind
+        if not identities and self.server_side:
+            raise ConfigurationError("a server needs a certificate and its private key")
+        kinds = set()
+        for certificate, chain, key in identities:
+            self.add_identity(certificate, chain, key)
+            # libssl holds one certificate, key and chain for each type, and would take this one in place of the other.
+            kind = EVP_PKEY_get0_type_name((<SslKey> key).pkey)
+            if kind in kinds:
+                raise ConfigurationError(f"two certificates have keys of the same type, {kind.decode('ascii', 'replace')}")
+            kinds.add(kind)
+        return 0
+
+    cdef int add_identity(self, certificate, chain, key) except -1:
         if certificate is None and key is None:
-            if chain:
-                raise ConfigurationError("a certificate chain was given without a certificate")
-            if self.server_side:
-                raise ConfigurationError("a server needs a certificate and its private key")
-            return 0
+            raise ConfigurationError("a certificate chain was given without a certificate")
         if certificate is None or key is None:
             raise ConfigurationError("a private key was given without its certificate" if certificate is None
                                      else "a certificate was given without its private key")
@@ -230,11 +309,14 @@ cdef class Context:
             raise ConfigurationError(f"the certificate did not load: {certificate.error_string}")
         if (<SslKey?> key).pkey == NULL:
             raise ConfigurationError(f"the private key did not load: {key.error_string}")
+        # Not SSL_CTX_check_private_key(3): it looks at the type set last, which a key of another type makes its own.
+        if X509_check_private_key((<SslCertificate> certificate).x509, (<SslKey> key).pkey) != 1:
+            raise refused("the private key does not fit the certificate")
         if ssl.SSL_CTX_use_certificate(self.ctx, (<SslCertificate> certificate).x509) != 1:
             raise refused("the certificate is refused")
-        if ssl.SSL_CTX_use_PrivateKey(self.ctx, (<SslKey> key).pkey) != 1 or ssl.SSL_CTX_check_private_key(self.ctx) != 1:
-            raise refused("the private key does not fit the certificate")
-        for link in chain:
+        if ssl.SSL_CTX_use_PrivateKey(self.ctx, (<SslKey> key).pkey) != 1:
+            raise refused("the private key is refused")
+        for link in chain:  # goes to the certificate set last: SSL_CTX_add1_chain_cert(3)
             if (<SslCertificate?> link).x509 == NULL:
                 raise ConfigurationError(f"a certificate of the chain did not load: {link.error_string}")
             if ssl.SSL_CTX_add1_chain_cert(self.ctx, (<SslCertificate> link).x509) != 1:
@@ -257,6 +339,11 @@ cdef class Context:
                     raise refused("a CA certificate is refused")
             if use_system_ca and ssl.SSL_CTX_set_default_verify_paths(self.ctx) != 1:
                 raise refused("the system's trust store cannot be used")
+            if use_system_ca and build.linked_statically:
+                from sslsock.core import trust_store  # only the wheels need it
+                bundle = trust_store.bundle_to_add(build.default_certificate_file, build.default_certificate_folder)
+                if bundle is not None and ssl.SSL_CTX_load_verify_file(self.ctx, os.fsencode(bundle)) != 1:
+                    raise refused(f"the system's trust store {bundle} cannot be used")
         if depth > 0:
             ssl.SSL_CTX_set_verify_depth(self.ctx, depth)
         ssl.SSL_CTX_set_verify(self.ctx, mode, NULL)
@@ -282,14 +369,19 @@ cdef class Context:
             raise refused("the ALPN list is refused")
         return 0
 
-    cdef int set_sessions(self) except -1:
+    cdef int set_sessions(self, bytes session_context, TicketKeys ticket_keys) except -1:
         if self.server_side:
             # Tickets carry the state, so nothing is kept for a client that may never come back.
             ssl.SSL_CTX_set_session_cache_mode(self.ctx, ssl.SSL_SESS_CACHE_OFF)
-            ssl.SSL_CTX_set_session_id_context(self.ctx, b"sslsock", 7)
+            # It is in every ticket, and one with another is not resumed: a resumption skips what this context would check.
+            if ssl.SSL_CTX_set_session_id_context(self.ctx, session_context, <unsigned int> len(session_context)) != 1:
+                raise refused("the session context is refused")
+            ssl.SSL_CTX_set_timeout(self.ctx, TICKET_LIFETIME)
             ssl.SSL_CTX_set_num_tickets(self.ctx, TICKETS)
             ssl.SSL_CTX_set_tlsext_servername_callback(self.ctx, on_server_name)
             ssl.SSL_CTX_set_session_ticket_cb(self.ctx, on_ticket_made, on_ticket_opened, NULL)
+            if ticket_keys is not None and ticket_keys_use(ticket_keys.keys, self.ctx) != 1:
+                raise refused("the ticket keys are refused")
         else:
             ssl.SSL_CTX_set_session_cache_mode(self.ctx, ssl.SSL_SESS_CACHE_CLIENT | ssl.SSL_SESS_CACHE_NO_INTERNAL)
             ssl.SSL_CTX_sess_set_new_cb(self.ctx, on_new_session)
@@ -322,6 +414,18 @@ cdef class Context:
                 return newest
             sessions.pop()
         return None
+
+
+cdef bytes digest_of(list policy, list authorities, list service):
+    """A session id context (SSL_CTX_set_session_id_context(3), at most 32 bytes): the same for the same settings only."""
+    digest = hashlib.sha256(b"sslsock session context 1")
+    for group in (policy, authorities, service):
+        digest.update(len(group).to_bytes(4, "big"))
+        for part in group:
+            encoded = part.encode("utf-8") if isinstance(part, str) else part
+            digest.update(len(encoded).to_bytes(4, "big"))
+            digest.update(encoded)
+    return digest.digest()
 
 
 cdef bytes c_text(str setting, str text):

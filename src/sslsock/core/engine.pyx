@@ -24,7 +24,9 @@ from cpython.ref cimport Py_DECREF
 from libc.stdlib cimport calloc, free
 
 cimport openssl_ssl as ssl
-from openssl_err cimport ERR_GET_REASON, ERR_clear_error, ERR_peek_last_error
+from openssl_err cimport (
+    ERR_GET_LIB, ERR_GET_REASON, ERR_LIB_SSL, SSL_R_RECORD_LAYER_FAILURE, ERR_clear_error, ERR_get_error, ERR_peek_last_error,
+)
 from openssl_ssl cimport SSL_SESSION, X509_STORE_CTX
 from openssl_x509 cimport X509, X509_free, X509_up_ref
 from sslsock.core.context cimport VERIFY_MODE_NONE, VERIFY_MODE_PEER, Context, Session, connection_hooks, reason_of
@@ -245,8 +247,13 @@ cdef class Engine:
     cdef int note_failure(self) noexcept nogil:
         """Keep the reason, and leave the error queue empty."""
         self.failed = True
-        self.error_code = ERR_peek_last_error()  # libssl's own comes last, above what caused it
-        ERR_clear_error()
+        # libssl's own comes last, above what caused it; since 3.2 with one more on top, which only says: the record layer knows.
+        cdef unsigned long code = ERR_get_error()
+        self.error_code = code
+        while code:
+            if ERR_GET_LIB(code) != ERR_LIB_SSL or ERR_GET_REASON(code) != SSL_R_RECORD_LAYER_FAILURE:
+                self.error_code = code
+            code = ERR_get_error()
         return ENGINE_FAILED
 
     cdef int shake(self) noexcept nogil:

@@ -5,7 +5,7 @@ from sslsock.core.loop cimport Timer, Watcher
 
 cdef class Listener(Watcher):
     cdef object consumer
-    cdef list accepted  # descriptors that nobody has taken yet
+    cdef list accepted  # connections that nobody has taken yet
     cdef Py_ssize_t taken  # of them, at the front
     cdef Py_ssize_t bound  # of those that wait
     cdef readonly bint paused

@@ -1,11 +1,13 @@
 """A listener: a listening descriptor and the connections accepted from it that nobody has taken.
 
-Owns both. At `limit` it stops accepting, and the kernel queues. When the process has no descriptors left it rests for a
-while instead of asking again at once: the connection that waits keeps the descriptor readable, and a loop that asked would
-do nothing else (accept(2), EMFILE).
+Owns both. A connection is (descriptor, address, port). The peer's name comes with accept4: after a reset, when a program wants
+to log it, the system does not know it any more. At `limit` the listener stops accepting, and the kernel queues. When the
+process has no descriptors left it rests for a while instead of asking again at once: the connection that waits keeps the
+descriptor readable, and a loop that asked would do nothing else (accept(2), EMFILE).
 """
 
 cimport cython
+from cpython.unicode cimport PyUnicode_FromString
 from libc.stdint cimport uint32_t
 
 cimport linux
@@ -16,6 +18,24 @@ cdef enum:
     ACCEPTS_PER_TURN = 64
 
 cdef double REST_SECONDS = 0.1
+
+
+cdef tuple named(int fd, const linux.sockaddr *peer):
+    """The connection with its peer's name: (descriptor, address, port); IPv4 addresses as such, also those that an IPv6
+    socket shows. ("", 0) for another family."""
+    cdef char[linux.INET6_ADDRSTRLEN] text
+    cdef const linux.sockaddr_in *four = <const linux.sockaddr_in *> peer
+    cdef const linux.sockaddr_in6 *six = <const linux.sockaddr_in6 *> peer
+    if peer.sa_family == linux.AF_INET:
+        linux.inet_ntop(linux.AF_INET, &four.sin_addr, text, linux.INET6_ADDRSTRLEN)
+        return fd, PyUnicode_FromString(text), linux.ntohs(four.sin_port)
+    if peer.sa_family == linux.AF_INET6:
+        if linux.IN6_IS_ADDR_V4MAPPED(&six.sin6_addr):
+            linux.inet_ntop(linux.AF_INET, &six.sin6_addr.s6_addr[12], text, linux.INET6_ADDRSTRLEN)
+        else:
+            linux.inet_ntop(linux.AF_INET6, &six.sin6_addr, text, linux.INET6_ADDRSTRLEN)
+        return fd, PyUnicode_FromString(text), linux.ntohs(six.sin6_port)
+    return fd, "", 0
 
 
 @cython.final
@@ -39,7 +59,7 @@ cdef class Listener(Watcher):
             linux.close(self.fd)
         if self.accepted is not None:  # None: the garbage collector was here first
             for connection in self.accepted[self.taken:]:
-                linux.close(connection)
+                linux.close(connection[0])
 
     @property
     def pending(self):
@@ -74,12 +94,16 @@ cdef class Listener(Watcher):
 
     cdef void accept_some(self) noexcept:
         cdef int connection, count = 0
+        cdef linux.sockaddr_storage peer
+        cdef linux.socklen_t size
         if self.fd < 0 or self.paused or self.retry is not None or self.drained:
             return
         while count < ACCEPTS_PER_TURN and len(self.accepted) - self.taken < self.bound:
-            connection = linux.accept4(self.fd, NULL, NULL, linux.SOCK_NONBLOCK | linux.SOCK_CLOEXEC)
+            size = sizeof(peer)
+            connection = linux.accept4(
+                self.fd, <linux.sockaddr *> &peer, &size, linux.SOCK_NONBLOCK | linux.SOCK_CLOEXEC)
             if connection >= 0:
-                self.accepted.append(connection)
+                self.accepted.append(named(connection, <linux.sockaddr *> &peer))
                 count += 1
             elif errno == linux.EAGAIN:
                 self.drained = True
@@ -117,12 +141,12 @@ cdef class Listener(Watcher):
         self.resume_soon()
 
     def take(self):
-        """The oldest connection that waits: its descriptor, which becomes the caller's, or -1."""
-        cdef int connection
+        """The oldest connection that waits: (descriptor, address, port), the descriptor becomes the caller's; or None."""
+        cdef tuple connection
         self.loop.require()
         if self.taken == len(self.accepted):
-            return -1
-        connection = self.accepted[self.taken]
+            return None
+        connection = <tuple> self.accepted[self.taken]
         self.taken += 1
         if self.taken * 2 >= len(self.accepted):  # so it does not grow while there is always somebody waiting
             del self.accepted[:self.taken]
@@ -149,7 +173,7 @@ cdef class Listener(Watcher):
         self.close_all()
 
     cdef void close_all(self) noexcept:
-        cdef int fd = self.fd, connection
+        cdef int fd = self.fd
         cdef list waiting = self.accepted[self.taken:]
         if fd >= 0:
             self.stop_watching()
@@ -157,7 +181,7 @@ cdef class Listener(Watcher):
         self.accepted = []
         self.taken = 0
         for connection in waiting:
-            linux.close(connection)
+            linux.close(connection[0])
         if self.retry is not None:
             self.retry.cancel()
             self.retry = None

@@ -15,9 +15,11 @@ waits for it.
 
 Events carry the address of a watcher. A watcher closed in a turn is kept in `graves` until a turn ends, so an event that is
 already in a batch never points to freed memory.
+
+Some watchers (the sides of a relay) need no Python: the lowest bit of the address in their events says so. While only such
+events come, the loop waits and works without the GIL (`free_turns`); what they have to tell Python they `plan_report`.
 """
 
-import logging
 import os
 from collections import deque
 
@@ -34,10 +36,17 @@ cdef extern from "pythread.h" nogil:
 
 
 cdef enum:
+    FREE = 1  # in an event's address: its watcher works without the GIL
     BATCH = 256  # events taken at once
     HOST_ROUNDS = 7  # further turns before a host loop has its own
+    FREE_TIME = 100000000  # nanoseconds that `run` works without a look at signals, which only the GIL's holder can take
 
-log = logging.getLogger("sslsock")
+
+cdef object logger():
+    """The log "sslsock". Only what has gone wrong comes here, and logging takes long to load."""
+    import logging
+    return logging.getLogger("sslsock")
+
 
 # Counts the forks that led to this process: a loop whose own count differs belongs to a parent.
 cdef int forks = 0
@@ -142,14 +151,30 @@ cdef class Watcher:
     cdef int start_watching(self, int fd, uint32_t events) except -1:
         cdef epoll_event event
         event.events = events | linux.EPOLLET
-        event.data.ptr = <void *> self
+        event.data.u64 = <uint64_t> <void *> self | (FREE if self.free else 0)
         if linux.epoll_ctl(self.loop.epoll_fd, linux.EPOLL_CTL_ADD, fd, &event) < 0:
             raise OSError(errno, os.strerror(errno))
         self.fd = fd
+        self.loop.free_count += self.free
         lost = self.loop.watchers.get(fd)
         if lost is not None:
             # Its descriptor was closed behind our back. If a duplicate is open, the set still has its address.
             self.loop.lost.append(lost)
+        self.loop.watchers[fd] = self
+        return 0
+
+    cdef int take_over_watch(self, Watcher before, uint32_t events) except -1:
+        """Watch the descriptor of `before` in its place. What is ready now is announced anew."""
+        cdef epoll_event event
+        cdef int fd = before.fd
+        event.events = events | linux.EPOLLET
+        event.data.u64 = <uint64_t> <void *> self | (FREE if self.free else 0)
+        if linux.epoll_ctl(self.loop.epoll_fd, linux.EPOLL_CTL_MOD, fd, &event) < 0:
+            raise OSError(errno, os.strerror(errno))
+        before.fd = -1
+        self.loop.bury(before)
+        self.fd = fd
+        self.loop.free_count += self.free - before.free
         self.loop.watchers[fd] = self
         return 0
 
@@ -160,6 +185,9 @@ cdef class Watcher:
         if fd < 0:
             return
         self.fd = -1
+        if self.free:
+            self.loop.free_count -= 1
+            self.loop.forget(self)
         if self.loop.watchers.get(fd) is not self:
             return  # the number means another watcher's descriptor by now
         if self.loop.fork_count == forks:  # a child shares the set with its parent and must leave it alone
@@ -180,6 +208,37 @@ cdef class Watcher:
             self.flush_planned = True
             self.loop.flushes.append(self)
             self.loop.plan_turn()
+
+    cdef void plan_again_free(self) noexcept nogil:
+        """`plan_again` for one that works without the GIL: `on_again_free` is called."""
+        if not self.again_planned:
+            self.again_planned = True
+            self.next_free = NULL
+            if self.loop.free_again.first == NULL:
+                self.loop.free_again.first = <void *> self
+            else:
+                (<Watcher> self.loop.free_again.last).next_free = <void *> self
+            self.loop.free_again.last = <void *> self
+
+    cdef void plan_report(self) noexcept nogil:
+        """Have `on_report` called, with the GIL, in this turn or the next."""
+        if not self.report_planned:
+            self.report_planned = True
+            self.next_report = NULL
+            if self.loop.reports.first == NULL:
+                self.loop.reports.first = <void *> self
+            else:
+                (<Watcher> self.loop.reports.last).next_report = <void *> self
+            self.loop.reports.last = <void *> self
+
+    cdef void on_event_free(self, uint32_t events) noexcept nogil:
+        pass
+
+    cdef void on_again_free(self) noexcept nogil:
+        pass
+
+    cdef void on_report(self) noexcept:
+        pass
 
     cdef void on_event(self, uint32_t events) noexcept:
         pass
@@ -271,7 +330,7 @@ cdef class Loop:
     cdef int add_own(self, int fd) except -1:
         cdef epoll_event event
         event.events = linux.EPOLLIN
-        event.data.u64 = <uint64_t> fd  # no object lies at so low an address
+        event.data.u64 = <uint64_t> fd * 2  # no object lies at so low an address
         if linux.epoll_ctl(self.epoll_fd, linux.EPOLL_CTL_ADD, fd, &event) < 0:
             raise OSError(errno, os.strerror(errno))
         return 0
@@ -500,7 +559,7 @@ cdef class Loop:
         finally:
             self.is_running = False
             self.stopping = False
-            if self.soon or self.again or self.flushes:
+            if self.unfinished():
                 self.plan_turn()
 
     def stop(self):
@@ -524,7 +583,7 @@ cdef class Loop:
 
     cdef int turn(self, int64_t patience) except -1:
         cdef epoll_event events[BATCH]
-        cdef int count, milliseconds, taken_over = 0
+        cdef int count, milliseconds, done = 0
         cdef Scratch outer = None
 
         if self.depth > 0:
@@ -534,22 +593,30 @@ cdef class Loop:
         self.host_planned = False
         try:
             if self.batch_next < self.batch_count:
-                taken_over = self.batch_count - self.batch_next
+                done = self.batch_count - self.batch_next
                 self.run_events()
-            if patience == 0 or taken_over or self.soon or self.foreign or self.again or self.flushes \
-                    or self.escaped is not None or (self.stopping and self.is_running):
-                count = linux.epoll_wait(self.epoll_fd, events, BATCH, 0)
+            if patience == 0 or done or self.soon or self.foreign or self.again or self.flushes \
+                    or self.reports.first != NULL or self.escaped is not None or (self.stopping and self.is_running):
+                milliseconds = 0
             else:
                 milliseconds = -1 if patience == INT64_MAX else <int> min((patience + 999999) // 1000000, 1000000000)
+            if self.free_count:
+                with nogil:
+                    count = self.free_turns(events, milliseconds, &done)
+            elif milliseconds == 0:
+                count = linux.epoll_wait(self.epoll_fd, events, BATCH, 0)
+            else:
                 with nogil:
                     count = linux.epoll_wait(self.epoll_fd, events, BATCH, milliseconds)
             self.batch, self.batch_next = events, 0
             self.batch_count = max(count, 0)  # below 0 is EINTR: signals are looked at by the caller
+            self.run_reports()  # with the batch in place: what they call may turn the loop, which then works it off
             self.run_events()
             self.run_timers()
             self.run_calls()
             self.run_again()
             self.run_flushes()
+            self.run_reports()
         finally:
             self.batch, self.batch_next, self.batch_count = NULL, 0, 0
             self.depth -= 1
@@ -557,12 +624,93 @@ cdef class Loop:
                 self.leave_scratch(outer)
         if self.graves:  # a nested turn has worked off the batches of the outer ones, so no event is left of anybody
             self.graves = []
-        if self.depth == 0 and not self.is_running and (self.soon or self.again or self.flushes) and self.fork_count == forks:
+        if self.depth == 0 and not self.is_running and self.unfinished() and self.fork_count == forks:
             self.plan_turn()
         if self.escaped is not None:
             escaped, self.escaped = self.escaped, None
             raise escaped
-        return max(count, 0) + taken_over
+        return max(count, 0) + done
+
+    cdef bint unfinished(self) noexcept:
+        """There is work that no descriptor announces."""
+        return bool(self.soon or self.again or self.flushes) or self.free_again.first != NULL or self.reports.first != NULL
+
+    cdef int free_turns(self, epoll_event *events, int milliseconds, int *done) noexcept nogil:
+        """Wait, and do what can be done without the GIL; `run` stays in here until there is something else to do. Returns how
+        many events are left in `events`, -1 when a signal came; `done` grows by those that were dealt with."""
+        cdef int count, number, rest
+        cdef int64_t begun = 0
+        cdef void *watcher
+        while True:
+            count = linux.epoll_wait(self.epoll_fd, events, BATCH, 0 if self.free_again.first != NULL else milliseconds)
+            self.now = monotonic_ns()
+            rest = 0
+            for number in range(count):
+                if events[number].data.u64 & FREE:
+                    watcher = <void *> (events[number].data.u64 - FREE)
+                    if (<Watcher> watcher).fd >= 0:
+                        (<Watcher> watcher).on_event_free(events[number].events)
+                else:
+                    events[rest] = events[number]
+                    rest += 1
+            if count > 0:
+                done[0] += count - rest
+            self.run_again_free()
+            if rest or count < 0:
+                return rest if rest else count
+            if milliseconds >= 0 or self.reports.first != NULL or not self.is_running or self.depth > 1:
+                return 0
+            if begun == 0:
+                begun = self.now
+            elif self.now - begun > FREE_TIME:
+                return 0
+
+    cdef void run_again_free(self) noexcept nogil:
+        """Those that were planned before; what they plan waits for the next round."""
+        cdef void *last = self.free_again.last
+        cdef void *watcher
+        while self.free_again.first != NULL:
+            watcher = self.free_again.first
+            self.free_again.first = (<Watcher> watcher).next_free
+            (<Watcher> watcher).again_planned = False
+            (<Watcher> watcher).on_again_free()
+            if watcher == last:
+                break
+
+    cdef void forget(self, Watcher watcher) noexcept:
+        """Out of the queues of those that work without the GIL: they hold no reference."""
+        cdef void *before
+        cdef void *it
+        if watcher.again_planned:
+            watcher.again_planned = False
+            before, it = NULL, self.free_again.first
+            while it != <void *> watcher:
+                before, it = it, (<Watcher> it).next_free
+            if before == NULL:
+                self.free_again.first = watcher.next_free
+            else:
+                (<Watcher> before).next_free = watcher.next_free
+            if self.free_again.last == it:
+                self.free_again.last = before
+        if watcher.report_planned:
+            watcher.report_planned = False
+            before, it = NULL, self.reports.first
+            while it != <void *> watcher:
+                before, it = it, (<Watcher> it).next_report
+            if before == NULL:
+                self.reports.first = watcher.next_report
+            else:
+                (<Watcher> before).next_report = watcher.next_report
+            if self.reports.last == it:
+                self.reports.last = before
+
+    cdef void run_reports(self) noexcept:
+        cdef Watcher watcher
+        while self.reports.first != NULL and self.fork_count == forks:
+            watcher = <Watcher> self.reports.first
+            self.reports.first = watcher.next_report
+            watcher.report_planned = False
+            watcher.on_report()
 
     cdef void take_over(self):
         """What the outer turn has still to do, before what has been planned since."""
@@ -582,9 +730,9 @@ cdef class Loop:
         while self.batch_next < self.batch_count and self.fork_count == forks:
             event = self.batch[self.batch_next]
             self.batch_next += 1
-            if event.data.u64 == <uint64_t> self.wake_read:
+            if event.data.u64 == <uint64_t> self.wake_read * 2:
                 self.drain_wake()
-            elif event.data.u64 == <uint64_t> self.timer_fd:
+            elif event.data.u64 == <uint64_t> self.timer_fd * 2:
                 linux.read(self.timer_fd, &expirations, sizeof(expirations))
                 self.armed = INT64_MAX
             else:
@@ -674,12 +822,12 @@ cdef class Loop:
                 self.exception_handler(self, {"message": message, "exception": exception, "source": source})
                 return
         except Exception:
-            log.exception("exception in the exception handler")
+            logger().exception("exception in the exception handler")
         except BaseException as exc:
             self.escaped = exc
             return
         try:
-            log.error("%s (%r)", message, source, exc_info=(type(exception), exception, exception.__traceback__))
+            logger().error("%s (%r)", message, source, exc_info=(type(exception), exception, exception.__traceback__))
         except BaseException as exc:
             if not isinstance(exc, Exception):
                 self.escaped = exc

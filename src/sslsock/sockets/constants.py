@@ -10,6 +10,7 @@ __all__ = [
     "ErrorConstants",
     "OpenMode",
     "PeerVerifyMode",
+    "RelayReason",
     "SocketError",
     "SocketState",
     "SslMode",
@@ -97,6 +98,28 @@ class PeerVerifyMode(NamedInt):
     """It has to be there and to be good."""
     AUTO_VERIFY_PEER = 3
     """VERIFY_PEER for clients, QUERY_PEER for servers."""
+
+
+class RelayReason(NamedInt):
+    """Why a relay has ended."""
+
+    ENDED = 0
+    """Both peers have ended their streams in order."""
+    TRUNCATED = 1
+    """Both have ended, but one of them cut its TLS stream without close_notify."""
+    RESET = 2
+    """A peer reset its connection, or is gone."""
+    NETWORK_ERROR = 3
+    TLS_ERROR = 4
+    """TLS failed: an alert, a record that does not decrypt."""
+    RESOURCE_ERROR = 5
+    """Out of memory or descriptors."""
+    IDLE_TIMEOUT = 6
+    """Nothing came for too long."""
+    ABORTED = 7
+    """It was closed by the program."""
+    HANDSHAKE_FAILED = 8
+    """A handshake that was under way came to nothing."""
 
 
 class SslProtocol(NamedInt):

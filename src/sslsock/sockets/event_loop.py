@@ -10,10 +10,12 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from concurrent.futures import Future
-from typing import Any, Callable, Optional
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from ..core.loop import Loop
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 __all__ = ["EventLoop", "run", "stop"]
 

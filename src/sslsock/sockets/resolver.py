@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any, Callable, Optional, Union
+from typing import TYPE_CHECKING, Any, Callable, Optional, Union
 
 from .event_loop import EventLoop
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 __all__ = ["Address", "Lookup", "numeric_addresses"]
 
@@ -31,6 +33,8 @@ def executor() -> ThreadPoolExecutor:
     global _executor
     with _lock:
         if _executor is None:
+            from concurrent.futures import ThreadPoolExecutor  # slow to load, and many never look up a name
+
             _executor = ThreadPoolExecutor(WORKERS, thread_name_prefix="sslsock-resolver")
         return _executor
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Optional
+from typing import Callable, Optional
 
+from ..core.client_hello import ClientHello
 from .configuration import SslConfiguration
 from .ssl_socket import SslSocket
-from .tcp_server import TcpServer
+from .tcp_server import Accepted, TcpServer
 from .twins import twin
 
 __all__ = ["SslServer"]
@@ -21,12 +22,16 @@ class SslServer(TcpServer):
     handshake_timeout: float, seconds a client has for its handshake, 10; 0 for no limit.
     """
 
-    __slots__ = ("_configuration", "handshake_timeout")
+    __slots__ = ("_configuration", "client_hello_handler", "handshake_timeout")
+
+    client_hello_handler: Optional[Callable[[SslSocket, ClientHello], object]]
+    """`client_hello_handler(socket, hello)`: given to the sockets of connections taken from now on."""
 
     def __init__(self) -> None:
         super().__init__()
         self._configuration: Optional[SslConfiguration] = None
         self.handshake_timeout = 10.0
+        self.client_hello_handler = None
 
     @property
     def configuration(self) -> SslConfiguration:
@@ -44,8 +49,8 @@ class SslServer(TcpServer):
     def next_pending_connection(self) -> Optional[SslSocket]:
         """Take a connection as it is: SslSocket, CONNECTED and UNENCRYPTED; None when none is pending. It has
         the server's configuration, for `start_server_encryption`."""
-        fd = self._take()
-        return None if fd < 0 else self._make_socket(fd)
+        accepted = self._take()
+        return None if accepted is None else self._make_socket(accepted)
 
     def next_pending_secure_connection(self) -> Optional[SslSocket]:
         """Take a connection: SslSocket in SSL_SERVER_MODE, its handshake under way; None when none is
@@ -58,9 +63,10 @@ class SslServer(TcpServer):
     next_pending_connection_async = twin(next_pending_connection)
     next_pending_secure_connection_async = twin(next_pending_secure_connection)
 
-    def _make_socket(self, fd: int) -> SslSocket:
-        sock = SslSocket()
-        self._adopted(sock, fd)
+    def _make_socket(self, accepted: Accepted) -> SslSocket:
+        sock = SslSocket(_loop=self._loop)
+        self._adopted(sock, accepted)
         sock.handshake_timeout = self.handshake_timeout
         sock._configuration = self._configuration
+        sock.client_hello_handler = self.client_hello_handler
         return sock

@@ -12,12 +12,16 @@ told from the loop.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Callable, Optional
+from typing import TYPE_CHECKING, Callable, Optional
 
+from ..core import channel as core
+from ..core.client_hello import ClientHello, ClientHelloError, parse_client_hello
 from ..core.engine import Engine
 from ..core.x509 import SslCertificate
 from .configuration import SslConfiguration, decoded_protocol, default_configuration
 from .constants import OpenMode, PeerVerifyMode, SocketError, SslMode, SslProtocol
+from .event_loop import EventLoop
+from .hello_wait import HelloPhase, HelloWait
 from .hostname import parse_host
 from .ssl_error import SslError
 from .states import MODE_MOVES, ModeEvent
@@ -27,15 +31,24 @@ from .twins import twin
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from ..core.channel import Channel
     from ..core.engine import _VerifyError
+    from .relay import Relay
 
 __all__ = ["SslSocket"]
 
 UNENCRYPTED = SslMode.UNENCRYPTED_MODE
+SSL_SERVER = SslMode.SSL_SERVER_MODE
 AUTO_VERIFY_PEER = PeerVerifyMode.AUTO_VERIFY_PEER
 VERIFY_NONE = PeerVerifyMode.VERIFY_NONE
 VERIFY_PEER = PeerVerifyMode.VERIFY_PEER
 QUERY_PEER = PeerVerifyMode.QUERY_PEER
+
+START_SERVER = ModeEvent.START_SERVER
+CLOSED = ModeEvent.CLOSED
+
+AWAITED, DECIDING, HELD = HelloPhase
+INTERNAL_ERROR = 80  # the alert, RFC 8446, 6
 
 
 class SslSocket(TcpSocket):
@@ -61,16 +74,24 @@ class SslSocket(TcpSocket):
         "_encrypted",
         "_engine",
         "_handshake_errors",
+        "_hello",
         "_mode",
         "_peer_verify_mode",
         "_peer_verify_name",
         "_tolerated",
+        "client_hello_handler",
         "encrypted_handler",
         "handshake_timeout",
         "mode_changed_handler",
         "ssl_errors_handler",
     )
 
+    client_hello_handler: Optional[Callable[[Self, ClientHello], object]]
+    """`client_hello_handler(socket, hello)`: on the server's side, before the handshake. Set one, and
+    `start_server_encryption` reads the client's offer first; afterwards it goes on with what
+    `configuration` then is. The handler may also `hold_handshake()`, or end the connection; if it raises, the
+    handshake fails. Until the handshake begins nothing can be read; what is written waits for its end, and is
+    dropped by a `disconnect` before it begins."""
     encrypted_handler: Optional[Callable[[Self], object]]
     """`encrypted_handler(socket)`: the handshake is done, `encrypted` is True."""
     mode_changed_handler: Optional[Callable[[Self, SslMode], object]]
@@ -79,19 +100,21 @@ class SslSocket(TcpSocket):
     """`ssl_errors_handler(socket, errors)`: the peer's certificates have errors; `ignore_ssl_errors` may be
     called here."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, *, _loop: Optional[EventLoop] = None) -> None:
+        super().__init__(_loop=_loop)
         self._mode = UNENCRYPTED
         self._encrypted = False
         self._demanding = False  # this handshake is over when the peer's certificates have errors
         self._configuration: Optional[SslConfiguration] = None
         self._engine: Optional[Engine] = None
+        self._hello: Optional[HelloWait] = None  # while a ClientHello is awaited or decided upon
         self._peer_verify_mode: Optional[PeerVerifyMode] = None
         self._peer_verify_name = ""
         self._handshake_errors: tuple[SslError, ...] = ()
         # What `ignore_ssl_errors` has let pass; None while it may not be called.
         self._tolerated: Optional[tuple[SslError, ...]] = None
         self.handshake_timeout = 30.0
+        self.client_hello_handler = None
         self.encrypted_handler = None
         self.mode_changed_handler = None
         self.ssl_errors_handler = None
@@ -213,16 +236,36 @@ class SslSocket(TcpSocket):
         self._connect(hostname, port, open_mode, hold_writes=True)
 
     def start_client_encryption(self) -> None:
-        """Begin TLS as the client. No effect unless the socket is CONNECTED and UNENCRYPTED."""
-        self._loop.check()
-        if self._state is CONNECTED and self._mode is UNENCRYPTED:
-            self._start_encryption(ModeEvent.START_CLIENT)
+        """Begin TLS as the client. No effect unless the socket is CONNECTED and UNENCRYPTED. RuntimeError in a relay."""
+        self._start_on_request(ModeEvent.START_CLIENT)
 
     def start_server_encryption(self) -> None:
-        """Begin TLS as the server. No effect unless the socket is CONNECTED and UNENCRYPTED."""
+        """Begin TLS as the server. No effect unless the socket is CONNECTED and UNENCRYPTED. RuntimeError in a relay."""
+        self._start_on_request(START_SERVER)
+
+    @property
+    def handshake_held(self) -> bool:
+        """The handshake waits for the program: inside `client_hello_handler`, and from `hold_handshake` to
+        `continue_handshake`. Nothing of the connection has been touched then: the ClientHello lies unread
+        beneath the socket."""
+        return self._hello is not None and self._hello.phase is not AWAITED
+
+    def hold_handshake(self) -> None:
+        """Inside `client_hello_handler`: do not begin the handshake when it returns, but when
+        `continue_handshake` is called. `handshake_timeout` goes on. RuntimeError anywhere else."""
         self._loop.check()
-        if self._state is CONNECTED and self._mode is UNENCRYPTED:
-            self._start_encryption(ModeEvent.START_SERVER)
+        if not self.handshake_held:
+            raise RuntimeError("hold_handshake() is for inside client_hello_handler")
+        assert self._hello is not None
+        self._hello.phase = HELD
+
+    def continue_handshake(self) -> None:
+        """Begin the handshake that `hold_handshake` has held, with what `configuration` is now. No effect on
+        one that is not held, the connection having ended for example."""
+        self._loop.check()
+        wait = self._hello
+        if wait is not None and wait.phase is HELD:
+            self._end_hello(wait)
 
     def ignore_ssl_errors(self, errors: Optional[Iterable[SslError]] = None) -> None:
         """Inside `ssl_errors_handler`: go on in spite of these errors, and no others; None: those that the
@@ -234,6 +277,7 @@ class SslSocket(TcpSocket):
     connect_encrypted_async = twin(connect_encrypted)
     start_client_encryption_async = twin(start_client_encryption)
     start_server_encryption_async = twin(start_server_encryption)
+    continue_handshake_async = twin(continue_handshake)
 
     # What connector and channel tell
 
@@ -241,13 +285,20 @@ class SslSocket(TcpSocket):
         channel = self._channel
         super().on_established(fd, address, port)
         if self._channel is channel and channel is not None and channel.hold_writes:
-            self.start_client_encryption()
+            self._start_if_plain(ModeEvent.START_CLIENT)
+
+    def on_peer_closed(self, clean: bool) -> None:
+        if self._hello is not None:
+            message = "the peer closed the connection during the TLS handshake"
+            self._fail_hello(self._hello, core.FAILURE_HANDSHAKE_CLOSED, message)
+        else:
+            super().on_peer_closed(clean)
 
     def on_encrypted(self) -> None:
         self._encrypted = True
-        handler: Optional[Callable[[Any], object]] = self.encrypted_handler
-        if handler is not None:
-            handler(self)
+        self._emit("encrypted_handler")
+        if self._relay is not None:
+            self._relay._join_if_ready()
 
     def _on_verify_errors(self, errors: list[_VerifyError]) -> bool:
         """Called by the engine in the middle of the handshake: go on in spite of these?"""
@@ -279,28 +330,45 @@ class SslSocket(TcpSocket):
         return changed
 
     def _announce_mode(self) -> None:
-        self._emit("mode_changed_handler", self._mode)
+        if self.mode_changed_handler is not None:
+            self._emit("mode_changed_handler", self._mode)
 
     def _mode_in_force(self) -> PeerVerifyMode:
         mode = self.peer_verify_mode
         if mode is not AUTO_VERIFY_PEER:
             return mode
-        return QUERY_PEER if self._mode is SslMode.SSL_SERVER_MODE else VERIFY_PEER
+        return QUERY_PEER if self._mode is SSL_SERVER else VERIFY_PEER
+
+    def _start_on_request(self, event: ModeEvent) -> None:
+        self._loop.check()
+        if self._relay is not None and self._mode is UNENCRYPTED:
+            raise RuntimeError("encryption starts before the socket is put in a relay")  # not silently: it stays plain
+        self._start_if_plain(event)
+
+    def _start_if_plain(self, event: ModeEvent) -> None:
+        if self._state is CONNECTED and self._mode is UNENCRYPTED:
+            self._start_encryption(event)
 
     def _start_encryption(self, event: ModeEvent) -> None:
         channel = self._channel
         assert channel is not None
         self._turn(event)
         mode = self._mode
+        if event is START_SERVER and self.client_hello_handler is not None:
+            self._await_hello(channel)
+        else:
+            self._start_tls(channel, event is START_SERVER, self.handshake_timeout)
+        if self._channel is channel and self._mode is mode:
+            self._announce_mode()
+
+    def _start_tls(self, channel: Channel, server_side: bool, timeout: float) -> None:
         try:
-            self._engine = self._make_engine(event is ModeEvent.START_SERVER)
+            self._engine = self._make_engine(server_side)
         except ValueError as exc:  # a ConfigurationError among them
             self._source = self._sink = None
             self._loop.call_soon(self._on_unusable_configuration, self._generation, str(exc))
         else:
-            channel.start_tls(self._engine, self.handshake_timeout)
-        if self._channel is channel and self._mode is mode:
-            self._announce_mode()
+            channel.start_tls(self._engine, timeout)
 
     def _make_engine(self, server_side: bool) -> Engine:
         configuration = self._configuration or default_configuration()
@@ -328,6 +396,123 @@ class SslSocket(TcpSocket):
             session_key=session_key,
         )
 
+    # The ClientHello, before the handshake. Meanwhile `_source` is None: its bytes are not the program's to
+    # read, and `_drop_input` is called when there are more.
+
+    def _await_hello(self, channel: Channel) -> None:
+        channel.flush()  # what was written before goes out in the clear
+        if self._channel is not channel:  # it failed at that
+            return
+        wait = self._hello = HelloWait(self._loop, channel, self.handshake_timeout, self._on_hello_overdue)
+        # As long as the system does not take all of that, `_join_ends` allows no writing: the one would hold the
+        # other up.
+        channel.hold_writes = not channel.bytes_to_write
+        self._join_ends()
+        if channel.bytes_available:
+            self._loop.call_soon(self._read_hello, wait)
+
+    def _drop_input(self) -> None:
+        if self._hello is not None:
+            self._read_hello(self._hello)
+        else:
+            super()._drop_input()
+
+    def _read_hello(self, wait: HelloWait) -> None:
+        if self._hello is not wait or wait.phase is not AWAITED:
+            return
+        try:
+            hello = parse_client_hello(wait.channel.peek())
+        except ClientHelloError as exc:
+            # Not for the engine, which might understand what we do not, and shake hands without the handler.
+            self._fail_hello(wait, core.FAILURE_HANDSHAKE, f"the TLS handshake failed: {exc}", exc.alert)
+            return
+        if hello is None:
+            return
+        wait.phase = DECIDING
+        decided = self._emit("client_hello_handler", hello)
+        if self._hello is not wait:
+            return
+        if not decided:
+            message = "the TLS handshake failed: client_hello_handler has raised an exception"
+            self._fail_hello(wait, core.FAILURE_HANDSHAKE, message, INTERNAL_ERROR)
+        elif wait.phase is DECIDING:
+            self._end_hello(wait)
+
+    def _end_hello(self, wait: HelloWait) -> None:
+        """The handshake begins, with the bytes that were looked at."""
+        self._hello = None
+        timeout = wait.leave()
+        self._join_ends()
+        self._read_buffer_size_changed()
+        self._start_tls(wait.channel, True, timeout)
+
+    def _forget_hello(self) -> None:
+        """There will be no handshake of ours."""
+        if self._hello is not None:
+            self._hello.leave()
+            self._hello = None
+
+    def _release_hello(self) -> None:
+        """Somebody else takes the channel over while `handshake_held`: everything lies unread in it, and neither
+        a deadline nor a hold is left. What was written must not have been meant to be encrypted."""
+        wait = self._hello
+        if wait is not None:
+            self._forget_hello()
+            wait.channel.hold_writes = False
+            self._read_buffer_size_changed()
+
+    def _on_hello_overdue(self) -> None:
+        if self._hello is not None:
+            message = "the TLS handshake was not done in time"
+            self._fail_hello(self._hello, core.FAILURE_HANDSHAKE_TIMEOUT, message)
+
+    def _fail_hello(self, wait: HelloWait, failure: int, message: str, alert: int = 0) -> None:
+        """The handshake has failed before it began: tell the peer why, if nothing is in the way, and then the program."""
+        channel = wait.channel
+        if alert and not channel.bytes_to_write:
+            channel.notify_written = channel.hold_writes = False
+            channel.write(bytes((21, 3, 3, 0, 2, 2, alert)))  # RFC 8446, 5.1 and 6: a record, fatal
+            channel.flush()
+        if channel.bytes_to_write and not channel.hold_writes:
+            channel.abort()
+        else:
+            channel.finish()
+        if self._hello is wait:  # else it failed at that, and has been told
+            self.on_failed(failure, message)
+
+    def _join_ends(self) -> None:
+        super()._join_ends()
+        if self._hello is not None:
+            self._source = None
+            if not self._hello.channel.hold_writes:
+                self._sink = None
+
+    def _read_buffer_size_changed(self) -> None:
+        if self._hello is None:
+            super()._read_buffer_size_changed()
+
+    # In a relay
+
+    def _check_relay(self) -> None:
+        super()._check_relay()
+        if self.handshake_held and self.bytes_to_write and self._hello is not None and self._hello.channel.hold_writes:
+            raise ValueError("what was written to be encrypted cannot leave through a relay of the untouched connection")
+
+    def _enter_relay(self, relay: Relay) -> None:
+        if self.handshake_held:  # the program has seen the ClientHello, and hands the connection over as it came
+            self._release_hello()
+            self._turn(ModeEvent.CLOSED)
+        super()._enter_relay(relay)
+
+    @property
+    def _can_join(self) -> bool:
+        # A channel without TLS can be joined; where TLS was wanted and has not begun, or cannot begin, it must not be.
+        return super()._can_join and (self._encrypted or self._mode is UNENCRYPTED)
+
+    @property
+    def _input_cut(self) -> bool:
+        return self._encrypted and self._engine is not None and not self._engine.peer_closed
+
     def _reset(self) -> None:
         super()._reset()
         self._engine = None
@@ -340,12 +525,14 @@ class SslSocket(TcpSocket):
         if channel is not None and channel.hold_writes and channel.bytes_to_write:
             self.start_client_encryption()
         if self._channel is channel:
+            self._forget_hello()
             super()._finish()
 
     def _drop_connection(self, keep_input: bool) -> bool:
         if not keep_input and not self._encrypted:
             # An engine in the middle of its handshake knows this socket, and would keep it alive.
             self._engine = None
+        self._forget_hello()
         self._encrypted = False
         super()._drop_connection(keep_input)
-        return self._turn(ModeEvent.CLOSED)
+        return self._turn(CLOSED)

@@ -25,7 +25,11 @@ from .constants import SocketState, SslMode
 __all__ = ["MODE_MOVES", "MOVES", "ModeEvent", "SocketEvent"]
 
 
-class SocketEvent(Enum):
+class Event(str, Enum):
+    """A str, because Enum alone has its hash computed in Python, at each look into a table."""
+
+
+class SocketEvent(Event):
     """What moves a socket from state to state."""
 
     BIND = "bind"
@@ -40,7 +44,7 @@ class SocketEvent(Enum):
     ABORT = "abort"
 
 
-class ModeEvent(Enum):
+class ModeEvent(Event):
     """What changes a socket's encryption mode."""
 
     START_CLIENT = "start_client"

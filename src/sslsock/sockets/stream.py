@@ -67,8 +67,8 @@ class Stream(Endpoint, ABC):
     about_to_close_handler: Optional[Callable[[Self], object]]
     """`about_to_close_handler(stream)`: `close` was called; unread data is still there."""
 
-    def __init__(self) -> None:
-        self._loop = EventLoop.current()
+    def __init__(self, *, _loop: Optional[EventLoop] = None) -> None:
+        self._loop = EventLoop.current() if _loop is None else _loop  # a server gives its own
         self._open_mode = 0
         self._error_string = ""
         self._encoding = "utf-8"

@@ -15,13 +15,15 @@ from .connector import error_of
 from .constants import ErrorConstants, SocketError
 from .event_loop import EventLoop
 from .hostname import is_address
-from .tcp_socket import NOWHERE, TcpSocket, checked_port, plain_address
+from .tcp_socket import NOWHERE, TcpSocket, checked_port
 from .twins import twin
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 __all__ = ["TcpServer"]
+
+Accepted = tuple[int, str, int]  # descriptor, the peer's address and port
 
 BACKLOG = 4096  # the system cuts it to net.core.somaxconn
 
@@ -74,7 +76,6 @@ class TcpServer(ErrorConstants):
         "__weakref__",
         "_error",
         "_error_string",
-        "_family",
         "_listener",
         "_loop",
         "_max_pending",
@@ -96,7 +97,6 @@ class TcpServer(ErrorConstants):
         self._max_pending = 30
         self._error: Optional[SocketError] = None
         self._error_string = ""
-        self._family = int(socket.AF_INET)
         self._name = NOWHERE
         self.reuse_port = False
         self.new_connection_handler = None
@@ -177,7 +177,6 @@ class TcpServer(ErrorConstants):
             return self._refuse(error_of(exc.errno or 0), f"port {port} cannot be watched: {exc.strerror}")
         self._error = None
         self._error_string = ""
-        self._family = int(sock.family)
         self._name = sock.getsockname()[:2]
         sock.detach()  # it is the listener's now
         return True
@@ -204,8 +203,8 @@ class TcpServer(ErrorConstants):
 
     def next_pending_connection(self) -> Optional[TcpSocket]:
         """Take a connection: TcpSocket in CONNECTED_STATE, None when none is pending."""
-        fd = self._take()
-        return None if fd < 0 else self._make_socket(fd)
+        accepted = self._take()
+        return None if accepted is None else self._make_socket(accepted)
 
     listen_async = twin(listen)
     close_async = twin(close)
@@ -231,27 +230,18 @@ class TcpServer(ErrorConstants):
 
     # Steps
 
-    def _take(self) -> int:
+    def _take(self) -> Optional[Accepted]:
         self._loop.check()
-        return self._listener.take() if self._listener is not None else -1
+        return self._listener.take() if self._listener is not None else None
 
-    def _make_socket(self, fd: int) -> TcpSocket:
+    def _make_socket(self, accepted: Accepted) -> TcpSocket:
         """The socket for an accepted connection. The place for a derived class to make one of its own."""
-        return self._adopted(TcpSocket(), fd)
+        return self._adopted(TcpSocket(_loop=self._loop), accepted)
 
-    def _adopted(self, sock: TcpSocket, fd: int) -> TcpSocket:
-        # Asked for at once: after a reset, when a program wants to log it, the system does not know it any
-        # more.
-        borrowed = socket.socket(self._family, socket.SOCK_STREAM, 0, fd)
+    def _adopted(self, sock: TcpSocket, accepted: Accepted) -> TcpSocket:
+        fd, address, port = accepted
         try:
-            name = borrowed.getpeername()
-            remote = (plain_address(name[0]), name[1])
-        except OSError:  # gone already; the channel will tell
-            remote = NOWHERE
-        finally:
-            borrowed.detach()
-        try:
-            sock._adopt(fd, remote)
+            sock._adopt(fd, (address, port))
         except BaseException:
             os.close(fd)
             raise

@@ -8,6 +8,7 @@ and the channel, which moves the bytes. Rules:
 - `_source` and `_sink` (core/endpoint.pyx) are the channel where reading or writing is allowed now, else None.
 - After a connection the socket keeps its channel only if that holds unread data, and the channel keeps no way
   back.
+- In a relay (`_relay`) there is neither `_source` nor `_sink`, and the end of the connection is the relay's to tell.
 """
 
 from __future__ import annotations
@@ -20,12 +21,15 @@ from ..core import channel as core
 from ..core.channel import Channel
 from .connector import Connector, OwnSocket, bound_socket, error_of
 from .constants import ErrorConstants, OpenMode, SocketError, SocketState
+from .event_loop import EventLoop
 from .states import MOVES, SocketEvent
 from .stream import READ, WRITE, Buffer, Stream, checked_mode
 from .twins import twin
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from .relay import Relay
 
 __all__ = ["TcpSocket"]
 
@@ -34,6 +38,12 @@ HOST_LOOKUP = SocketState.HOST_LOOKUP_STATE
 CONNECTED = SocketState.CONNECTED_STATE
 BOUND = SocketState.BOUND_STATE
 CLOSING = SocketState.CLOSING_STATE
+
+# Those of every connection of a server: looked up once.
+ACCEPTED = SocketEvent.ACCEPTED
+FINISH = SocketEvent.FINISH
+DRAINED = SocketEvent.DRAINED
+CLOSE = SocketEvent.CLOSE
 
 FAILURES = {
     core.FAILURE_RESET: SocketError.REMOTE_HOST_CLOSED_ERROR,
@@ -47,6 +57,8 @@ FAILURES = {
 }
 
 NOWHERE = ("", 0)
+
+RELAY_UNREAD = 64 * 1024  # bytes kept of one side of a relay while the other is not ready
 
 
 def plain_address(address: str) -> str:
@@ -89,6 +101,7 @@ class TcpSocket(Stream, ErrorConstants):
         "_hostname",
         "_local",
         "_peer_closed",
+        "_relay",
         "_remote",
         "_reporting",
         "_state",
@@ -111,8 +124,8 @@ class TcpSocket(Stream, ErrorConstants):
     host_found_handler: Optional[Callable[[Self], object]]
     """`host_found_handler(socket)`: the name lookup has succeeded."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, *, _loop: Optional[EventLoop] = None) -> None:
+        super().__init__(_loop=_loop)
         self._state = UNCONNECTED
         self._error: Optional[SocketError] = None
         self._generation = 0
@@ -125,6 +138,7 @@ class TcpSocket(Stream, ErrorConstants):
         self._peer_closed = False
         self._finishing = False
         self._reporting = False
+        self._relay: Optional[Relay] = None
         self.connect_timeout = 30.0
         self.connected_handler = None
         self.disconnected_handler = None
@@ -184,7 +198,9 @@ class TcpSocket(Stream, ErrorConstants):
         up."""
         loop, state = self._loop, self._state
         loop.check()
-        if state is CONNECTED:
+        if self._relay is not None:
+            self._relay.close()
+        elif state is CONNECTED:
             self._finish()
         elif state is not CLOSING and state is not UNCONNECTED:
             self._leave(SocketEvent.CLOSE, keep_input=False)
@@ -199,7 +215,9 @@ class TcpSocket(Stream, ErrorConstants):
         if self._generation != generation:
             return
         self._open_mode = 0
-        if self._state is UNCONNECTED:
+        if self._relay is not None:
+            self._relay.close()
+        elif self._state is UNCONNECTED:
             self._source = None
         else:
             self._leave(SocketEvent.ABORT, keep_input=False)
@@ -285,6 +303,8 @@ class TcpSocket(Stream, ErrorConstants):
     def on_unreachable(self, error: SocketError, message: str) -> None:
         generation = self._generation
         self._sink = None
+        if self._relay is not None:
+            self._relay._note(error, message)
         self._fail(error, message)
         if self._generation == generation and self._state is not UNCONNECTED:
             self._leave(SocketEvent.FAILED, keep_input=False)
@@ -298,9 +318,11 @@ class TcpSocket(Stream, ErrorConstants):
         if self._finishing:  # inside `_finish`, which goes on
             self._finishing = False
         elif self._state is CLOSING:
-            self._leave(SocketEvent.DRAINED)
+            self._leave(DRAINED)
 
     def on_peer_closed(self, clean: bool) -> None:
+        if self._relay is not None:
+            return  # the channel remembers it, and the relay passes it on
         self._clean = clean
         self._peer_closed = True
         if self._state is not CONNECTED:
@@ -312,30 +334,34 @@ class TcpSocket(Stream, ErrorConstants):
                 "the peer closed the connection" if clean else "the peer cut the connection without close_notify"
             ),
         )
-        if self._generation == generation and self._state is CONNECTED:
+        if self._generation == generation and self._state is CONNECTED and self._relay is None:
             self._finish()
 
     def on_failed(self, failure: int, message: str) -> None:
         generation = self._generation
         error = FAILURES.get(failure, SocketError.UNKNOWN_ERROR)
         self._sink = None  # the channel is closed
+        message = self._with_peer(message)
+        if self._relay is not None:
+            self._relay._note(error, message)
         # A peer that has closed does not take our last bytes any more: no second news, nor a cut of what it sent.
         if not (self._peer_closed and error is SocketError.REMOTE_HOST_CLOSED_ERROR):
             self._clean = False
-            self._fail(error, self._with_peer(message))
+            self._fail(error, message)
         if self._generation == generation and self._state is not UNCONNECTED:
             self._leave(SocketEvent.FAILED)
 
     # Steps
 
-    def _advance(self, event: SocketEvent) -> None:
+    def _advance(self, event: SocketEvent, tell: bool = True) -> None:
         """The one place where the state changes."""
         state = MOVES.get((self._state, event))
         if state is None:
             raise RuntimeError(f"{event.value} while {self._state.name}")
         if state is not self._state:
             self._state = state
-            self._emit("state_changed_handler", state)
+            if tell and self.state_changed_handler is not None:
+                self._emit("state_changed_handler", state)
 
     def _connect(self, hostname: str, port: int, open_mode: int, hold_writes: bool = False) -> None:
         """`connect`. `hold_writes`: nothing that is written leaves before it can be encrypted."""
@@ -371,7 +397,7 @@ class TcpSocket(Stream, ErrorConstants):
         self._remote = remote
         self._open_mode = READ | WRITE
         self._channel = self._source = self._sink = channel
-        self._advance(SocketEvent.ACCEPTED)
+        self._advance(ACCEPTED)
 
     def _make_channel(self) -> Channel:
         channel = Channel(self._loop, self)
@@ -401,20 +427,23 @@ class TcpSocket(Stream, ErrorConstants):
         if self._channel is not channel:  # it failed at that
             return
         if not self._finishing:  # all of it has gone out
-            self._leave(SocketEvent.CLOSE)
+            self._leave(CLOSE)
         else:
             self._finishing = False
-            self._advance(SocketEvent.FINISH)
+            self._advance(FINISH)
 
     def _leave(self, event: SocketEvent, keep_input: bool = True) -> None:
         """The connection, or the attempt at one, is over."""
+        if self._relay is not None:
+            self._relay._end()
+            return
         generation = self._generation
         was_connected = self._state is CONNECTED or self._state is CLOSING
         mode_changed = self._drop_connection(keep_input)
         self._advance(event)
         if mode_changed and self._generation == generation:
             self._announce_mode()
-        if was_connected and self._generation == generation:
+        if was_connected and self._generation == generation and self.disconnected_handler is not None:
             self._emit("disconnected_handler")
 
     def _drop_connection(self, keep_input: bool) -> bool:
@@ -435,12 +464,56 @@ class TcpSocket(Stream, ErrorConstants):
             channel.abort()
         return False
 
+    # In a relay
+
+    def _check_relay(self) -> None:
+        """ValueError unless a relay can take this connection."""
+        if self._state is not CONNECTED:
+            raise ValueError(f"a relay joins connected sockets, not one that is {self._state.name}")
+        if self._relay is not None:
+            raise ValueError("the socket is in a relay already")
+        if self._channel is None or not self._channel.is_open:  # inside the handler that tells of it
+            raise ValueError("a relay joins connected sockets, not one whose connection has failed or is ending")
+
+    def _enter_relay(self, relay: Relay) -> None:
+        """From now on the connection is a relay's."""
+        channel = self._channel
+        assert channel is not None
+        self._local_name()  # while the descriptor is the channel's
+        self._relay = relay
+        self._source = self._sink = None
+        channel.notify_written = False
+        self._read_buffer_size_changed()
+
+    @property
+    def _can_join(self) -> bool:
+        """Nothing is to be awaited any more before bytes may go through."""
+        return self._channel is not None and self._channel.can_join
+
+    @property
+    def _input_cut(self) -> bool:
+        """What came has an end that its sender did not declare."""
+        return False
+
+    def _leave_relay(self, cut: bool) -> None:
+        """The relay has ended, and the connection with it; nobody is told but by the relay."""
+        channel = self._channel
+        self._relay = None
+        if cut:
+            self._clean = False
+        # One that has failed may still be saying so to its peer, by itself.
+        self._drop_connection(keep_input=channel is not None and not channel.is_open)
+        self._advance(SocketEvent.ABORT, tell=False)
+
     def _announce_mode(self) -> None:
         pass
 
     def _join_ends(self) -> None:
         """Set `_source` and `_sink` to what mode and state allow."""
         mode, channel, state = self._open_mode, self._channel, self._state
+        if self._relay is not None:
+            self._source = self._sink = None
+            return
         if not mode & READ:
             self._source = None
         elif channel is not None:
@@ -448,8 +521,8 @@ class TcpSocket(Stream, ErrorConstants):
         self._sink = channel if mode & WRITE and state is not CLOSING else None
 
     def _drop_input(self) -> None:
-        """The socket is not open for reading, so nobody will ever take what has come."""
-        if self._channel is not None:
+        """The socket is not open for reading, so nobody will ever take what has come: except a relay, later."""
+        if self._channel is not None and self._relay is None:
             self._channel.discard()
 
     def _fail(self, error: SocketError, message: str) -> None:
@@ -475,6 +548,8 @@ class TcpSocket(Stream, ErrorConstants):
         self._loop.check()
         if self._state is UNCONNECTED or self._state is BOUND:
             self._refuse("write() while the socket is not connected")
+        elif self._relay is not None:
+            self._refuse("write() while the socket is in a relay")
         elif self._state is CLOSING or self._open_mode & WRITE:
             self._refuse("write() while the connection is ending")
         else:
@@ -500,7 +575,7 @@ class TcpSocket(Stream, ErrorConstants):
 
     def _read_buffer_size_changed(self) -> None:
         if self._channel is not None:
-            self._channel.read_bound = self._read_buffer_size
+            self._channel.read_bound = self._read_buffer_size or (RELAY_UNREAD if self._relay is not None else 0)
 
     def _input_ended(self) -> bool:
         return self._state is UNCONNECTED

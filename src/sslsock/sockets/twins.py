@@ -11,10 +11,11 @@ The twin keeps the method's name, not the method, so a subclass that overrides `
 
 from __future__ import annotations
 
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Callable, Generic, Optional, Protocol, TypeVar, overload
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from typing_extensions import Concatenate, ParamSpec
 
     from .event_loop import EventLoop
@@ -93,6 +94,8 @@ class BoundTwin(Generic[P, R_co]):
         if callback is not None:
             obj.loop.call_soon_threadsafe(answer_callback, obj, self._name, args, kwargs, callback)
             return None
+        from concurrent.futures import Future  # slow to load, and a program with one thread needs none
+
         future: Future[R_co] = Future()
         obj.loop.remember_future(future)
         try:

@@ -1,0 +1,36 @@
+from typing import NoReturn, Optional, final
+
+from .engine import _Buffer
+
+MAX_CLIENT_HELLO: int  # bytes on the wire, record headers included
+
+class ClientHelloError(ValueError):
+    """Bytes that are no TLS ClientHello, or a malformed or too long one."""
+
+    alert: int
+
+    def __init__(self, text: str, alert: int = ...) -> None: ...
+
+@final
+class ClientHello:
+    """What a client offers in the first message of a TLS handshake."""
+
+    def __init__(self) -> NoReturn: ...
+    @property
+    def server_name(self) -> Optional[str]: ...
+    @property
+    def next_protocols(self) -> tuple[str, ...]: ...
+    @property
+    def protocols(self) -> tuple[int, ...]: ...
+    @property
+    def cipher_suites(self) -> tuple[int, ...]: ...
+    @property
+    def groups(self) -> tuple[int, ...]: ...
+    @property
+    def signature_algorithms(self) -> tuple[int, ...]: ...
+    @property
+    def extensions(self) -> tuple[int, ...]: ...
+    @property
+    def ja4(self) -> str: ...
+
+def parse_client_hello(data: _Buffer) -> Optional[ClientHello]: ...

@@ -1,0 +1,19 @@
+from typing import Any, Protocol, final
+
+from .loop import Loop, Watcher
+
+def pack_address(family: int, address: tuple[Any, ...]) -> bytes: ...
+
+class _DialConsumer(Protocol):
+    """Who a dial reports to. Called on the loop's thread; may do anything."""
+
+    def on_dialed(self, fd: int) -> None: ...
+    def on_dial_failed(self, errno: int) -> None: ...
+
+@final
+class Dial(Watcher):
+    """An attempt to connect."""
+
+    def __init__(self, loop: Loop, address: bytes, consumer: _DialConsumer) -> None: ...
+    def start(self, timeout: float) -> int: ...
+    def cancel(self) -> None: ...

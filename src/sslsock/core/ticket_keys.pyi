@@ -1,0 +1,17 @@
+from collections.abc import Iterable
+from typing import Union, final
+
+KEY_SIZE: int
+MOST_KEYS: int
+
+@final
+class TicketKeys:
+    """The keys that contexts seal their session tickets with."""
+
+    def __init__(self, *, older: int = 2) -> None: ...
+    @property
+    def older(self) -> int: ...
+    @property
+    def names(self) -> list[bytes]: ...
+    def rotate(self) -> None: ...
+    def replace(self, keys: Iterable[Union[bytes, bytearray, memoryview]]) -> None: ...

@@ -1,0 +1,225 @@
+"""Relay: two sockets joined, so that what comes in on one goes out on the other without Python.
+
+    waiting --no handshake is under way--> joined --> ended        waiting --a handshake fails, close--> ended
+
+While it waits, the sockets keep their channels and shake hands as ever; what comes stays in the channels. Then the core
+(core/relay.pyx) takes the channels over. The sockets stay what they were to look at, and leave when the relay ends.
+"""
+
+from __future__ import annotations
+
+from typing import Callable, Optional
+
+from ..core.relay import ChannelRelay
+from .constants import RelayReason, SocketError
+from .event_loop import EventLoop
+from .tcp_socket import TcpSocket
+from .twins import twin
+
+__all__ = ["Relay"]
+
+# What a side's error before both were ready means; any other is NETWORK_ERROR.
+REASONS = {
+    SocketError.SSL_HANDSHAKE_FAILED_ERROR: RelayReason.HANDSHAKE_FAILED,
+    SocketError.SSL_INVALID_USERDATA_ERROR: RelayReason.HANDSHAKE_FAILED,
+    SocketError.SSL_INTERNAL_ERROR: RelayReason.TLS_ERROR,
+    SocketError.REMOTE_HOST_CLOSED_ERROR: RelayReason.RESET,
+    SocketError.SOCKET_RESOURCE_ERROR: RelayReason.RESOURCE_ERROR,
+}
+
+
+def checked_timeout(seconds: float) -> float:
+    """A time limit from the program. TypeError, ValueError."""
+    if not seconds >= 0:
+        raise ValueError("idle_timeout must not be negative")
+    return float(seconds)
+
+
+class Relay:
+    """Joins two connected sockets of one loop, each plain, encrypted, or in the middle of its handshake.
+
+    From then on bytes go from one to the other in C, and none of the sockets' handlers is called any more, except those of
+    a handshake under way, which ends with `encrypted_handler`, or with `error_handler` and the relay. What is unread in
+    either socket goes first. The end of one direction is passed on (as close_notify and FIN, or FIN), while the other goes
+    on. An error on one side closes the other when what was received before has been delivered. A side is read only while
+    the other takes what it is sent.
+
+        def connected(back):
+            relay = sslsock.Relay(client, back, idle_timeout=300)
+            relay.closed_handler = lambda relay, reason: print(reason, relay.bytes_back)
+
+    A socket whose handshake is held, or asked about in `client_hello_handler`, is joined as it is: the connection passes
+    through with its ClientHello first, and the socket's mode is UNENCRYPTED again.
+
+    An open relay lives until it ends, also when the program keeps no reference to it. Then both sockets are UNCONNECTED, may
+    be connected again, and `closed_handler` is called, always from the loop or from what has ended it. Until then the
+    sockets are CONNECTED; there is nothing to read in them and `write` is refused. To end it at once: `close`, or `abort`,
+    `close` or `disconnect` of either socket.
+
+    front, back: TcpSocket or SslSocket, CONNECTED, not in another relay. One whose peer has ended its stream can be given
+    inside `error_handler`, which tells of it. idle_timeout: seconds (float) in which nothing comes on either side before
+    the joined relay is ended, 0 for no limit. ValueError, TypeError.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_back",
+        "_core",
+        "_error_string",
+        "_front",
+        "_idle_timeout",
+        "_loop",
+        "_noted",
+        "_reason",
+        "closed_handler",
+    )
+
+    closed_handler: Optional[Callable[[Relay, RelayReason], object]]
+    """`closed_handler(relay, reason)`: it has ended, and both sockets are closed."""
+
+    def __init__(self, front: TcpSocket, back: TcpSocket, *, idle_timeout: float = 0.0) -> None:
+        for sock in (front, back):
+            if not isinstance(sock, TcpSocket):
+                raise TypeError(f"a relay joins sockets, not {type(sock).__name__}")
+        if front is back:
+            raise ValueError("a relay joins two sockets, not one with itself")
+        if front.loop is not back.loop:
+            raise ValueError("a relay joins sockets of one loop")
+        front.loop.check()
+        front._check_relay()
+        back._check_relay()
+        self._idle_timeout = checked_timeout(idle_timeout)
+        self._front = front
+        self._back = back
+        self._loop: EventLoop = front.loop
+        self._core: Optional[ChannelRelay] = None
+        self._noted: Optional[RelayReason] = None  # why it is about to end
+        self._reason: Optional[RelayReason] = None
+        self._error_string = ""
+        self.closed_handler = None
+        front._enter_relay(self)
+        back._enter_relay(self)
+        self._join_if_ready()
+
+    @property
+    def loop(self) -> EventLoop:
+        """The loop of both sockets."""
+        return self._loop
+
+    @property
+    def front(self) -> TcpSocket:
+        """The first of the two sockets."""
+        return self._front
+
+    @property
+    def back(self) -> TcpSocket:
+        """The second of the two sockets."""
+        return self._back
+
+    @property
+    def joined(self) -> bool:
+        """Both sides are ready, and bytes go through."""
+        return self._core is not None and self._reason is None
+
+    @property
+    def closed(self) -> bool:
+        """It has ended."""
+        return self._reason is not None
+
+    @property
+    def reason(self) -> Optional[RelayReason]:
+        """Why it has ended: RelayReason, None while it has not."""
+        return self._reason
+
+    @property
+    def error_string(self) -> str:
+        """What went wrong, with the peer it went wrong with, in words; "" when nothing did: str."""
+        return self._error_string
+
+    @property
+    def bytes_forward(self) -> int:
+        """Bytes taken from the front socket and passed on: int."""
+        return self._core.bytes_forward if self._core is not None else 0
+
+    @property
+    def bytes_back(self) -> int:
+        """Bytes taken from the back socket and passed on: int."""
+        return self._core.bytes_back if self._core is not None else 0
+
+    @property
+    def duration(self) -> float:
+        """How long bytes have been going through, in seconds: float, 0 before."""
+        return self._core.seconds if self._core is not None else 0.0
+
+    @property
+    def idle_timeout(self) -> float:
+        """Seconds in which nothing comes on either side before it is ended, 0 for no limit: float. ValueError below 0."""
+        return self._idle_timeout
+
+    @idle_timeout.setter
+    def idle_timeout(self, seconds: float) -> None:
+        self._loop.check()
+        self._idle_timeout = checked_timeout(seconds)
+        if self._core is not None:
+            self._core.idle_seconds = self._idle_timeout
+
+    def close(self) -> None:
+        """End it at once: what is on its way is dropped, both sockets are aborted. No effect on one that has ended."""
+        self._loop.check()
+        if self._core is not None:
+            self._core.close()
+        else:
+            self._end()
+
+    close_async = twin(close)
+
+    def __repr__(self) -> str:
+        state = "joined" if self.joined else "waiting" if self._reason is None else self._reason.name
+        return f"<Relay {state} {self._front!r} {self._back!r}>"
+
+    # What the sockets and the core tell
+
+    def _join_if_ready(self) -> None:
+        if self._core is not None or self._noted is not None or self._reason is not None:
+            return
+        front, back = self._front, self._back
+        if not (front._can_join and back._can_join):
+            return
+        assert front._channel is not None and back._channel is not None
+        try:
+            self._core = ChannelRelay(self._loop, front._channel, back._channel, self, self._idle_timeout)
+        except (OSError, MemoryError) as exc:
+            self._noted = RelayReason.RESOURCE_ERROR
+            self._error_string = f"the sockets cannot be joined: {exc}"
+            self._loop.call_soon(self._end)  # nobody could have set `closed_handler` yet
+
+    def _note(self, error: SocketError, message: str) -> None:
+        """A side has failed before both were ready, and will leave when it has told its `error_handler`."""
+        self._noted = REASONS.get(error, RelayReason.NETWORK_ERROR)
+        self._error_string = message
+
+    def on_relay_closed(self, reason: int) -> None:
+        """What the core calls."""
+        self._noted = RelayReason(reason)
+        self._end()
+
+    def _end(self) -> None:
+        if self._reason is not None:
+            return
+        reason = self._reason = RelayReason.ABORTED if self._noted is None else self._noted
+        failed = self._failed_side()
+        if failed is not None and self._core is not None:
+            self._error_string = failed._with_peer(self._core.error_text)
+        for sock in (self._front, self._back):
+            sock._leave_relay(sock is failed or (reason is RelayReason.TRUNCATED and sock._input_cut))
+        handler: Optional[Callable[[Relay, RelayReason], object]] = self.closed_handler
+        if handler is not None:
+            try:
+                handler(self, reason)
+            except BaseException as exc:
+                self._loop.report("exception in closed_handler", exc, self)
+
+    def _failed_side(self) -> Optional[TcpSocket]:
+        """The socket an error came from once they were joined."""
+        side = self._core.failed_side if self._core is not None else None
+        return None if side is None else self._front if side == "front" else self._back

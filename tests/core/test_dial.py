@@ -1,0 +1,205 @@
+"""Dials: one attempt to connect, whose descriptor is the caller's when it succeeds."""
+
+import contextlib
+import errno
+import gc
+import os
+import socket
+import weakref
+
+import pytest
+
+from sslsock.core.dial import Dial, pack_address
+from sslsock.core.loop import Loop
+
+from .pairs import descriptors, drive, turns
+
+
+class Consumer:
+    def __init__(self):
+        self.fd = self.errno = None
+        self.hook = None
+
+    def on_dialed(self, fd):
+        self.fd = fd
+        if self.hook is not None:
+            self.hook()
+
+    def on_dial_failed(self, number):
+        self.errno = number
+        if self.hook is not None:
+            self.hook()
+
+
+@pytest.fixture
+def listening():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server
+
+
+@pytest.fixture
+def full():
+    """A listener whose queue is full: a connection to it is not answered."""
+    with socket.socket() as server, contextlib.ExitStack() as others:
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        for _ in range(4):
+            other = others.enter_context(socket.socket())
+            other.setblocking(False)
+            other.connect_ex(server.getsockname())
+        yield server
+
+
+def unused_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()
+
+
+def finish(loop, consumer, fd):
+    if fd < 0:
+        drive(loop, lambda: consumer.fd is not None or consumer.errno is not None, "the end of the dial")
+        fd = consumer.fd
+    return fd
+
+
+# addresses
+
+
+def test_addresses_are_what_the_system_takes():
+    packed = pack_address(socket.AF_INET, ("127.0.0.1", 0x1234))
+    assert len(packed) == 16 and packed[2:8] == b"\x12\x34\x7f\x00\x00\x01"
+    packed = pack_address(socket.AF_INET6, ("fe80::1%lo", 80, 0, 7))
+    assert len(packed) == 28 and packed[8:24] == socket.inet_pton(socket.AF_INET6, "fe80::1")
+    assert packed[24:28] == (7).to_bytes(4, "little")
+
+
+def test_what_is_no_numeric_address_is_refused():
+    with pytest.raises(OSError):
+        pack_address(socket.AF_INET, ("localhost", 80))
+    with pytest.raises(OSError):
+        pack_address(socket.AF_INET, ("::1", 80))
+    with pytest.raises(ValueError, match="family"):
+        pack_address(socket.AF_UNIX, ("/tmp/x", 80))
+    with pytest.raises(OverflowError):
+        pack_address(socket.AF_INET, ("127.0.0.1", 65536))
+
+
+@pytest.mark.parametrize("address", [b"", b"\x02", b"\x02" * 15, b"\x02" * 17, bytes(200)])
+def test_bytes_that_are_no_address_are_refused(loop, address):
+    with pytest.raises(ValueError, match="pack_address"):
+        Dial(loop, address, Consumer())
+
+
+# connecting
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_it_gives_a_connected_descriptor_that_does_not_block(loop, family):
+    host = "127.0.0.1" if family == socket.AF_INET else "::1"
+    with socket.create_server((host, 0), family=family) as server:
+        consumer = Consumer()
+        fd = finish(loop, consumer, Dial(loop, pack_address(family, server.getsockname()), consumer).start(0))
+        with socket.socket(fileno=fd) as near, server.accept()[0] as far:
+            assert near.getpeername() == server.getsockname()
+            assert not os.get_blocking(fd) and not os.get_inheritable(fd)
+            assert near.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            near.send(b"hello")
+            assert far.recv(9) == b"hello"
+    assert loop.idle
+
+
+def test_a_refused_connection_is_told_once(loop):
+    before, consumer = descriptors(), Consumer()
+    dial = Dial(loop, pack_address(socket.AF_INET, unused_port()), consumer)
+    try:
+        fd = dial.start(5)
+        finish(loop, consumer, fd)
+        number = consumer.errno
+    except OSError as error:
+        number = error.errno
+    assert number == errno.ECONNREFUSED and consumer.fd is None
+    assert loop.idle and descriptors() == before
+
+
+def test_an_address_that_cannot_be_reached_at_all_is_an_os_error(loop):
+    before = descriptors()
+    dial = Dial(loop, pack_address(socket.AF_INET6, ("fe80::1", 9, 0, 0)), Consumer())
+    with pytest.raises(OSError):
+        dial.start(5)  # link-local without an interface
+    assert descriptors() == before and loop.idle
+
+
+def test_the_deadline_ends_it(loop, full):
+    before, consumer = descriptors(), Consumer()
+    assert Dial(loop, pack_address(socket.AF_INET, full.getsockname()), consumer).start(0.01) == -1
+    gc.collect()  # the program holds no reference: the loop does
+    drive(loop, lambda: consumer.errno is not None, "the deadline")
+    assert consumer.errno == errno.ETIMEDOUT and consumer.fd is None
+    assert descriptors() == before and loop.idle
+
+
+def test_a_cancelled_one_tells_nobody(loop, full):
+    before, consumer = descriptors(), Consumer()
+    dial = Dial(loop, pack_address(socket.AF_INET, full.getsockname()), consumer)
+    dial.cancel()
+    assert dial.start(0.01) == -1
+    dial.cancel()
+    dial.cancel()
+    assert loop.idle and descriptors() == before
+    turns(loop)
+    assert consumer.fd is consumer.errno is None
+    with pytest.raises(RuntimeError, match="once"):
+        dial.start(1)
+
+
+def test_it_is_started_once(loop, full, listening):
+    consumer = Consumer()
+    dial = Dial(loop, pack_address(socket.AF_INET, full.getsockname()), consumer)
+    dial.start(0)
+    with pytest.raises(RuntimeError, match="once"):
+        dial.start(0)
+    dial.cancel()
+    consumer = Consumer()
+    dial = Dial(loop, pack_address(socket.AF_INET, listening.getsockname()), consumer)
+    os.close(finish(loop, consumer, dial.start(0)))
+    with pytest.raises(RuntimeError, match="once"):
+        dial.start(0)
+
+
+def test_without_descriptors_it_is_an_os_error(loop, listening, limit_descriptors):
+    consumer = Consumer()
+    dial = Dial(loop, pack_address(socket.AF_INET, listening.getsockname()), consumer)
+    with limit_descriptors(), pytest.raises(OSError) as caught:
+        dial.start(1)
+    assert caught.value.errno == errno.EMFILE
+
+
+def test_a_consumer_may_raise_and_dial_again(loop, full):
+    first, second = Consumer(), Consumer()
+    address = pack_address(socket.AF_INET, full.getsockname())
+
+    def again():
+        Dial(loop, address, second).start(0.01)
+        raise ZeroDivisionError
+
+    first.hook = again
+    Dial(loop, address, first).start(0.01)
+    drive(loop, lambda: second.errno == errno.ETIMEDOUT, "the second dial's end")
+    assert [type(error) for error in loop.exception_handler.take()] == [ZeroDivisionError]
+
+
+def test_closing_the_loop_ends_it(full):
+    before = descriptors()
+    loop, consumer = Loop(), Consumer()
+    gone = weakref.ref(consumer)
+    dial = Dial(loop, pack_address(socket.AF_INET, full.getsockname()), consumer)
+    dial.start(5)
+    loop.close()
+    assert descriptors() == before
+    dial.cancel()
+    with pytest.raises(RuntimeError):
+        dial.start(1)
+    del consumer
+    gc.collect()
+    assert gone() is None

@@ -1,0 +1,531 @@
+"""Relays over socket pairs: every byte both ways, ends passed on as what they were, back-pressure, errors."""
+
+import itertools
+import os
+import random
+import socket
+
+import pytest
+
+from sslsock.core.channel import Channel
+from sslsock.core.engine import Engine
+from sslsock.core.loop import Loop
+from sslsock.core.relay import (
+    RELAY_ENDED,
+    RELAY_IDLE,
+    RELAY_NETWORK,
+    RELAY_RESET,
+    RELAY_TLS,
+    RELAY_TRUNCATED,
+    ChannelRelay,
+)
+
+from .far import KINDS, VERSION, Far, Joined, Observer, end, join
+from .pairs import (
+    DEADLINE,
+    MIB,
+    Recorder,
+    channel_on,
+    client_context_of,
+    descriptors,
+    drive,
+    pieces,
+    server_context_of,
+    socket_pair,
+    tcp_pair,
+    turns,
+)
+
+ALL = [*itertools.product(KINDS, KINDS)]
+TLS = ("tls1.2", "tls1.3")
+SOME = [("fd", "fd"), ("channel", "tls1.3"), ("tls1.2", "channel"), ("tls1.3", "tls1.3")]
+
+
+def pytest_generate_tests(metafunc):
+    for name, values in (("kinds", ALL), ("some", SOME)):
+        if name in metafunc.fixturenames:
+            metafunc.parametrize(name, values, ids="-".join)
+
+
+@pytest.fixture(params=[socket_pair, tcp_pair], ids=["unix", "tcp"])
+def pair(request):
+    return request.param
+
+
+@pytest.fixture
+def small_pair():
+    """The kernel takes little at a time."""
+
+    def make():
+        ends = socket_pair()
+        for one in ends:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+        return ends
+
+    return make
+
+
+# data
+
+
+def test_every_byte_both_ways_and_both_ends(loop, kinds, pair):
+    joined = join(loop, kinds, pair)
+    there, back = os.urandom(2 * MIB + 17), os.urandom(3 * MIB + 5)
+    joined.front.write(there)
+    joined.back.write(back)
+    joined.front.finish()
+    joined.drive(lambda: joined.back.ended)
+    assert joined.back.received == there and joined.back.clean
+    joined.drive(lambda: len(joined.front.received) == len(back))
+    assert joined.front.received == back and not joined.front.ended and not joined.relay.closed
+    joined.back.write(b"long after")
+    joined.drive(lambda: joined.front.received.endswith(b"long after"))
+    joined.back.finish()
+    joined.until_closed()
+    assert joined.front.clean and joined.observer.reason == RELAY_ENDED
+    assert joined.relay.bytes_forward == len(there) and joined.relay.bytes_back == len(back) + 10
+    assert joined.relay.failed_side is None and joined.relay.error_text == ""
+    assert loop.idle
+
+
+def test_pieces_of_every_size(loop, some):
+    joined, choice = join(loop, some), random.Random(11)
+    there, back = bytearray(), bytearray()
+    for _ in range(300):
+        for peer, data in ((joined.front, there), (joined.back, back)):
+            piece = choice.randbytes(choice.choice([1, 2, 1000, 16384, 16385, 60000]))
+            peer.write(piece)
+            data += piece
+        if choice.random() < 0.3:
+            joined.turns(1)
+    joined.drive(lambda: len(joined.back.received) >= len(there) and len(joined.front.received) >= len(back))
+    assert joined.back.received == there and joined.front.received == back
+
+
+def test_records_byte_by_byte(loop):
+    joined = join(loop, ("tls1.3", "tls1.2"))
+    joined.front.write(b"slowly")
+    wire, joined.front.out = bytes(joined.front.out), bytearray()
+    for byte in pieces(wire, 1):
+        joined.front.out += byte
+        joined.turns(2)
+    assert joined.back.received == b"slowly"
+
+
+def test_a_kernel_that_takes_little(loop, some, small_pair):
+    joined = join(loop, some, small_pair)
+    there, back = os.urandom(300_000), os.urandom(300_001)
+    joined.front.write(there)
+    joined.back.write(back)
+    joined.front.finish()
+    joined.back.finish()
+    joined.until_closed()
+    assert joined.back.received == there and joined.front.received == back
+    assert joined.front.clean and joined.back.clean and joined.observer.reason == RELAY_ENDED
+
+
+def test_a_descriptor_that_blocks_does_not_block_the_loop(loop):
+    joined = join(loop)
+    blocking = socket.socketpair()
+    blocked = Joined(loop, (blocking[0].detach(), Far(blocking[1])), end(loop, "fd", False))
+    joined.front.write(b"past the other")
+    joined.drive(lambda: joined.back.received == b"past the other")
+    blocking[1].setblocking(False)
+    blocked.back.write(bytes(4 * MIB))
+    blocked.drive(lambda: len(blocked.front.received) == 4 * MIB)
+
+
+def test_urgent_data_hides_nothing_behind_it(loop):
+    joined = join(loop, ("fd", "fd"), tcp_pair)
+    joined.turns(2)
+    joined.front.sock.send(b"before")
+    joined.front.sock.send(b"!", socket.MSG_OOB)
+    joined.front.sock.send(b"after")
+    joined.drive(lambda: joined.back.received == b"beforeafter", "what follows urgent data")
+
+
+# what is under way already
+
+
+def test_unread_data_and_queued_writes_go_first(loop, some):
+    front, back = end(loop, some[0], True), end(loop, some[1], False)
+    expected = [bytearray(), bytearray()]
+    for number, (near, far) in enumerate((front, back)):
+        if isinstance(near, Channel):
+            far.write(b"unread ")
+            expected[not number] += b"unread "
+            drive(loop, lambda far=far, near=near: far.pump() or near.bytes_available == 7)
+            queued = os.urandom(4 * MIB)  # more than the kernel takes
+            near.write(b"small ")
+            near.write(queued)
+            expected[number] += b"small " + queued
+            turns(loop, 3)
+            near.write(b"and more ")
+            expected[number] += b"and more "
+    joined = Joined(loop, front, back, head=b"head ")
+    for near, _ in (front, back):
+        assert not isinstance(near, Channel) or (near.fileno() == -1 and not near.is_open)
+    joined.front.write(b"new")
+    joined.back.write(b"new")
+    joined.front.finish()
+    joined.back.finish()
+    joined.until_closed()
+    assert joined.observer.reason == RELAY_ENDED
+    assert sorted_parts(joined.front.received, expected[0]) and sorted_parts(joined.back.received, expected[1], b"head ")
+
+
+def sorted_parts(got, expected, head=b""):
+    """`expected` was collected unread first; on the wire the queue is first, then the head, then what was unread."""
+    unread = b"unread " if expected.startswith(b"unread ") else b""
+    if not unread and expected.find(b"unread ") >= 0:
+        unread, expected = b"unread ", expected.replace(b"unread ", b"", 1)
+    else:
+        expected = expected[len(unread) :]
+    return bytes(got) == bytes(expected) + head + unread + b"new"
+
+
+@pytest.mark.parametrize("kind", ["channel", *TLS])
+@pytest.mark.parametrize("data", [b"", b"last words"])
+def test_input_that_had_ended_before(loop, kind, data):
+    near, far = end(loop, kind, True)
+    far.write(data)
+    far.finish()
+    drive(loop, lambda: far.pump() or not far.finishing)
+    turns(loop, 5)
+    joined = Joined(loop, (near, far), end(loop, "tls1.3", False))
+    joined.drive(lambda: joined.back.ended)
+    assert joined.back.received == data and joined.back.clean
+    joined.back.write(b"answer")
+    joined.back.finish()
+    joined.until_closed()
+    assert joined.front.received == b"answer" and joined.front.clean and joined.observer.reason == RELAY_ENDED
+
+
+@pytest.mark.parametrize("kind", TLS)
+def test_close_notify_that_came_with_data_and_without_fin(loop, kind):
+    recorder, made = Recorder(greedy=False), []
+    near, far = end(loop, kind, True, consumer=recorder)
+    back = end(loop, "fd", False)
+    recorder.hooks["readable"] = lambda _: made or made.append(Joined(loop, (near, far), back))
+    far.write(b"all of it")
+    far.out += far.engine.close()
+    drive(loop, lambda: far.pump() or made)
+    joined = made[0]
+    joined.drive(lambda: joined.back.ended, "the end that only the engine knows")
+    assert joined.back.received == b"all of it"
+
+
+@pytest.mark.parametrize("kind", TLS)
+def test_a_bad_record_behind_data_that_is_just_being_read(loop, kind):
+    recorder, made = Recorder(greedy=False), []
+    near, far = end(loop, kind, True, consumer=recorder)
+    back = end(loop, "fd", False)
+    recorder.hooks["readable"] = lambda _: made or made.append(Joined(loop, (near, far), back))
+    far.write(b"good")
+    far.write(b"bad")
+    far.out[-1] ^= 1
+    drive(loop, lambda: far.pump() or made)
+    joined = made[0]
+    joined.drive(lambda: joined.back.ended)
+    assert joined.back.received == b"good"
+    joined.back.finish()
+    joined.drive(lambda: joined.front.ended)
+    joined.front.sock.close()
+    joined.until_closed()
+    assert joined.front.alert == "bad record mac" and joined.observer.reason == RELAY_TLS
+
+
+@pytest.mark.parametrize("kind", TLS)
+def test_data_that_came_with_the_last_handshake_message(loop, kind):
+    near, far = socket_pair()
+    channel, recorder = channel_on(loop, near, Recorder(greedy=False))
+    made = []
+    back = end(loop, "fd", False)
+    peer = Far(far, Engine(client_context_of(VERSION[kind]), verify_name="localhost"))
+    recorder.hooks["encrypted"] = lambda _: made.append(Joined(loop, (channel, peer), back))
+    channel.start_tls(Engine(server_context_of(VERSION[kind])), DEADLINE)
+    far.send(peer.engine.start())
+    while not peer.engine.handshake_done:
+        loop.dispatch(0)
+        try:
+            peer.engine.decrypt(far.recv(65536))
+        except BlockingIOError:
+            continue
+        last = peer.engine.take()
+        if peer.engine.handshake_done:
+            last += peer.engine.encrypt(b"early")  # TLS 1.2: the server speaks last, so there it comes behind
+        far.send(last)
+    drive(loop, lambda: made)
+    joined = made[0]
+    joined.drive(lambda: joined.back.received == b"early")
+    joined.back.write(b"back")
+    joined.drive(lambda: joined.front.received == b"back")
+
+
+# ends
+
+
+@pytest.mark.parametrize("direction", ["forward", "back"])
+def test_tls_that_is_cut_is_passed_on_as_cut(loop, some, direction):
+    joined = join(loop, some)
+    here, there = (joined.front, joined.back) if direction == "forward" else (joined.back, joined.front)
+    here.write(b"half of it")
+    here.finish(notify=False)
+    joined.drive(lambda: there.ended)
+    assert there.received == b"half of it"
+    cut = here.engine is not None
+    assert there.clean == (there.engine is None or not cut)
+    there.write(b"still here")
+    there.finish()
+    joined.until_closed()
+    assert here.received == b"still here" and here.clean
+    assert joined.observer.reason == (RELAY_TRUNCATED if cut else RELAY_ENDED)
+
+
+def test_the_peers_close_at_once(loop, kinds):
+    joined = join(loop, kinds)
+    joined.front.finish()
+    joined.back.finish()
+    joined.until_closed()
+    assert joined.front.clean and joined.back.clean and joined.observer.reason == RELAY_ENDED
+
+
+# back-pressure
+
+
+def test_memory_is_bounded_while_a_peer_does_not_read(loop, some):
+    joined = join(loop, some)
+    joined.front.reading = joined.back.reading = False
+    there, back = os.urandom(6 * MIB), os.urandom(6 * MIB)
+    joined.front.write(there)
+    joined.back.write(back)
+    joined.turns(100)
+    # One receive at the most, and what the kernel holds for the socket behind.
+    assert 0 < joined.relay.bytes_forward < 2 * MIB and 0 < joined.relay.bytes_back < 2 * MIB
+    held = joined.relay.bytes_forward
+    joined.turns(20)
+    assert joined.relay.bytes_forward == held, "it goes on reading for nobody"
+    joined.back.reading = True
+    joined.drive(lambda: len(joined.back.received) == len(there))
+    assert joined.relay.bytes_back < 2 * MIB
+    joined.front.reading = True
+    joined.drive(lambda: len(joined.front.received) == len(back))
+    assert joined.back.received == there and joined.front.received == back
+
+
+def test_an_end_behind_a_peer_that_does_not_read(loop, some):
+    joined = join(loop, some)
+    joined.back.reading = False
+    data = os.urandom(6 * MIB)
+    joined.front.write(data)
+    joined.front.finish()
+    joined.turns(100)
+    assert not joined.back.ended
+    joined.back.reading = True
+    joined.drive(lambda: joined.back.ended)
+    assert joined.back.received == data and joined.back.clean
+
+
+# errors
+
+
+@pytest.mark.parametrize("direction", ["forward", "back"])
+def test_a_reset_comes_behind_the_data_before_it(loop, some, direction):
+    joined = join(loop, some, tcp_pair)
+    here, there = (joined.front, joined.back) if direction == "forward" else (joined.back, joined.front)
+    here.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # or its kernel holds the data back, and drops it
+    here.write(b"received")
+    here.pump()
+    here.reset()
+    joined.drive(lambda: there.ended)
+    assert there.received == b"received"
+    assert there.engine is None or not there.clean
+    there.write(bytes(100_000))  # an upload goes on for a while
+    joined.turns(10)
+    there.finish()
+    joined.until_closed()
+    assert joined.observer.reason == RELAY_RESET and there.error is None
+    assert joined.relay.failed_side == ("front" if direction == "forward" else "back")
+    assert joined.relay.error_text
+
+
+def test_a_send_that_fails_leaves_what_was_received(loop, some):
+    joined = join(loop, some, tcp_pair)
+    joined.front.reading = joined.back.reading = False
+    data, answer = os.urandom(4 * MIB), os.urandom(200_000)
+    joined.front.write(data)
+    joined.turns(30)
+    joined.back.write(answer)
+    joined.back.pump()
+    joined.back.reset()  # with unread input, while the relay is blocked in sending to it
+    joined.front.reading = True
+    joined.drive(lambda: joined.front.ended, "the end of the side that is left")
+    # A reset throws away what the other kernel has not delivered: what came through is a beginning of it.
+    assert answer.startswith(joined.front.received)
+    joined.front.out.clear()
+    joined.front.finish(notify=False)
+    joined.until_closed()
+    assert joined.observer.reason == RELAY_RESET and joined.relay.failed_side == "back"
+
+
+def test_a_peer_that_has_gone_while_its_last_words_are_unread(loop):
+    joined = join(loop, ("fd", "fd"))
+    joined.front.reading = False
+    last = os.urandom(2 * MIB)
+    joined.back.write(last)
+    joined.turns(20)
+    joined.drive(lambda: True)
+    left = len(joined.back.out)
+    joined.back.sock.close()
+    joined.front.write(b"to nobody")
+    joined.turns(20)
+    joined.front.reading = True
+    joined.drive(lambda: joined.front.ended, "the end")
+    assert joined.front.received == last[: len(last) - left]
+    joined.front.finish()
+    joined.until_closed()
+    assert joined.observer.reason == RELAY_RESET and joined.relay.failed_side == "back"
+
+
+def test_both_peers_gone_while_both_are_blocked(loop, some):
+    joined = join(loop, some, tcp_pair)
+    joined.front.reading = joined.back.reading = False
+    joined.front.write(bytes(8 * MIB))
+    joined.back.write(bytes(8 * MIB))
+    joined.turns(30)
+    joined.front.reset()
+    joined.back.reset()
+    drive(loop, lambda: joined.relay.closed, "the relay's end")
+    assert joined.observer.reason == RELAY_RESET and loop.idle
+
+
+@pytest.mark.parametrize("kind", TLS)
+@pytest.mark.parametrize("other", ["fd", "tls1.3"])
+def test_a_bad_record_sends_an_alert_and_ends_the_other(loop, kind, other):
+    joined = join(loop, (kind, other))
+    joined.front.write(b"good ")
+    joined.front.write(b"bad")
+    joined.front.out[-1] ^= 0xFF
+    joined.drive(lambda: joined.back.ended)
+    assert joined.back.received == b"good "
+    assert other == "fd" or not joined.back.clean
+    joined.back.finish()
+    joined.drive(lambda: joined.front.ended)
+    joined.front.sock.close()
+    joined.until_closed()
+    assert joined.front.alert == "bad record mac" and joined.observer.reason == RELAY_TLS
+    assert joined.relay.failed_side == "front"
+    assert "mac" in joined.relay.error_text
+
+
+def test_the_survivor_gets_its_last_bytes_in_spite_of_its_upload(loop):
+    joined = join(loop, ("fd", "fd"), tcp_pair)
+    joined.back.write(b"the last bytes")
+    joined.back.pump()
+    joined.front.reading = False
+    joined.front.write(bytes(8 * MIB))
+    joined.turns(5)
+    joined.back.reset()
+    joined.turns(60)
+    joined.front.reading = True
+    joined.drive(lambda: joined.front.ended or joined.front.error)
+    assert joined.front.error is None, "the upload was answered with a reset"
+    assert b"the last bytes".startswith(joined.front.received)
+    joined.front.finish()
+    joined.until_closed()
+
+
+@pytest.mark.slow
+def test_a_survivor_that_reads_nothing_is_given_up(loop, small_pair):
+    joined = Joined(loop, end(loop, "fd", True, small_pair), end(loop, "tls1.3", False))
+    joined.front.reading = False
+    joined.back.write(os.urandom(100_000))
+    joined.back.write(b"bad")
+    joined.back.out[-1] ^= 1
+    joined.drive(lambda: joined.relay.failed_side == "back")
+    assert not joined.relay.closed
+    joined.until_closed()
+    assert joined.observer.reason == RELAY_TLS and joined.back.alert == "bad record mac"
+
+
+def test_a_descriptor_that_is_no_socket_ends_it(loop):
+    read_end, write_end = os.pipe2(os.O_NONBLOCK)
+    os.write(write_end, b"x")
+    nobody = socket.socket()
+    joined = Joined(loop, (read_end, Far(nobody)), end(loop, "fd", False))
+    nobody.close()
+    joined.back.finish()
+    joined.drive(lambda: joined.relay.closed)
+    assert joined.observer.reason == RELAY_NETWORK and "socket" in joined.relay.error_text.lower()
+    os.close(write_end)
+
+
+# what cannot be joined
+
+
+def test_what_cannot_be_watched_leaves_everything_as_it_was(loop, tmp_path):
+    channel, recorder = channel_on(loop, (ends := socket_pair())[0])
+    other, far = socket_pair()
+    before = descriptors()
+    with open(tmp_path / "file", "w") as file:
+        for front, back in ((channel, file.fileno()), (file.fileno(), channel), (other.fileno(), file.fileno())):
+            with pytest.raises(PermissionError):
+                ChannelRelay(loop, front, back, Observer())
+    for bad in (-1, 1 << 20):
+        with pytest.raises(OSError):
+            ChannelRelay(loop, channel, bad, Observer())
+    with pytest.raises(FileExistsError):
+        ChannelRelay(loop, channel, channel.fileno(), Observer())
+    assert descriptors() == before + 0 and loop.watching == 1
+    ends[1].send(b"still a channel")
+    drive(loop, lambda: recorder.received == b"still a channel")
+    channel.write(b"with two directions")
+    drive(loop, lambda: channel.bytes_to_write == 0)
+    assert ends[1].recv(99) == b"with two directions"
+    joined = Joined(loop, (other.detach(), Far(far)), (channel, Far(ends[1])))
+    joined.front.write(b"and can be joined")
+    joined.drive(lambda: joined.back.received == b"and can be joined")
+
+
+def test_what_is_no_end_of_a_relay(loop):
+    channel, _ = channel_on(loop, (ends := socket_pair())[0])
+    other = Loop()
+    foreign, _ = channel_on(other, (foreign_ends := socket_pair())[0])
+    closed = Channel(loop, Recorder())
+    fd = ends[1].fileno()
+    for front, back in ((channel, channel), (fd, fd), (channel, closed), (foreign, fd), (fd, foreign)):
+        with pytest.raises(ValueError):
+            ChannelRelay(loop, front, back, Observer())
+    for bad in ("7", None, ends[1], 1.5):
+        with pytest.raises(TypeError):
+            ChannelRelay(loop, channel, bad, Observer())
+    with pytest.raises(TypeError):
+        ChannelRelay.__new__(ChannelRelay)
+    assert channel.is_open and foreign.is_open and loop.watching == 1
+    other.close()
+    for one in (ends[1], foreign_ends[1]):
+        one.close()
+
+
+# idling
+
+
+def test_an_idle_relay_is_ended_and_says_nothing_untrue(loop, some):
+    joined = join(loop, some, idle_seconds=0.01)
+    joined.until_closed()
+    joined.drive(lambda: joined.front.ended and joined.back.ended)
+    assert joined.observer.reason == RELAY_IDLE and joined.relay.error_text == ""
+    for peer in (joined.front, joined.back):
+        assert peer.engine is None or not peer.clean, "nobody has said that the data is complete"
+
+
+def test_the_idle_limit_can_be_changed(loop):
+    joined = join(loop, idle_seconds=1000)
+    assert joined.relay.idle_seconds == 1000
+    joined.relay.idle_seconds = 0
+    assert loop.watching == 2
+    joined.relay.idle_seconds = 0.01
+    joined.until_closed()
+    assert joined.observer.reason == RELAY_IDLE
+    joined.relay.idle_seconds = 5
+    assert loop.idle

@@ -1,0 +1,387 @@
+"""Relays that come and go: close() at every moment, observers, nested turns, threads, forks, and what all of it costs."""
+
+import gc
+import os
+import signal
+import socket
+import subprocess
+import threading
+import weakref
+
+import pytest
+
+from sslsock.core.engine import Engine
+from sslsock.core.loop import Loop
+from sslsock.core.relay import RELAY_ABORTED, RELAY_ENDED, ChannelRelay
+
+from .far import Far, Joined, Observer, end, join
+from .pairs import (
+    DEADLINE,
+    MIB,
+    TLS_1_3,
+    Recorder,
+    channel_on,
+    client_context,
+    descriptors,
+    drive,
+    resident,
+    server_context_of,
+    socket_pair,
+    turns,
+)
+
+SOME = [("fd", "fd"), ("channel", "tls1.3"), ("tls1.2", "channel"), ("tls1.3", "tls1.3")]
+
+
+@pytest.fixture(params=SOME, ids="-".join)
+def some(request):
+    return request.param
+
+
+# close
+
+
+@pytest.mark.parametrize("rounds", [0, 1, 2, 5, 20])
+def test_close_at_every_moment(loop, some, rounds):
+    joined = join(loop, some)
+    joined.front.write(bytes(2 * MIB))
+    joined.back.write(bytes(2 * MIB))
+    joined.turns(rounds)
+    joined.relay.close()
+    assert joined.relay.closed and joined.observer.reason == RELAY_ABORTED and loop.idle
+    joined.relay.close()
+    turns(loop, 3)
+    assert joined.observer.reasons == [RELAY_ABORTED]
+
+
+def test_close_after_the_loop_has_gone():
+    loop = Loop()
+    joined, ended = join(loop), join(loop)
+    ended.relay.close()
+    loop.close()
+    assert joined.relay.closed and joined.observer.reasons == []
+    joined.relay.close()
+    ended.relay.close()
+    assert joined.relay.bytes_forward == 0 and joined.relay.seconds >= 0
+
+
+def test_another_thread_may_not_close_it(loop):
+    joined, errors = join(loop), []
+
+    def close():
+        try:
+            joined.relay.close()
+        except RuntimeError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=close)
+    thread.start()
+    thread.join()
+    assert errors and not joined.relay.closed
+    joined.relay.close()
+
+
+def test_an_observer_closes_the_others_starts_new_ones_and_raises(loop):
+    others = [join(loop) for _ in range(20)]
+    made = []
+
+    def hook():
+        for other in others:
+            other.relay.close()
+        made.append(join(loop, ("tls1.3", "fd")))
+        raise ZeroDivisionError
+
+    first = join(loop, observer=Observer(hook))
+    others.insert(10, first)
+    for one in others:
+        one.front.write(bytes(MIB))
+    first.front.sock.close()
+    first.back.sock.close()
+    drive(loop, lambda: made, "the end of the first")
+    assert all(other.relay.closed for other in others)
+    assert [type(error) for error in loop.exception_handler.take()] == [ZeroDivisionError]
+    made[0].front.write(b"new")
+    made[0].drive(lambda: made[0].back.received == b"new")
+
+
+def test_an_observer_that_runs_turns_of_its_own(loop):
+    busy = join(loop, ("tls1.3", "fd"))
+    busy.front.write(bytes(3 * MIB))
+    short = join(loop, observer=Observer(lambda: busy.drive(lambda: len(busy.back.received) == 3 * MIB)))
+    short.front.finish()
+    short.back.finish()
+    short.until_closed()
+    assert short.observer.reason == RELAY_ENDED and len(busy.back.received) == 3 * MIB
+
+
+def test_a_relay_nobody_holds_lives_on_and_goes(loop):
+    front, back, observer = end(loop, "tls1.3", True), end(loop, "fd", False), Observer()
+    relay = ChannelRelay(loop, front[0], back[0], observer)
+    gone = weakref.ref(relay)
+    del relay
+    gc.collect()
+    front[1].write(b"through")
+    drive(loop, lambda: front[1].pump() or back[1].pump() or back[1].received == b"through", "data", 0)
+    front[1].sock.close()
+    back[1].sock.close()
+    drive(loop, lambda: observer.reasons, "the end")
+    assert gone() is None, "it goes without the garbage collector"
+
+
+def test_a_loop_that_is_dropped_takes_its_relays_along():
+    gc.collect()
+    before = descriptors()
+    loop = Loop()
+    joined = join(loop, ("tls1.3", "channel"))
+    joined.front.write(b"under way")
+    joined.turns(2)
+    gone = weakref.ref(joined.relay)
+    joined.front.sock.close()
+    joined.back.sock.close()
+    del joined, loop
+    gc.collect()
+    assert gone() is None and descriptors() == before
+
+
+def test_a_forked_child_leaves_it_alone(loop, some):
+    joined = join(loop, some)
+    joined.front.write(b"before ")
+    joined.turns(3)
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            for call in (joined.relay.close, lambda: loop.dispatch(0)):
+                try:
+                    call()
+                except RuntimeError:
+                    status = 0
+                else:
+                    os._exit(2)
+            loop.close()
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    joined.front.write(b"after")
+    joined.drive(lambda: joined.back.received == b"before after")
+    joined.back.write(b"back")
+    joined.drive(lambda: joined.front.received == b"back")
+
+
+# turns
+
+
+def test_a_nested_turn_that_waits_sees_what_relays_do(loop):
+    joined, seen = join(loop), []
+
+    def handler():
+        joined.front.sock.send(b"x")
+        while joined.relay.bytes_forward == 0:
+            loop.dispatch(None)  # what a relay does is "something happens", too
+        seen.append(joined.relay.bytes_forward)
+
+    loop.call_soon(handler)
+    loop.dispatch(0)
+    assert seen == [1]
+
+
+def test_the_others_get_their_turns_beside_a_busy_relay():
+    loop = Loop()
+    ends = socket.socketpair(), socket.socketpair()
+    relay = ChannelRelay(loop, ends[0][0].detach(), ends[1][0].detach(), Observer())
+    done, counts = threading.Event(), {"timer": 0, "foreign": 0, "small": 0}
+    small = join(loop)
+
+    def pour():
+        try:
+            while not done.is_set():
+                ends[0][1].send(bytes(MIB))
+        except OSError:
+            pass
+
+    def drink():
+        while ends[1][1].recv(MIB):
+            pass
+
+    def tick():
+        counts["timer"] += 1
+        small.front.write(b"x")
+        small.front.pump()
+        small.back.pump()
+        counts["small"] = len(small.back.received)
+        loop.call_later(0, tick)
+
+    def foreign():
+        counts["foreign"] += 1
+        if min(counts.values()) < 20:
+            threading.Thread(target=loop.call_soon_threadsafe, args=(foreign,)).start()
+        else:
+            loop.stop()
+
+    threads = [threading.Thread(target=pour), threading.Thread(target=drink)]
+    for thread in threads:
+        thread.start()
+    tick()
+    loop.call_soon_threadsafe(foreign)
+    loop.run()
+    assert relay.bytes_forward > 0
+    done.set()
+    for thread, sock in zip(threads, (ends[0][1], ends[1][1])):
+        sock.shutdown(socket.SHUT_RDWR)
+        thread.join()
+        sock.close()
+    loop.close()
+
+
+def test_a_signal_is_seen_while_only_relays_are_busy():
+    loop = Loop()
+    ends = socket.socketpair(), socket.socketpair()
+    relay = ChannelRelay(loop, ends[0][0].detach(), ends[1][0].detach(), Observer())
+    # cat sends back what it gets: the relay is never without work, and nothing but the signal ends it.
+    cats = [
+        subprocess.Popen(["sh", "-c", "cat"], stdin=ends[0][1], stdout=ends[0][1]),
+        subprocess.Popen(["sh", "-c", "head -c 60000 /dev/zero; exec cat"], stdin=ends[1][1], stdout=ends[1][1]),
+    ]
+    ends[0][1].close()
+    ends[1][1].close()
+
+    def seen(number, frame):
+        raise InterruptedError
+
+    before = signal.signal(signal.SIGUSR1, seen)
+    killer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGUSR1))
+    killer.start()
+    try:
+        with pytest.raises(InterruptedError):
+            loop.run()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+        killer.join()
+        loop.close()
+    assert relay.bytes_forward > 0
+    for cat in cats:
+        cat.wait(DEADLINE)
+
+
+def test_other_threads_run_while_a_relay_is_busy():
+    """The counter can only move while the relay's thread has no GIL: that thread does nothing else."""
+    loop, total = Loop(), 256 * MIB
+    ends = socket.socketpair(), socket.socketpair()
+    observer = Observer()
+    relay = ChannelRelay(loop, ends[0][0].detach(), ends[1][0].detach(), observer)
+    pour = subprocess.Popen(["head", "-c", str(total), "/dev/zero"], stdout=ends[0][1])
+    drink = subprocess.Popen(["cat"], stdin=ends[1][1], stdout=subprocess.DEVNULL)
+    for one in ends:
+        one[1].close()
+    counted, stop = [0], []
+
+    def count():
+        while not stop:
+            counted[0] += 1
+
+    thread = threading.Thread(target=count)
+    thread.start()
+    before = counted[0]
+    loop.run()
+    progress = counted[0] - before
+    stop.append(True)
+    thread.join()
+    assert pour.wait(DEADLINE) == drink.wait(DEADLINE) == 0
+    assert relay.bytes_forward == total and observer.reason == RELAY_ENDED
+    assert progress > 100_000, "the counter stood still"
+    loop.close()
+
+
+def test_loops_in_several_threads_share_contexts():
+    failures = []
+
+    def work(seed):
+        try:
+            loop = Loop()
+            for number in range(6):
+                joined = join(loop, ("tls1.3", "tls1.2") if (seed + number) % 2 else ("tls1.3", "tls1.3"))
+                data = os.urandom(200_000)
+                joined.front.write(data)
+                joined.back.write(data[::-1])
+                joined.front.finish()
+                joined.back.finish()
+                joined.until_closed()
+                assert joined.back.received == data and joined.front.received == data[::-1]
+                assert joined.observer.reason == RELAY_ENDED
+            loop.close()
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
+# TLS after the handshake
+
+
+def test_sessions_that_come_through_a_relay_are_kept(loop):
+    context = client_context()
+    for reused in (False, True):
+        near, far = socket_pair()
+        channel, recorder = channel_on(loop, near, Recorder(greedy=False))
+        mine = Engine(context, verify_name="localhost", session_key="back end")
+        peer, front, made = Far(far, Engine(server_context_of(TLS_1_3))), end(loop, "fd", True), []
+
+        def join_now(recorder, channel=channel, peer=peer, front=front, made=made):
+            made.append(Joined(loop, front, (channel, peer)))
+
+        recorder.hooks["encrypted"] = join_now  # before the tickets come
+        channel.start_tls(mine, DEADLINE)
+        drive(loop, lambda peer=peer, made=made: peer.pump() or made, "the handshake", 0)
+        joined = made[0]
+        joined.drive(lambda joined=joined: joined.back.engine.handshake_done)
+        joined.back.write(b"answer")
+        joined.drive(lambda joined=joined: joined.front.received == b"answer")
+        joined.turns(3)
+        assert mine.session_reused == reused
+        with pytest.raises(RuntimeError, match="at work"):
+            mine.encrypt(b"behind the relay's back")
+        joined.relay.close()
+
+
+# many
+
+
+@pytest.mark.slow
+def test_a_thousand_at_once_and_many_short_ones_leave_nothing(loop):
+    before = descriptors()
+
+    def short(number):
+        joined = join(loop)
+        joined.front.write(b"question")
+        joined.front.finish()
+        joined.back.write(b"answer")
+        joined.back.finish()
+        joined.until_closed()
+        assert joined.back.received == b"question" and joined.front.received == b"answer"
+
+    many = [join(loop) for _ in range(300)]
+    for number, one in enumerate(many):
+        one.front.write(b"%d" % number)
+        one.front.pump()
+    turns(loop, 10)
+    for number, one in enumerate(many):
+        one.back.pump()
+        assert one.back.received == b"%d" % number
+    for one in many:
+        one.relay.close()
+    del many, one
+    for number in range(500):
+        short(number)
+    gc.collect()
+    memory, objects = resident(), len(gc.get_objects())
+    for number in range(10_000):
+        short(number)
+    gc.collect()
+    assert descriptors() == before and loop.idle
+    assert len(gc.get_objects()) <= objects + 50
+    assert resident() <= memory + 2048
