@@ -21,14 +21,17 @@ from .commands.common import (
     positive_count,
     print_error,
 )
+from .proxy.options import add_arguments as add_proxy_arguments
 
-DESCRIPTION = "Event-driven sockets with TLS: a client, a server, a demonstration and a benchmark."
+DESCRIPTION = "Event-driven sockets with TLS: a client, a server, a proxy, a demonstration and a benchmark."
 
 EXAMPLES = """\
 examples:
   python -m sslsock connect example.com:443 --alpn h2,http/1.1
   python -m sslsock connect mail.example.com:587 --starttls smtp
   python -m sslsock serve --listen 127.0.0.1:8443 --www . --ca-out ca.pem
+  python -m sslsock proxy --listen tls://:8443 --to tcp://127.0.0.1:8080 --ca-out ca.pem
+  python -m sslsock proxy --config proxy.toml --check
   python -m sslsock demo
   python -m sslsock bench --quick
 """
@@ -105,6 +108,8 @@ def make_parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--ca-out", metavar="FILE", help="write the authority of the certificate made in memory here (PEM)"
     )
+
+    add_proxy_arguments(commands.add_parser("proxy", help="a TLS proxy: joins connections to back ends, TLS on either side"))
 
     commands.add_parser(
         "demo",

@@ -107,10 +107,14 @@ class Application(asyncio.Protocol):
 
 
 class Load:
-    """count: how many requests. size: bytes per request, for those that send and receive much."""
+    """count: how many requests. size: bytes per request, for those that send and receive much. at_once: connections of the
+    kind that makes new ones. cpus: where it runs; None: on the last."""
 
-    def __init__(self, kind: str, count: int, size: int = 0) -> None:
-        self.kind, self.count, self.size = kind, count, size
+    def __init__(
+        self, kind: str, count: int, size: int = 0, at_once: int = AT_ONCE, cpus: Optional[set[int]] = None
+    ) -> None:
+        self.cpus = cpus or {LOAD_CPU}
+        self.kind, self.count, self.size, self.at_once = kind, count, size, at_once
         self.tool = "ab" if kind == "connection" else "h2load"
         if shutil.which(self.tool) is None:
             self.tool = ""
@@ -120,7 +124,7 @@ class Load:
         if not self.tool:
             return [sys.executable, __file__, "--load", self.kind, str(port), str(count), str(self.size)]
         if self.kind == "connection":
-            return ["ab", "-q", "-n", str(count), "-c", str(min(AT_ONCE, count)), f"{url}/small"]
+            return ["ab", "-q", "-n", str(count), "-c", str(min(self.at_once, count)), f"{url}/small"]
         connections = min(KEPT if self.kind == "request" else 4, count)
         command = ["h2load", "--h1", "-c", str(connections), "-n", str(count)]
         if self.kind == "request":
@@ -140,7 +144,7 @@ class Load:
                 stderr=subprocess.DEVNULL,
                 text=True,
                 timeout=LOAD_SECONDS,
-                preexec_fn=lambda: os.sched_setaffinity(0, {LOAD_CPU}),
+                preexec_fn=lambda: os.sched_setaffinity(0, self.cpus),
             )
         except subprocess.TimeoutExpired:
             return 0
@@ -148,7 +152,7 @@ class Load:
         failed = re.search(r"(?:Failed|Non-2xx).*: +(\d+)", done.stdout)
         return int(found[1]) - (int(failed[1]) if failed else 0) if found else 0
 
-    def cpu_seconds(self, server: Server, count: Optional[int] = None) -> Optional[float]:
+    def cpu_seconds(self, server: Any, count: Optional[int] = None) -> Optional[float]:
         """The server's CPU time for one request; None when some were not answered."""
         count = self.count if count is None else count
         before = server.cpu_seconds()

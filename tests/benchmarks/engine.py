@@ -24,7 +24,6 @@ import argparse
 import contextlib
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -33,11 +32,10 @@ from pathlib import Path
 from typing import Any, Optional
 
 import harness
-from harness import CIPHER, FOLDER, GROUP, Report
+from harness import CIPHER, FOLDER, GROUP, LIMIT, Report
 
 SIZES = (64, 256, 1024, 4096, 16384, 65536, 262144, 1 << 20)
 QUICK_SIZES = (64, 1024, 16384)
-LIMIT = "libssl in C"
 TARGETS = {1024: 0.90, 16384: 0.98}
 SHAKES = {0: "full handshakes", 1: "resumed handshakes"}
 
@@ -267,48 +265,11 @@ PEERS = {
 }
 
 
-def compile_limit(report: Report) -> bool:
-    """engine_limit, against the OpenSSL that sslsock has. What stands in the way is reported."""
-    import sslsock
-
-    compiler = shlex.split(os.environ.get("CC", "")) or [shutil.which("cc") or shutil.which("gcc") or ""]
-    if not compiler[0]:
-        report.leave_out(LIMIT, "no C compiler")
-        return False
-    prefix = os.environ.get("SSLSOCK_OPENSSL_PREFIX")
-    flags = ["-lssl", "-lcrypto"]
-    if prefix:
-        folders = [f for name in ("lib64", "lib") for f in (Path(prefix).resolve() / name,) if f.is_dir()]
-        flags = [f"-I{prefix}/include", *(f"-L{f}" for f in folders), *(f"-Wl,-rpath,{f}" for f in folders)]
-        flags += ["-lssl", "-lcrypto", "-ldl", "-lpthread"]
-    elif shutil.which("pkg-config"):
-        found = subprocess.run(
-            ["pkg-config", "--cflags", "--libs", "libssl", "libcrypto"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        flags = shlex.split(found.stdout) if found.returncode == 0 else flags
-    source = str(Path(__file__).with_name("engine_limit.c"))
-    built = subprocess.run(
-        [*compiler, "-O2", "-Wall", "-o", str(Limit.program), source, *flags], stderr=subprocess.PIPE, text=True
-    )
-    if built.returncode:
-        words = next((line for line in built.stderr.splitlines() if "error" in line), "the compiler fails")
-        report.leave_out(LIMIT, f"engine_limit.c does not compile: {words.strip()}")
-        return False
-    version = subprocess.check_output([str(Limit.program), "version"], text=True).strip()
-    if version != sslsock.openssl_version():
-        report.leave_out(LIMIT, f"it runs with {version}, sslsock with {sslsock.openssl_version()}")
-        return False
-    return True
-
-
 def available_peers(report: Report) -> dict[str, Any]:
     """The peers that are there and agree on the common cipher suite."""
     found: dict[str, Any] = {}
     for name, make in PEERS.items():
-        if name == LIMIT and not compile_limit(report):
+        if name == LIMIT and harness.compile_limit("engine_limit", report) is None:
             continue
         if name == "pyOpenSSL":
             missing = harness.installed(("OpenSSL",))

@@ -19,6 +19,7 @@ import os
 import platform
 import re
 import resource
+import shlex
 import shutil
 import socket
 import ssl
@@ -34,6 +35,7 @@ from typing import Any, Callable, Optional
 
 CIPHER = "TLS_AES_128_GCM_SHA256"
 GROUP = "X25519"
+LIMIT = "libssl in C"  # the peer that is a C program of this folder
 BACKLOG = 4096
 HIGH_WATER = 1 << 20  # unsent bytes at which a protocol on one of our sockets is told to pause
 CPUS = sorted(os.sched_getaffinity(0))
@@ -161,6 +163,42 @@ def available_servers(peers: Sequence[str], report: Report) -> list[str]:
         else:
             report.leave_out(peer, f"no {missing}")
     return found
+
+
+def compile_limit(name: str, report: Report) -> Optional[Path]:
+    """The program of the C file of that name, against the OpenSSL that sslsock has. What stands in the way is reported."""
+    import sslsock
+
+    compiler = shlex.split(os.environ.get("CC", "")) or [shutil.which("cc") or shutil.which("gcc") or ""]
+    if not compiler[0]:
+        report.leave_out(LIMIT, "no C compiler")
+        return None
+    prefix = os.environ.get("SSLSOCK_OPENSSL_PREFIX")
+    flags = ["-lssl", "-lcrypto"]
+    if prefix:
+        folders = [f for part in ("lib64", "lib") for f in (Path(prefix).resolve() / part,) if f.is_dir()]
+        flags = [f"-I{prefix}/include", *(f"-L{f}" for f in folders), *(f"-Wl,-rpath,{f}" for f in folders)]
+        flags += ["-lssl", "-lcrypto", "-ldl", "-lpthread"]
+    elif shutil.which("pkg-config"):
+        found = subprocess.run(
+            ["pkg-config", "--cflags", "--libs", "libssl", "libcrypto"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        flags = shlex.split(found.stdout) if found.returncode == 0 else flags
+    program = FOLDER / name
+    source = str(Path(__file__).with_name(f"{name}.c"))
+    built = subprocess.run([*compiler, "-O2", "-Wall", "-o", str(program), source, *flags], stderr=subprocess.PIPE, text=True)
+    if built.returncode:
+        words = next((line for line in built.stderr.splitlines() if "error" in line), "the compiler fails")
+        report.leave_out(LIMIT, f"{name}.c does not compile: {words.strip()}")
+        return None
+    version = subprocess.check_output([str(program), "version"], text=True).strip()
+    if version != sslsock.openssl_version():
+        report.leave_out(LIMIT, f"it runs with {version}, sslsock with {sslsock.openssl_version()}")
+        return None
+    return program
 
 
 # The two ends
@@ -315,11 +353,7 @@ class Server:
         return cpu_seconds(self.pid)
 
     def pss(self) -> float:
-        """Its memory in KiB, what it shares with other processes divided among them."""
-        text = Path(f"/proc/{self.pid}/smaps_rollup").read_text()
-        found = re.search(r"^Pss:\s+(\d+) kB", text, re.M)
-        assert found is not None
-        return float(found[1])
+        return pss(self.pid)
 
     def stop(self) -> None:
         self._process.terminate()
@@ -344,6 +378,14 @@ def cpu_seconds(pid: int) -> float:
         return time.clock_gettime((~pid << 3) | 2)  # clock_getcpuclockid(3): nanoseconds, where /proc has ticks
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def pss(pid: int) -> float:
+    """A process's memory in KiB, what it shares with other processes divided among them."""
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    found = re.search(r"^Pss:\s+(\d+) kB", text, re.M)
+    assert found is not None
+    return float(found[1])
 
 
 def raise_descriptor_limit() -> int:

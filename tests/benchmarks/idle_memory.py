@@ -37,7 +37,7 @@ class Waiting(asyncio.Protocol):
         self.head += data
 
 
-def settled(server: Server) -> float:
+def settled(server: Any) -> float:
     """PSS in KiB once it stays: the server has then come to its last connection."""
     before = server.pss()
     for _ in range(100):

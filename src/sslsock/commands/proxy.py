@@ -1,0 +1,40 @@
+"""`proxy`: joins the connections of its listeners to back ends, with TLS on either side, until a signal ends it."""
+
+from __future__ import annotations
+
+import argparse
+
+from ..proxy.check import check_files
+from ..proxy.options import make_settings
+from ..proxy.settings import ProxySettings, SettingsError
+from .common import UsageError
+
+
+def load(arguments: argparse.Namespace, starting: bool = True) -> ProxySettings:
+    """The settings as options and files are now, with all files checked. SettingsError."""
+    try:
+        settings = make_settings(arguments)
+    except UsageError as exc:
+        raise SettingsError(None, 0, str(exc)) from None
+    check_files(settings, starting=starting)
+    return settings
+
+
+def summary(settings: ProxySettings) -> str:
+    routes = sum(len(listener.routes) for listener in settings.listeners)
+    certificates = sum(len(listener.key_pairs) for listener in settings.listeners)
+    counts = ((len(settings.listeners), "listener"), (routes, "route"), (certificates, "certificate"))
+    return ", ".join(f"{count} {name}{'s' if count != 1 else ''}" for count, name in counts)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    try:
+        settings = load(arguments)
+    except SettingsError as exc:
+        raise UsageError(str(exc)) from None
+    if getattr(arguments, "check", False):
+        print(f"The settings are good: {summary(settings)}")
+        return 0
+    from ..proxy import server  # not for --check
+
+    return server.run(settings, reload=lambda: load(arguments, starting=False))

@@ -1,0 +1,366 @@
+"""Settings made of named values, whoever wrote them: `options` (the command line) and `config_file` (TOML).
+
+Here are all names, the kind of value each takes, and what cannot stand together. Nothing is opened: `check` does that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from ipaddress import ip_network
+from math import inf
+from typing import NoReturn, Optional, Union
+
+from ..commands.common import address as connect_address
+from ..commands.common import listen_address
+from ..sockets.hostname import parse_host
+from .settings import (
+    Address,
+    BackTls,
+    KeyPair,
+    Limits,
+    ListenerSettings,
+    Network,
+    Path,
+    Places,
+    ProxySettings,
+    Route,
+)
+
+__all__ = ["LISTENER", "ROUTE", "TOP", "Table", "refuse_unknown", "settings_of"]
+
+TOP = (
+    *("threads", "max-connections", "handshake-timeout", "connect-timeout", "idle-timeout", "drain-timeout"),
+    *("ticket-key-file", "metrics", "log-format", "user"),
+)
+BACK_TLS = ("to-ca", "to-cert", "to-key", "to-server-name", "to-alpn", "to-insecure")
+TARGET = ("to", "passthrough", *BACK_TLS)
+FRONT_TLS = ("cert", "key", "ca-out", "client-ca", "allow-name", "alpn")
+LISTENER = ("listen", *FRONT_TLS, "proxy-protocol-in", "trusted-proxy", "proxy-protocol-out", *TARGET)
+ROUTE = ("server-names", "alpn", *TARGET)
+
+MOST_THREADS = 1024
+MOST_CONNECTIONS = 2**31 - 1
+
+Part = Union[str, int]
+
+
+class Table:
+    """The named values of one table (all of the command line is one), and how to complain about them.
+
+    values: those that were written. places, path: where this table is. prefix: stands before every name ("--").
+    """
+
+    def __init__(self, values: Mapping[str, object], places: Places, path: Path = (), prefix: str = "") -> None:
+        self.values = values
+        self.places = places
+        self.path = path
+        self.prefix = prefix
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.values
+
+    def fail(self, reason: str, *parts: Part) -> NoReturn:
+        raise self.places.of(*self.path, *parts).error(reason)
+
+    def name(self, key: str) -> str:
+        """How the user knows it."""
+        return self.prefix + key
+
+    def text(self, key: str) -> Optional[str]:
+        value = self.values.get(key)
+        if value is not None and not isinstance(value, str):
+            self.fail(f"a string is needed, not {kind(value)}", key)
+        if value == "":
+            self.fail("it is empty", key)
+        return value
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """A list of strings, or one."""
+        value = self.values.get(key, [])
+        if isinstance(value, str):
+            value = [value]
+        if not isinstance(value, list):
+            self.fail(f"a string or a list of strings is needed, not {kind(value)}", key)
+        if key in self and not value:
+            self.fail("the list is empty", key)
+        for index, item in enumerate(value):
+            if not isinstance(item, str):
+                self.fail(f"a list of strings is needed, but it holds {kind(item)}", key, index)
+            if not item:
+                self.fail("an empty string is in the list", key, index)
+        return tuple(value)
+
+    def protocols(self, key: str) -> tuple[str, ...]:
+        """ALPN names, as a list or with commas between them."""
+        names = [
+            (index, name.strip()) for index, text in enumerate(self.texts(key)) for name in text.split(",")
+        ]
+        for index, name in names:
+            if not 0 < len(name.encode("utf-8", "surrogateescape")) < 256:  # RFC 7301, 3.1
+                self.fail(f"{name!r}: the name of a protocol is 1 to 255 bytes long", key, index)
+        return tuple(name for _, name in names)
+
+    def flag(self, key: str) -> bool:
+        value = self.values.get(key, False)
+        if not isinstance(value, bool):
+            self.fail(f"true or false is needed, not {kind(value)}", key)
+        return value
+
+    def count(self, key: str, least: int, most: int, default: int) -> int:
+        value = self.values.get(key, default)
+        if not isinstance(value, int) or isinstance(value, bool):
+            self.fail(f"a whole number is needed, not {kind(value)}", key)
+        if key in self and not least <= value <= most:
+            self.fail(f"{value} is not between {least} and {most}", key)
+        return value
+
+    def seconds(self, key: str, default: float) -> float:
+        value = self.values.get(key, default)
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            self.fail(f"a number of seconds is needed, not {kind(value)}", key)
+        if not 0 <= value < inf:  # NaN neither
+            self.fail(f"{value} is no time: seconds are needed, 0 for no limit", key)
+        return float(value)
+
+    def choice(self, key: str, *choices: str) -> Optional[str]:
+        value = self.text(key)
+        if value is not None and value not in choices:
+            self.fail(f"{value!r} is neither {' nor '.join(choices)}", key)
+        return value
+
+    def file(self, key: str) -> Optional[str]:
+        """A file name; in a file, relative to that file's folder."""
+        value = self.text(key)
+        return None if value is None else self.located(value, key)
+
+    def files(self, key: str) -> tuple[str, ...]:
+        return tuple(self.located(value, key, index) for index, value in enumerate(self.texts(key)))
+
+    def located(self, value: str, *parts: Part) -> str:
+        if "\0" in value:
+            self.fail(f"{value!r} holds a NUL character", *parts)
+        return os.path.join(os.path.dirname(self.places.of(*self.path, *parts).file or ""), value)
+
+    def refuse(self, keys: Sequence[str], reason: str) -> None:
+        """SettingsError if one of them is set."""
+        for key in keys:
+            if self.values.get(key, False) is not False:
+                self.fail(reason, key)
+
+
+def kind(value: object) -> str:
+    """What a value is, in TOML's words."""
+    names = {bool: "a boolean", int: "an integer", float: "a float", str: "a string", list: "a list", dict: "a table"}
+    return names.get(type(value), "a date or time")
+
+
+def similar(key: str, known: Sequence[str]) -> str:
+    """A question for who may have mistyped a name; "" when nothing is near."""
+    import difflib  # only after an error: it takes a while to load
+
+    found = difflib.get_close_matches(key.lower().replace("_", "-"), known, n=1, cutoff=0.7)
+    return f"; did you mean {found[0]!r}?" if found else ""
+
+
+def settings_of(top: Table, listeners: Sequence[tuple[Table, Sequence[Table]]]) -> ProxySettings:
+    """The settings of a whole proxy. listeners: each with its routes. SettingsError."""
+    usable = len(os.sched_getaffinity(0))  # cores this process may run on, which containers restrict
+    made = tuple(listener_of(listener, routes) for listener, routes in listeners)
+    seen: dict[tuple[str, int], Table] = {}
+    for (table, _), settings in zip(listeners, made):
+        where = settings.listen.host, settings.listen.port
+        # SO_REUSEPORT would let both have it, and the kernel deal connections to either.
+        if where in seen and settings.listen.port:
+            table.fail("another listener has this address", "listen")
+        seen[where] = table
+    defaults = Limits()
+    return ProxySettings(
+        listeners=made,
+        limits=Limits(
+            max_connections=top.count("max-connections", 0, MOST_CONNECTIONS, defaults.max_connections),
+            handshake_timeout=top.seconds("handshake-timeout", defaults.handshake_timeout),
+            connect_timeout=top.seconds("connect-timeout", defaults.connect_timeout),
+            idle_timeout=top.seconds("idle-timeout", defaults.idle_timeout),
+            drain_timeout=top.seconds("drain-timeout", defaults.drain_timeout),
+        ),
+        threads=top.count("threads", 1, MOST_THREADS, usable),
+        ticket_key_file=top.file("ticket-key-file"),
+        metrics=metrics_address(top),
+        log_format=top.choice("log-format", "text", "json"),
+        user=top.text("user"),
+        places=top.places,
+    )
+
+
+def metrics_address(top: Table) -> Optional[Address]:
+    text = top.text("metrics")
+    if text is not None and "://" in text:
+        top.fail(f"{text!r}: HOST:PORT is needed, without a scheme", "metrics")
+    return None if text is None else parse_address(top, f"tcp://{text}", True, "metrics")
+
+
+def parse_address(table: Table, text: str, listening: bool, *parts: Part) -> Address:
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        table.fail(f"{text!r} has no scheme: tls://HOST:PORT or tcp://HOST:PORT is needed", *parts)
+    if scheme.lower() not in ("tls", "tcp"):
+        table.fail(f"{text!r}: the scheme is tls or tcp, not {scheme!r}", *parts)
+    try:
+        host, port = listen_address(rest) if listening else connect_address(rest)
+        if host:
+            parse_host(host)
+    except (argparse.ArgumentTypeError, ValueError) as exc:
+        table.fail(str(exc), *parts)
+    return Address(scheme.lower(), host, port)
+
+
+def listener_of(table: Table, route_tables: Sequence[Table]) -> ListenerSettings:
+    name = table.name
+    text = table.text("listen")
+    if text is None:
+        table.fail(f"{name('listen')} is missing: the address to listen on, as in tls://localhost:8443")
+    listen = parse_address(table, text, True, "listen")
+    routes = routes_of(table, route_tables, listen)
+    if not listen.tls:
+        table.refuse(FRONT_TLS, f"TLS does not end at a tcp:// listener; {name('listen')} tls://… does that")
+    elif all(route.passthrough for route in routes):
+        table.refuse(FRONT_TLS, "no TLS ends here: every route of this listener is a passthrough")
+    if "cert" in table:
+        table.refuse(["ca-out"], f"it is for the certificate that is made without {name('cert')}")
+    if "client-ca" not in table:
+        table.refuse(["allow-name"], f"names are known of client certificates only: it needs {name('client-ca')}")
+    networks = tuple(
+        parse_network(table, text, index) for index, text in enumerate(table.texts("trusted-proxy"))
+    )
+    proxy_protocol_in = table.flag("proxy-protocol-in")
+    if proxy_protocol_in and not networks:
+        table.fail(
+            "anybody could claim any address: name who may send the header by "
+            f"{name('trusted-proxy')} NETWORK, as in 10.0.0.0/8",
+            "proxy-protocol-in",
+        )
+    if networks and not proxy_protocol_in:
+        table.fail(f"it needs {name('proxy-protocol-in')}", "trusted-proxy")
+    return ListenerSettings(
+        listen=listen,
+        routes=routes,
+        key_pairs=key_pairs(table, "cert", "key"),
+        ca_out=table.file("ca-out"),
+        client_ca=table.file("client-ca"),
+        allow_names=table.texts("allow-name"),
+        alpn=table.protocols("alpn"),
+        proxy_protocol_in=proxy_protocol_in,
+        trusted_proxies=networks,
+        proxy_protocol_out=table.choice("proxy-protocol-out", "v1", "v2"),
+    )
+
+
+def key_pairs(table: Table, cert: str, key: str) -> tuple[KeyPair, ...]:
+    certificates, keys = table.files(cert), table.files(key)
+    if not certificates:
+        table.refuse([key], f"it needs {table.name(cert)}")
+    if keys and len(keys) != len(certificates):
+        table.fail(
+            f"{len(keys)} for {len(certificates)} in {table.name(cert)}: name one for each, the certificate's "
+            "file again where it holds the key",
+            key,
+        )
+    return tuple(KeyPair(*pair) for pair in zip(certificates, keys or certificates))
+
+
+def parse_network(table: Table, text: str, index: int) -> Network:
+    try:
+        return ip_network(text)
+    except ValueError as exc:
+        table.fail(f"{exc}; a network is needed, as in 10.0.0.0/8", "trusted-proxy", index)
+
+
+def routes_of(listener: Table, tables: Sequence[Table], listen: Address) -> tuple[Route, ...]:
+    """The routes of a listener; its own `to` is the last one and takes what no other does."""
+    routes = [route_of(table, listen) for table in tables]
+    takes_all: Optional[int] = None
+    for number, route in enumerate(routes, 1):
+        if takes_all is not None:
+            tables[number - 1].fail(f"it is never reached: route {takes_all} takes every connection")
+        if not route.server_names and not route.alpn:
+            takes_all = number
+    if "to" in listener or not routes:
+        if takes_all is not None:
+            listener.fail(f"it is never reached: route {takes_all} takes every connection", "to")
+        here = (*listener.path, "route", len(routes))
+        for key in TARGET:
+            if key in listener:
+                listener.places[(*here, key)] = listener.places.of(*listener.path, key)
+        routes.append(target_of(listener, listen, (), ()))
+    else:
+        listener.refuse(TARGET, f"it needs {listener.name('to')} beside it; a route has its own")
+    return tuple(routes)
+
+
+def route_of(table: Table, listen: Address) -> Route:
+    if not listen.tls:
+        table.refuse(["server-names", "alpn"], "a tcp:// listener does not see what TLS asks for")
+    names = tuple(server_name(table, text, index) for index, text in enumerate(table.texts("server-names")))
+    return target_of(table, listen, names, table.protocols("alpn"))
+
+
+def server_name(table: Table, text: str, index: int) -> str:
+    """A name as it stands in a ClientHello: ASCII, lower case, no dot at the end."""
+    wildcard = text.startswith("*.")
+    try:
+        name = parse_host(text[2:] if wildcard else text).server_name
+        if name is None:
+            raise ValueError(f"{text!r} is an address, which no client asks for by name (RFC 6066, section 3)")
+        if "*" in name:
+            raise ValueError(f"{text!r}: a wildcard is a whole label, the first: *.example.com")
+    except ValueError as exc:
+        table.fail(str(exc), "server-names", index)
+    return ("*." if wildcard else "") + name.lower()
+
+
+def target_of(table: Table, listen: Address, names: tuple[str, ...], alpn: tuple[str, ...]) -> Route:
+    addresses = tuple(parse_address(table, text, False, "to", index) for index, text in enumerate(table.texts("to")))
+    if not addresses:
+        table.fail(f"{table.name('to')} is missing: where connections go, as in tcp://localhost:8080")
+    passthrough = table.flag("passthrough")
+    if passthrough and not listen.tls:
+        table.fail("a tcp:// listener passes everything through as it is: leave it out", "passthrough")
+    for index, address in enumerate(addresses):
+        if passthrough and address.tls:
+            table.fail(f"{address}: what passes through is TLS already: tcp:// is needed", "to", index)
+    if not any(address.tls for address in addresses):
+        table.refuse(BACK_TLS, f"it is for back ends that are spoken to with TLS: {table.name('to')} tls://…")
+    pairs = key_pairs(table, "to-cert", "to-key")
+    if len(pairs) > 1:
+        table.fail("one certificate only", "to-cert", 1)
+    name = table.text("to-server-name")
+    if name is not None:
+        try:
+            name = parse_host(name).verify_name
+        except ValueError as exc:
+            table.fail(str(exc), "to-server-name")
+    return Route(
+        to=addresses,
+        server_names=names,
+        alpn=alpn,
+        passthrough=passthrough,
+        back_tls=BackTls(
+            ca=table.file("to-ca"),
+            key_pair=pairs[0] if pairs else None,
+            server_name=name,
+            insecure=table.flag("to-insecure"),
+            alpn=table.protocols("to-alpn"),
+        ),
+    )
+
+
+def refuse_unknown(table: Table, known: Sequence[str], elsewhere: Mapping[str, str]) -> None:
+    """SettingsError for the first key that is not known. elsewhere: where keys belong that are known in other tables."""
+    for key in table.values:
+        if key in known:
+            continue
+        if key in elsewhere:
+            table.fail(f"it does not belong here but {elsewhere[key]}", key)
+        table.fail(f"unknown key{similar(key, known)}", key)

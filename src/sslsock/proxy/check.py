@@ -1,0 +1,121 @@
+"""Whether what settings name is there and good: `--check`, and every start and reload. Each error names its place."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Sequence
+from datetime import datetime, timedelta, timezone
+from typing import Callable, Optional
+
+from ..commands.common import name_text, print_error
+from ..core.ticket_keys import TicketKeys
+from ..core.x509 import SslCertificate
+from .certificates import CertificateError, load_checked, read_certificates
+from .privileges import PrivilegeError, find_account
+from .settings import KeyPair, Place, Places, ProxySettings
+from .tickets import TicketKeyError, TicketKeyFile
+
+__all__ = ["check_files"]
+
+SOON = timedelta(days=14)
+
+Warn = Callable[[str], object]
+
+
+def check_files(settings: ProxySettings, warn: Warn = print_error, starting: bool = True) -> None:
+    """Open and verify every file, look for the user and for optional packages; change nothing.
+
+    warn: gets a line for what will work, but may not be meant: a certificate that has expired or will within 14 days, a
+    chain with a gap. starting: False for a reload, which writes no `ca_out`, perhaps because it has not the right to any more.
+    SettingsError for the first thing that is wrong.
+    """
+    places = settings.places
+    for number, listener in enumerate(settings.listeners):
+        here = ("listener", number)
+        for index, pair in enumerate(listener.key_pairs):
+            check_key_pair(pair, places.of(*here, "cert", index), places.of(*here, "key", index), warn)
+        if listener.client_ca is not None:
+            check_authorities(listener.client_ca, places.of(*here, "client-ca"), warn)
+        if listener.ca_out is not None and starting:
+            check_writable(listener.ca_out, places.of(*here, "ca-out"))
+        for index, route in enumerate(listener.routes):
+            back = (*here, "route", index)
+            if route.back_tls.ca is not None:
+                check_authorities(route.back_tls.ca, places.of(*back, "to-ca"), warn)
+            if route.back_tls.key_pair is not None:
+                pair = route.back_tls.key_pair
+                check_key_pair(pair, places.of(*back, "to-cert", 0), places.of(*back, "to-key", 0), warn)
+    if settings.ticket_key_file is not None:
+        try:
+            TicketKeyFile(settings.ticket_key_file, TicketKeys()).load()
+        except TicketKeyError as exc:
+            raise places.of("ticket-key-file").error(str(exc)) from None
+    check_system(settings, places)
+
+
+def check_key_pair(pair: KeyPair, certificate_place: Place, key_place: Place, warn: Warn) -> None:
+    try:
+        certificate, chain, _ = load_checked(pair)
+    except CertificateError as exc:
+        in_key = exc.path == pair.key != pair.certificate
+        raise (key_place if in_key else certificate_place).error(str(exc)) from None
+    chain = [certificate, *chain]
+    warn_of_times(pair.certificate, chain, certificate_place, warn)
+    for lower, upper in zip(chain, chain[1:]):
+        # RFC 8446, 4.4.2: each SHOULD certify the one before it; clients are asked to cope, and some do not.
+        if lower.issuer != upper.subject:
+            text = f"its chain has a gap: {name_text(lower.subject)} was not issued by {name_text(upper.subject)} after it"
+            warn_at(certificate_place, f"{pair.certificate}: {text}", warn)
+
+
+def check_authorities(file: str, place: Place, warn: Warn) -> None:
+    try:
+        found = read_certificates(file)
+    except CertificateError as exc:
+        raise place.error(str(exc)) from None
+    warn_of_times(file, found, place, warn)
+
+
+def warn_of_times(file: str, certificates: Sequence[SslCertificate], place: Place, warn: Warn) -> None:
+    now = datetime.now(timezone.utc)
+    for certificate in certificates:
+        text = time_text(certificate.not_before, certificate.not_after, now)
+        if text:
+            warn_at(place, f"{file}: the certificate of {name_text(certificate.subject)} {text}", warn)
+
+
+def time_text(begin: Optional[datetime], end: Optional[datetime], now: datetime) -> str:
+    """What is remarkable about a certificate's validity; "" if nothing is."""
+    if end is not None and end <= now:
+        return f"has expired on {end:%Y-%m-%d}"
+    if begin is not None and begin > now:
+        return f"is not valid before {begin:%Y-%m-%d %H:%M} UTC"
+    if end is not None and end - now <= SOON:
+        return f"expires on {end:%Y-%m-%d}, in {(end - now).days} days"
+    return ""
+
+
+def warn_at(place: Place, text: str, warn: Warn) -> None:
+    warn(f"warning: {place.error(text)}")
+
+
+def check_writable(file: str, place: Place) -> None:
+    """Without writing: that is for the start."""
+    folder = os.path.dirname(file) or "."
+    if not os.path.isdir(folder):
+        raise place.error(f"{file}: there is no folder {folder}")
+    if os.path.isdir(file):
+        raise place.error(f"{file}: it is a folder")
+    if not os.access(file if os.path.exists(file) else folder, os.W_OK):
+        raise place.error(f"{file}: it cannot be written")
+
+
+def check_system(settings: ProxySettings, places: Places) -> None:
+    if settings.metrics is not None and importlib.util.find_spec("prometheus_client") is None:
+        raise places.of("metrics").error("it needs the package prometheus_client: pip install 'sslsock[proxy]'")
+    if settings.user is not None:
+        try:
+            find_account(settings.user)
+        except PrivilegeError as exc:
+            raise places.of("user").error(str(exc)) from None

@@ -1,0 +1,309 @@
+"""What the proxy counts, and how Prometheus gets it.
+
+`Counters` belongs to one worker: plain numbers that its thread alone changes, without locks. Readers in other threads see each
+number whole (the GIL), and only numbers that never fall, so that a sum over workers never falls either; dictionaries are copied
+before they are walked through. The gauge of active connections is the difference of two such numbers, read in the order that
+cannot make it negative.
+
+Aggregation happens when somebody asks: `total` for the summary, `make_collector` for Prometheus, whom `metrics_server` answers.
+The package prometheus_client is needed for these two alone and is imported when they are asked for.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Callable
+
+from .record import FAILURES, HANDSHAKE_OK, LIMIT, ConnectionRecord
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+    from prometheus_client.registry import Collector
+
+__all__ = ["Counters", "MetricsError", "Totals", "import_prometheus", "make_collector", "total"]
+
+HANDSHAKE_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
+CONNECTION_BOUNDS = (0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0)
+
+
+class MetricsError(Exception):
+    """The metrics cannot be served. The text says why, for the user."""
+
+
+class Histogram:
+    """Counts per bucket: `counts[i]` values up to `bounds[i]` and above the bound before, the last one all others."""
+
+    __slots__ = ("bounds", "counts", "sum")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def add(self, value: float) -> None:
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+    def merge(self, other: Histogram) -> None:
+        for index, count in enumerate(other.counts.copy()):
+            self.counts[index] += count
+        self.sum += other.sum
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """As Prometheus has them: cumulative, named by their upper bound."""
+        names = [str(bound) for bound in self.bounds] + ["+Inf"]
+        result, sum_so_far = [], 0
+        for name, count in zip(names, self.counts):
+            sum_so_far += count
+            result.append((name, float(sum_so_far)))
+        return result
+
+
+class ListenerCounters:
+    """One listening address in one worker, or the sum over workers."""
+
+    __slots__ = ("back", "backends", "durations", "ended", "forward", "handshake_seconds", "handshakes", "opened", "reasons")
+
+    def __init__(self) -> None:
+        self.opened = 0
+        self.ended = 0
+        self.forward = 0
+        self.back = 0
+        self.reasons: dict[str, int] = {}
+        self.handshakes: dict[tuple[str, str, bool], int] = {}  # result, version, resumed
+        self.backends: dict[str, int] = {}
+        self.handshake_seconds = Histogram(HANDSHAKE_BOUNDS)
+        self.durations = Histogram(CONNECTION_BOUNDS)
+
+    def merge(self, other: ListenerCounters) -> None:
+        self.ended += other.ended  # before `opened`: what ends in between must not be missing there
+        self.opened += other.opened
+        self.forward += other.forward
+        self.back += other.back
+        for mine, theirs in ((self.reasons, other.reasons), (self.backends, other.backends)):
+            for key, count in theirs.copy().items():
+                mine[key] = mine.get(key, 0) + count
+        for handshake, count in other.handshakes.copy().items():
+            self.handshakes[handshake] = self.handshakes.get(handshake, 0) + count
+        self.handshake_seconds.merge(other.handshake_seconds)
+        self.durations.merge(other.durations)
+
+
+class Counters:
+    """What one worker counts. Its thread alone calls the methods.
+
+    For a connection: `connection_opened`, `note` when it has ended, and in between `handshake` and `progress` at will.
+    """
+
+    __slots__ = ("accept_failures", "listeners")
+
+    def __init__(self) -> None:
+        self.listeners: dict[str, ListenerCounters] = {}
+        self.accept_failures = 0
+
+    def connection_opened(self, listener: str) -> None:
+        """Accepted. `note` follows at its end, or `connection_refused` took its place."""
+        self._of(listener).opened += 1
+
+    def connection_refused(self, listener: str) -> None:
+        """Accepted and closed at once, because there are too many: nothing else is called for it."""
+        of = self._of(listener)
+        of.opened += 1
+        of.ended += 1
+        of.reasons[LIMIT] = of.reasons.get(LIMIT, 0) + 1
+
+    def accept_failed(self) -> None:
+        """The system gave no connection: no descriptors, no memory."""
+        self.accept_failures += 1
+
+    def handshake(self, record: ConnectionRecord) -> None:
+        """Count a handshake that has just ended; `note` does for those of which nobody has told."""
+        record.handshake_counted = True
+        of = self._of(record.listener)
+        key = record.handshake_result or "", record.protocol or "", record.resumed
+        of.handshakes[key] = of.handshakes.get(key, 0) + 1
+        if record.handshake_seconds is not None:
+            of.handshake_seconds.add(record.handshake_seconds)
+
+    def progress(self, record: ConnectionRecord) -> None:
+        """Count what has moved since the last time: for connections that live on, as often as numbers shall be fresh."""
+        of = self._of(record.listener)
+        of.forward += record.bytes_forward - record.counted_forward
+        of.back += record.bytes_back - record.counted_back
+        record.counted_forward = record.bytes_forward
+        record.counted_back = record.bytes_back
+
+    def note(self, record: ConnectionRecord) -> None:
+        """A connection that was opened has ended."""
+        of = self._of(record.listener)
+        of.ended += 1
+        of.forward += record.bytes_forward - record.counted_forward
+        of.back += record.bytes_back - record.counted_back
+        record.counted_forward = record.bytes_forward
+        record.counted_back = record.bytes_back
+        reasons = of.reasons
+        reasons[record.reason] = reasons.get(record.reason, 0) + 1
+        durations = of.durations
+        durations.counts[bisect_left(CONNECTION_BOUNDS, record.seconds)] += 1
+        durations.sum += record.seconds
+        if record.handshake_result is not None and not record.handshake_counted:
+            self.handshake(record)
+        if record.backend is not None:
+            backends = of.backends
+            backends[record.backend] = backends.get(record.backend, 0) + 1
+
+    def _of(self, listener: str) -> ListenerCounters:
+        of = self.listeners.get(listener)
+        if of is None:
+            of = self.listeners[listener] = ListenerCounters()
+        return of
+
+
+class Totals:
+    """The sum over workers and listeners, at one moment. All but `active` only grow."""
+
+    __slots__ = ("active", "back", "failures", "forward", "handshakes", "opened")
+
+    def __init__(self, opened: int, active: int, handshakes: int, forward: int, back: int, failures: int) -> None:
+        self.opened = opened
+        self.active = active
+        self.handshakes = handshakes
+        self.forward = forward
+        self.back = back
+        self.failures = failures
+
+
+def by_listener(workers: Iterable[Counters]) -> dict[str, ListenerCounters]:
+    """The sums over workers, from any thread."""
+    sums: dict[str, ListenerCounters] = {}
+    for worker in workers:
+        for listener, counters in worker.listeners.copy().items():
+            sums.setdefault(listener, ListenerCounters()).merge(counters)
+    return sums
+
+
+def total(workers: Iterable[Counters]) -> Totals:
+    """Everything in a few numbers, from any thread. handshakes: those that went well."""
+    sums = by_listener(workers).values()
+    opened = sum(one.opened for one in sums)
+    return Totals(
+        opened=opened,
+        active=opened - sum(one.ended for one in sums),
+        handshakes=sum(count for one in sums for key, count in one.handshakes.items() if key[0] == HANDSHAKE_OK),
+        forward=sum(one.forward for one in sums),
+        back=sum(one.back for one in sums),
+        failures=sum(count for one in sums for reason, count in one.reasons.items() if reason in FAILURES),
+    )
+
+
+# For Prometheus.
+
+
+def import_prometheus() -> Any:
+    try:
+        import prometheus_client.core
+        import prometheus_client.exposition
+    except ImportError as exc:
+        raise MetricsError("--metrics needs the package prometheus_client: pip install 'sslsock[proxy]'") from exc
+    return prometheus_client
+
+
+def make_collector(
+    workers: Sequence[Counters],
+    backends_view: Callable[[], Mapping[str, bool]],
+    certificates_view: Callable[[], Mapping[str, float]],
+    lines_dropped: Callable[[], int] = lambda: 0,
+) -> Collector:
+    """What a registry of prometheus_client asks at each scrape; the functions are called in the scraping thread.
+
+    workers: may grow later. backends_view: address → True when it is used, False when it is left out for a while.
+    certificates_view: file → when its certificate expires, in seconds since the epoch. lines_dropped: `LineWriter.dropped`.
+
+    MetricsError: the package prometheus_client is missing.
+    """
+    core = import_prometheus().core
+
+    class ProxyCollector:
+        def describe(self) -> Iterable[Metric]:
+            """Nothing is asked at registration: the workers may not be there yet."""
+            return ()
+
+        def collect(self) -> Iterator[Metric]:
+            sums = by_listener(workers)
+            yield from self._connections(sums)
+            yield from self._handshakes(sums)
+            yield from self._surroundings()
+
+        @staticmethod
+        def _connections(sums: dict[str, ListenerCounters]) -> Iterator[Metric]:
+            opened = core.CounterMetricFamily(
+                "sslsock_proxy_connections", "Connections accepted, those refused by the limit too.", labels=["listener"]
+            )
+            active = core.GaugeMetricFamily("sslsock_proxy_connections_active", "Connections open now.", labels=["listener"])
+            closed = core.CounterMetricFamily(
+                "sslsock_proxy_connections_closed", "Connections that have ended, by reason.", labels=["listener", "reason"]
+            )
+            served = core.CounterMetricFamily(
+                "sslsock_proxy_backend_connections", "Connections that have ended, by back end.", labels=["listener", "backend"]
+            )
+            moved = core.CounterMetricFamily(
+                "sslsock_proxy_bytes",
+                "Bytes of payload. forward: to the back end, back: to the client.",
+                labels=["listener", "direction"],
+            )
+            durations = core.HistogramMetricFamily(
+                "sslsock_proxy_connection_duration_seconds", "From accept to end.", labels=["listener"]
+            )
+            for listener, one in sums.items():
+                opened.add_metric([listener], one.opened)
+                active.add_metric([listener], one.opened - one.ended)
+                moved.add_metric([listener, "forward"], one.forward)
+                moved.add_metric([listener, "back"], one.back)
+                durations.add_metric([listener], one.durations.buckets(), one.durations.sum)
+                for reason, count in one.reasons.items():
+                    closed.add_metric([listener, reason], count)
+                for backend, count in one.backends.items():
+                    served.add_metric([listener, backend], count)
+            yield from (opened, active, closed, served, moved, durations)
+
+        @staticmethod
+        def _handshakes(sums: dict[str, ListenerCounters]) -> Iterator[Metric]:
+            results = core.CounterMetricFamily(
+                "sslsock_proxy_handshakes",
+                "TLS handshakes with clients. version: empty when none was agreed on.",
+                labels=["listener", "result", "version", "resumed"],
+            )
+            seconds = core.HistogramMetricFamily(
+                "sslsock_proxy_handshake_duration_seconds", "Of TLS handshakes with clients.", labels=["listener"]
+            )
+            for listener, one in sums.items():
+                for (result, version, resumed), count in one.handshakes.items():
+                    results.add_metric([listener, result, version, "true" if resumed else "false"], count)
+                seconds.add_metric([listener], one.handshake_seconds.buckets(), one.handshake_seconds.sum)
+            yield from (results, seconds)
+
+        @staticmethod
+        def _surroundings() -> Iterator[Metric]:
+            up = core.GaugeMetricFamily(
+                "sslsock_proxy_backend_up", "1: used. 0: left out, for it could not be reached.", labels=["backend"]
+            )
+            for backend, state in backends_view().items():
+                up.add_metric([backend], float(state))
+            expiry = core.GaugeMetricFamily(
+                "sslsock_proxy_certificate_expiry_timestamp_seconds",
+                "When a certificate in use expires, in seconds since the epoch.",
+                labels=["certificate"],
+            )
+            for certificate, moment in certificates_view().items():
+                expiry.add_metric([certificate], moment)
+            failures = sum(worker.accept_failures for worker in workers)
+            yield from (up, expiry)
+            yield core.CounterMetricFamily(
+                "sslsock_proxy_accept_failures", "Connections that the system could not give: no descriptors.", failures
+            )
+            yield core.CounterMetricFamily(
+                "sslsock_proxy_log_lines_dropped", "Log lines that nobody took.", lines_dropped()
+            )
+
+    return ProxyCollector()

@@ -1,0 +1,215 @@
+"""The options of `python -m sslsock proxy`, and the settings they make."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Union
+
+from ..commands.common import UsageError
+
+if TYPE_CHECKING:
+    from .settings import ProxySettings
+
+__all__ = ["add_arguments", "make_settings"]
+
+DESCRIPTION = """\
+Accept connections and join each to one of its own to a back end: every byte moves in C, in both directions. The
+schemes say where TLS is spoken:
+
+  --listen tls://…  --to tcp://…   TLS ends here
+  --listen tcp://…  --to tls://…   TLS begins here
+  --listen tls://…  --to tls://…   both: what passes is seen here only
+  --listen tcp://…  --to tcp://…   everything passes as it is
+
+Several listeners, and routes by the name or protocol a client asks for, are written in a TOML file (--config).
+All of this, with examples: docs/proxy.md.
+"""
+
+EPILOG = """\
+examples:
+  python -m sslsock proxy --listen tls://:8443 --to tcp://127.0.0.1:8080 --ca-out ca.pem
+  python -m sslsock proxy --listen tls://:443 --cert site.pem --key site.key --to tcp://10.0.0.1:80 --to tcp://10.0.0.2:80
+  python -m sslsock proxy --listen tcp://127.0.0.1:5432 --to tls://db.example.com:5432 --to-ca ca.pem
+  python -m sslsock proxy --config proxy.toml --check
+
+signals: SIGHUP reads certificates, keys, routes and limits again; SIGTERM drains and ends; SIGINT ends at once
+exit status: 0 clean, 1 a failure of TLS, the network or a file, 2 wrong usage or settings
+"""
+
+USAGE = """\
+%(prog)s --listen SCHEME://HOST:PORT --to SCHEME://HOST:PORT [options]
+       %(prog)s --config FILE [--check] [options]
+"""
+
+# What belongs to the command line itself; all else are values.
+OWN = ("command", "config", "check", "identities")
+
+
+class Once(argparse.Action):
+    """Stores a value; a second one would silently win."""
+
+    hint = ""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Union[str, Sequence[Any], None],
+        option_string: Union[str, None] = None,
+    ) -> None:
+        if hasattr(namespace, self.dest):
+            raise argparse.ArgumentError(self, f"it may be given once only{self.hint}")
+        setattr(namespace, self.dest, values)
+
+
+class OnceWithoutConfig(Once):
+    hint = "; several listeners are written in a file: --config"
+
+
+class Identity(argparse.Action):
+    """Keeps --cert and --key in the order in which they came, which says what belongs together."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Union[str, Sequence[Any], None],
+        option_string: Union[str, None] = None,
+    ) -> None:
+        namespace.identities = [*getattr(namespace, "identities", []), (self.dest, values)]
+
+
+def whole(text: str) -> int:
+    if text.isascii() and text.isdigit():
+        return int(text[:20])
+    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+
+
+def number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Only what is given gets into the namespace: that tells it from defaults, also from those of a file."""
+    parser.argument_default = argparse.SUPPRESS
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.allow_abbrev = False  # a shortened name in a unit file would break with the next option
+    parser.usage = USAGE
+    parser.description = DESCRIPTION
+    parser.epilog = EPILOG
+
+    group = parser.add_argument_group("where from, where to")
+    add = group.add_argument
+    add("--listen", metavar="SCHEME://HOST:PORT", action=OnceWithoutConfig,
+        help="tls:// or tcp://; port 0: any free one; no HOST: every address")
+    add("--to", metavar="SCHEME://HOST:PORT", action="append",
+        help="back end; repeat it for several, which take turns; one that cannot be reached is left out for a while")
+    add("--proxy-protocol-in", action="store_true",
+        help="connections begin with a PROXY header, which says who the client is")
+    add("--trusted-proxy", metavar="NETWORK", action="append",
+        help="who may send that header (10.0.0.0/8, 192.0.2.1, fd00::/8); repeatable")
+    add("--proxy-protocol-out", metavar="v1|v2", action=Once,
+        help="tell back ends who the client is, by such a header; v2 also tells them what TLS has agreed on")
+
+    group = parser.add_argument_group("TLS with clients (--listen tls://…)")
+    add = group.add_argument
+    add("--cert", metavar="FILE", action=Identity,
+        help="certificate (PEM), with its chain after it; repeatable: the name that the client asks for chooses. "
+        "Without any, one for localhost is made in memory")
+    add("--key", metavar="FILE", action=Identity,
+        help="private key (PEM) of the --cert before it; may be missing if it is in that file")
+    add("--ca-out", metavar="FILE", action=Once,
+        help="write the authority of the certificate made in memory here (PEM)")
+    add("--client-ca", metavar="FILE", action=Once,
+        help="demand a certificate of clients, from one of the authorities in this PEM file")
+    add("--allow-name", metavar="GLOB", action="append",
+        help="of those, let in whose subject alternative name or common name is like this; repeatable")
+    add("--alpn", metavar="A,B", action=Once, help="protocols to agree on, best first")
+
+    group = parser.add_argument_group("TLS with back ends (--to tls://…)")
+    add = group.add_argument
+    add("--to-ca", metavar="FILE", action=Once,
+        help="trust the authorities in this PEM file, in place of the system's")
+    add("--to-cert", metavar="FILE", action=Once, help="own certificate (PEM), with its chain after it")
+    add("--to-key", metavar="FILE", action=Once,
+        help="its private key (PEM); may be missing if it is in the --to-cert file")
+    add("--to-server-name", metavar="NAME", action=Once,
+        help="ask for and verify this name in place of the host in --to")
+    add("--to-alpn", metavar="A,B", action=Once, help="protocols to offer, best first")
+    add("--to-insecure", action="store_true", help="go on in spite of verification errors")
+
+    group = parser.add_argument_group("limits")
+    add = group.add_argument
+    add("--threads", metavar="N", type=whole, action=Once,
+        help="threads, each with a loop (as many as there are cores to use)")
+    add("--max-connections", metavar="N", type=whole, action=Once,
+        help="connections at the same time (0: no limit)")
+    for name, seconds, what in (
+        ("handshake", 10, "for a client's TLS handshake, with its PROXY header if one is expected"),
+        ("connect", 5, "for reaching a back end, with the TLS handshake there"),
+        ("idle", 300, "without a byte in either direction"),
+        ("drain", 30, "for open connections after SIGTERM"),
+    ):
+        add(f"--{name}-timeout", metavar="SECONDS", type=number, action=Once,
+            help=f"time {what} ({seconds}; 0: no limit)")
+
+    group = parser.add_argument_group("operation")
+    add = group.add_argument
+    add("--ticket-key-file", metavar="FILE", action=Once,
+        help="keys for session tickets that several processes or machines share; without it, keys live in memory")
+    add("--metrics", metavar="HOST:PORT", action=Once,
+        help="answer Prometheus here (needs prometheus_client: the extra `proxy`)")
+    add("--log-format", metavar="text|json", action=Once, help="write one line a connection to standard error")
+    add("--user", metavar="NAME", action=Once, help="become this user once all addresses are bound")
+    add("--config", metavar="FILE", action=Once,
+        help="read all of this from a TOML file; of the options, only limits and operation go with it, and before it")
+    add("--check", action="store_true", help="look whether all settings and files are good, and end")
+
+
+def make_settings(arguments: argparse.Namespace) -> ProxySettings:
+    """The settings that the command line, and the file it names, ask for. UsageError; SettingsError for the file's."""
+    from .builder import LISTENER, TOP, Table, settings_of
+    from .settings import Place, Places
+
+    given = {key.replace("_", "-"): value for key, value in vars(arguments).items() if key not in OWN}
+    identities = getattr(arguments, "identities", [])
+    top = {key: value for key, value in given.items() if key in TOP}
+    listener = {key: value for key, value in given.items() if key in LISTENER}
+    if hasattr(arguments, "config"):
+        if listener or identities:
+            key = next(iter(listener), None) or identities[0][0]
+            raise UsageError(f"--{key} is a listener's, and with --config the file describes those")
+        from .config_file import read_settings
+
+        return read_settings(arguments.config, top)
+    if identities:
+        listener["cert"], listener["key"] = paired(identities)
+    places = Places({(key,): Place(f"--{key}") for key in top})
+    places.update({("listener", 0, key): Place(f"--{key}") for key in listener})
+    table = Table(listener, places, ("listener", 0), "--")
+    return settings_of(Table(top, places, (), "--"), [(table, ())])
+
+
+def paired(identities: Sequence[tuple[str, str]]) -> tuple[list[str], list[str]]:
+    """The files of --cert, and for each the file of its key. UsageError.
+
+    As many of one as of the other: the first to the first, and so on. Fewer keys: each belongs to the certificate before it.
+    """
+    certificates = [file for option, file in identities if option == "cert"]
+    keys = [file for option, file in identities if option == "key"]
+    if len(keys) == len(certificates):
+        return certificates, keys
+    owners = list(certificates)
+    latest, owned = -1, True
+    for option, file in identities:
+        if option == "cert":
+            latest, owned = latest + 1, False
+        elif owned:
+            raise UsageError(f"--key {file}: there is no --cert before it that it could belong to")
+        else:
+            owners[latest], owned = file, True
+    return certificates, owners

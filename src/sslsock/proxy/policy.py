@@ -1,0 +1,146 @@
+"""What one listener does with its connections: its settings, with every file of theirs loaded.
+
+A policy never changes. To read the files again is to make a new one; connections keep the one that they began with.
+"""
+
+from __future__ import annotations
+
+from typing import Optional
+
+from ..core.client_hello import ClientHello
+from ..core.context import VERIFY_NONE, VERIFY_PEER, ConfigurationError, Context
+from ..core.ticket_keys import TicketKeys
+from ..core.x509 import SslCertificate
+from ..sockets.hostname import parse_host
+from .allowed import NameList
+from .certificates import CertificateStore, Identity, load_checked, normal, read_certificates, write_authority
+from .settings import ListenerSettings, Route
+
+__all__ = ["ListenerPolicy", "RoutePolicy"]
+
+
+class RoutePolicy:
+    """One route, and how its TLS back ends are spoken to."""
+
+    def __init__(self, route: Route) -> None:
+        self.route = route
+        self.passthrough = route.passthrough
+        tls = route.back_tls
+        self._authorities = read_certificates(tls.ca) if tls.ca is not None else []
+        self._pairs = [load_checked(tls.key_pair)] if tls.key_pair is not None else []
+        self._contexts: dict[tuple[str, ...], Context] = {}
+        if any(address.tls for address in route.to):
+            self.back_context(tls.alpn)  # now, so that what does not hold is told at the start
+
+    def fits(self, server_name: str, protocols: tuple[str, ...]) -> bool:
+        """server_name: as `normal` makes it, "" for none. protocols: those the client offers."""
+        route = self.route
+        if route.server_names and server_name not in route.server_names:
+            label, _, rest = server_name.partition(".")
+            if not label or f"*.{rest}" not in route.server_names:
+                return False
+        return not route.alpn or any(name in route.alpn for name in protocols)
+
+    def back_context(self, protocols: tuple[str, ...]) -> Context:
+        """For connections to a TLS back end that offer `protocols` by ALPN. ConfigurationError."""
+        context = self._contexts.get(protocols)
+        if context is None:
+            tls = self.route.back_tls
+            context = self._contexts[protocols] = Context(
+                server_side=False,
+                certificates=self._pairs,
+                verify_mode=VERIFY_NONE if tls.insecure else VERIFY_PEER,
+                ca_certificates=self._authorities,
+                use_system_ca=tls.ca is None,
+                next_protocols=[name.encode("utf-8", "surrogateescape") for name in protocols],
+            )
+        return context
+
+    def names(self, host: str) -> tuple[Optional[str], Optional[str]]:
+        """What to send as SNI and what to verify, for a back end given as `host`."""
+        tls = self.route.back_tls
+        parsed = parse_host(tls.server_name or host)
+        return parsed.server_name, None if tls.insecure else parsed.verify_name
+
+
+class ListenerPolicy:
+    """Everything that decides about a listener's connections.
+
+    settings: ListenerSettings. keys: the session ticket keys that all listeners share. before: the policy whose place it
+    takes; a certificate made in memory is kept. CertificateError (a file), ConfigurationError (what OpenSSL refuses),
+    ValueError, OSError (`--ca-out`).
+    """
+
+    def __init__(self, settings: ListenerSettings, keys: TicketKeys, before: Optional[ListenerPolicy] = None) -> None:
+        self.settings = settings
+        self.name = str(settings.listen)
+        self.local = (settings.listen.host, settings.listen.port)
+        self.tls = settings.listen.tls
+        self.routes = tuple(RoutePolicy(route) for route in settings.routes)
+        self.allowed = NameList(settings.allow_names) if settings.allow_names else None
+        self.store: Optional[CertificateStore] = None
+        self.made_in_memory = False
+        self._contexts: dict[tuple[str, tuple[str, ...]], Context] = {}
+        if self.tls and not all(route.passthrough for route in self.routes):
+            self._load(keys, before)
+        chooses = any(route.passthrough or route.route.server_names or route.route.alpn for route in self.routes)
+        self.needs_hello = self.tls and (chooses or (self.store is not None and len(self.store.identities) > 1))
+
+    def _load(self, keys: TicketKeys, before: Optional[ListenerPolicy]) -> None:
+        settings = self.settings
+        authority: Optional[SslCertificate] = None
+        if settings.key_pairs:
+            self.store = CertificateStore.from_files(settings.key_pairs)
+        else:
+            self.made_in_memory = True
+            if before is not None and before.made_in_memory:
+                self.store = before.store
+            else:
+                self.store, authority = CertificateStore.for_localhost(settings.listen.host)
+        assert self.store is not None
+        client_authorities = read_certificates(settings.client_ca) if settings.client_ca is not None else []
+        offers = dict.fromkeys(self._protocols(route) for route in self.routes if not route.passthrough)
+        for identity in self.store.identities:
+            for protocols in offers:
+                try:
+                    self._contexts[identity.key, protocols] = Context(
+                        server_side=True,
+                        certificates=identity.pairs,
+                        verify_mode=VERIFY_PEER if client_authorities else VERIFY_NONE,
+                        ca_certificates=client_authorities,
+                        use_system_ca=False,
+                        next_protocols=[name.encode("utf-8", "surrogateescape") for name in protocols],
+                        ticket_keys=keys,
+                        # Not the certificates, which are renewed: a session of before is as good.
+                        session_context=identity.key.encode(),
+                    )
+                except ConfigurationError as exc:
+                    path = identity.expiries[0].path or "the certificate made in memory"
+                    raise ConfigurationError(f"{path}: {exc}") from exc
+        if authority is not None and settings.ca_out is not None:
+            write_authority(settings.ca_out, authority)
+
+    def _protocols(self, route: RoutePolicy) -> tuple[str, ...]:
+        """What to agree on with the clients of a route: if it is chosen by a protocol, then by no other one."""
+        return route.route.alpn or self.settings.alpn
+
+    def context(self, route: RoutePolicy, identity: Identity) -> Context:
+        """What terminates TLS on a route that is no passthrough."""
+        return self._contexts[identity.key, self._protocols(route)]
+
+    def choose(self, hello: Optional[ClientHello]) -> tuple[Optional[RoutePolicy], Optional[Context]]:
+        """The route for a connection, and the context that terminates its TLS. No route: nobody is meant. No context: TLS is
+        passed through, or there is none.
+
+        hello: None where `needs_hello` is not set.
+        """
+        if hello is None:
+            route = self.routes[0]
+            return route, None if self.store is None else self.context(route, self.store.default)
+        name = normal(hello.server_name or "")
+        for route in self.routes:
+            if route.fits(name, hello.next_protocols):
+                if route.passthrough or self.store is None:
+                    return route, None
+                return route, self.context(route, self.store.choose(name))
+        return None, None

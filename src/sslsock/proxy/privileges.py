@@ -1,0 +1,204 @@
+"""What a service gets from whom starts it, and gives back: listening sockets from systemd, and the rights of root."""
+
+from __future__ import annotations
+
+import grp
+import ipaddress
+import os
+import pwd
+import socket
+from collections.abc import MutableMapping, Sequence
+from contextlib import suppress
+from typing import NamedTuple, NoReturn, Optional
+
+from .settings import Address
+
+__all__ = ["InheritedSocket", "PrivilegeError", "drop_to", "listen_fds", "match_sockets"]
+
+FIRST_FD = 3  # SD_LISTEN_FDS_START
+MOST_FDS = 65536  # sockets that can be meant seriously
+
+
+class PrivilegeError(Exception):
+    """Rights that cannot be dropped, or sockets that cannot be taken over: why."""
+
+
+# ---- socket activation, sd_listen_fds(3) -------------------------------------------------------------------
+
+
+class InheritedSocket(NamedTuple):
+    """A listening socket that was passed in. name: of LISTEN_FDNAMES, "unknown" where there is none."""
+
+    name: str
+    socket: socket.socket
+
+
+def listen_fds(environment: MutableMapping[str, str] = os.environ) -> list[InheritedSocket]:
+    """The sockets that the service manager passed to this process, in its order; [] where it passed none.
+
+    The variables are taken out of `environment`, so that no child believes that they are meant for it, and the descriptors are
+    closed on exec. To be called once. PrivilegeError: the variables make no sense, or a descriptor is no listening TCP socket.
+    """
+    pid, count_text, names_text = (environment.pop(f"LISTEN_{name}", None) for name in ("PID", "FDS", "FDNAMES"))
+    environment.pop("LISTEN_PIDFDID", None)
+    if pid is None or count_text is None:
+        return []
+    if number_of("LISTEN_PID", pid) != os.getpid():
+        return []  # meant for a parent
+    count = number_of("LISTEN_FDS", count_text)
+    names = names_text.split(":") if names_text is not None else ["unknown"] * count
+    if len(names) != count:
+        raise PrivilegeError(f"LISTEN_FDNAMES has {len(names)} names for {count} sockets")
+    descriptors = range(FIRST_FD, FIRST_FD + count)
+    for descriptor in descriptors:
+        try:
+            os.set_inheritable(descriptor, False)
+        except OSError as exc:
+            raise PrivilegeError(f"LISTEN_FDS={count}, but descriptor {descriptor}: {exc.strerror}") from None
+    inherited: list[InheritedSocket] = []
+    try:
+        for name, descriptor in zip(names, descriptors):
+            inherited.append(InheritedSocket(name, take_over(name, descriptor)))
+    except PrivilegeError:
+        for entry in inherited:
+            entry.socket.close()
+        raise
+    return inherited
+
+
+def number_of(variable: str, text: str) -> int:
+    if not (text.isascii() and text.isdigit()) or (variable == "LISTEN_FDS" and int(text[:9]) > MOST_FDS):
+        raise PrivilegeError(f"{variable}={text!r} is not a sensible number")
+    return int(text)
+
+
+def take_over(name: str, descriptor: int) -> socket.socket:
+    try:
+        taken = socket.socket(fileno=descriptor)
+    except OSError as exc:
+        raise PrivilegeError(f"descriptor {descriptor} ({name}) from LISTEN_FDS is no socket: {exc.strerror}") from None
+    if taken.family not in (socket.AF_INET, socket.AF_INET6) or taken.type != socket.SOCK_STREAM:
+        reason = "is no TCP socket"
+    elif not taken.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        reason = "does not listen (Accept=yes is for services of one connection)"
+    else:
+        taken.setblocking(False)
+        return taken
+    taken.close()
+    raise PrivilegeError(f"descriptor {descriptor} ({name}) from LISTEN_FDS {reason}")
+
+
+def match_sockets(listeners: Sequence[Address], inherited: Sequence[InheritedSocket]) -> list[Optional[InheritedSocket]]:
+    """Which inherited socket serves each listener, None for one that has to be bound.
+
+    Those bound to exactly a listener's address are taken for it; the others go to the listeners that are left, in order. So a
+    unit may listen elsewhere than the settings say. PrivilegeError: there are more sockets than listeners.
+    """
+    if len(inherited) > len(listeners):
+        raise PrivilegeError(f"{len(inherited)} sockets were passed in for {len(listeners)} listeners")
+    left = list(inherited)
+    matched: list[Optional[InheritedSocket]] = []
+    for listener in listeners:
+        fitting = next((entry for entry in left if is_bound_to(entry.socket, listener)), None)
+        if fitting is not None:
+            left.remove(fitting)
+        matched.append(fitting)
+    for index, entry in enumerate(matched):
+        if entry is None and left:
+            matched[index] = left.pop(0)
+    return matched
+
+
+def is_bound_to(bound: socket.socket, address: Address) -> bool:
+    host, port = bound.getsockname()[:2]
+    if port != address.port:
+        return False
+    here = ipaddress.ip_address(host.partition("%")[0])
+    if not address.host:
+        return here.is_unspecified
+    with suppress(ValueError):
+        return here == ipaddress.ip_address(address.host.partition("%")[0])
+    return False  # a name: only the order can tell
+
+
+# ---- becoming another user ---------------------------------------------------------------------------------
+
+
+class Account(NamedTuple):
+    uid: int
+    gid: int
+    name: Optional[str]  # for the groups of the user; None: an id that no entry belongs to
+
+
+def refuse(user: str, reason: str) -> NoReturn:
+    raise PrivilegeError(f"cannot become user {user!r}: {reason}")
+
+
+def find_account(user: str) -> Account:
+    """Who `drop_to` would become. user: as there. PrivilegeError; also for root, which is nobody to drop to."""
+    user_text, colon, group_text = user.partition(":")
+    numeric = user_text.isascii() and user_text.isdigit()
+    try:
+        try:
+            entry = pwd.getpwnam(user_text)
+        except KeyError:
+            if not numeric:
+                raise
+            entry = pwd.getpwuid(int(user_text))
+        uid, gid, name = entry.pw_uid, entry.pw_gid, entry.pw_name
+    except (KeyError, ValueError, OverflowError):
+        if not numeric:
+            refuse(user, "there is no such user")
+        if not colon:
+            refuse(user, "no user has this id; to use it all the same, give a group too, as in 1000:1000")
+        uid, gid, name = int(user_text), -1, None
+    if colon:
+        gid = find_group(user, group_text)
+    if uid == 0 or gid == 0:
+        refuse(user, "that is root, whose rights would not be dropped")
+    if name is not None and 0 in os.getgrouplist(name, gid):
+        refuse(user, "it belongs to the group of root")
+    if uid >= 2**32 - 1 or gid >= 2**32 - 1:  # (uid_t) -1 means "unchanged" to setresuid(2)
+        refuse(user, "no id is that large")
+    return Account(uid, gid, name)
+
+
+def find_group(user: str, text: str) -> int:
+    with suppress(KeyError, ValueError):
+        return grp.getgrnam(text).gr_gid
+    if text.isascii() and text.isdigit():
+        return int(text)
+    return refuse(user, f"there is no group {text!r}")
+
+
+def drop_to(user: str) -> None:
+    """Give up the rights of root for good, in all threads.
+
+    user: "name", "name:group" or the same with ids. The process gets the user's supplementary groups, and the user's group
+    unless one is given. PrivilegeError: unknown, root itself, this process is not root, or root could be had again; in the last
+    case some rights may be gone and the process must not go on.
+    """
+    account = find_account(user)
+    if os.geteuid() != 0:
+        refuse(user, "only root can become somebody else")
+    try:
+        # In this order: after setuid there is no right left to change groups (setuid(2), initgroups(3)).
+        if account.name is not None:
+            os.initgroups(account.name, account.gid)
+        else:
+            os.setgroups([account.gid])
+        os.setresgid(account.gid, account.gid, account.gid)
+        os.setresuid(account.uid, account.uid, account.uid)
+    except OSError as exc:
+        refuse(user, exc.strerror or str(exc))
+    verify_dropped(user, account)
+
+
+def verify_dropped(user: str, account: Account) -> None:
+    """That the ids are what was asked for, saved ones too, and that there is no way back (a capability that was kept, say)."""
+    if os.getresuid() != (account.uid,) * 3 or os.getresgid() != (account.gid,) * 3 or 0 in os.getgroups():
+        refuse(user, "the system did not change all ids")
+    for regain in (os.setuid, os.seteuid, os.setgid, os.setegid):
+        with suppress(OSError):
+            regain(0)
+            refuse(user, "the rights of root could be had again")

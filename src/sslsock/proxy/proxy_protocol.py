@@ -1,0 +1,402 @@
+"""The PROXY protocol, versions 1 and 2: bytes to a `Header`, a header to bytes. No socket, no clock.
+
+The text that is followed is HAProxy's doc/proxy-protocol.txt; sections are cited from it. Three decisions are ours:
+
+- `parse` is as eager as it can be with its refusals, so that a client without a header (plain HTTP, TLS) gets them at its first
+  byte; addresses alone are looked at only when the header is complete, as section 2.1 demands.
+- What a sender cannot know the meaning of is opaque: after LOCAL and after an unspecified family nobody can say where addresses
+  end, so nothing behind the first 16 bytes is interpreted, a checksum neither.
+- TLVs are bounded to 4 KiB, for the header is kept in memory before anything is known of who sends it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import struct
+from dataclasses import dataclass
+from typing import Optional
+
+__all__ = [
+    "PP2_SUBTYPE_SSL_CIPHER",
+    "PP2_SUBTYPE_SSL_CN",
+    "PP2_SUBTYPE_SSL_KEY_ALG",
+    "PP2_SUBTYPE_SSL_SIG_ALG",
+    "PP2_SUBTYPE_SSL_VERSION",
+    "PP2_TYPE_ALPN",
+    "PP2_TYPE_AUTHORITY",
+    "PP2_TYPE_CRC32C",
+    "PP2_TYPE_NETNS",
+    "PP2_TYPE_NOOP",
+    "PP2_TYPE_SSL",
+    "PP2_TYPE_UNIQUE_ID",
+    "Endpoint",
+    "Header",
+    "ProxyProtocolError",
+    "TlsFields",
+    "encode_v1",
+    "encode_v2",
+    "parse",
+]
+
+# An address and a port: ("192.0.2.1", 443), ("2001:db8::1", 443). A UNIX socket is its path and 0: "@name" for an abstract one,
+# "" for one without a name.
+Endpoint = tuple[str, int]
+
+PP2_TYPE_ALPN = 0x01
+PP2_TYPE_AUTHORITY = 0x02
+PP2_TYPE_CRC32C = 0x03
+PP2_TYPE_NOOP = 0x04
+PP2_TYPE_UNIQUE_ID = 0x05
+PP2_TYPE_SSL = 0x20
+PP2_SUBTYPE_SSL_VERSION = 0x21
+PP2_SUBTYPE_SSL_CN = 0x22
+PP2_SUBTYPE_SSL_CIPHER = 0x23
+PP2_SUBTYPE_SSL_SIG_ALG = 0x24
+PP2_SUBTYPE_SSL_KEY_ALG = 0x25
+PP2_TYPE_NETNS = 0x30
+
+CLIENT_SSL = 0x01
+CLIENT_CERT_CONN = 0x02
+CLIENT_CERT_SESS = 0x04
+
+V1_START = b"PROXY "
+V1_PROTOCOLS = (b"TCP4 ", b"TCP6 ", b"UNKNOWN ", b"UNKNOWN\r")
+V1_MAXIMUM = 107  # with CRLF (section 2.1)
+
+SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
+V2_FIXED = 16
+MAXIMUM_TLVS = 4096
+MAXIMUM_UNIQUE_ID = 128  # section 2.2.5
+LOCAL, PROXY = 0, 1
+UNSPEC, INET, INET6, UNIX = 0, 1, 2, 3
+STREAM, DGRAM = 1, 2
+ADDRESSES_SIZE = {INET: 12, INET6: 36, UNIX: 216}
+MAPPED = bytes(10) + b"\xff\xff"  # ::ffff:192.0.2.1 is IPv4 in IPv6 (RFC 4291, 2.5.5.2)
+
+_PORT = re.compile(r"0|[1-9][0-9]{0,4}").fullmatch
+
+
+class ProxyProtocolError(Exception):
+    """The bytes are not, and cannot become, a valid PROXY header. The text says why, in words for a log."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a PROXY header says.
+
+    version: 1 or 2. local: True when the proxy speaks for itself (a health check). source, destination: the ends of the
+    client's connection; None where the connection's own addresses count: local, UNKNOWN, unspecified. size: bytes that the
+    header takes, to be dropped from the front of the stream. tlvs: (type, value), in the order in which they came.
+    """
+
+    version: int
+    local: bool
+    source: Optional[Endpoint]
+    destination: Optional[Endpoint]
+    size: int
+    tlvs: tuple[tuple[int, bytes], ...] = ()
+
+    def tlv(self, kind: int) -> Optional[bytes]:
+        """The value of the first TLV of a type, None when there is none."""
+        return next((value for key, value in self.tlvs if key == kind), None)
+
+
+@dataclass(frozen=True)
+class TlsFields:
+    """The client's TLS, for PP2_TYPE_SSL (section 2.2.6).
+
+    version: as "TLSv1.3". cipher: OpenSSL's name. client_certificate: one was shown in this connection; in_session: in this
+    one or in the one that it resumes. verified: it was, and with success. common_name: of the client's certificate.
+    signature_algorithm, key_algorithm: of the certificate that the proxy has shown, as "RSA-SHA256" and "RSA2048".
+    """
+
+    version: Optional[str] = None
+    cipher: Optional[str] = None
+    client_certificate: bool = False
+    in_session: bool = False
+    verified: bool = False
+    common_name: Optional[str] = None
+    signature_algorithm: Optional[str] = None
+    key_algorithm: Optional[str] = None
+
+
+def parse(data: bytes) -> Optional[Header]:
+    """The header at the front of `data`, which may have more behind it (`size`). None: not complete yet.
+
+    ProxyProtocolError: no valid header, whatever follows.
+    """
+    if data[:1] == V1_START[:1]:
+        return _parse_v1_untrusted(data)
+    if SIGNATURE.startswith(data[:12]):
+        return _parse_v2_untrusted(data)
+    raise ProxyProtocolError(f"no PROXY header: the connection begins with {_what_begins_so(data)}")
+
+
+def _what_begins_so(data: bytes) -> str:
+    # RFC 8446, 5.1: a record of type handshake, legacy version 3.x.
+    return "a TLS handshake" if data[:2] == b"\x16\x03" else repr(data[:12])
+
+
+# Version 1, section 2.1.
+
+
+def _parse_v1_untrusted(data: bytes) -> Optional[Header]:
+    if data[:6] != V1_START[: len(data)]:
+        raise ProxyProtocolError(f"no PROXY header: the connection begins with {data[:12]!r}")
+    rest = data[6:14]
+    if not any(rest[: len(known)] == known[: len(rest)] for known in V1_PROTOCOLS):
+        raise ProxyProtocolError(f"PROXY v1: unknown protocol in {data[:20]!r}")
+    end = data.find(b"\r\n", 0, V1_MAXIMUM)
+    line = data[: end if end >= 0 else V1_MAXIMUM]
+    # The CR that may be half of the end is not looked at before its LF is here.
+    text = line[:-1] if end < 0 and line.endswith(b"\r") else line
+    if end < 0 and len(text) > V1_MAXIMUM - 2:
+        raise ProxyProtocolError(f"PROXY v1: no CRLF in the first {V1_MAXIMUM} bytes")
+    if b"\r" in text or b"\n" in text:
+        raise ProxyProtocolError("PROXY v1: CR or LF alone instead of CRLF")
+    if end < 0:
+        return None
+    size = end + 2
+    if text[6:13] == b"UNKNOWN":  # whatever follows it is to be ignored
+        return Header(1, False, None, None, size)
+    words = text.decode("ascii", "backslashreplace").split(" ")
+    if len(words) != 6:
+        raise ProxyProtocolError(f"PROXY v1: {len(words)} words instead of 6, one space between each two")
+    family = socket.AF_INET if words[1] == "TCP4" else socket.AF_INET6
+    source, destination = (_v1_address(family, word) for word in words[2:4])
+    source_port, destination_port = (_v1_port(word) for word in words[4:6])
+    return Header(1, False, (source, source_port), (destination, destination_port), size)
+
+
+def _v1_address(family: int, word: str) -> str:
+    packed = _packed(family, word)
+    if packed is None:
+        raise ProxyProtocolError(f"PROXY v1: {word!r} is no {'IPv4' if family == socket.AF_INET else 'IPv6'} address")
+    return socket.inet_ntop(family, packed)
+
+
+def _v1_port(word: str) -> int:
+    if not _PORT(word) or int(word) > 65535:
+        raise ProxyProtocolError(f"PROXY v1: {word!r} is no port, 0 to 65535 without leading zeros")
+    return int(word)
+
+
+# Version 2, section 2.2.
+
+
+def _parse_v2_untrusted(data: bytes) -> Optional[Header]:
+    if len(data) > 12 and data[12] >> 4 != 2:
+        raise ProxyProtocolError(f"PROXY v2: version {data[12] >> 4} instead of 2")
+    if len(data) > 12 and data[12] & 15 not in (LOCAL, PROXY):
+        raise ProxyProtocolError(f"PROXY v2: unknown command {data[12] & 15}")
+    if len(data) < 14:
+        return None
+    local = data[12] & 15 == LOCAL
+    family, transport = data[13] >> 4, data[13] & 15
+    if not local and (family > UNIX or transport > DGRAM):  # LOCAL: "discard the protocol block including the family"
+        raise ProxyProtocolError(f"PROXY v2: unknown address family or transport, 0x{data[13]:02x}")
+    opaque = local or UNSPEC in (family, transport)
+    if len(data) < V2_FIXED:
+        return None
+    (length,) = struct.unpack_from("!H", data, 14)
+    addresses = 0 if opaque else ADDRESSES_SIZE[family]
+    if length < addresses:
+        raise ProxyProtocolError(f"PROXY v2: {length} bytes, but the addresses take {addresses}")
+    if length > addresses + MAXIMUM_TLVS:
+        raise ProxyProtocolError(f"PROXY v2: {length - addresses} bytes after the addresses, more than {MAXIMUM_TLVS}")
+    size = V2_FIXED + length
+    if len(data) < size:
+        return None
+    if opaque:
+        return Header(2, local, None, None, size)
+    header = data[:size]
+    source, destination = _v2_addresses(family, header)
+    return Header(2, False, source, destination, size, _v2_tlvs_untrusted(header, V2_FIXED + addresses))
+
+
+def _v2_addresses(family: int, header: bytes) -> tuple[Endpoint, Endpoint]:
+    if family == UNIX:
+        paths = struct.unpack_from("108s108s", header, V2_FIXED)
+        return (_unix_name(paths[0]), 0), (_unix_name(paths[1]), 0)
+    number, layout = (socket.AF_INET, "!4s4sHH") if family == INET else (socket.AF_INET6, "!16s16sHH")
+    source, destination, source_port, destination_port = struct.unpack_from(layout, header, V2_FIXED)
+    return (socket.inet_ntop(number, source), source_port), (socket.inet_ntop(number, destination), destination_port)
+
+
+def _unix_name(path: bytes) -> str:
+    if path[:1] == b"\0" and path.strip(b"\0"):  # unix(7): an abstract name
+        return "@" + os.fsdecode(path[1:].rstrip(b"\0"))
+    return os.fsdecode(path.partition(b"\0")[0])
+
+
+def _v2_tlvs_untrusted(header: bytes, place: int) -> tuple[tuple[int, bytes], ...]:
+    tlvs = []
+    checksum_at = 0
+    while place < len(header):
+        if place + 3 > len(header):
+            raise ProxyProtocolError(f"PROXY v2: a TLV is cut at byte {len(header)}")
+        kind, length = struct.unpack_from("!BH", header, place)
+        place += 3
+        if place + length > len(header):
+            raise ProxyProtocolError(f"PROXY v2: TLV 0x{kind:02x} of {length} bytes, of which {len(header) - place} are there")
+        if kind == PP2_TYPE_CRC32C:
+            if length != 4 or checksum_at:
+                raise ProxyProtocolError("PROXY v2: a second checksum, or one that does not have 4 bytes")
+            checksum_at = place
+        if kind == PP2_TYPE_UNIQUE_ID and length > MAXIMUM_UNIQUE_ID:
+            raise ProxyProtocolError(f"PROXY v2: a unique id of {length} bytes, more than {MAXIMUM_UNIQUE_ID}")
+        tlvs.append((kind, header[place : place + length]))
+        place += length
+    if checksum_at and _crc32c(_with_checksum(header, checksum_at, 0)) != struct.unpack_from("!I", header, checksum_at)[0]:
+        raise ProxyProtocolError("PROXY v2: the checksum is wrong")
+    return tuple(tlvs)
+
+
+# CRC32c, section 2.2.3: RFC 4960, appendix B. Reflected, polynomial 0x1EDC6F41.
+
+
+def _crc32c_table() -> tuple[int, ...]:
+    table = []
+    for value in range(256):
+        for _ in range(8):
+            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
+        table.append(value)
+    return tuple(table)
+
+
+_TABLE = _crc32c_table()
+
+
+def _crc32c(data: bytes) -> int:
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc = _TABLE[(crc ^ byte) & 0xFF] ^ crc >> 8
+    return crc ^ 0xFFFFFFFF
+
+
+def _with_checksum(header: bytes, place: int, checksum: int) -> bytes:
+    return header[:place] + struct.pack("!I", checksum) + header[place + 4 :]
+
+
+# Sending.
+
+
+def encode_v1(source: Optional[Endpoint], destination: Optional[Endpoint]) -> bytes:
+    """A header of version 1. UNKNOWN when an end is None or has no IP address.
+
+    ValueError for a port outside 0 to 65535.
+    """
+    family, packed = _common_family(source, destination)
+    if source is None or destination is None or family == UNSPEC:
+        return b"PROXY UNKNOWN\r\n"
+    name, number = ("TCP4", socket.AF_INET) if family == INET else ("TCP6", socket.AF_INET6)
+    addresses = " ".join(socket.inet_ntop(number, one) for one in packed)
+    return f"PROXY {name} {addresses} {_checked_port(source)} {_checked_port(destination)}\r\n".encode("ascii")
+
+
+def encode_v2(
+    source: Optional[Endpoint],
+    destination: Optional[Endpoint],
+    *,
+    tls: Optional[TlsFields] = None,
+    alpn: Optional[bytes] = None,
+    authority: Optional[str] = None,
+    unique_id: Optional[bytes] = None,
+    checksum: bool = False,
+) -> bytes:
+    """A header of version 2 for a stream.
+
+    An end that is None (the proxy speaks for itself, as in a health check) or has no IP address: LOCAL, which makes the
+    receiver use the connection's own addresses. tls, alpn (the negotiated protocol), authority (the SNI), unique_id (up to 128
+    bytes): TLVs, left out when None. checksum: add one.
+
+    ValueError for what does not fit: a port outside 0 to 65535, a long id, TLVs above 4 KiB.
+    """
+    family, packed = _common_family(source, destination)
+    # Not PROXY with an unspecified or a UNIX family, which receivers may refuse, as HAProxy does; LOCAL they must accept.
+    command, kind, block = LOCAL, UNSPEC, b""
+    if source is not None and destination is not None and family != UNSPEC:
+        command, kind = PROXY, family << 4 | STREAM
+        block = b"".join(packed) + struct.pack("!HH", _checked_port(source), _checked_port(destination))
+    tlvs = []
+    if alpn is not None:
+        tlvs.append(_tlv(PP2_TYPE_ALPN, alpn))
+    if authority is not None:
+        tlvs.append(_tlv(PP2_TYPE_AUTHORITY, authority.encode("utf-8", "surrogateescape")))
+    if unique_id is not None:
+        if len(unique_id) > MAXIMUM_UNIQUE_ID:
+            raise ValueError(f"a unique id of {len(unique_id)} bytes, more than {MAXIMUM_UNIQUE_ID}")
+        tlvs.append(_tlv(PP2_TYPE_UNIQUE_ID, unique_id))
+    if tls is not None:
+        tlvs.append(_tls_tlv(tls))
+    if checksum:
+        tlvs.append(_tlv(PP2_TYPE_CRC32C, bytes(4)))
+    tail = b"".join(tlvs)
+    if len(tail) > MAXIMUM_TLVS:
+        raise ValueError(f"{len(tail)} bytes of TLVs, more than {MAXIMUM_TLVS}")
+    header = SIGNATURE + struct.pack("!BBH", 2 << 4 | command, kind, len(block) + len(tail)) + block + tail
+    return _with_checksum(header, len(header) - 4, _crc32c(header)) if checksum else header
+
+
+def _tlv(kind: int, value: bytes) -> bytes:
+    if len(value) > MAXIMUM_TLVS:
+        raise ValueError(f"TLV 0x{kind:02x} of {len(value)} bytes, more than {MAXIMUM_TLVS}")
+    return struct.pack("!BH", kind, len(value)) + value
+
+
+def _tls_tlv(tls: TlsFields) -> bytes:
+    client = CLIENT_SSL
+    if tls.client_certificate:
+        client |= CLIENT_CERT_CONN
+    if tls.client_certificate or tls.in_session:
+        client |= CLIENT_CERT_SESS
+    # Zero says that there was a certificate and that it was verified; any other value that this was not so.
+    verify = 0 if tls.verified else 1
+    fields = (
+        (PP2_SUBTYPE_SSL_VERSION, tls.version),
+        (PP2_SUBTYPE_SSL_CN, tls.common_name),
+        (PP2_SUBTYPE_SSL_CIPHER, tls.cipher),
+        (PP2_SUBTYPE_SSL_SIG_ALG, tls.signature_algorithm),
+        (PP2_SUBTYPE_SSL_KEY_ALG, tls.key_algorithm),
+    )
+    sub_tlvs = b"".join(_tlv(kind, value.encode()) for kind, value in fields if value is not None)
+    return _tlv(PP2_TYPE_SSL, struct.pack("!BI", client, verify) + sub_tlvs)
+
+
+def _packed(family: int, address: str) -> Optional[bytes]:
+    try:
+        return socket.inet_pton(family, address)
+    except (OSError, ValueError):  # ValueError: it contains a NUL
+        return None
+
+
+def _common_family(source: Optional[Endpoint], destination: Optional[Endpoint]) -> tuple[int, list[bytes]]:
+    """INET or INET6 and both addresses in it; UNSPEC where there are no two IP addresses."""
+    if source is None or destination is None:
+        return UNSPEC, []
+    ends = [_family_and_bytes(source[0]), _family_and_bytes(destination[0])]
+    families = {family for family, _ in ends}
+    if UNSPEC in families:
+        return UNSPEC, []
+    if len(families) > 1:
+        return INET6, [MAPPED + packed if family == INET else packed for family, packed in ends]
+    return families.pop(), [packed for _, packed in ends]
+
+
+def _family_and_bytes(address: str) -> tuple[int, bytes]:
+    packed = _packed(socket.AF_INET, address)
+    if packed is not None:
+        return INET, packed
+    packed = _packed(socket.AF_INET6, address.partition("%")[0])  # a zone means nothing on another machine
+    if packed is None:
+        return UNSPEC, b""
+    # A socket that listens on both families shows IPv4 clients so: they are IPv4 clients.
+    return (INET, packed[12:]) if packed.startswith(MAPPED) else (INET6, packed)
+
+
+def _checked_port(end: Endpoint) -> int:
+    if not 0 <= end[1] <= 65535:
+        raise ValueError(f"{end[1]} is no port")
+    return end[1]

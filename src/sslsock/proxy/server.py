@@ -1,0 +1,448 @@
+"""The proxy as a process: start, signals, reload, drain, end.
+
+The main thread is the first worker; the others have a thread each. All listening descriptors are opened here, before
+privileges are dropped, one for each listener and worker (SO_REUSEPORT), so the kernel spreads connections over the workers.
+Files are read in a thread of their own when SIGHUP asks for it: a worker that reads keys would let its connections wait.
+"""
+
+from __future__ import annotations
+
+import codecs
+import os
+import resource
+import signal
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Callable, Optional, Union
+
+from ..core.context import ConfigurationError
+from ..core.ticket_keys import TicketKeys
+from ..sockets.event_loop import EventLoop
+from ..sockets.hostname import parse_host
+from ..sockets.tcp_server import open_listening_socket
+from . import record
+from .access_log import AccessLog, LineWriter
+from .certificates import CertificateError
+from .metrics import MetricsError, make_collector
+from .policy import ListenerPolicy
+from .privileges import PrivilegeError, drop_to, listen_fds, match_sockets
+from .settings import Address, ListenerSettings, ProxySettings, SettingsError
+from .summary import Summary
+from .tickets import TicketKeyError, TicketKeyFile, TicketRotation
+from .worker import ACCEPTED_AHEAD, Gate, Worker, borrowed
+
+if TYPE_CHECKING:
+    from .metrics_server import MetricsServer
+
+__all__ = ["run"]
+
+OWN_DESCRIPTORS = 48  # for files, scrapers and lookups
+THREAD_DESCRIPTORS = 8
+SUMMARY_SECONDS = 3.0
+TICKET_SECONDS = 1.0  # how often the ticket keys are looked at
+RELOAD_SECONDS = 1.0  # that the end waits for a SIGHUP which is being followed
+
+# What is wrong with the settings or the files that they name.
+UNUSABLE = (SettingsError, CertificateError, ConfigurationError, TicketKeyError, ValueError, OSError)
+
+
+class Unstartable(Exception):
+    """Why the proxy cannot start. status: of the process; 1 for the system, 2 for the settings."""
+
+    def __init__(self, reason: object, status: int) -> None:
+        super().__init__(str(reason))
+        self.status = status
+
+
+def run(settings: ProxySettings, reload: Optional[Callable[[], ProxySettings]] = None) -> int:
+    """Run until a signal ends it. Returns the exit status: 0 drained, 1 it could not start, 2 its settings are wrong, 130
+    interrupted.
+
+    reload: makes the settings anew when SIGHUP asks for it; SettingsError leaves the old ones in force.
+    """
+    with open(2, "wb", closefd=False) as stream:  # sys.stderr is None where the descriptor was closed at the start
+        writer = LineWriter(stream)
+    try:
+        return Server(settings, reload, writer).run()
+    except Unstartable as exc:
+        writer.write(f"sslsock: {exc}")
+        return exc.status
+    except SystemExit as exc:  # a signal during the start
+        return int(exc.code or 0)
+    finally:
+        writer.close()
+
+
+class Server:
+    """One run of the proxy. Belongs to the main thread."""
+
+    def __init__(self, settings: ProxySettings, reload: Optional[Callable[[], ProxySettings]], writer: LineWriter) -> None:
+        self._settings = settings
+        self._reload = reload
+        self._writer = writer
+        self._log = AccessLog(writer, settings.log_format)
+        self._gate = Gate(self._connection_limit())
+        self._keys = TicketKeys()
+        self._ticket_source: Union[TicketKeyFile, TicketRotation]
+        self._policies: list[ListenerPolicy] = []
+        self._shared: set[int] = set()  # descriptors that were passed in
+        self._loop = EventLoop.current()
+        self._workers: list[Worker] = []
+        self._threads: list[threading.Thread] = []
+        self._running = 0  # workers that have not ended
+        self._failure: Optional[Exception] = None  # that ended one
+        self._metrics: Optional[MetricsServer] = None
+        self._reloading: Optional[threading.Thread] = None
+        self._reload_again = False
+        self._status = 0
+        self._started = self._ending = False
+
+    def run(self) -> int:
+        previous = self._take_signals()
+        try:
+            self._start().run()
+            if self._failure is not None:
+                raise self._failure
+        finally:
+            self._end_all(record.ABORTED)  # no effect when all have drained
+            for thread in self._threads:
+                thread.join()
+            if self._reloading is not None:
+                self._reloading.join(RELOAD_SECONDS)
+            self._loop.close()
+            for number, handler in previous:
+                signal.signal(number, handler)
+            if self._metrics is not None:
+                self._metrics.close()
+        return self._status
+
+    # The start
+
+    def _start(self) -> Worker:
+        """Everything up to the first turn of the main worker's loop, which is returned."""
+        settings = self._settings
+        try:
+            self._read_files()
+        except UNUSABLE as exc:
+            raise Unstartable(exc, 2) from exc
+        try:
+            sockets = self._open()
+            main = self._make_worker(sockets[0])
+            if settings.user is not None:
+                codecs.lookup("idna")  # of names; it is loaded late, from files that the user may not see
+                drop_to(settings.user)
+            self._start_threads(sockets)
+            self._announce(sockets[0])
+            if self._metrics is not None:
+                self._metrics.start(
+                    make_collector(
+                        [worker.counters for worker in self._workers],
+                        self._backends_view,
+                        self._certificates_view,
+                        lambda: self._writer.dropped,
+                    )
+                )
+        except PrivilegeError as exc:
+            raise Unstartable(exc, 1) from exc
+        except (OSError, RuntimeError) as exc:  # no descriptors, no threads
+            raise Unstartable(f"the proxy cannot start: {getattr(exc, 'strerror', None) or exc}", 1) from exc
+        self._plan_timers()
+        return main
+
+    def _open(self) -> list[list[int]]:
+        """Listening descriptors: for each worker, one for each listener."""
+        settings = self._settings
+        addresses = [listener.listen for listener in settings.listeners]
+        try:
+            inherited = match_sockets(addresses, listen_fds())
+            if settings.metrics is not None:
+                from .metrics_server import MetricsServer  # slow to load
+
+                self._metrics = MetricsServer(settings.metrics.host, settings.metrics.port)
+        except (PrivilegeError, MetricsError) as exc:
+            raise Unstartable(exc, 1) from exc
+        except OSError as exc:
+            raise Unstartable(f"--metrics {settings.metrics}: {exc.strerror or exc}", 1) from exc
+        columns: list[list[int]] = []
+        for address, given in zip(addresses, inherited):
+            if given is not None:
+                first = given.socket.detach()
+                column = [first, *(os.dup(first) for _ in range(settings.threads - 1))]
+                self._shared.update(column)
+            else:
+                column = open_listeners(address, settings.threads)
+            columns.append(column)
+        return [list(row) for row in zip(*columns)]
+
+    def _read_files(self) -> None:
+        settings = self._settings
+        if settings.ticket_key_file is not None:
+            self._ticket_source = TicketKeyFile(settings.ticket_key_file, self._keys)
+            self._ticket_source.load()
+        else:
+            self._ticket_source = TicketRotation(self._keys, time.monotonic())
+        self._policies = [ListenerPolicy(listener, self._keys) for listener in settings.listeners]
+
+    def _make_worker(self, descriptors: Sequence[int]) -> Worker:
+        """In the worker's thread."""
+        settings = self._settings
+        worker = Worker(
+            self._policies,
+            descriptors,
+            self._shared,
+            settings.limits,
+            self._gate,
+            self._log,
+            self._writer,
+            settings.log_format is not None,
+            self._on_drained,
+        )
+        self._workers.append(worker)
+        self._running += 1
+        return worker
+
+    def _start_threads(self, sockets: list[list[int]]) -> None:
+        """The other workers. Returns when all of them accept connections."""
+        self._started = True  # from here on only the loop can end everything
+        for descriptors in sockets[1:]:
+            ready = threading.Semaphore(0)
+            thread = threading.Thread(target=self._work, args=(descriptors, ready), name=f"worker-{len(self._threads) + 1}")
+            thread.start()
+            self._threads.append(thread)
+            ready.acquire()
+            if self._failure is not None:
+                raise self._failure
+
+    def _work(self, descriptors: Sequence[int], ready: threading.Semaphore) -> None:
+        """A worker's thread."""
+        try:
+            try:
+                worker = self._make_worker(descriptors)
+            finally:
+                ready.release()
+            worker.run()
+        except Exception as exc:
+            self._failure = exc
+        finally:
+            with suppress(RuntimeError):  # the main thread's loop was closed first, for all is to end
+                self._loop.call_soon_threadsafe(self._one_less)
+
+    def _announce(self, descriptors: Sequence[int]) -> None:
+        """One line a listener on standard output, once it accepts."""
+        lines = []
+        for policy, fd in zip(self._policies, descriptors):
+            with borrowed(fd) as listening:
+                host, port = listening.getsockname()[:2]
+            listen = policy.settings.listen
+            to = ", ".join(str(address) for route in policy.routes for address in route.route.to)
+            own_name = listen.host if fd not in self._shared else ""
+            lines.append(f"listening on {Address(listen.scheme, own_name or host, port)}, to {to}")
+            if policy.made_in_memory:
+                lines.append(f"  with a certificate for localhost made in memory{ca_hint(policy.settings)}")
+        if self._metrics is not None and self._settings.metrics is not None:
+            metrics = Address("http", self._settings.metrics.host or "localhost", self._metrics.port)
+            lines.append(f"metrics at {metrics}/metrics")
+        with suppress(OSError):  # nobody reads it
+            print("\n".join(lines), flush=True)
+
+    # While it runs
+
+    def _take_signals(self) -> list[tuple[int, signal._HANDLER]]:
+        return [(number, signal.signal(number, self._on_signal)) for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)]
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        """In the main thread, between two bytecodes of whatever runs there: the loop does the rest."""
+        if not self._started and number != signal.SIGHUP:
+            raise SystemExit(0 if number == signal.SIGTERM else 130)
+        handlers = {signal.SIGHUP: self._on_hangup, signal.SIGTERM: self._on_terminate, signal.SIGINT: self._on_interrupt}
+        with suppress(RuntimeError):  # it has ended
+            self._loop.call_soon_threadsafe(handlers[signal.Signals(number)])
+
+    def _on_hangup(self) -> None:
+        if self._ending:
+            self._writer.write("SIGHUP: nothing is read again, for the proxy is ending")
+        elif self._reload is None:
+            self._writer.write("SIGHUP: there is nothing to read again")
+        elif self._reloading is not None:
+            self._reload_again = True
+        else:
+            self._reloading = threading.Thread(target=self._read_again, args=(self._reload,), name="reload", daemon=True)
+            try:
+                self._reloading.start()
+            except RuntimeError as exc:  # the system gives no more threads
+                self._reloading = None
+                self._writer.write(f"SIGHUP: the old settings stay in force: {exc}")
+
+    def _read_again(self, reload: Callable[[], ProxySettings]) -> None:
+        """In a thread of its own: read everything again, then have the main thread swap it."""
+        problem: Optional[Exception] = None
+        settings, policies = self._settings, self._policies
+        try:
+            settings = reload()
+            check_same_shape(self._settings, settings)
+            policies = [
+                ListenerPolicy(listener, self._keys, before) for listener, before in zip(settings.listeners, self._policies)
+            ]
+        except Exception as exc:  # whatever it is, the proxy runs on
+            problem = exc
+        with suppress(RuntimeError):  # the loop was closed meanwhile
+            self._loop.call_soon_threadsafe(self._swap, settings, policies, problem)
+
+    def _swap(self, settings: ProxySettings, policies: list[ListenerPolicy], problem: Optional[Exception]) -> None:
+        self._reloading = None
+        if problem is None and isinstance(self._ticket_source, TicketKeyFile):
+            try:
+                self._ticket_source.load()  # here, where they are looked at now and then: never an older state after a newer
+            except TicketKeyError as exc:
+                problem = exc
+        if problem is not None:
+            reason = str(problem) if isinstance(problem, UNUSABLE) else repr(problem)
+            self._writer.write(f"SIGHUP: the old settings stay in force: {reason}")
+        else:
+            self._settings, self._policies = settings, policies
+            self._gate.change(self._connection_limit())
+            for worker in self._workers:
+                self._tell(worker, worker.follow, policies, settings.limits)
+            self._writer.write("SIGHUP: read again; new connections go by the new settings")
+        if self._reload_again:
+            self._reload_again = False
+            self._on_hangup()
+
+    def _on_terminate(self) -> None:
+        if self._ending:
+            return
+        self._ending = True
+        seconds = self._settings.limits.drain_timeout
+        count = sum(len(worker.sessions) for worker in self._workers)
+        time_text = f"{seconds:g} s" if seconds else "all the time they need"
+        self._writer.write(f"SIGTERM: no new connections; {count} are given {time_text} to end")
+        if seconds:
+            self._loop.call_later(seconds, self._end_all, record.DRAINED)
+        for worker in self._workers:
+            self._tell(worker, worker.drain)
+
+    def _on_interrupt(self) -> None:
+        self._status = 130
+        self._ending = True
+        self._end_all(record.ABORTED)
+
+    def _end_all(self, reason: str) -> None:
+        for worker in self._workers:
+            self._tell(worker, worker.stop, reason)
+
+    def _on_drained(self, worker: Worker) -> None:
+        """In the worker's thread. The main one goes on: signals and timers are for all."""
+        if worker.loop is self._loop:
+            self._one_less()
+        else:
+            worker.loop.stop()
+
+    def _one_less(self) -> None:
+        self._running -= 1
+        if not self._running or self._failure is not None:
+            self._loop.stop()
+
+    @staticmethod
+    def _tell(worker: Worker, method: Callable[..., object], *args: object) -> None:
+        with suppress(RuntimeError):  # it has ended
+            worker.loop.call_soon_threadsafe(method, *args)
+
+    def _connection_limit(self) -> int:
+        settings = self._settings
+        reserve = OWN_DESCRIPTORS + settings.threads * (THREAD_DESCRIPTORS + len(settings.listeners) * (1 + ACCEPTED_AHEAD))
+        return connection_limit(settings.limits.max_connections, reserve, self._writer)
+
+    def _plan_timers(self) -> None:
+        summary = Summary([worker.counters for worker in self._workers], self._writer)
+
+        def tell() -> None:
+            summary.update()
+            self._loop.call_later(SUMMARY_SECONDS, tell)
+
+        def look_at_tickets() -> None:
+            try:
+                if isinstance(self._ticket_source, TicketKeyFile):
+                    self._ticket_source.check()
+                else:
+                    self._ticket_source.turn(time.monotonic())
+            except TicketKeyError as exc:
+                self._writer.write(f"the old ticket keys stay in force: {exc}")
+            self._loop.call_later(TICKET_SECONDS, look_at_tickets)
+
+        self._loop.call_later(TICKET_SECONDS, look_at_tickets)
+        if summary.wanted:
+            tell()
+        if summary.wanted or self._metrics is not None:
+            for worker in self._workers:
+                self._tell(worker, worker.count_progress)
+
+    # What the metrics ask, in a scraper's thread
+
+    def _backends_view(self) -> dict[str, bool]:
+        view: dict[str, bool] = {}
+        for worker in self._workers:
+            for state in worker.backend_states():
+                view[state.peer] = view.get(state.peer, False) or state.up
+        return view
+
+    def _certificates_view(self) -> dict[str, float]:
+        return {
+            expiry.path or ",".join(expiry.names): expiry.not_after.timestamp()
+            for policy in self._policies
+            if policy.store is not None
+            for expiry in policy.store.expiries()
+            if expiry.not_after is not None
+        }
+
+
+def open_listeners(address: Address, count: int) -> list[int]:
+    """`count` descriptors that listen on one address."""
+    opened: list[socket.socket] = []
+    try:
+        host = address.host
+        if host and not parse_host(host).numeric:
+            host = str(socket.getaddrinfo(host, address.port, type=socket.SOCK_STREAM)[0][4][0])
+        port = address.port
+        if count > 1 and port:
+            # With SO_REUSEPORT, a port that another process of ours has taken would be shared with it.
+            open_listening_socket(host, port, False).close()
+        for _ in range(count):
+            opened.append(open_listening_socket(host, port, count > 1))
+            port = opened[0].getsockname()[1]
+    except OSError as exc:
+        raise Unstartable(f"cannot listen on {address}: {exc.strerror or exc}", 1) from exc
+    return [listening.detach() for listening in opened]
+
+
+def connection_limit(wanted: int, reserve: int, writer: LineWriter) -> int:
+    """What the system's descriptors allow, at two for each connection, and not more than `wanted` (0: no wish). reserve:
+    descriptors for everything else."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+    if soft == resource.RLIM_INFINITY:
+        return wanted
+    possible = max((soft - reserve) // 2, 1)
+    if wanted > possible:
+        writer.write(f"--max-connections {wanted}: only {possible} are possible with {soft} descriptors (ulimit -n)")
+    return min(wanted, possible) if wanted else possible
+
+
+def check_same_shape(old: ProxySettings, new: ProxySettings) -> None:
+    """ValueError for a change that needs a restart."""
+    if [listener.listen for listener in old.listeners] != [listener.listen for listener in new.listeners]:
+        raise ValueError("the addresses to listen on have changed, which needs a restart")
+    for name in ("threads", "metrics", "user", "log_format", "ticket_key_file"):
+        if getattr(old, name) != getattr(new, name):
+            raise ValueError(f"{name.replace('_', '-')} has changed, which needs a restart")
+
+
+def ca_hint(settings: ListenerSettings) -> str:
+    if settings.ca_out is None:
+        return " (--ca-out FILE writes its authority)"
+    return f"; its authority is in {settings.ca_out}"

@@ -1,0 +1,557 @@
+"""One connection through the proxy, from accept to its last word.
+
+Stages, each left for the next or for the end:
+
+    HEADER      the PROXY header, where one is expected
+    HELLO       the ClientHello, where the route or the certificate depends on it
+    HANDSHAKE   TLS with the client
+    DIALING     a back end is looked up and connected to
+    GREETING    TLS with the back end
+    RELAYING    bytes go through in C (core/relay.pyx); nothing happens here
+    OVER
+
+A session is the consumer of the client's channel, of the dial and of the relay, one after the other. Whatever happens, it
+ends by `_end`, once, with a record.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Optional, Union
+
+from ..core import channel as failures
+from ..core import relay as ends
+from ..core.channel import Channel
+from ..core.client_hello import ClientHello, ClientHelloError, parse_client_hello
+from ..core.context import Context
+from ..core.dial import Dial
+from ..core.engine import Engine
+from ..core.loop import Timer
+from ..core.relay import ChannelRelay
+from ..sockets.constants import SslProtocol
+from . import proxy_protocol, record
+from .backends import Backend
+from .policy import ListenerPolicy, RoutePolicy
+from .record import ConnectionRecord
+
+if TYPE_CHECKING:
+    from .worker import Worker
+
+__all__ = ["Session"]
+
+HEADER, HELLO, HANDSHAKE, DIALING, GREETING, RELAYING, OVER = range(7)
+
+UNREAD_BOUND = 64 * 1024  # bytes kept of a client whose back end is not there yet
+UNRECOGNIZED_NAME = 112  # RFC 8446, 6
+LEAST_SECONDS = 0.001  # 0 would be no limit
+
+# What a dial may fail of that is not the back end's fault: other connections would fail just so.
+OUR_TROUBLE = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+
+REASONS = {
+    ends.RELAY_ENDED: record.ENDED,
+    ends.RELAY_TRUNCATED: record.TRUNCATED,
+    ends.RELAY_IDLE: record.IDLE_TIMEOUT,
+    ends.RELAY_ABORTED: record.ABORTED,
+    ends.RELAY_RESOURCE: record.INTERNAL_ERROR,
+}
+
+# How a back end's handshake fails that took too long.
+LATE = (failures.FAILURE_HANDSHAKE_TIMEOUT, failures.FAILURE_TIMEOUT)
+
+PROTOCOL_NAMES = {int(protocol): str(protocol).replace("TLS ", "TLSv") for protocol in SslProtocol}
+
+
+class _Back:
+    """The consumer of the channel to a TLS back end."""
+
+    __slots__ = ("_session",)
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def on_readable(self) -> None:
+        """It waits for the relay."""
+
+    def on_written(self, count: int) -> None:
+        pass
+
+    def on_encrypted(self) -> None:
+        self._session.on_back_encrypted()
+
+    def on_drained(self) -> None:
+        pass
+
+    def on_peer_closed(self, clean: bool) -> None:
+        """The relay passes it on."""
+
+    def on_failed(self, failure: int, message: str) -> None:
+        self._session.on_back_failed(failure, message)
+
+
+class Session:
+    """A connection that `worker` has accepted by `policy`.
+
+    fd: the descriptor, taken over. peer: the client's (address, port).
+    """
+
+    __slots__ = (
+        "_address",
+        "_back",
+        "_deadline",
+        "_dial",
+        "_dialed_at",
+        "_engine",
+        "_front",
+        "_relay",
+        "_route",
+        "_stage",
+        "_started",
+        "_tried",
+        "_trouble",
+        "_worker",
+        "policy",
+        "record",
+    )
+
+    def __init__(self, worker: Worker, policy: ListenerPolicy, fd: int, peer: tuple[str, int]) -> None:
+        self._worker = worker
+        self.policy = policy
+        self.record = ConnectionRecord(policy.name, peer, policy.local)
+        self._front: Union[Channel, int] = fd
+        self._back: Union[Channel, int] = -1
+        self._engine: Optional[Engine] = None
+        self._relay: Optional[ChannelRelay] = None
+        self._dial: Optional[Dial] = None
+        self._deadline: Optional[Timer] = None
+        self._route: Optional[RoutePolicy] = None
+        self._address: Optional[Backend] = None
+        self._tried: list[Backend] = []
+        self._trouble = record.NO_BACKEND  # what the last of them has failed of
+        self._started = worker.loop.time()
+        self._dialed_at = 0.0
+        self._stage = HEADER
+
+    @property
+    def relaying(self) -> bool:
+        return self._stage == RELAYING
+
+    def start(self) -> None:
+        """Begin. What goes wrong ends the session, not the caller."""
+        policy = self.policy
+        if not (policy.tls or policy.settings.proxy_protocol_in):
+            self._route = policy.routes[0]
+            self._start_dialing()
+            return
+        assert isinstance(self._front, int)
+        channel = Channel(self._worker.loop, self)
+        channel.read_bound = UNREAD_BOUND
+        try:
+            channel.attach(self._front)
+        except OSError as exc:
+            self._fail(record.INTERNAL_ERROR, f"the connection cannot be watched: {exc.strerror}")
+            return
+        self._front = channel
+        if policy.settings.proxy_protocol_in:
+            if not any(ip_address(self.record.peer[0]) in network for network in policy.settings.trusted_proxies):
+                self._fail(record.UNTRUSTED_PROXY, "it is not among the trusted proxies")
+                return
+            self._set_deadline(self._worker.limits.handshake_timeout)
+        else:
+            self._after_header()
+
+    # Before TLS
+
+    def _after_header(self) -> None:
+        policy = self.policy
+        if policy.needs_hello:
+            self._stage = HELLO
+            self._set_deadline(self._worker.limits.handshake_timeout)
+            self.on_readable()
+            return
+        self._route, context = policy.choose(None)
+        self._begin(context)
+
+    def _begin(self, context: Optional[Context]) -> None:
+        """Route and context are known."""
+        if context is None:
+            self._start_dialing()
+            return
+        assert isinstance(self._front, Channel)
+        self._stage = HANDSHAKE
+        self._engine = Engine(context)
+        timeout = self._worker.limits.handshake_timeout
+        if self._deadline is not None:  # it began with the connection
+            timeout = max(self._started + timeout - self._worker.loop.time(), LEAST_SECONDS)
+            self._drop_deadline()
+        self._front.start_tls(self._engine, timeout)
+
+    def on_readable(self) -> None:
+        front = self._front
+        assert isinstance(front, Channel)
+        if self._stage == HEADER:
+            self._read_header(front)
+        elif self._stage == HELLO:
+            self._read_hello(front)
+
+    def _read_header(self, front: Channel) -> None:
+        try:
+            header = proxy_protocol.parse(front.peek())
+        except proxy_protocol.ProxyProtocolError as exc:
+            self._fail(record.BAD_PROXY_HEADER, str(exc))
+            return
+        if header is None:
+            return
+        front.read(header.size)
+        if header.source is not None:
+            self.record.peer = header.source
+        if header.destination is not None:
+            self.record.local = header.destination
+        if self.policy.tls:
+            self._after_header()
+        else:
+            self._route = self.policy.routes[0]
+            self._start_dialing()
+
+    def _read_hello(self, front: Channel) -> None:
+        hello: Optional[ClientHello] = None
+        try:
+            hello = parse_client_hello(front.peek())
+            if hello is None:
+                return
+        except ClientHelloError as exc:
+            # Not for libssl, which might understand what we do not, and shake hands although no route was chosen.
+            self._refuse(front, exc.alert)
+            self.record.handshake_result = record.HANDSHAKE_BROKEN
+            self._fail(record.HANDSHAKE_FAILED, str(exc))
+            return
+        self.record.server_name = hello.server_name
+        self.record.ja4 = hello.ja4 if self._worker.wants_ja4 else None
+        self._route, context = self.policy.choose(hello)
+        if self._route is None:
+            self._refuse(front, UNRECOGNIZED_NAME)
+            self._fail(record.NO_ROUTE, f"no route for the name {hello.server_name!r} and what it offers")
+            return
+        self._begin(context)
+
+    @staticmethod
+    def _refuse(front: Channel, alert: int) -> None:
+        """Answer a ClientHello with a fatal alert, in the clear: no handshake has begun that could send it. 0: with none."""
+        if alert:
+            front.write(bytes((0x15, 3, 3, 0, 2, 2, alert)))
+
+    # What the client's channel tells
+
+    def on_encrypted(self) -> None:
+        engine, told = self._engine, self.record
+        if engine is None:  # it is over
+            return
+        told.handshake_seconds = self._worker.loop.time() - self._started
+        told.handshake_result = record.HANDSHAKE_OK
+        told.protocol = PROTOCOL_NAMES.get(engine.protocol)
+        told.resumed = engine.session_reused
+        if self._worker.wants_details:
+            told.cipher = engine.cipher
+            told.group = engine.group
+            told.server_name = engine.requested_server_name
+            protocol = engine.next_protocol
+            told.next_protocol = None if protocol is None else protocol.decode("utf-8", "backslashreplace")
+        if self.policy.settings.client_ca is not None and not self._admit_client(engine):
+            return
+        self._start_dialing()
+
+    def _admit_client(self, engine: Engine) -> bool:
+        chain = engine.peer_certificate_chain()
+        certificate = chain[0] if chain else None
+        allowed = self.policy.allowed
+        if allowed is not None:
+            name = allowed.match(certificate) if certificate is not None else None
+            if name is None:
+                who = "no certificate" if certificate is None else repr(certificate)
+                self.record.handshake_result = record.HANDSHAKE_REFUSED
+                self._fail(record.CLIENT_CERTIFICATE_REFUSED, f"not among the allowed names: {who}")
+                return False
+            self.record.client_name = name
+        elif certificate is not None:
+            self.record.client_name = ",".join(certificate.subject.get("CN", ())) or None
+        return True
+
+    def on_written(self, count: int) -> None:
+        pass
+
+    def on_drained(self) -> None:
+        pass
+
+    def on_peer_closed(self, clean: bool) -> None:
+        """A client may have said all it wants to say; the relay passes the end on."""
+        if self._stage >= HANDSHAKE:
+            return
+        assert isinstance(self._front, Channel)
+        if not self._front.bytes_available:
+            self._fail(record.CLIENT_RESET, "the client closed the connection before it had begun")
+        elif self._stage == HEADER:
+            self._fail(record.BAD_PROXY_HEADER, "the connection ended within the PROXY header")
+        else:
+            self.record.handshake_result = record.HANDSHAKE_BROKEN
+            self._fail(record.HANDSHAKE_FAILED, "the connection ended within the ClientHello")
+
+    def on_failed(self, failure: int, message: str) -> None:
+        if self._stage == OVER:
+            return
+        if failure == failures.FAILURE_HANDSHAKE_TIMEOUT:
+            self.record.handshake_result = record.HANDSHAKE_LATE
+            self._end(record.HANDSHAKE_TIMEOUT, message)
+        elif failure in (failures.FAILURE_HANDSHAKE, failures.FAILURE_HANDSHAKE_CLOSED):
+            self.record.handshake_result = record.HANDSHAKE_BROKEN
+            refused = self._engine is not None and bool(self._engine.verify_errors)
+            self._end(record.CLIENT_CERTIFICATE_REFUSED if refused else record.HANDSHAKE_FAILED, message)
+        elif failure == failures.FAILURE_RESOURCE:
+            self._end(record.INTERNAL_ERROR, message)
+        else:
+            self._end(record.CLIENT_RESET, message)
+
+    # The back end
+
+    def _start_dialing(self) -> None:
+        self._stage = DIALING
+        self._drop_deadline()
+        self._dial_next()
+
+    def _dial_next(self) -> None:
+        if self._stage != DIALING:
+            return
+        worker, route = self._worker, self._route
+        assert route is not None
+        self._drop_deadline()
+        pool = worker.pool(route.route)
+        while True:
+            backend = pool.next(self._tried)
+            if backend is None:
+                if pool.looking_up:
+                    self._set_deadline(worker.limits.connect_timeout)
+                    pool.call_when_looked_up(self._dial_next)
+                else:
+                    last = self._tried[-1].reason if self._tried else "its name was not found"
+                    self._fail(self._trouble, f"no back end of {', '.join(map(str, route.route.to))}: {last}")
+                return
+            self._address = backend
+            self._dialed_at = worker.loop.time()
+            self._dial = Dial(worker.loop, backend.packed, self)
+            try:
+                fd = self._dial.start(worker.limits.connect_timeout)
+            except OSError as exc:
+                if exc.errno in OUR_TROUBLE:
+                    self._fail(record.INTERNAL_ERROR, f"no connection to {backend.peer} can be begun: {exc.strerror}")
+                    return
+                self._blame(record.NO_BACKEND, exc.strerror or str(exc))
+                continue
+            if fd >= 0:
+                self.on_dialed(fd)
+            return
+
+    def _blame(self, trouble: str, reason: str) -> None:
+        """The back end in turn has failed; the next one may have more luck."""
+        backend, self._address, self._dial = self._address, None, None
+        assert backend is not None and self._route is not None
+        self._tried.append(backend)
+        self._trouble = trouble
+        self._worker.backend_failed(self._route.route, backend, reason)
+
+    def on_dial_failed(self, number: int) -> None:
+        if self._stage == DIALING:
+            self._blame(record.CONNECT_TIMEOUT if number == errno.ETIMEDOUT else record.NO_BACKEND, os.strerror(number))
+            self._dial_next()
+
+    def on_dialed(self, fd: int) -> None:
+        if self._stage != DIALING:
+            os.close(fd)
+            return
+        backend = self._address
+        assert backend is not None
+        self._dial = None
+        self._back = fd
+        try:
+            head = b"" if self.policy.settings.proxy_protocol_out is None else self._proxy_header()
+            if backend.address.tls:
+                self._greet(backend, fd, head)
+                return
+        except (OSError, ValueError) as exc:
+            self._fail(record.INTERNAL_ERROR, f"{backend.peer}: {exc}")
+            return
+        self._connected(fd, head)
+
+    def _greet(self, backend: Backend, fd: int, head: bytes) -> None:
+        """Begin TLS with a back end. OSError, ValueError."""
+        worker, route = self._worker, self._route
+        assert route is not None
+        offer = route.route.back_tls.alpn
+        if not offer and self._engine is not None and self._engine.next_protocol is not None:
+            offer = (self._engine.next_protocol.decode("utf-8", "surrogateescape"),)  # the same all the way
+        server_name, verify_name = route.names(backend.address.host)
+        engine = Engine(
+            route.back_context(offer),
+            server_name=server_name,
+            verify_name=verify_name,
+            session_key=(backend.peer, server_name, verify_name, offer),
+        )
+        channel = Channel(worker.loop, _Back(self))
+        channel.attach(fd)
+        self._stage = GREETING
+        self._back = channel
+        if head:
+            channel.write(head)
+        timeout = worker.limits.connect_timeout  # it began with the dial
+        if timeout > 0:
+            timeout = max(self._dialed_at + timeout - worker.loop.time(), LEAST_SECONDS)
+        channel.start_tls(engine, timeout)
+
+    def on_back_encrypted(self) -> None:
+        if self._stage == GREETING:
+            self._connected(self._back, b"")
+
+    def on_back_failed(self, failure: int, message: str) -> None:
+        """The back end's channel is closed. Nothing of the client has been sent there, so another one may have it."""
+        if self._stage != GREETING:
+            return
+        self._back = -1
+        self._stage = DIALING
+        self._blame(record.CONNECT_TIMEOUT if failure in LATE else record.BACKEND_HANDSHAKE_FAILED, message)
+        self._dial_next()
+
+    def _connected(self, back: Union[Channel, int], head: bytes) -> None:
+        backend, route = self._address, self._route
+        assert backend is not None and route is not None
+        self._worker.backend_succeeded(route.route, backend)
+        self._address = None
+        self.record.backend = backend.peer
+        self.record.connect_seconds = self._worker.loop.time() - self._dialed_at
+        self._join(back, head)
+
+    def _proxy_header(self) -> bytes:
+        told = self.record
+        if told.local == self.policy.local:
+            told.local = self._worker.local_name(self._front)
+        if self.policy.settings.proxy_protocol_out == "v1":
+            return proxy_protocol.encode_v1(told.peer, told.local)
+        tls = None
+        engine = self._engine
+        if engine is not None:
+            certificates = engine.peer_certificate_chain()
+            common_name = certificates[0].subject.get("CN", ()) if certificates else ()
+            tls = proxy_protocol.TlsFields(
+                version=PROTOCOL_NAMES.get(engine.protocol),
+                cipher=engine.cipher,
+                client_certificate=bool(certificates) and not engine.session_reused,
+                in_session=bool(certificates),
+                verified=bool(certificates),
+                common_name=common_name[0] if common_name else None,
+            )
+        return proxy_protocol.encode_v2(
+            told.peer,
+            told.local,
+            tls=tls,
+            alpn=engine.next_protocol if engine is not None else None,
+            authority=engine.requested_server_name if engine is not None else told.server_name,
+        )
+
+    # The relay
+
+    def _join(self, back: Union[Channel, int], head: bytes) -> None:
+        front, self._front, self._back = self._front, -1, -1
+        self._stage = RELAYING
+        try:
+            self._relay = ChannelRelay(self._worker.loop, front, back, self, self._worker.limits.idle_timeout, head)
+        except (OSError, ValueError) as exc:
+            self._front, self._back = front, back
+            self._fail(record.INTERNAL_ERROR, f"the connections cannot be joined: {exc}")
+        except MemoryError:  # both are closed
+            self._end(record.INTERNAL_ERROR, "the connections cannot be joined: no memory")
+
+    def progress(self) -> ConnectionRecord:
+        """The record, with what has gone through so far."""
+        relay = self._relay
+        if relay is not None:
+            self.record.bytes_forward = relay.bytes_forward
+            self.record.bytes_back = relay.bytes_back
+        return self.record
+
+    def on_relay_closed(self, reason: int) -> None:
+        relay = self._relay
+        assert relay is not None
+        told = self.progress()
+        word = REASONS.get(reason)
+        if word is None:  # a side's own trouble
+            word = record.BACKEND_RESET if relay.failed_side == "back" else record.CLIENT_RESET
+            if reason == ends.RELAY_TLS:
+                word = record.TLS_FAILED
+        if word is record.ABORTED and told.reason is not record.ENDED:
+            word = told.reason
+        self._end(word, relay.error_text or None)
+
+    # The end
+
+    def abort(self, reason: str) -> None:
+        """End it at once."""
+        if self._stage == RELAYING and self._relay is not None:
+            self.record.reason = reason
+            self._relay.close()
+        elif self._stage != OVER:
+            self._fail(reason, None)
+
+    def _fail(self, reason: str, error: Optional[str]) -> None:
+        """End what has not come to a relay."""
+        if self._stage == OVER:
+            return
+        for end in (self._front, self._back):
+            if isinstance(end, Channel):
+                end.finish()
+            elif end >= 0:
+                os.close(end)
+        self._end(reason, error)
+
+    def _end(self, reason: str, error: Optional[str]) -> None:
+        if self._stage == OVER:
+            return
+        stage, self._stage = self._stage, OVER
+        self._drop_deadline()
+        told = self.record
+        told.reason = reason
+        told.error = error
+        told.seconds = self._worker.loop.time() - self._started
+        if self._dial is not None:
+            self._dial.cancel()
+        if self._address is not None and self._route is not None:
+            self._worker.pool(self._route.route).abandoned(self._address)
+        if stage == GREETING and isinstance(self._back, Channel):
+            self._back.abort()
+        if isinstance(self._front, Channel):
+            self._worker.see_out(self._front)
+        self._front = self._back = -1
+        self._relay = self._dial = self._engine = None
+        self._worker.ended(self)
+
+    def _set_deadline(self, seconds: float) -> None:
+        if self._deadline is None and seconds > 0:
+            self._deadline = self._worker.loop.call_later(seconds, self._overdue)
+
+    def _drop_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _overdue(self) -> None:
+        self._deadline = None
+        if self._stage == HEADER:
+            self._fail(record.PROXY_HEADER_TIMEOUT, "no PROXY header came in time")
+        elif self._stage == HELLO:
+            self.record.handshake_result = record.HANDSHAKE_LATE
+            self._fail(record.HANDSHAKE_TIMEOUT, "no ClientHello came in time")
+        else:
+            self._fail(record.CONNECT_TIMEOUT, "the name of the back end was not found in time")
+
+    def __repr__(self) -> str:
+        return f"<Session of {self.policy.name} with {self.record.peer[0]} port {self.record.peer[1]}>"
+
+

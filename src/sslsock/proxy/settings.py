@@ -1,0 +1,187 @@
+"""What a proxy is told to do: the settings, whichever way they came (options, a TOML file).
+
+Plain values, checked by whoever makes them (`builder`, for `options` and `config_file`); nothing here opens a file or a socket.
+What may be wrong with a value later on, when its file is opened, is told by the place where it was written (`Places`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network
+from typing import Optional, Union
+
+__all__ = [
+    "Address",
+    "BackTls",
+    "KeyPair",
+    "Limits",
+    "ListenerSettings",
+    "Place",
+    "Places",
+    "ProxySettings",
+    "Route",
+    "SettingsError",
+]
+
+Network = Union[IPv4Network, IPv6Network]
+Path = tuple[Union[str, int], ...]
+
+
+class SettingsError(Exception):
+    """Settings that cannot be, or cannot be used.
+
+    file: the file they are in, None for the command line. line: int, its line, counted from 1; 0: none. reason: what is wrong.
+    As text: FILE:LINE: reason.
+    """
+
+    def __init__(self, file: Optional[str], line: int, reason: str) -> None:
+        super().__init__(file, line, reason)
+        self.file = file
+        self.line = line
+        self.reason = reason
+
+    def __str__(self) -> str:
+        where = "" if self.file is None else f"{self.file}:{self.line}: " if self.line else f"{self.file}: "
+        return where + self.reason
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a value was written.
+
+    name: what it is called there ("--cert", "cert"; "" for a whole table). file, line: as in SettingsError.
+    """
+
+    name: str = ""
+    file: Optional[str] = None
+    line: int = 0
+
+    def error(self, reason: str) -> SettingsError:
+        return SettingsError(self.file, self.line, f"{self.name}: {reason}" if self.name else reason)
+
+
+class Places(dict[Path, Place]):
+    """The place of every value, by its path as in the TOML file: ("threads",), ("listener", 0, "cert", 1), and
+    ("listener", 0, "route", 2, "to-ca") also where route 2 is the listener's own `to`."""
+
+    def of(self, *path: Union[str, int]) -> Place:
+        """The place of a value, or of the smallest thing around it that has one."""
+        while path and path not in self:
+            path = path[:-1]
+        return self.get(path) or Place()
+
+
+@dataclass(frozen=True)
+class Address:
+    """One end of `--listen`, `--to` or `--metrics`.
+
+    scheme: "tls" or "tcp". host: str without brackets, "" for every address (listening only). port: int.
+    """
+
+    scheme: str
+    host: str
+    port: int
+
+    @property
+    def tls(self) -> bool:
+        return self.scheme == "tls"
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class KeyPair:
+    """A certificate with its chain and its key: two PEM files, which may be the same."""
+
+    certificate: str
+    key: str
+
+
+@dataclass(frozen=True)
+class BackTls:
+    """How a back end is spoken to when its scheme is tls.
+
+    ca: PEM file of authorities, None for the system's. key_pair: the client certificate to show, or None. server_name: the
+    name to ask for and to verify, None for the host of `--to`. insecure: go on in spite of verification errors. alpn: offered.
+    """
+
+    ca: Optional[str] = None
+    key_pair: Optional[KeyPair] = None
+    server_name: Optional[str] = None
+    insecure: bool = False
+    alpn: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Route:
+    """Where connections go that ask for certain names or protocols; the first route that fits is taken.
+
+    server_names: exact names or "*.example.com", lower case; empty: every connection, also one that names none. alpn: fits when
+    the client offers one of them, and only these are agreed on then; empty: whatever it offers. passthrough: TLS goes through
+    unopened.
+    """
+
+    to: tuple[Address, ...]
+    server_names: tuple[str, ...] = ()
+    alpn: tuple[str, ...] = ()
+    passthrough: bool = False
+    back_tls: BackTls = field(default_factory=BackTls)
+
+
+@dataclass(frozen=True)
+class ListenerSettings:
+    """One listening address.
+
+    key_pairs: chosen by the client's SNI: exact, wildcard, then the first; empty where TLS ends here (`terminates`): a
+    certificate for localhost is made in memory. ca_out: file for that certificate's authority. client_ca: demand client
+    certificates of these authorities. allow_names: globs for their subject alternative names or common name; empty: all.
+    proxy_protocol_out: "v1", "v2" or None.
+    routes: at least one.
+    """
+
+    listen: Address
+    routes: tuple[Route, ...]
+    key_pairs: tuple[KeyPair, ...] = ()
+    ca_out: Optional[str] = None
+    client_ca: Optional[str] = None
+    allow_names: tuple[str, ...] = ()
+    alpn: tuple[str, ...] = ()
+    proxy_protocol_in: bool = False
+    trusted_proxies: tuple[Network, ...] = ()
+    proxy_protocol_out: Optional[str] = None
+
+    @property
+    def terminates(self) -> bool:
+        """Whether any connection's TLS ends here: scheme tls, and a route that is no passthrough."""
+        return self.listen.tls and not all(route.passthrough for route in self.routes)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of the whole process. max_connections: 0 for none. Times in seconds, 0 for none."""
+
+    max_connections: int = 0
+    handshake_timeout: float = 10.0
+    connect_timeout: float = 5.0
+    idle_timeout: float = 300.0
+    drain_timeout: float = 30.0
+
+
+@dataclass(frozen=True)
+class ProxySettings:
+    """All of it.
+
+    threads: int, at least 1. metrics: where Prometheus may ask, or None. log_format: "text", "json" or None for no line a
+    connection. user: to become after binding, or None. places: where each value was written, for messages.
+    """
+
+    listeners: tuple[ListenerSettings, ...]
+    limits: Limits = field(default_factory=Limits)
+    threads: int = 1
+    ticket_key_file: Optional[str] = None
+    metrics: Optional[Address] = None
+    log_format: Optional[str] = None
+    user: Optional[str] = None
+    places: Places = field(default_factory=Places, compare=False, repr=False)

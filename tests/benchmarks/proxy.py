@@ -1,0 +1,578 @@
+"""Proxies that end TLS before a plain back end: the CPU of bytes, requests and connections, memory, start, two threads.
+
+Every proxy has one thread (or worker process; stunnel has a thread a connection), joins to the same back end
+and passes bytes: `mode tcp` of HAProxy, the stream module of nginx, hitch, stunnel, protocols on asyncio, uvloop
+and aiofastnet, and proxy_limit.c, which shows what libssl and the kernel alone cost. Measured is the CPU time, user and system,
+of the proxy with its child processes while a load of known size runs, divided by that size. Not measured: load
+and back end, which run on the last CPU while the proxy has the first.
+
+ - request: GET of 1 KiB over 64 connections that stay; GiB: GET of 64 MiB over 4 connections
+ - connection: TCP, full handshake, one GET of 1 KiB, close; 16 at a time
+ - idle pair: growth of PSS over 2,000 connections, each with a back end's that says nothing, after the handshake
+   and one byte; the kernel's buffers are not in it
+ - start: from the start of the process until a client has done its first handshake, which is a little more than
+   until the first accept; the modules have been compiled by a start before
+
+Two threads against one. The load needs CPU too, and two cores have no room for it and two threads: what the
+client sees says nothing. So the load's part is taken out. While two loads, which go before the proxy wherever
+both want a core, keep 64 connections each in the works, each thread of the proxy is on a core (its CPU time),
+in the queue for one (/proc/PID/task/TID/schedstat: the others' fault), waiting in epoll (the load's fault) or
+waiting for a lock, which is the GIL. Only the first and the last remain where cores and load are plenty:
+
+    speed-up = 2 x (CPU per connection with one thread / with two) x CPU / (CPU + time lost to the GIL)
+
+The time waiting for the GIL is a share of samples: every 2 ms a thread's /proc/PID/task/TID/wchan says whether it
+sleeps in a futex. Who holds the GIL meanwhile is itself kept from its core by the load, which on free cores it
+would not be; so only the part CPU / (CPU + queue) of that time is counted as lost. That is an estimate: the
+note beside it gives the figure without it, which is a lower bound, and the share in which threads had nothing to
+do, without which they would meet more often. With few percent idle both are to be trusted, with many neither.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+import harness
+from application import GIB, Application, Load
+from harness import BACKLOG, CPUS, FOLDER, LIMIT, LOAD_CPU, SERVER_CPU, Report
+from idle_memory import FIRST, settled
+
+SSLSOCK, HAPROXY = "sslsock", "haproxy"
+PROGRAMS = {HAPROXY: "haproxy", "nginx stream": "nginx", "hitch": "hitch", "stunnel": "stunnel4"}
+IN_PYTHON = {
+    "asyncio": (),
+    "uvloop": ("uvloop",),
+    "aiofastnet-asyncio": ("aiofastnet",),
+    "aiofastnet-uvloop": ("aiofastnet", "uvloop"),
+}
+PEERS = (SSLSOCK, LIMIT, *PROGRAMS, *IN_PYTHON)
+STREAM_MODULES = ("/usr/lib/nginx/modules/ngx_stream_module.so", "/usr/lib64/nginx/modules/ngx_stream_module.so")
+PATIENCE = 20.0
+SAMPLE_SECONDS = 0.002
+LOADS = 2  # processes that keep two threads busy
+LIMIT_KIB = 20.0
+LIMIT_START_MS = 300.0
+LEAST_SPEED_UP = 1.8
+
+
+# The back ends
+
+
+@contextlib.contextmanager
+def back_end(report: Report) -> Iterator[int]:
+    """A plain HTTP server for /small and /BYTES; its port."""
+    nginx = shutil.which("nginx")
+    port = free_port()
+    if nginx:
+        folder = FOLDER / "www"
+        folder.mkdir()
+        (folder / "small").write_bytes(b"x" * 1024)
+        for size in (1 << 20, 64 << 20):
+            (folder / str(size)).write_bytes(b"y" * size)
+        folder.chmod(0o755)
+        FOLDER.chmod(0o711)  # nginx's worker is another user
+        configuration = FOLDER / "back.conf"
+        configuration.write_text(
+            f"daemon off; worker_processes 1; pid {FOLDER}/back.pid; error_log {FOLDER}/back.log;"
+            " events { worker_connections 8192; } http { access_log off; sendfile on; keepalive_requests 100000000;"
+            f" server {{ listen 127.0.0.1:{port} backlog={BACKLOG}; root {folder}; }} }}"
+        )
+        command = [nginx, "-c", str(configuration)]
+    else:
+        report.leave_out("nginx as back end", "not installed; one in Python takes its place")
+        command = [sys.executable, __file__, "--serve", "back end", str(port)]
+    process = started(command, "back end", {LOAD_CPU})
+    try:
+        wait_for(port, process)
+        yield port
+    finally:
+        end(process)
+
+
+@contextlib.contextmanager
+def silent_back_end() -> Iterator[int]:
+    """Accepts, and says nothing; its port."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=BACKLOG))
+
+        def accept() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    stack.enter_context(listener.accept()[0])
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)  # wakes the thread
+            thread.join()
+
+
+# The proxies
+
+
+class Passing(asyncio.Protocol):
+    """One side of a proxy as it is written for asyncio."""
+
+    def __init__(self, other: Optional[Passing] = None) -> None:
+        self.other = other
+        self.transport: Any = None
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        assert self.other is not None
+        self.other.transport.write(data)
+
+    def connection_lost(self, error: Optional[Exception]) -> None:
+        other, self.other = self.other, None
+        if other is not None and other.transport is not None:
+            other.transport.close()
+
+    def pause_writing(self) -> None:
+        if self.other is not None:
+            self.other.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self.other is not None:
+            self.other.transport.resume_reading()
+
+
+class Accepted(Passing):
+    """The side of the client."""
+
+    target = 0
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        self.early: list[bytes] = []  # and not pause_reading(): aiofastnet forgets what it has then
+        self.task = asyncio.get_running_loop().create_task(self.join())
+
+    def data_received(self, data: bytes) -> None:
+        if self.other is None:
+            self.early.append(bytes(data))
+        else:
+            self.other.transport.write(data)
+
+    async def join(self) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+            _, self.other = await loop.create_connection(lambda: Passing(self), "127.0.0.1", self.target)
+        except OSError:
+            self.transport.abort()
+        else:
+            if self.transport.is_closing():  # it has gone meanwhile
+                self.other.transport.close()
+            else:
+                self.other.transport.writelines(self.early)
+
+
+def serve(peer: str, port: int, target: int) -> None:
+    """Be a process in Python, until killed: a proxy, or the back end."""
+    Accepted.target = target
+    make_loop: Callable[[], Any] = asyncio.new_event_loop
+    if peer.endswith("uvloop"):
+        import uvloop
+
+        make_loop = uvloop.new_event_loop
+    if peer.startswith("aiofastnet"):
+        import aiofastnet
+
+        make_loop = aiofastnet.loop_factory(make_loop)
+    tls = None if peer == "back end" else harness.server_context()
+    protocol = Application if tls is None else Accepted
+
+    async def main() -> None:
+        server = await asyncio.get_running_loop().create_server(protocol, "127.0.0.1", port, ssl=tls, backlog=BACKLOG)
+        await server.serve_forever()
+
+    make_loop().run_until_complete(main())
+
+
+def command_of(peer: str, port: int, target: int, threads: int) -> list[str]:
+    """What starts a proxy on a port, before the back end on another."""
+    certificate, key, both = FOLDER / "server.pem", FOLDER / "server.key", FOLDER / "both.pem"
+    if not both.exists():
+        both.write_bytes(key.read_bytes() + certificate.read_bytes())
+    if peer == SSLSOCK:
+        addresses = ["--listen", f"tls://127.0.0.1:{port}", "--to", f"tcp://127.0.0.1:{target}"]
+        pair = ["--cert", str(certificate), "--key", str(key)]
+        return [sys.executable, "-m", "sslsock", "proxy", *addresses, *pair, "--threads", str(threads)]
+    if peer == LIMIT:
+        return [str(FOLDER / "proxy_limit"), str(certificate), str(key), str(port), str(target)]
+    if peer in IN_PYTHON:
+        return [sys.executable, __file__, "--serve", peer, str(port), str(target)]
+    program = shutil.which(PROGRAMS[peer]) or PROGRAMS[peer]
+    configuration = FOLDER / f"{PROGRAMS[peer]}-{port}.conf"
+    if peer == HAPROXY:
+        configuration.write_text(
+            f"global\n nbthread {threads}\n maxconn 8000\n"
+            "defaults\n mode tcp\n timeout connect 5s\n timeout client 60s\n timeout server 60s\n"
+            f"frontend f\n bind 127.0.0.1:{port} ssl crt {both}\n default_backend b\n"
+            f"backend b\n server s 127.0.0.1:{target}\n"
+        )
+        return [program, "-db", "-f", str(configuration)]
+    if peer == "nginx stream":
+        module = next(path for path in STREAM_MODULES if os.path.exists(path))
+        configuration.write_text(
+            f"load_module {module}; daemon off; worker_processes 1; pid {FOLDER}/stream-{port}.pid;"
+            f" error_log {FOLDER}/stream.log; events {{ worker_connections 8192; }}"
+            f" stream {{ server {{ listen 127.0.0.1:{port} ssl backlog={BACKLOG}; ssl_certificate {certificate};"
+            f" ssl_certificate_key {key}; ssl_protocols TLSv1.2 TLSv1.3; proxy_pass 127.0.0.1:{target}; }} }}"
+        )
+        return [program, "-c", str(configuration)]
+    if peer == "stunnel":
+        configuration.write_text(
+            "foreground = yes\npid =\nsyslog = no\ndebug = 3\n"
+            f"[s]\naccept = 127.0.0.1:{port}\nconnect = 127.0.0.1:{target}\ncert = {both}\n"
+        )
+        return [program, str(configuration)]
+    ends = [f"--frontend=[127.0.0.1]:{port}", f"--backend=[127.0.0.1]:{target}"]
+    return [program, *ends, "--workers=1", "--quiet", *(["--user=nobody"] if os.getuid() == 0 else []), str(both)]
+
+
+def available(peers: list[str], report: Report) -> list[str]:
+    found = []
+    for peer in peers:
+        missing = None
+        if peer == LIMIT:
+            if harness.compile_limit("proxy_limit", report) is None:
+                continue
+        elif peer in PROGRAMS:
+            if shutil.which(PROGRAMS[peer]) is None:
+                missing = "not installed"
+            elif peer == "nginx stream" and not any(map(os.path.exists, STREAM_MODULES)):
+                missing = "its stream module is not installed"
+        else:
+            lacking = harness.installed(IN_PYTHON.get(peer, ("sslsock",)))
+            missing = lacking and f"no {lacking}"
+        if missing is None:
+            found.append(peer)
+        else:
+            report.leave_out(peer, missing)
+    return found
+
+
+class Proxy:
+    """The process of a proxy, with its children. A context manager; once it is made, a client can connect."""
+
+    def __init__(self, peer: str, target: int, threads: int = 1) -> None:
+        self.peer = peer
+        self.port = free_port()
+        self.log = FOLDER / f"{peer}.log"
+        cpus = {SERVER_CPU} if threads == 1 else set(CPUS)
+        self._process = started(command_of(peer, self.port, target, threads), peer, cpus)
+        self.pid = self._process.pid
+        try:
+            wait_for(self.port, self._process)
+        except RuntimeError as exc:
+            self.stop()
+            raise RuntimeError(f"{exc}\n{self.log.read_text()[-2000:]}") from None
+
+    def cpu_seconds(self) -> float:
+        return sum(map(harness.cpu_seconds, tree(self.pid)))
+
+    def pss(self) -> float:
+        return sum(map(harness.pss, tree(self.pid)))
+
+    def stop(self) -> None:
+        end(self._process)
+
+    def __enter__(self) -> Proxy:
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self.stop()
+
+
+def started(command: list[str], name: str, cpus: set[int]) -> subprocess.Popen[bytes]:
+    # Modules are compiled once, as they are where a package is installed.
+    environment = dict(os.environ, PYTHONPYCACHEPREFIX=str(FOLDER / "compiled"))
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+
+    def prepare() -> None:
+        os.sched_setaffinity(0, cpus)
+        harness.raise_descriptor_limit()
+
+    with (FOLDER / f"{name}.log").open("w") as log:
+        return subprocess.Popen(
+            command, stdout=log, stderr=log, env=environment, preexec_fn=prepare, start_new_session=True
+        )
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)  # its children too; it leads its session
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(5)
+            return
+
+
+def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    """Until a connection is taken. RuntimeError when that does not come."""
+    for _ in attempts(process):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), PATIENCE):
+            return
+
+
+def attempts(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    limit = time.monotonic() + PATIENCE
+    while time.monotonic() < limit and process.poll() is None:
+        yield
+        time.sleep(0.001)
+    raise RuntimeError("it does not start" if process.poll() is None else f"it has ended with status {process.poll()}")
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return int(found.getsockname()[1])
+
+
+def tree(pid: int) -> list[int]:
+    """A process and all below it."""
+    found = [pid]
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):  # a thread that has just ended
+            for child in (task / "children").read_text().split():
+                found += tree(int(child))
+    return found
+
+
+# Measures
+
+
+def start_cost(peer: str, target: int) -> tuple[float, float]:
+    """Milliseconds until the first handshake was done, and the proxy's CPU milliseconds until then."""
+    context = harness.client_context()
+    begin = time.monotonic()
+    port = free_port()
+    process = started(command_of(peer, port, target, 1), peer, {SERVER_CPU})
+    try:
+        for _ in attempts(process):
+            with contextlib.suppress(OSError), harness.connect(port, context):
+                took = time.monotonic() - begin
+                return took * 1e3, sum(map(harness.cpu_seconds, tree(process.pid))) * 1e3
+        raise AssertionError  # attempts() raises
+    finally:
+        end(process)
+
+
+def kib_per_pair(peer: str, count: int) -> float:
+    context = harness.client_context()
+    with silent_back_end() as target, Proxy(peer, target) as proxy, contextlib.ExitStack() as stack:
+        before = 0.0
+        for number in range(FIRST + count):
+            if number == FIRST:
+                before = settled(proxy)
+            sock = stack.enter_context(harness.connect(proxy.port, context))
+            sock.sendall(b"G")
+        return (settled(proxy) - before) / count
+
+
+class Threads:
+    """What the threads of a process that ever work do, between `with` and its end. Seconds, all threads together.
+
+    running, queued: on a core, in the queue for one. locked: asleep for a lock. wall: all of their time.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._tasks = list(Path(f"/proc/{pid}/task").iterdir())
+        self._over = threading.Event()
+        self._sampler = threading.Thread(target=self._sample)
+        self._samples = 0
+        self._futexes = dict.fromkeys(self._tasks, 0)
+
+    def _sample(self) -> None:
+        while not self._over.wait(SAMPLE_SECONDS):
+            self._samples += 1
+            for task in self._tasks:
+                self._futexes[task] += b"futex" in (task / "wchan").read_bytes()
+
+    def _times(self) -> dict[Path, tuple[float, float]]:
+        found = {}
+        for task in self._tasks:
+            ran, queued, _ = (task / "schedstat").read_text().split()
+            found[task] = int(ran) / 1e9, int(queued) / 1e9
+        return found
+
+    def __enter__(self) -> Threads:
+        self._before, self._begin = self._times(), time.monotonic()
+        self._sampler.start()
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self._over.set()
+        self._sampler.join()
+        wall, after = time.monotonic() - self._begin, self._times()
+        self.running = self.queued = self.locked = self.wall = 0.0
+        for task, (ran, queued) in after.items():
+            ran, queued = ran - self._before[task][0], queued - self._before[task][1]
+            if ran < wall / 100:  # no worker: it waits for its work, by a lock
+                continue
+            self.running += ran
+            self.queued += queued
+            self.locked += wall * self._futexes[task] / max(1, self._samples)
+            self.wall += wall
+
+    @property
+    def idle_share(self) -> float:
+        return max(0.0, 1 - (self.running + self.queued + self.locked) / self.wall)
+
+
+def cost_of_threads(target: int, threads: int, load: Load) -> tuple[float, Threads]:
+    """CPU seconds of a handshake, and what the threads did."""
+    with Proxy(SSLSOCK, target, threads) as proxy:
+        # The load goes first wherever both want a core, so that the threads always have something to do.
+        os.setpriority(os.PRIO_PROCESS, proxy.pid, 10)
+        for task in tree_threads(proxy.pid):
+            os.setpriority(os.PRIO_PROCESS, task, 10)
+        load.run(proxy.port, max(1, load.count // 20))  # warms up
+        before = proxy.cpu_seconds()
+        with Threads(proxy.pid) as told, ThreadPoolExecutor(LOADS) as pool:
+            done = sum(pool.map(lambda _: load.run(proxy.port, load.count), range(LOADS)))
+        spent = proxy.cpu_seconds() - before
+    if done != LOADS * load.count:
+        raise RuntimeError(f"{done} of {LOADS * load.count} handshakes were done")
+    return spent / done, told
+
+
+def tree_threads(pid: int) -> list[int]:
+    return [int(task.name) for task in Path(f"/proc/{pid}/task").iterdir()]
+
+
+def speed_up(target: int, load: Load) -> tuple[float, str]:
+    """Of two threads, and where it comes from."""
+    one, _ = cost_of_threads(target, 1, load)
+    two, told = cost_of_threads(target, 2, load)
+    gain = 2 * one / two
+    lost = told.locked * told.running / (told.running + told.queued)
+    least = gain * told.running / (told.running + told.locked)
+    text = (
+        f"CPU per connection {one * 1e6:.0f} us with one thread, {two * 1e6:.0f} us with two; of their time two threads were "
+        f"{told.running / told.wall:.0%} running, {told.queued / told.wall:.0%} in the queue for a core, "
+        f"{told.locked / told.wall:.1%} waiting for the GIL, {told.idle_share:.0%} idle; speed-up at least {least:.2f}"
+    )
+    return gain * told.running / (told.running + lost), text
+
+
+def checked_peers(text: str) -> list[str]:
+    peers = text.split(",")
+    for peer in peers:
+        if peer not in PEERS:
+            raise argparse.ArgumentTypeError(f"{peer!r} is none of {', '.join(PEERS)}")
+    return peers
+
+
+# Those that the project compares itself with, and the most that it wants of the ratio: per GiB, request, connection.
+TARGETS = {
+    LIMIT: (1.00, 1.05, 1.05),
+    HAPROXY: (0.75, 0.95, 0.95),
+    "uvloop": (0.85, 0.85, 0.85),
+    "aiofastnet-uvloop": (0.85, 0.85, 0.85),
+}
+
+
+class Cost:
+    """What a load costs each proxy: a table of all, with ratios to the C yardstick, and one of ratios to each other peer that
+    there is a target for."""
+
+    def __init__(self, report: Report, name: str, unit: str, scale: float, peers: list[str], number: int) -> None:
+        self.scale = scale
+        baselines = [peer for peer in TARGETS if peer in peers]
+        self._all = self._table(report, name, unit, baselines[0] if baselines else None, number)
+        self._others = [self._table(report, f"{name}, against {peer}", unit, peer, number) for peer in baselines[1:]]
+
+    @staticmethod
+    def _table(report: Report, name: str, unit: str, baseline: Optional[str], number: int) -> harness.Measure:
+        targets = {SSLSOCK: TARGETS[baseline][number]} if baseline else {}
+        return report.measure(name, unit, less=True, baseline=baseline, targets=targets)
+
+    def add(self, peer: str, cost: Optional[float]) -> None:
+        """cost: seconds for one; None: it has failed."""
+        value = None if cost is None else cost * self.scale
+        self._all.add(peer, value)
+        for measure in self._others:
+            if peer in (SSLSOCK, measure.baseline):
+                measure.add(peer, value)
+
+
+def main() -> int:
+    parser = harness.arguments(__doc__ or "", rounds=5)
+    parser.add_argument("--peers", type=checked_peers, default=list(PEERS), help=f"of {', '.join(PEERS)}; default all")
+    parser.add_argument("--connections", type=int, default=2000, help="idle ones (%(default)d)")
+    parser.add_argument("--serve", nargs="+", help=argparse.SUPPRESS)
+    options = harness.begin(parser)
+    if options.serve:
+        peer, port, *target = options.serve
+        serve(peer, int(port), int(target[0]) if target else 0)
+        return 0
+    report = Report("proxies that end TLS", options)
+    peers = available(options.peers, report)
+    if not peers:
+        parser.error("none of the peers is here")
+    bulk = Load("sent", 2, 1 << 20) if options.quick else Load("sent", 16, 64 << 20)
+    small = Load("request", 256 if options.quick else 40_000)
+    new = Load("connection", 16 if options.quick else 2_000)
+    shakes = Load("connection", 100 if options.quick else 4_000, at_once=64, cpus=set(CPUS))
+    for load in (bulk, new):
+        if not load.tool:
+            report.leave_out("ab" if load is new else "h2load", "not installed; a load in Python takes its place")
+    with back_end(report) as target:
+        report.head()
+        costs = {
+            bulk: Cost(report, "GiB", "s of CPU", GIB / bulk.size, peers, 0),
+            small: Cost(report, "request of 1 KiB", "us of CPU", 1e6, peers, 1),
+            new: Cost(report, "connection with one request", "us of CPU", 1e6, peers, 2),
+        }
+        idle = report.measure("idle connection pair", "KiB", less=True, limits={SSLSOCK: LIMIT_KIB})
+        start = report.measure("start to the first handshake", "ms", less=True, limits={SSLSOCK: LIMIT_START_MS})
+        start_cpu = report.measure("start to the first handshake, CPU", "ms", less=True)
+        two = report.measure("two threads against one", "times the handshakes", less=False, limits={SSLSOCK: LEAST_SPEED_UP})
+        for number in range(options.rounds):
+            run_loads(report, target, harness.rotated(peers, number), costs)
+            count = 20 if options.quick else min(options.connections, harness.raise_descriptor_limit() // 2 - FIRST - 100)
+            for peer in harness.rotated(peers, number):
+                with report.forgiving(peer):
+                    wall, cpu = start_cost(peer, target)
+                    start.add(peer, wall)
+                    start_cpu.add(peer, cpu)
+                    idle.add(peer, kib_per_pair(peer, count))
+            if SSLSOCK in peers and len(CPUS) > 1:
+                value, text = speed_up(target, shakes)
+                two.add(SSLSOCK, value)
+                report.note(text)
+    return report.end()
+
+
+def run_loads(report: Report, target: int, peers: list[str], costs: dict[Load, Cost]) -> None:
+    """One round: every load on every proxy, in turns."""
+    with contextlib.ExitStack() as stack:
+        proxies = []
+        for peer in peers:
+            with report.forgiving(peer):
+                proxies.append(stack.enter_context(Proxy(peer, target)))
+        for load, cost in costs.items():
+            for proxy in proxies:
+                load.cpu_seconds(proxy, max(1, load.count // 20))  # warms up
+                cost.add(proxy.peer, load.cpu_seconds(proxy))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

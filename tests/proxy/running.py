@@ -1,0 +1,289 @@
+"""`python -m sslsock proxy` as a process, and the ends of a connection through it.
+
+A test holds both ends itself: `Path.connected()` gives the client's and the back end's, after all handshakes. Nothing sleeps;
+what does not come is missed after TIMEOUT.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import re
+import select
+import socket
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator
+from typing import Any, Optional
+
+from command_helpers import ENVIRONMENT, Identity, command
+
+TIMEOUT = 30.0
+LISTENING = re.compile(r"listening on (?:tls|tcp)://.*:(\d+), to ")
+
+
+class Proxy:
+    """A proxy that runs. ports: of its listeners, in order. process: `subprocess.Popen`."""
+
+    def __init__(self, process: subprocess.Popen[bytes], listeners: int) -> None:
+        self.process = process
+        self.messages: list[str] = []  # lines for the operator
+        self._records: queue.Queue[dict[str, Any]] = queue.Queue()
+        self._news = threading.Condition()
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
+        self.ports: list[int] = []
+        assert process.stdout is not None
+        while len(self.ports) < listeners:
+            line = process.stdout.readline().decode()
+            if not line:
+                self._thread.join(TIMEOUT)
+                raise AssertionError(f"the proxy did not start: {self.messages}")
+            found = LISTENING.match(line)
+            if found is not None:
+                self.ports.append(int(found[1]))
+
+    @property
+    def port(self) -> int:
+        return self.ports[0]
+
+    def _listen(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            text = line.decode().rstrip("\n")
+            if text.startswith('{"time"'):
+                self._records.put(json.loads(text))
+                continue
+            with self._news:
+                self.messages.append(text)
+                self._news.notify_all()
+
+    def record(self, peer: Optional[str] = None) -> dict[str, Any]:
+        """What the proxy has logged of the next connection that ended; peer: of the next one of this client."""
+        while True:
+            try:
+                record = self._records.get(timeout=TIMEOUT)
+            except queue.Empty:
+                raise AssertionError(f"the end of the connection was not logged; messages: {self.messages}") from None
+            if peer is None or record["peer"] == peer:
+                return record
+
+    def wait_for_message(self, part: str) -> str:
+        with self._news:
+            assert self._news.wait_for(lambda: any(part in line for line in self.messages), TIMEOUT), (part, self.messages)
+            return next(line for line in self.messages if part in line)
+
+    def resident(self) -> int:
+        """Bytes of memory in use."""
+        with open(f"/proc/{self.process.pid}/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    def stop(self) -> None:
+        """End it. Whatever it said must not have been an exception."""
+        assert self.process.poll() is None, f"the proxy has ended by itself: {self.messages}"
+        self.process.terminate()
+        status = self.process.wait(TIMEOUT)
+        self._thread.join(TIMEOUT)
+        said = [line for line in self.messages if "Traceback" in line or "xception" in line]
+        assert not said, self.messages
+        assert status == 0, (status, self.messages)
+
+
+@contextlib.contextmanager
+def running(*options: object, listeners: int = 1, threads: int = 1) -> Iterator[Proxy]:
+    """A proxy that logs in JSON, and drains for a moment only."""
+    arguments = command("proxy", "--threads", threads, "--log-format", "json", "--drain-timeout", 0.1, *options)
+    pipe = subprocess.PIPE
+    with subprocess.Popen(arguments, env=ENVIRONMENT, stdout=pipe, stderr=pipe) as process:
+        try:
+            proxy = Proxy(process, listeners)
+            yield proxy
+            proxy.stop()
+        finally:
+            process.kill()
+
+
+# Ends
+
+
+def listener(address: str = "127.0.0.1") -> socket.socket:
+    """The listening socket of a back end."""
+    sock = socket.create_server((address, 0), family=socket.AF_INET6 if ":" in address else socket.AF_INET)
+    sock.settimeout(TIMEOUT)
+    return sock
+
+
+def accept(listening: socket.socket, context: Optional[ssl.SSLContext] = None) -> socket.socket:
+    """The next connection to a back end; with TLS if there is a context."""
+    sock = listening.accept()[0]
+    sock.settimeout(TIMEOUT)
+    return sock if context is None else context.wrap_socket(sock, server_side=True, suppress_ragged_eofs=False)
+
+
+def connect(port: int, context: Optional[ssl.SSLContext] = None, name: Optional[str] = "localhost", **options: Any) -> Any:
+    """A client. `options` are of `SSLContext.wrap_socket`."""
+    sock = socket.create_connection(("127.0.0.1", port), TIMEOUT)
+    if context is None:
+        return sock
+    try:
+        return context.wrap_socket(sock, server_hostname=name, suppress_ragged_eofs=False, **options)
+    except BaseException:
+        sock.close()
+        raise
+
+
+def address_of(client: Any) -> str:
+    return "{}:{}".format(*client.getsockname()[:2])
+
+
+def receive(sock: socket.socket, size: int = 65536) -> bytes:
+    """As `recv`. `ssl` raises for a clean end if its own side was ended before."""
+    try:
+        return sock.recv(size)
+    except ssl.SSLZeroReturnError:
+        return b""
+
+
+def receive_exactly(sock: socket.socket, size: int) -> bytes:
+    data = bytearray()
+    while len(data) < size:
+        piece = receive(sock, min(size - len(data), 65536))
+        assert piece, f"the end came after {len(data)} bytes of {size}"
+        data += piece
+    return bytes(data)
+
+
+def receive_all(sock: socket.socket) -> bytes:
+    """Everything up to the end."""
+    data = bytearray()
+    while piece := receive(sock):
+        data += piece
+    return bytes(data)
+
+
+def end_output(sock: socket.socket) -> None:
+    """Nothing more will be sent: close_notify with TLS, else FIN. The socket can still receive."""
+    if isinstance(sock, ssl.SSLSocket):
+        sock.settimeout(0)
+        with contextlib.suppress(ssl.SSLWantReadError):
+            sock.unwrap()
+        sock.settimeout(TIMEOUT)
+    else:
+        sock.shutdown(socket.SHUT_WR)
+
+
+class Path:
+    """A proxy between two schemes, with one back end that the test plays. peer: the last client, as it is logged."""
+
+    def __init__(self, front: str, back: str, proxy: Proxy, listening: socket.socket, identity: Identity) -> None:
+        self.front, self.back = front, back
+        self.proxy = proxy
+        self.listening = listening
+        self.client_context = identity.client_context() if front == "tls" else None
+        self.peer = ""
+        self.server_context = identity.server_context() if back == "tls" else None
+
+    def connect_client(self, **options: Any) -> Any:
+        client = connect(self.proxy.port, options.pop("context", self.client_context), **options)
+        self.peer = address_of(client)
+        return client
+
+    def record(self) -> dict[str, Any]:
+        """What the proxy has logged of the last client."""
+        return self.proxy.record(self.peer)
+
+    def accept(self, context: Optional[ssl.SSLContext] = None) -> Any:
+        return accept(self.listening, context or self.server_context)
+
+    @contextlib.contextmanager
+    def connected(self) -> Iterator[tuple[Any, Any]]:
+        """Both ends of a new connection."""
+        with self.connect_client() as client, self.accept() as server:
+            yield client, server
+
+
+@contextlib.contextmanager
+def path(front: str, back: str, identity: Identity, *options: object) -> Iterator[Path]:
+    arguments: list[object] = []
+    if front == "tls":
+        arguments += ["--cert", identity.cert, "--key", identity.key]
+    if back == "tls":
+        arguments += ["--to-ca", identity.ca]
+    with listener() as listening:
+        to = f"{back}://127.0.0.1:{listening.getsockname()[1]}"
+        with running("--listen", f"{front}://127.0.0.1:0", "--to", to, *arguments, *options) as proxy:
+            yield Path(front, back, proxy, listening, identity)
+
+
+# Bytes that can be checked
+
+PERIOD = 1048573  # a prime: no offset of a record, a buffer or a page looks like another
+PATTERN = memoryview(os.urandom(PERIOD) * 2)
+CHUNK = 256 * 1024
+
+
+def pattern(shift: int, offset: int, size: int) -> memoryview:
+    """`size` (up to CHUNK) bytes of the stream number `shift`, from `offset` on."""
+    start = (shift + offset) % PERIOD
+    return PATTERN[start : start + size]
+
+
+class Transfer:
+    """Sends one stream and checks another at the same time, in one thread: `ssl` allows only one call at a time."""
+
+    def __init__(self, sock: Any, sends: int, shift_out: int, receives: int, shift_in: int) -> None:
+        self.sock = sock
+        self.sends, self.shift_out = sends, shift_out
+        self.receives, self.shift_in = receives, shift_in
+        self.sent = self.received = 0
+        self.error: Optional[BaseException] = None
+
+    def run(self) -> None:
+        try:
+            self.sock.setblocking(False)
+            while self.sent < self.sends or self.received < self.receives:
+                moved, waits_to_write = self._send(), self.sent < self.sends
+                if not (self._receive() or moved):
+                    ready = select.select([self.sock], [self.sock] if waits_to_write else [], [], TIMEOUT)
+                    assert ready != ([], [], []), f"stuck: sent {self.sent}, received {self.received}"
+            self.sock.settimeout(TIMEOUT)
+        except BaseException as exc:
+            self.error = exc
+
+    def _send(self) -> bool:
+        if self.sent == self.sends:
+            return False
+        piece = pattern(self.shift_out, self.sent, min(CHUNK, self.sends - self.sent))
+        try:
+            count = self.sock.send(piece)
+        except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
+            return False
+        self.sent += count
+        return True
+
+    def _receive(self) -> bool:
+        if self.received == self.receives:
+            return False
+        try:
+            data = self.sock.recv(min(CHUNK, self.receives - self.received))
+        except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
+            return False
+        assert data, f"the end came after {self.received} bytes of {self.receives}"
+        assert data == pattern(self.shift_in, self.received, len(data)), f"wrong bytes behind {self.received}"
+        self.received += len(data)
+        return True
+
+
+def transfer(one: Any, other: Any, there: int, back: int) -> None:
+    """`there` bytes from one to the other and `back` bytes at the same time the other way, all of them checked."""
+    ends = (Transfer(one, there, 17, back, 4711), Transfer(other, back, 4711, there, 17))
+    thread = threading.Thread(target=ends[1].run, daemon=True)
+    thread.start()
+    ends[0].run()
+    thread.join(TIMEOUT if ends[0].error is not None else None)
+    for end in ends:
+        if end.error is not None:
+            raise end.error

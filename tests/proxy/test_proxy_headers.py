@@ -1,0 +1,254 @@
+"""The PROXY protocol in and out of a running proxy."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Iterator
+from pathlib import Path as FilePath
+from typing import Any, Callable
+
+import pytest
+
+from command_helpers import Identity
+from sslsock.proxy.proxy_protocol import (
+    PP2_SUBTYPE_SSL_CIPHER,
+    PP2_SUBTYPE_SSL_CN,
+    PP2_SUBTYPE_SSL_VERSION,
+    PP2_TYPE_ALPN,
+    PP2_TYPE_AUTHORITY,
+    PP2_TYPE_SSL,
+    Header,
+    encode_v1,
+    encode_v2,
+    parse,
+)
+
+from .running import (
+    TIMEOUT,
+    Path,
+    Proxy,
+    accept,
+    address_of,
+    connect,
+    listener,
+    path,
+    receive_all,
+    receive_exactly,
+)
+
+Start = Callable[..., Proxy]
+TRUSTED = ("--proxy-protocol-in", "--trusted-proxy", "127.0.0.0/8")
+SOURCE, DESTINATION = ("192.0.2.7", 4711), ("198.51.100.1", 443)
+HEADERS = {
+    "v1": encode_v1(SOURCE, DESTINATION),
+    "v2": encode_v2(SOURCE, DESTINATION, authority="x.example", checksum=True),
+}
+
+
+def header_of(sock: Any) -> Header:
+    """What a back end receives first."""
+    data = bytearray()
+    while True:
+        found = parse(bytes(data)) if data else None
+        if found is not None:
+            assert found.size == len(data)
+            return found
+        piece = sock.recv(1)
+        assert piece, f"the end came within the header: {bytes(data)!r}"
+        data += piece
+
+
+@pytest.fixture(scope="module", params=["tls", "tcp"])
+def informed(request: pytest.FixtureRequest, identity: Identity) -> Iterator[Path]:
+    """A proxy that wants headers, with a short time for them."""
+    with path(request.param, "tcp", identity, *TRUSTED, "--handshake-timeout", "0.5") as made:
+        yield made
+
+
+def tls_after(raw: socket.socket, context: Any) -> Any:
+    return raw if context is None else context.wrap_socket(raw, server_hostname="localhost")
+
+
+@pytest.mark.parametrize("version", HEADERS)
+@pytest.mark.parametrize("together", [True, False])
+def test_the_client_that_a_header_tells_of(informed: Path, version: str, together: bool) -> None:
+    with socket.create_connection(("127.0.0.1", informed.proxy.port), TIMEOUT) as raw:
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if together:
+            raw.sendall(HEADERS[version])
+        else:
+            for byte in HEADERS[version]:
+                raw.send(bytes([byte]))
+        with tls_after(raw, informed.client_context) as client:
+            client.sendall(b"behind the header")
+            with informed.accept() as server:
+                assert receive_exactly(server, 17) == b"behind the header"
+    record = informed.proxy.record()
+    assert (record["peer"], record["local"]) == ("192.0.2.7:4711", "198.51.100.1:443")
+
+
+def test_a_health_check_by_a_proxy_itself(informed: Path) -> None:
+    """LOCAL: the connection's own addresses count."""
+    with socket.create_connection(("127.0.0.1", informed.proxy.port), TIMEOUT) as raw:
+        peer = address_of(raw)
+        raw.sendall(encode_v2(None, None))
+        with tls_after(raw, informed.client_context) as client, informed.accept() as server:
+            server.sendall(b"x")
+            assert receive_exactly(client, 1) == b"x"
+    assert informed.proxy.record()["peer"] == peer
+
+
+@pytest.mark.parametrize("version", HEADERS)
+def test_every_truncation_then_the_end(informed: Path, version: str) -> None:
+    header = HEADERS[version]
+    expected = {}
+    for size in range(len(header)):
+        with socket.create_connection(("127.0.0.1", informed.proxy.port), TIMEOUT) as raw:
+            raw.sendall(header[:size])
+            raw.shutdown(socket.SHUT_WR)
+            assert receive_all(raw) == b""
+            expected[address_of(raw)] = "bad_proxy_header" if size else "client_reset"
+    found = [informed.proxy.record() for _ in header]
+    assert {record["peer"]: record["reason"] for record in found} == expected
+
+
+@pytest.mark.parametrize("version", HEADERS)
+def test_every_truncation_then_silence(informed: Path, version: str) -> None:
+    header = HEADERS[version]
+    socks = [socket.create_connection(("127.0.0.1", informed.proxy.port), TIMEOUT) for _ in header]
+    for size, sock in enumerate(socks):
+        sock.sendall(header[:size])
+    for sock in socks:
+        with sock:
+            assert receive_all(sock) == b""
+    assert {informed.proxy.record()["reason"] for _ in socks} == {"proxy_header_timeout"}
+
+
+@pytest.mark.parametrize(
+    "data", [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00\x01", b"PROXY TCP4 1.2.3.4\r\n", b"\0" * 16]
+)
+def test_no_header(informed: Path, data: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", informed.proxy.port), TIMEOUT) as raw:
+        raw.sendall(data)
+        assert receive_all(raw) == b""
+    record = informed.proxy.record()
+    assert record["reason"] == "bad_proxy_header"
+    assert record["error"]
+
+
+@pytest.mark.parametrize("informed", ["tls"], indirect=True)
+def test_a_header_then_no_handshake(informed: Path) -> None:
+    with socket.create_connection(("127.0.0.1", informed.proxy.port), TIMEOUT) as raw:
+        raw.sendall(HEADERS["v2"])
+        assert receive_all(raw) in (b"", b"\x15\x03\x01\x00\x02\x02\x00", b"\x15\x03\x01\x00\x02\x01\x00")
+    assert informed.proxy.record()["reason"] == "handshake_timeout"
+
+
+def test_a_peer_that_is_not_trusted(start: Start) -> None:
+    with listener() as listening:
+        to = f"tcp://127.0.0.1:{listening.getsockname()[1]}"
+        options = ("--proxy-protocol-in", "--trusted-proxy", "10.0.0.0/8")
+        proxy = start("--listen", "tcp://127.0.0.1:0", "--to", to, *options)
+        with connect(proxy.port) as client:
+            peer = address_of(client)
+            client.sendall(HEADERS["v1"])
+            assert receive_all(client) == b""
+        record = proxy.record()
+    assert (record["reason"], record["peer"]) == ("untrusted_proxy", peer), "what it claims is not believed"
+
+
+# Out
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_header_for_a_back_end(start: Start, version: int) -> None:
+    with listener() as listening:
+        to = f"tcp://127.0.0.1:{listening.getsockname()[1]}"
+        proxy = start("--listen", "tcp://127.0.0.1:0", "--to", to, "--proxy-protocol-out", f"v{version}")
+        with connect(proxy.port) as client, accept(listening) as server:
+            client.sendall(b"data")
+            header = header_of(server)
+            assert (header.version, header.source, header.destination) == (version, client.getsockname(), client.getpeername())
+            assert receive_exactly(server, 4) == b"data"
+
+
+def test_what_tls_has_agreed_on_is_told(start: Start, identity: Identity) -> None:
+    context = identity.client_context()
+    context.set_alpn_protocols(["h2"])
+    identity.client.configure_cert(context)
+    with listener() as listening:
+        to = f"tcp://127.0.0.1:{listening.getsockname()[1]}"
+        front = ("--listen", "tls://127.0.0.1:0", "--cert", identity.both, "--client-ca", identity.ca, "--alpn", "h2")
+        proxy = start(*front, "--to", to, "--proxy-protocol-out", "v2")
+        session, certificates = None, []
+        for _ in range(2):
+            with connect(proxy.port, context, session=session) as client, accept(listening) as server:
+                header = header_of(server)
+                server.sendall(b"x")
+                assert receive_exactly(client, 1) == b"x"
+                session = client.session
+                assert header.tlv(PP2_TYPE_ALPN) == b"h2"
+                assert header.tlv(PP2_TYPE_AUTHORITY) == b"localhost"
+                tls = header.tlv(PP2_TYPE_SSL)
+                assert tls is not None and tls[1:5] == bytes(4), "verified"
+                certificates.append(tls[0])
+                fields = dict(fields_of(tls[5:]))
+                assert fields[PP2_SUBTYPE_SSL_VERSION] == b"TLSv1.3"
+                assert fields[PP2_SUBTYPE_SSL_CN] == b"client"
+                assert fields[PP2_SUBTYPE_SSL_CIPHER] == client.cipher()[0].encode()
+    assert certificates == [1 | 2 | 4, 1 | 4], "shown in this connection; then only in the session"
+
+
+def fields_of(data: bytes) -> Iterator[tuple[int, bytes]]:
+    while data:
+        size = int.from_bytes(data[1:3], "big")
+        yield data[0], data[3 : 3 + size]
+        data = data[3 + size :]
+
+
+def test_the_header_goes_before_tls_with_the_back_end(start: Start, identity: Identity) -> None:
+    with listener() as listening:
+        to = ("--to", f"tls://127.0.0.1:{listening.getsockname()[1]}", "--to-ca", identity.ca)
+        proxy = start("--listen", "tcp://127.0.0.1:0", *to, "--proxy-protocol-out", "v2")
+        with connect(proxy.port) as client, accept(listening) as raw:
+            assert header_of(raw).source == client.getsockname()
+            with identity.server_context().wrap_socket(raw, server_side=True) as server:
+                client.sendall(b"data")
+                assert receive_exactly(server, 4) == b"data"
+
+
+def test_a_client_is_told_on_from_proxy_to_proxy(start: Start, identity: Identity) -> None:
+    with listener() as listening:
+        last = start(
+            "--listen", "tls://127.0.0.1:0", "--cert", identity.both, *TRUSTED, "--proxy-protocol-out", "v2",
+            "--to", f"tcp://127.0.0.1:{listening.getsockname()[1]}",
+        )  # fmt: skip
+        first = start("--listen", "tcp://127.0.0.1:0", "--to", f"tcp://127.0.0.1:{last.port}", "--proxy-protocol-out", "v1")
+        with connect(first.port, identity.client_context()) as client, accept(listening) as server:
+            header = header_of(server)
+            assert (header.source, header.destination) == (client.getsockname(), client.getpeername())
+            assert header.tlv(PP2_TYPE_AUTHORITY) == b"localhost"
+
+
+def test_a_header_through_a_passthrough_route(start: Start, tmp_path: FilePath) -> None:
+    with listener() as listening:
+        file = tmp_path / "proxy.toml"
+        file.write_text(
+            '[[listener]]\nlisten = "tls://127.0.0.1:0"\nproxy-protocol-in = true\ntrusted-proxy = "127.0.0.1"\n'
+            'proxy-protocol-out = "v2"\n[[listener.route]]\npassthrough = true\n'
+            f'to = "tcp://127.0.0.1:{listening.getsockname()[1]}"\n'
+        )
+        proxy = start("--config", file)
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname="name.example")
+        with pytest.raises(ssl.SSLWantReadError):
+            tls.do_handshake()
+        hello = outgoing.read()
+        with connect(proxy.port) as client:
+            client.sendall(HEADERS["v2"] + hello)
+            with accept(listening) as server:
+                header = header_of(server)
+                assert (header.source, header.destination) == (SOURCE, DESTINATION)
+                assert header.tlv(PP2_TYPE_AUTHORITY) == b"name.example"
+                assert receive_exactly(server, len(hello)) == hello

@@ -1,0 +1,342 @@
+"""What surrounds the proxy as a service: back ends that die, ticket keys of a fleet, numbers and lines that add up, sockets and
+rights that are given and given up, memory over time."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pty
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from command_helpers import ENVIRONMENT, command
+
+from .operations import (
+    DEADLINE,
+    Origin,
+    Proxy,
+    Site,
+    Traffic,
+    answer_of,
+    ask,
+    connect,
+    fetch,
+    origin,
+    proxy,
+    say,
+    wait_until,
+    write_ticket_keys,
+)
+
+LOCAL = "127.0.0.1:0"
+MIB = 1 << 20
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
+
+
+@pytest.fixture
+def back() -> Iterator[Origin]:
+    with origin() as made:
+        yield made
+
+
+# Back ends that die
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_back_end_that_dies_takes_only_its_own_connections(threads: int) -> None:
+    with origin("stays") as stays, contextlib.ExitStack() as stack:
+        dies = Origin("dies")
+        arguments = ("--listen", f"tcp://{LOCAL}", "--to", stays.url, "--to", dies.url, "--threads", threads)
+        with proxy(*arguments) as running, Traffic(running.ports, clients=4, size=50_000) as traffic:
+            live: dict[str, list[socket.socket]] = {"stays": [], "dies": []}
+            while min(map(len, live.values())) < 3:
+                connection = stack.enter_context(connect(running.port))
+                connection.sendall(b"who\n")
+                live[connection.recv(100).decode().strip()].append(connection)
+            traffic.wait_for(50)
+            dies.close()
+            for connection in live["dies"]:
+                with contextlib.suppress(ConnectionResetError):
+                    assert connection.recv(1) == b""
+            for connection in live["stays"]:
+                say(connection)
+            assert "is left out: Connection re" in running.wait_for_line(f"{dies.url} (")  # refused, or reset
+            failed = len(traffic.failures)
+            assert failed <= 4, f"{failed} connections failed, of which the dead back end can have had 4: {traffic.failures}"
+            traffic.wait_for(100)
+            assert len(traffic.failures) == failed, traffic.failures
+            again = Origin("again", dies.port)
+            stack.callback(again.close)
+            wait_until(lambda: traffic.answered_by.get("again"), "the back end used again")
+            running.wait_for_line("is used again")
+            traffic.stop()
+            assert len(traffic.failures) == failed, traffic.failures
+
+
+# Session tickets
+
+
+def resumable(running: Proxy, context: ssl.SSLContext) -> ssl.SSLSession:
+    with connect(running.port, context) as connection:
+        assert isinstance(connection, ssl.SSLSocket)
+        ask(connection, 10)  # TLS 1.3 brings its tickets after the handshake
+        assert connection.session is not None and connection.session.has_ticket
+        return connection.session
+
+
+def resumes(running: Proxy, context: ssl.SSLContext, session: ssl.SSLSession) -> bool:
+    with connect(running.port, context, session=session) as connection:
+        assert isinstance(connection, ssl.SSLSocket)
+        ask(connection, 10)
+        return bool(connection.session_reused)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_two_proxies_share_a_ticket_key_file(site: Site, back: Origin, version: ssl.TLSVersion) -> None:
+    context = site.context
+    context.minimum_version = context.maximum_version = version
+    keys, pair = site.folder / "keys", site.issue()
+    old = write_ticket_keys(keys)
+    arguments = ("--listen", f"tls://{LOCAL}", "--to", back.url, "--cert", pair, "--threads", 2, "--ticket-key-file", keys)
+    with proxy(*arguments) as one, proxy(*arguments) as other:
+        session = resumable(one, context)
+        assert resumes(other, context, session) and resumes(one, context, session)
+        write_ticket_keys(keys, old)  # the old key opens still
+        one.reload()
+        fresh = resumable(one, context)
+        assert resumes(one, context, session)
+        wait_until(lambda: resumes(other, context, fresh), "the new key at the other proxy, without a signal")
+        write_ticket_keys(keys)
+        one.reload()
+        assert not resumes(one, context, session)
+        # A bad file leaves the old keys in force, and is told once.
+        last = resumable(one, context)
+        keys.write_bytes(b"not a key\n")
+        one.send(signal.SIGHUP)
+        assert str(keys) in one.wait_for_line("the old settings stay in force")
+        assert str(keys) in other.wait_for_line("the old ticket keys stay in force")
+        assert resumes(one, context, last)
+
+
+def test_keys_in_memory_serve_all_threads(site: Site, back: Origin) -> None:
+    with proxy("--listen", f"tls://{LOCAL}", "--to", back.url, "--cert", site.issue(), "--threads", 4) as running:
+        session = resumable(running, site.context)
+        assert all(resumes(running, site.context, session) for _ in range(30))
+
+
+@pytest.mark.parametrize(("text", "mode"), [(b"", 0o600), (b"short\n", 0o600), (None, 0o644)])
+def test_a_bad_ticket_key_file_at_the_start(tmp_path: Path, text: bytes | None, mode: int) -> None:
+    keys = tmp_path / "keys"
+    write_ticket_keys(keys)
+    if text is not None:
+        keys.write_bytes(text)
+    keys.chmod(mode)
+    arguments = command("proxy", "--listen", f"tls://{LOCAL}", "--to", "tcp://127.0.0.1:9", "--ticket-key-file", keys)
+    result = subprocess.run(arguments, env=ENVIRONMENT, capture_output=True, timeout=DEADLINE)
+    assert result.returncode == 2 and str(keys) in result.stderr.decode() and b"Traceback" not in result.stderr
+
+
+# Numbers and lines
+
+
+def test_metrics_and_log_add_up(site: Site, back: Origin) -> None:
+    size, count = 5000, 60
+    listener = f"tls://{LOCAL}"
+    arguments = ("--listen", listener, "--to", back.url, "--cert", site.issue(), "--threads", 2)
+    with proxy(*arguments, "--metrics", LOCAL, "--log-format", "json") as running:
+        session = resumable(running, site.context)
+        scraped = []
+        ended = threading.Event()
+
+        def scrape() -> None:
+            while not ended.is_set():
+                scraped.append(running.metrics())
+
+        scraper = threading.Thread(target=scrape)
+        scraper.start()
+        try:
+            for number in range(count):
+                with connect(running.port, site.context, session=session if number % 3 else None) as connection:
+                    assert len(ask(connection, size)) == size
+            with connect(running.port) as broken:
+                broken.sendall(b"no TLS\r\n\r\n")
+                assert broken.recv(100) == b""
+        finally:
+            ended.set()
+            scraper.join()
+        running.wait_for_line('"reason"', count + 2)
+        logged = [json.loads(line) for line in running.lines if line.startswith("{")]
+        numbers = running.metrics()
+        name = "sslsock_proxy_"
+        assert numbers[(name + "connections_total", listener)] == len(logged) == count + 2
+        assert numbers[(name + "connections_active", listener)] == 0
+        backward = count * size + 10
+        assert numbers[(name + "bytes_total", "back", listener)] == sum(one["bytes_back"] for one in logged) == backward
+        forward = count * len(b"get 5000\n") + len(b"get 10\n")
+        assert numbers[(name + "bytes_total", "forward", listener)] == sum(one["bytes_forward"] for one in logged) == forward
+        resumed = sum(one["resumed"] for one in logged)
+        assert resumed == count * 2 // 3
+        shaken = name + "handshakes_total"
+        assert numbers[(shaken, listener, "ok", "true", "TLSv1.3")] == resumed
+        assert numbers[(shaken, listener, "ok", "false", "TLSv1.3")] == count + 1 - resumed
+        for reason, times in Counter(one["reason"] for one in logged).items():
+            assert numbers[(name + "connections_closed_total", listener, reason)] == times
+        assert sum(one["reason"] == "handshake_failed" for one in logged) == 1
+        assert numbers[(name + "backend_up", f"127.0.0.1:{back.port}")] == 1
+        assert {one["version"] for one in logged if one["backend"]} == {"TLSv1.3"}
+        growing = [one.get((name + "connections_total", listener), 0.0) for one in scraped]
+        assert len(scraped) > 1 and growing == sorted(growing)
+
+
+def test_the_summary_line_of_a_terminal(back: Origin) -> None:
+    master, slave = pty.openpty()
+    program = command("proxy", "--listen", f"tcp://{LOCAL}", "--to", back.url, "--threads", 2)
+    environment = {**ENVIRONMENT, "TERM": "xterm"}
+    shown = bytearray()
+
+    def read() -> None:
+        with contextlib.suppress(OSError):  # EIO: the other end is closed
+            while data := os.read(master, 4096):
+                shown.extend(data)
+
+    with subprocess.Popen(program, env=environment, stdout=subprocess.PIPE, stderr=slave) as process:
+        os.close(slave)
+        reader = threading.Thread(target=read)
+        reader.start()
+        try:
+            assert process.stdout is not None
+            port = int(process.stdout.readline().decode().partition(", to ")[0].rpartition(":")[2])
+            with connect(port) as live:
+                say(live)
+                wait_until(lambda: b"1 connections, " in shown, "the connection in the summary")
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(DEADLINE) == 0
+        finally:
+            process.kill()
+            reader.join(DEADLINE)
+            os.close(master)
+    assert b"Traceback" not in shown and b"MiB/s" in shown
+
+
+# Sockets and rights
+
+
+def spread(running: Proxy) -> int:
+    """How many threads have used the processor for TLS."""
+    return sum(seconds >= 0.02 for seconds in running.thread_seconds().values())
+
+
+@pytest.mark.parametrize("threads", [2, 4])
+def test_connections_spread_over_the_threads(site: Site, back: Origin, threads: int) -> None:
+    arguments = ("--listen", f"tls://{LOCAL}", "--to", back.url, "--cert", site.issue(), "--threads", threads)
+    with proxy(*arguments) as running, Traffic(running.ports, site.context, clients=4, size=100) as traffic:
+        wait_until(lambda: spread(running) >= threads, f"{threads} threads at work: {running.thread_seconds()}")
+        traffic.stop()
+        assert not traffic.failures
+
+
+def inherited(listening: socket.socket, *arguments: object) -> list[str]:
+    """The command, with a socket passed in as systemd does."""
+    return [sys.executable, "-c", PASS_IN, str(listening.fileno()), *command("proxy", *arguments)]
+
+
+PASS_IN = """
+import os, sys
+if int(sys.argv[1]) != 3:
+    os.dup2(int(sys.argv[1]), 3)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_an_inherited_socket_keeps_its_queue(back: Origin, threads: int) -> None:
+    """Whoever connects between two runs is served by the second."""
+    with socket.create_server(("127.0.0.1", 0)) as listening, contextlib.ExitStack() as stack:
+        port = listening.getsockname()[1]
+        program = inherited(listening, "--listen", f"tcp://127.0.0.1:{port}", "--to", back.url, "--threads", threads)
+        with proxy(program=program, pass_fds=(listening.fileno(),)) as running:
+            assert running.port == port
+            assert fetch(port) == answer_of("origin", 1000)
+            live = stack.enter_context(connect(port))
+            say(live)
+            assert fetch(port) == answer_of("origin", 1000)
+            running.send(signal.SIGTERM)
+            running.wait_for_line("SIGTERM")
+            live.close()
+            assert running.wait() == 0
+        waiting = [stack.enter_context(connect(port)) for _ in range(10)]
+        with proxy(program=program, pass_fds=(listening.fileno(),)) as running:
+            for connection in waiting:
+                assert ask(connection, 1000) == answer_of("origin", 1000)
+                connection.close()
+            assert running.end() == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_another_user_after_binding(back: Origin) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)  # the other user looks into it
+        site = Site(Path(folder))
+        pair = site.issue()
+        arguments = ("--listen", f"tls://{LOCAL}", "--to", back.url, "--cert", pair, "--threads", 2, "--user", "nobody")
+        pair.chmod(0o600)
+        with proxy(*arguments) as running:
+            ids = {}
+            for task in Path(f"/proc/{running.pid}/task").iterdir():
+                lines = (task / "status").read_text().splitlines()
+                ids[task.name] = next(line.split()[1:] for line in lines if line.startswith("Uid:"))
+            assert len(ids) > 1 and all(uid != "0" for four in ids.values() for uid in four), ids
+            assert fetch(running.port, 1000, site.context) == answer_of("origin", 1000)
+            running.send(signal.SIGHUP)
+            line = running.wait_for_line("the old settings stay in force")
+            assert "Permission denied" in line and str(pair) in line
+            pair.chmod(0o644)
+            running.reload()
+            assert fetch(running.port, 1000, site.context) == answer_of("origin", 1000)
+            assert running.end() == 0
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("host", ["[::1]", "localhost", ""])
+def test_hosts_to_listen_on(back: Origin, host: str, threads: int) -> None:
+    with proxy("--listen", f"tcp://{host}:0", "--to", back.url, "--threads", threads) as running:
+        name = host.strip("[]") or "127.0.0.1"
+        for _ in range(4):
+            with socket.create_connection((name, running.port), timeout=DEADLINE) as connection:
+                assert ask(connection, 10) == answer_of("origin", 10)
+
+
+# Memory
+
+
+def test_five_thousand_connections_leave_nothing_behind(site: Site, back: Origin) -> None:
+    with proxy("--listen", f"tls://{LOCAL}", "--to", back.url, "--cert", site.issue(), "--threads", 2) as running:
+        session = resumable(running, site.context)
+        descriptors = running.descriptors
+
+        def some(count: int) -> None:
+            for _ in range(count):
+                assert resumes(running, site.context, session)
+
+        some(1500)
+        resident = running.resident
+        some(3500)
+        grown = running.resident - resident
+        assert grown < 2 * MIB, f"{grown / 1024:.0f} KiB more after 3,500 connections"
+        wait_until(lambda: running.descriptors <= descriptors, "the descriptors given back")

@@ -1,0 +1,234 @@
+"""`python -m sslsock proxy --check`, as a process, and `check_files`, which it and every start and reload use."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.util
+import os
+import re
+from pathlib import Path
+from typing import Optional
+
+import pytest
+import trustme
+
+from command_helpers import Identity, identity, one_line, run
+from sslsock.__main__ import make_parser
+from sslsock.proxy.check import check_files
+from sslsock.proxy.options import make_settings
+from sslsock.proxy.settings import SettingsError
+
+__all__ = ["identity"]
+
+DOCUMENT = (Path(__file__).resolve().parent.parent / "docs" / "proxy.md").read_text()
+TLS = ("--listen", "tls://localhost:0", "--to", "tcp://localhost:1")
+BACK = ("--listen", "tcp://localhost:0", "--to", "tls://localhost:1")
+
+
+def warnings(*arguments: object) -> list[str]:
+    """What check_files says of settings that are good."""
+    found: list[str] = []
+    check_files(make_settings(make_parser().parse_args(["proxy", *map(str, arguments)])), found.append)
+    return found
+
+
+def complaint(*arguments: object) -> str:
+    with pytest.raises(SettingsError) as caught:
+        warnings(*arguments)
+    return str(caught.value)
+
+
+def issued(folder: Path, days: float, begin: Optional[float] = None) -> Path:
+    now = datetime.datetime.now(datetime.timezone.utc)
+    leaf = trustme.CA().issue_cert(
+        "a.example",
+        common_name="a",
+        not_before=now + datetime.timedelta(days=-100 if begin is None else begin),
+        not_after=now + datetime.timedelta(days=days),
+    )
+    leaf.private_key_and_cert_chain_pem.write_to_path(folder / "leaf.pem")
+    return folder / "leaf.pem"
+
+
+def needs_toml() -> None:
+    if not any(map(importlib.util.find_spec, ("tomllib", "tomli"))):
+        pytest.skip("there is no reader of TOML: install tomli")
+
+
+def test_good_settings_are_told_in_one_line(identity: Identity, tmp_path: Path) -> None:
+    result = run("proxy", *TLS, "--cert", identity.cert, "--key", identity.key, "--cert", identity.both, "--check")
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert result.stdout == b"The settings are good: 1 listener, 1 route, 2 certificates\n"
+
+
+def test_check_writes_nothing(tmp_path: Path) -> None:
+    assert run("proxy", *TLS, "--ca-out", tmp_path / "ca.pem", "--check").returncode == 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_example_of_the_document_is_good(identity: Identity, tmp_path: Path) -> None:
+    needs_toml()
+    if importlib.util.find_spec("prometheus_client") is None:
+        pytest.skip("there is no prometheus_client")
+    (example,) = re.findall(r"```toml\n([\s\S]*?)```", DOCUMENT)
+    names = set(re.findall(r'"([\w.-]+\.(?:pem|key))"', example))
+    assert len(names) == 6, "the files of the example"
+    for name in names:
+        source = identity.ca if "-ca" in name else identity.key if name.endswith("key") else identity.cert
+        (tmp_path / name).write_bytes(source.read_bytes())
+    path = tmp_path / "proxy.toml"
+    path.write_text(example)
+    result = run("proxy", "--config", path, "--check")
+    assert result.stdout == b"The settings are good: 2 listeners, 4 routes, 3 certificates\n", result.stderr
+    assert result.returncode == 0
+
+    (tmp_path / "example.org.pem").unlink()
+    result = run("proxy", "--config", path, "--check")
+    line = 1 + example[: example.index("cert =")].count("\n")
+    assert result.returncode == 2
+    assert one_line(result) == f"sslsock: {path}:{line}: cert: {tmp_path}/example.org.pem: No such file or directory"
+
+
+def test_the_document_names_every_option_and_default() -> None:
+    rows = {row.split("`")[1].split(" ")[0] for row in DOCUMENT.splitlines() if row.startswith("| `--")}
+    rows |= set(re.findall(r"^\| `--to-cert FILE`, `(--to-key) ", DOCUMENT, re.M))
+    help_text = run("proxy", "--help").stdout.decode()
+    listed = set(re.findall(r"^  (--[\w-]+)", help_text, re.M))
+    assert rows == listed
+    assert "| `--listen SCHEME://HOST:PORT` | needed |" in DOCUMENT
+
+
+def test_files_of_a_toml_file_are_told_with_their_lines(identity: Identity, tmp_path: Path) -> None:
+    needs_toml()
+    good, none = identity.both, tmp_path / "none"
+    head = '[[listener]]\nlisten = "tls://:1"\nto = "tls://a:1"\n'
+    for line, text, name in (
+        (5, f'{head}cert = ["{good}",\n"none"]\n', "cert"),
+        (5, f'{head}cert = "{good}"\nkey = "none"\n', "key"),
+        (4, f'{head}client-ca = "none"\n', "client-ca"),
+        (4, f'{head}to-ca = "none"\n', "to-ca"),
+        (4, f'{head}to-cert = "none"\n', "to-cert"),
+        (5, f'{head}to-cert = "{good}"\nto-key = "none"\n', "to-key"),
+        (7, f'{head}[[listener.route]]\nalpn = "x"\nto = "tls://a:1"\nto-ca = "none"\n', "to-ca"),
+        (6, f'{head}{head.replace(":1", ":2", 1)}', ""),
+        (1, f'ticket-key-file = "none"\n{head}', "ticket-key-file"),
+    ):
+        path = tmp_path / "proxy.toml"
+        path.write_text(text)
+        if not name:
+            assert warnings("--config", path) == []
+            continue
+        assert complaint("--config", path).startswith(f"{path}:{line}: {name}: {none}: ")
+
+
+def test_wrong_files_are_told_with_their_options(identity: Identity, tmp_path: Path) -> None:
+    text, damaged, folder = tmp_path / "text", tmp_path / "damaged.pem", tmp_path / "folder"
+    text.write_text("no certificate\n")
+    folder.mkdir()
+    whole = identity.cert.read_text()
+    damaged.write_text(whole + re.sub(r"\n.{20}", "\n" + "A" * 20, whole, count=1))
+    other = trustme.CA().issue_cert("x").private_key_pem
+    other.write_to_path(tmp_path / "other.key")
+    for option, path, words in (
+        ("--cert", tmp_path / "none", "No such file or directory"),
+        ("--cert", folder, "Is a directory"),
+        ("--cert", text, ""),
+        ("--cert", damaged, "of its 2 certificates only 1 can be read"),
+        ("--client-ca", text, ""),
+        ("--client-ca", damaged, "of its 2 certificates only 1 can be read"),
+        ("--ca-out", tmp_path / "none" / "ca.pem", f"there is no folder {tmp_path}/none"),
+        ("--ca-out", folder, "it is a folder"),
+    ):
+        found = complaint(*TLS, option, path)
+        assert found.startswith(f"{option}: {path}: {words}"), found
+        assert len(found) > len(f"{option}: {path}: ")
+    assert complaint(*TLS, "--cert", identity.cert).endswith(
+        "; the key may be in a file of its own, but no other is named (--key)"
+    )
+    found = complaint(*TLS, "--cert", identity.cert, "--key", tmp_path / "other.key")
+    assert found.startswith(f"--key: {tmp_path}/other.key: ") and str(identity.cert) in found
+    assert complaint(*TLS, "--cert", identity.cert, "--key", text).startswith(f"--key: {text}: ")
+    assert complaint(*BACK, "--to-ca", text).startswith(f"--to-ca: {text}: ")
+    assert complaint(*BACK, "--to-cert", text).startswith(f"--to-cert: {text}: ")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    assert complaint(*TLS, "--ca-out", tmp_path / "ca.pem").endswith("it cannot be written")
+
+
+@pytest.mark.parametrize(
+    ("days", "begin", "words"),
+    [
+        (-1, None, r"has expired on \d{4}-\d\d-\d\d$"),
+        (13.5, None, r"expires on \d{4}-\d\d-\d\d, in 13 days$"),
+        (15, None, None),
+        (300, 2, r"is not valid before \d{4}-\d\d-\d\d \d\d:\d\d UTC$"),
+    ],
+)
+def test_a_certificate_out_of_its_time_is_a_warning(
+    tmp_path: Path, days: float, begin: Optional[float], words: Optional[str]
+) -> None:
+    path = issued(tmp_path, days, begin)
+    found = warnings(*TLS, "--cert", path)
+    assert len(found) == (words is not None)
+    if words is not None:
+        assert re.search(rf"^warning: --cert: {path}: the certificate of .*{words}", found[0])
+
+
+def test_warnings_go_to_standard_error_and_leave_the_status(tmp_path: Path) -> None:
+    result = run("proxy", *TLS, "--cert", issued(tmp_path, -1), "--check")
+    assert result.returncode == 0
+    assert one_line(result).startswith("sslsock: warning: --cert: ")
+
+
+def test_a_chain_with_a_gap_is_a_warning(identity: Identity, tmp_path: Path) -> None:
+    path = tmp_path / "gap.pem"
+    stranger = trustme.CA(organization_name="Strangers").cert_pem.bytes()
+    path.write_bytes(identity.both.read_bytes() + stranger)
+    (found,) = warnings(*TLS, "--cert", path)
+    assert "its chain has a gap" in found
+    path.write_bytes(identity.both.read_bytes() + identity.ca.read_bytes())
+    assert warnings(*TLS, "--cert", path) == []
+
+
+def test_the_user_must_exist() -> None:
+    assert complaint(*TLS, "--user", "no-such-user").startswith("--user: cannot become user 'no-such-user': ")
+    assert complaint(*TLS, "--user", "root").startswith("--user: cannot become user 'root': ")  # there would be nothing to drop
+    assert warnings(*TLS, "--user", "nobody") == []
+
+
+def test_the_ticket_keys_must_be_good(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text("short\n")
+    path.chmod(0o600)
+    assert complaint(*TLS, "--ticket-key-file", path).startswith(f"--ticket-key-file: {path}:1: ")
+    path.chmod(0o644)
+    assert "permissions 0644 expose the keys" in complaint(*TLS, "--ticket-key-file", path)
+
+
+def test_metrics_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "prometheus_client" else find(name))
+    assert complaint(*TLS, "--metrics", ":0") == (
+        "--metrics: it needs the package prometheus_client: pip install 'sslsock[proxy]'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "--listen is missing"),
+        (["--listen", "udp://:1", "--to", "tcp://a:1"], "the scheme is tls or tcp"),
+        (["--cert", "a", "--key", "b", "--key", "c", *TLS], "--key c: there is no --cert before it"),
+        (["--config", "/nowhere/x.toml", "--cert", "a"], "--cert is a listener's"),
+        (["--config", "/nowhere/x.toml"], "/nowhere/x.toml: No such file"),
+        (["--nonsense"], "unrecognized arguments: --nonsense"),
+    ],
+)
+def test_wrong_usage_ends_with_2_with_and_without_check(arguments: list[str], words: str) -> None:
+    for check in ([], ["--check"]):
+        result = run("proxy", *arguments, *check)
+        assert result.returncode == 2
+        assert words in one_line(result)

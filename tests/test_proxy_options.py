@@ -1,0 +1,273 @@
+"""The options of `python -m sslsock proxy`: what settings they make, and what cannot be."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+from ipaddress import ip_network
+
+import pytest
+
+from sslsock.__main__ import make_parser
+from sslsock.commands.common import UsageError
+from sslsock.proxy.builder import LISTENER, TOP
+from sslsock.proxy.options import make_settings
+from sslsock.proxy.settings import (
+    Address,
+    BackTls,
+    KeyPair,
+    Limits,
+    ListenerSettings,
+    ProxySettings,
+    Route,
+    SettingsError,
+)
+
+TLS = ["--listen", "tls://localhost:8443"]
+TCP = ["--listen", "tcp://localhost:8080"]
+TO_TLS = ["--to", "tls://a:1"]
+TO_TCP = ["--to", "tcp://a:1"]
+
+
+def settings(*arguments: str) -> ProxySettings:
+    return make_settings(make_parser().parse_args(["proxy", *arguments]))
+
+
+def listener(*arguments: str) -> ListenerSettings:
+    (found,) = settings(*arguments).listeners
+    return found
+
+
+def proxy_actions() -> dict[str, argparse.Action]:
+    commands = next(a for a in make_parser()._actions if isinstance(a, argparse._SubParsersAction))
+    return {a.option_strings[-1]: a for a in commands.choices["proxy"]._actions}
+
+
+def test_the_least_that_must_be_said_and_the_defaults() -> None:
+    assert settings(*TLS, *TO_TCP) == ProxySettings(
+        listeners=(
+            ListenerSettings(Address("tls", "localhost", 8443), (Route((Address("tcp", "a", 1),)),)),
+        ),
+        limits=Limits(0, 10.0, 5.0, 300.0, 30.0),
+        threads=len(os.sched_getaffinity(0)),
+    )
+
+
+def test_every_option_gets_into_the_settings() -> None:
+    found = settings(
+        *("--listen", "TLS://[::1]:443", "--cert", "c.pem", "--key", "k.pem", "--client-ca", "ca.pem"),
+        *("--allow-name", "*.example.com", "--allow-name", "Jo", "--alpn", "h2, http/1.1"),
+        *("--to", "tls://a.example.com:1", "--to", "tcp://[fe80::1%lo]:2"),
+        *("--to-ca", "bca.pem", "--to-cert", "bc.pem", "--to-key", "bk.pem"),
+        *("--to-server-name", "b.example.com", "--to-alpn", "h2", "--to-insecure"),
+        *("--proxy-protocol-in", "--trusted-proxy", "10.0.0.0/8", "--trusted-proxy", "::1"),
+        *("--proxy-protocol-out", "v2", "--threads", "3", "--max-connections", "100"),
+        *("--handshake-timeout", "1", "--connect-timeout", "2.5", "--idle-timeout", "0", "--drain-timeout", "4"),
+        *("--ticket-key-file", "t.keys", "--metrics", ":9100", "--log-format", "json", "--user", "nobody"),
+    )
+    assert found == ProxySettings(
+        listeners=(
+            ListenerSettings(
+                listen=Address("tls", "::1", 443),
+                routes=(
+                    Route(
+                        to=(Address("tls", "a.example.com", 1), Address("tcp", "fe80::1%lo", 2)),
+                        back_tls=BackTls("bca.pem", KeyPair("bc.pem", "bk.pem"), "b.example.com", True, ("h2",)),
+                    ),
+                ),
+                key_pairs=(KeyPair("c.pem", "k.pem"),),
+                client_ca="ca.pem",
+                allow_names=("*.example.com", "Jo"),
+                alpn=("h2", "http/1.1"),
+                proxy_protocol_in=True,
+                trusted_proxies=(ip_network("10.0.0.0/8"), ip_network("::1")),
+                proxy_protocol_out="v2",
+            ),
+        ),
+        limits=Limits(100, 1.0, 2.5, 0.0, 4.0),
+        threads=3,
+        ticket_key_file="t.keys",
+        metrics=Address("tcp", "", 9100),
+        log_format="json",
+        user="nobody",
+    )
+    assert listener(*TLS, *TO_TCP, "--ca-out", "x/ca.pem").ca_out == "x/ca.pem"
+
+
+def test_the_command_line_and_the_file_have_the_same_names() -> None:
+    names = {name[2:] for name in proxy_actions()} - {"help", "config", "check"}
+    # On the command line everything goes through where nothing speaks TLS: that is tcp:// to tcp://.
+    assert names == {*TOP, *LISTENER} - {"passthrough"}
+
+
+def test_the_help_tells_the_defaults_that_are_in_force() -> None:
+    actions, limits = proxy_actions(), Limits()
+    for name in ("handshake", "connect", "idle", "drain"):
+        assert f"({getattr(limits, f'{name}_timeout'):g};" in (actions[f"--{name}-timeout"].help or "")
+    assert f"({limits.max_connections}:" in (actions["--max-connections"].help or "")
+
+
+@pytest.mark.parametrize(("front", "back"), list(itertools.product(["tls", "tcp"], repeat=2)))
+def test_the_schemes_combine(front: str, back: str) -> None:
+    found = listener("--listen", f"{front}://*:0", "--to", f"{back}://192.0.2.1:65535")
+    assert found.listen == Address(front, "", 0)
+    assert found.terminates == (front == "tls")
+    assert str(found.routes[0].to[0]) == f"{back}://192.0.2.1:65535"
+
+
+CERTS = ["--cert", "a", "--cert", "b"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "pairs"),
+    [
+        (["--cert", "a"], [("a", "a")]),
+        (["--cert", "a", "--key", "x"], [("a", "x")]),
+        (["--key", "x", "--cert", "a"], [("a", "x")]),
+        (CERTS, [("a", "a"), ("b", "b")]),
+        ([*CERTS, "--key", "x", "--key", "y"], [("a", "x"), ("b", "y")]),
+        (["--cert", "a", "--key", "x", "--cert", "b", "--key", "y"], [("a", "x"), ("b", "y")]),
+        (["--key", "x", "--cert", "a", "--key", "y", "--cert", "b"], [("a", "x"), ("b", "y")]),
+        ([*CERTS, "--key", "y"], [("a", "a"), ("b", "y")]),
+        (["--cert", "a", "--key", "x", "--cert", "b"], [("a", "x"), ("b", "b")]),
+        (["--cert", "a", "--key", "x", "--cert", "b", "--cert", "c", "--key", "z"], [("a", "x"), ("b", "b"), ("c", "z")]),
+    ],
+)
+def test_the_order_says_which_key_belongs_to_which_certificate(
+    arguments: list[str], pairs: list[tuple[str, str]]
+) -> None:
+    assert listener(*TLS, *TO_TCP, *arguments).key_pairs == tuple(KeyPair(*pair) for pair in pairs)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "key"),
+    [
+        (["--key", "x"], "x"),
+        (["--key", "x", *CERTS], "x"),
+        ([*CERTS, "--cert", "c", "--key", "x", "--key", "y"], "y"),
+        (["--cert", "a", "--key", "x", "--key", "y"], "y"),
+    ],
+)
+def test_a_key_without_a_certificate_is_wrong(arguments: list[str], key: str) -> None:
+    with pytest.raises(UsageError, match=f"^--key {key}: there is no --cert before it"):
+        settings(*TLS, *TO_TCP, *arguments)
+
+
+def test_a_missing_to_key_is_in_the_to_cert_file() -> None:
+    back = listener(*TCP, *TO_TLS, "--to-cert", "c.pem").routes[0].back_tls
+    assert back == BackTls(key_pair=KeyPair("c.pem", "c.pem"))
+
+
+TLS_NEEDED = "TLS does not end at a tcp:// listener; --listen tls://… does that"
+BACK_NEEDED = "it is for back ends that are spoken to with TLS: --to tls://…"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "--listen is missing: the address to listen on, as in tls://localhost:8443"),
+        (TLS, "--to is missing: where connections go, as in tcp://localhost:8080"),
+        (["--listen", "localhost:1", *TO_TCP],
+         "--listen: 'localhost:1' has no scheme: tls://HOST:PORT or tcp://HOST:PORT is needed"),
+        (["--listen", "udp://:1", *TO_TCP], "--listen: 'udp://:1': the scheme is tls or tcp, not 'udp'"),
+        (["--listen", "tls://h", *TO_TCP], "--listen: 'h' has no port: HOST:PORT is needed"),
+        (["--listen", "tls://:65536", *TO_TCP], "--listen: ':65536': a port is 0 to 65535, not '65536'"),
+        (["--listen", "tls://::1:1", *TO_TCP],
+         "--listen: '::1:1': an IPv6 address stands in brackets, as in [::1]:443"),
+        (["--listen", "tls://u@h:1", *TO_TCP], "--listen: the host name 'u@h' holds a character that no host name has"),
+        (["--listen", "tls://h:1/", *TO_TCP], "--listen: 'h:1/': a port is 0 to 65535, not '1/'"),
+        ([*TLS, *TO_TCP, "--to", "https://a:1"], "--to: 'https://a:1': the scheme is tls or tcp, not 'https'"),
+        ([*TLS, "--to", "tcp://:1"], "--to: ':1' has no host: HOST:PORT is needed"),
+        ([*TLS, "--to", "tcp://a:0"], "--to: 'a:0': a port is 1 to 65535, not '0'"),
+        ([*TLS, "--to", ""], "--to: an empty string is in the list"),
+        *(([*TCP, *TO_TCP, f"--{name}", "x"], f"--{name}: {TLS_NEEDED}")
+          for name in ("cert", "ca-out", "client-ca", "allow-name", "alpn")),
+        *(([*TLS, *TO_TCP, f"--{name}", "x"], f"--{name}: {BACK_NEEDED}")
+          for name in ("to-ca", "to-cert", "to-key", "to-server-name", "to-alpn")),
+        ([*TLS, *TO_TCP, "--to-insecure"], f"--to-insecure: {BACK_NEEDED}"),
+        ([*TLS, *TO_TCP, "--cert", "c", "--ca-out", "x"],
+         "--ca-out: it is for the certificate that is made without --cert"),
+        ([*TLS, *TO_TCP, "--allow-name", "x"],
+         "--allow-name: names are known of client certificates only: it needs --client-ca"),
+        ([*TLS, *TO_TCP, "--proxy-protocol-in"],
+         "--proxy-protocol-in: anybody could claim any address: name who may send the header by "
+         "--trusted-proxy NETWORK, as in 10.0.0.0/8"),
+        ([*TLS, *TO_TCP, "--trusted-proxy", "::1"], "--trusted-proxy: it needs --proxy-protocol-in"),
+        ([*TLS, *TO_TCP, "--proxy-protocol-in", "--trusted-proxy", "10.0.0.1/8"],
+         "--trusted-proxy: 10.0.0.1/8 has host bits set; a network is needed, as in 10.0.0.0/8"),
+        ([*TLS, *TO_TCP, "--proxy-protocol-out", "v3"], "--proxy-protocol-out: 'v3' is neither v1 nor v2"),
+        ([*TLS, *TO_TLS, "--to-key", "x"], "--to-key: it needs --to-cert"),
+        ([*TLS, *TO_TLS, "--to-server-name", "a..b"],
+         "--to-server-name: the host name 'a..b' has a part that is empty or longer than 63 characters"),
+        ([*TLS, *TO_TLS, "--to-alpn", "h2,,x"], "--to-alpn: '': the name of a protocol is 1 to 255 bytes long"),
+        ([*TLS, *TO_TCP, "--alpn", "x" * 256],
+         f"--alpn: '{'x' * 256}': the name of a protocol is 1 to 255 bytes long"),
+        ([*TLS, *TO_TCP, "--log-format", "xml"], "--log-format: 'xml' is neither text nor json"),
+        ([*TLS, *TO_TCP, "--threads", "0"], "--threads: 0 is not between 1 and 1024"),
+        ([*TLS, *TO_TCP, "--max-connections", "2147483648"],
+         "--max-connections: 2147483648 is not between 0 and 2147483647"),
+        ([*TLS, *TO_TCP, "--idle-timeout", "-1"], "--idle-timeout: -1.0 is no time: seconds are needed, 0 for no limit"),
+        ([*TLS, *TO_TCP, "--drain-timeout", "nan"], "--drain-timeout: nan is no time: seconds are needed, 0 for no limit"),
+        ([*TLS, *TO_TCP, "--connect-timeout", "inf"],
+         "--connect-timeout: inf is no time: seconds are needed, 0 for no limit"),
+        ([*TLS, *TO_TCP, "--metrics", "9100"], "--metrics: '9100' has no port: HOST:PORT is needed"),
+        ([*TLS, *TO_TCP, "--metrics", "tcp://:1"],
+         "--metrics: 'tcp://:1': HOST:PORT is needed, without a scheme"),
+        ([*TLS, *TO_TCP, "--client-ca", ""], "--client-ca: it is empty"),
+        ([*TLS, *TO_TCP, "--user", ""], "--user: it is empty"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_cannot_be_is_told_with_the_option(arguments: list[str], message: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        settings(*arguments)
+    error = caught.value
+    assert (error.file, error.line, str(error)) == (None, 0, message)
+
+
+@pytest.mark.parametrize("order", range(6))
+def test_a_contradiction_does_not_depend_on_the_order_of_options(order: int) -> None:
+    arguments = list(itertools.permutations([TCP, TO_TCP, ["--client-ca", "ca.pem"]]))[order]
+    with pytest.raises(SettingsError, match=r"^--client-ca: TLS does not end"):
+        settings(*itertools.chain(*arguments))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--listen", "tcp://:1", "--listen", "tcp://:2"],
+         "argument --listen: it may be given once only; several listeners are written in a file: --config"),
+        (["--client-ca", "a", "--client-ca", "a"], "argument --client-ca: it may be given once only"),
+        (["--threads", "1", "--threads", "2"], "argument --threads: it may be given once only"),
+        (["--threads", "x"], "argument --threads: 'x' is not a whole number"),
+        (["--max-connections", "-1"], "argument --max-connections: '-1' is not a whole number"),
+        (["--idle-timeout", "soon"], "argument --idle-timeout: 'soon' is not a number"),
+        (["--proxy-protocol"], "unrecognized arguments: --proxy-protocol"),
+        (["--listem", "x"], "unrecognized arguments: --listem x"),
+        (["--to"], "argument --to: expected one argument"),
+    ],
+)
+def test_wrong_usage_ends_with_status_2(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        settings(*arguments)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.rstrip().endswith(words)
+
+
+@pytest.mark.parametrize("name", sorted({*LISTENER} - {"passthrough"}))
+def test_with_a_file_no_option_of_a_listener_goes(name: str) -> None:
+    takes_value = proxy_actions()[f"--{name}"].nargs != 0
+    with pytest.raises(UsageError, match=f"^--{name} is a listener's, and with --config the file describes those$"):
+        settings("--config", "/nowhere.toml", f"--{name}", *(["x"] if takes_value else []))
+
+
+def test_messages_name_an_address_as_it_is_written() -> None:
+    assert str(Address("tls", "::1", 1)) == "tls://[::1]:1"
+    assert str(Address("tcp", "", 0)) == "tcp://:0"
+
+
+def test_settings_that_say_the_same_are_equal_wherever_they_were_written() -> None:
+    assert settings(*TLS, *TO_TCP) == settings(*TO_TCP, *TLS, "--idle-timeout", "300")
