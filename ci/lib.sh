@@ -58,7 +58,7 @@ apt_install_stopped() {
     fi
     apt_install "$@"
     shift
-    for _service in dovecot postfix; do
+    for _service in dovecot postfix nginx haproxy; do
         case " $* " in *" $_service"*)
             systemctl disable "$_service" >/dev/null 2>&1 || update-rc.d "$_service" disable >/dev/null 2>&1 || :
             ;;
@@ -181,20 +181,22 @@ make_venv() {
     fi
 }
 
-# The same with all that the tests use. uvloop has no wheel for every Python: only CI insists on it.
+# The same with all that the tests use. What compares us with others has no wheel for every Python: only CI insists on it.
 make_test_venv() {
     make_venv test
-    if ! "$VENV/bin/python" -c 'import uvloop' 2>/dev/null; then
-        say "installing uvloop"
-        "$VENV/bin/python" -m pip install -q --disable-pip-version-check --only-binary :all: uvloop >/dev/null 2>&1 ||
-            [ -z "${CI:-}" ] || die "no uvloop for this Python"
-    fi
+    for _other in uvloop OpenSSL:pyopenssl matplotlib; do
+        [ -n "${CI:-}" ] || [ "$_other" = uvloop ] || continue
+        ! "$VENV/bin/python" -c "import ${_other%%:*}" 2>/dev/null || continue
+        say "installing ${_other#*:}"
+        "$VENV/bin/python" -m pip install -q --disable-pip-version-check --only-binary :all: "${_other#*:}" >/dev/null 2>&1 ||
+            [ -z "${CI:-}" ] || die "no ${_other#*:} for this Python"
+    done
 }
 
 # --- Peers: the foreign programs that the tests speak with
 
 # PROGRAM:PACKAGE
-PEERS="openssl:openssl curl:curl gnutls-cli:gnutls-bin nghttp:nghttp2-client ab:apache2-utils dovecot:dovecot-imapd postfix:postfix"
+PEERS="openssl:openssl curl:curl gnutls-cli:gnutls-bin nghttp:nghttp2-client ab:apache2-utils dovecot:dovecot-imapd postfix:postfix nginx:nginx-light haproxy:haproxy"
 
 # Installs the missing ones when root; without root the tests that need them are skipped, with the reason.
 find_peers() {
