@@ -266,6 +266,17 @@ def test_nobody_is_told_who_did_not_ask(loop, mode):
     assert not near_record.count("written")
 
 
+def test_an_idle_channel_costs_no_turn(loop, mode):
+    """Room in the send buffer is announced only to those whom the kernel has refused something."""
+    near, near_record, _, far_record = joined(loop, mode)
+    near.write(b"word")
+    drive(loop, lambda: far_record.received == b"word")
+    assert loop.dispatch() == 0  # the kernel has new room now
+    near.write(bytes(16 * MIB))  # more than it has
+    drive(loop, lambda: len(far_record.received) == 4 + 16 * MIB)
+    assert near.bytes_to_write == 0
+
+
 def test_a_peer_that_reads_byte_by_byte_gets_everything(loop, mode):
     """The kernel's buffer is as small as it can be, so that most sends are taken in part."""
     ends = socket_pair()

@@ -87,6 +87,7 @@ cdef class Channel(Watcher):
     cdef size_t front(self, const char **data) noexcept
     cdef void advance_queue(self, size_t size) noexcept
     cdef ssize_t send_some(self, const char *data, size_t size, int flags) noexcept
+    cdef void block(self) noexcept
     cdef void drop_output(self) noexcept
     cdef void end_event(self) noexcept
     cdef void report_written(self) noexcept

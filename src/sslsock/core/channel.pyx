@@ -95,7 +95,7 @@ cdef class Channel(Watcher):
         self.require()
         if self.phase != PHASE_NEW:
             raise RuntimeError("the channel has a descriptor already")
-        self.start_watching(fd, linux.EPOLLIN | linux.EPOLLOUT | linux.EPOLLRDHUP)
+        self.start_watching(fd, linux.EPOLLIN | linux.EPOLLRDHUP)
         self.phase = PHASE_OPEN
         if self.queued and not self.hold_writes:
             self.plan_flush()
@@ -543,7 +543,7 @@ cdef class Channel(Watcher):
             return False
         byte_queue_consume(&self.raw, size)
         if self.raw.size:
-            self.blocked = True
+            self.block()
             return False
         self.written += self.raw_plain
         self.raw_plain = 0
@@ -583,7 +583,7 @@ cdef class Channel(Watcher):
                 return False
             sent = 0
         if <size_t> sent < size:
-            self.blocked = True
+            self.block()
             byte_queue_clear(&self.raw)
             self.raw_plain += taken
             if not byte_queue_append(&self.raw, memory + sent, size - sent):
@@ -642,7 +642,7 @@ cdef class Channel(Watcher):
                 sent = 0
             self.written += sent
             if <size_t> sent < joined:
-                self.blocked = True
+                self.block()
                 self.raw_plain = joined - sent
                 if not byte_queue_append(&self.raw, memory + sent, joined - sent):
                     self.fail(FAILURE_RESOURCE, "no memory for what the system does not take")
@@ -654,7 +654,7 @@ cdef class Channel(Watcher):
         self.written += sent
         self.advance_queue(sent)
         if <size_t> sent < size:
-            self.blocked = True
+            self.block()
             return False
         return True
 
@@ -695,7 +695,7 @@ cdef class Channel(Watcher):
             if errno != linux.EINTR:
                 break
         if errno == linux.EAGAIN:
-            self.blocked = True
+            self.block()
             return -1
         if self.phase == PHASE_FINISHING or self.fin:
             self.fail_system(errno, "sending")
@@ -707,6 +707,11 @@ cdef class Channel(Watcher):
             self.drained = False
             self.plan_again()
         return -1
+
+    cdef void block(self) noexcept:
+        """The kernel has not taken all: nothing more is sent before it announces room."""
+        self.blocked = True
+        self.await_room()
 
     cdef void drop_output(self) noexcept:
         self.queue = []

@@ -37,6 +37,7 @@ cdef class Timer:
 cdef class Watcher:
     cdef readonly Loop loop
     cdef int fd  # -1: not watched
+    cdef uint32_t events  # what is announced of it
     cdef bint again_planned
     cdef bint flush_planned
 
@@ -50,6 +51,7 @@ cdef class Watcher:
     cdef int take_over_watch(self, Watcher before, uint32_t events) except -1
     cdef void plan_again_free(self) noexcept nogil
     cdef void plan_report(self) noexcept nogil
+    cdef void await_room(self) noexcept nogil
     cdef void stop_watching(self) noexcept
     cdef void plan_again(self) noexcept
     cdef void plan_flush(self) noexcept

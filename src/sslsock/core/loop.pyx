@@ -3,9 +3,9 @@
 Owns an epoll set, a timerfd and a pipe that other threads and signal handlers write to. Knows nothing of TLS or of sockets:
 a `Watcher` (a channel, a listener) says what to do when its descriptor is ready.
 
-Descriptors are watched edge-triggered (epoll(7), "Level-triggered and edge-triggered"), once, for reading and writing: a
-connection then costs one epoll_ctl in its life, however often it is blocked or paused. The price is that whoever stops
-before the kernel has nothing left must come back by itself: `plan_again`.
+Descriptors are watched edge-triggered (epoll(7), "Level-triggered and edge-triggered"), once: a connection then costs one
+epoll_ctl in its life, and a second when a send is refused for the first time (`await_room`), however often it is blocked or
+paused. The price is that whoever stops before the kernel has nothing left must come back by itself: `plan_again`.
 
 A turn: wait, descriptors, timers, planned calls, watchers that have more to do, flushes. It is the same whether the loop
 runs by itself (`run`) or nested in another loop (`dispatch`, called when `fileno()` is readable). A handler may call
@@ -155,6 +155,7 @@ cdef class Watcher:
         if linux.epoll_ctl(self.loop.epoll_fd, linux.EPOLL_CTL_ADD, fd, &event) < 0:
             raise OSError(errno, os.strerror(errno))
         self.fd = fd
+        self.events = event.events
         self.loop.free_count += self.free
         lost = self.loop.watchers.get(fd)
         if lost is not None:
@@ -174,9 +175,22 @@ cdef class Watcher:
         before.fd = -1
         self.loop.bury(before)
         self.fd = fd
+        self.events = event.events
         self.loop.free_count += self.free - before.free
         self.loop.watchers[fd] = self
         return 0
+
+    cdef void await_room(self) noexcept nogil:
+        """From now on EPOLLOUT is announced too, now if there is room. Asked for when the kernel has refused something: most
+        connections never fill its buffer, and an edge for each of them costs a turn. (EPOLL_CTL_MOD allocates nothing: it
+        fails for none that is watched.)"""
+        cdef epoll_event event
+        if self.events & linux.EPOLLOUT or self.fd < 0:
+            return
+        self.events |= linux.EPOLLOUT
+        event.events = self.events
+        event.data.u64 = <uint64_t> <void *> self | (FREE if self.free else 0)
+        linux.epoll_ctl(self.loop.epoll_fd, linux.EPOLL_CTL_MOD, self.fd, &event)
 
     cdef void stop_watching(self) noexcept:
         """Out of the set at once. The caller closes the descriptor, if it is his, after this."""

@@ -30,7 +30,7 @@ from sslsock.core.loop cimport PLAIN_SIZE, RECEIVE_SIZE, SEND_SIZE, Loop, Watche
 from window_bio cimport byte_queue_append, byte_queue_clear, byte_queue_consume, byte_queue_front, byte_queue_move
 
 cdef double LINGER_SECONDS = 5.0
-cdef uint32_t WATCHED = linux.EPOLLIN | linux.EPOLLOUT | linux.EPOLLRDHUP | linux.EPOLLPRI
+cdef uint32_t WATCHED = linux.EPOLLIN | linux.EPOLLRDHUP | linux.EPOLLPRI
 
 RELAY_ENDED, RELAY_TRUNCATED, RELAY_RESET, RELAY_NETWORK, RELAY_TLS, RELAY_RESOURCE, RELAY_IDLE, RELAY_ABORTED = range(8)
 
@@ -74,7 +74,7 @@ cdef class RelaySide(Watcher):
 
     cdef int unwatch(self, object end) except -1:
         if self.fd >= 0 and isinstance(end, Channel):
-            (<Channel> end).take_over_watch(self, linux.EPOLLIN | linux.EPOLLOUT | linux.EPOLLRDHUP)
+            (<Channel> end).take_over_watch(self, (<Channel> end).events)
         else:
             self.stop_watching()
         return 0
@@ -321,12 +321,13 @@ cdef class RelaySide(Watcher):
         cdef ssize_t sent
         while True:
             sent = linux.send(self.fd, data, size, linux.MSG_NOSIGNAL | linux.MSG_DONTWAIT | flags)
+            if sent < 0 and errno == linux.EAGAIN:
+                sent = 0
             if sent >= 0:
-                self.blocked = <size_t> sent < size
+                if <size_t> sent < size:
+                    self.blocked = True
+                    self.await_room()
                 return sent
-            if errno == linux.EAGAIN:
-                self.blocked = True
-                return 0
             if errno != linux.EINTR:
                 self.fail_output(errno)
                 return 0
