@@ -268,7 +268,7 @@ def test_nobody_is_told_who_did_not_ask(loop, mode):
 
 def test_an_idle_channel_costs_no_turn(loop, mode):
     """Room in the send buffer is announced only to those whom the kernel has refused something."""
-    near, near_record, _, far_record = joined(loop, mode)
+    near, _, _, far_record = joined(loop, mode)
     near.write(b"word")
     drive(loop, lambda: far_record.received == b"word")
     assert loop.dispatch() == 0  # the kernel has new room now
