@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from peers import HOSTS, Certificates, Host, end_lookups
+
+# A shell has programs that it runs in the background ignore Ctrl-C, and what they start inherits that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def open_descriptors() -> int:

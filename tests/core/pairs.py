@@ -197,9 +197,9 @@ with open("/proc/self/maps") as maps:
 
 
 def resident():
-    """Memory of this process in KiB."""
+    """Memory of this process in KiB, without pages of files, which the system drops and reads again when it likes."""
     with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
+        return sum(int(line.split()[1]) for line in status if line.startswith(("RssAnon", "VmSwap")))
 
 
 def descriptors():

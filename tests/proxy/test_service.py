@@ -76,6 +76,7 @@ def test_a_back_end_that_dies_takes_only_its_own_connections(threads: int) -> No
             for connection in live["stays"]:
                 say(connection)
             assert "is left out: Connection re" in running.wait_for_line(f"{dies.url} (")  # refused, or reset
+            traffic.wait_for_all()
             failed = len(traffic.failures)
             assert failed <= 4, f"{failed} connections failed, of which the dead back end can have had 4: {traffic.failures}"
             traffic.wait_for(100)
