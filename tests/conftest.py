@@ -32,9 +32,6 @@ def warm_hosts() -> None:
             host = Host(kind)
             host.turn()
             host.close()
-    # The libraries' own objects are many, and each test collects garbage twice.
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -44,6 +41,7 @@ def certificates() -> Certificates:
 
 def run_host(kind: str) -> Iterator[Host]:
     gc.collect()
+    gc.freeze()  # what there is besides the test is much and grows, and it need not be looked through each time
     before = open_descriptors()
     host = Host(kind)
     try:

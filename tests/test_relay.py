@@ -190,7 +190,7 @@ def test_unsent_bytes_go_first(host, certificates, kinds):
 
 
 def test_much_both_ways_at_once(line):
-    count = 64 * MIB if line.host.kind == "own" else 4 * MIB
+    count = 16 * MIB if line.host.kind == "own" else 4 * MIB
     forward, back = data(count, 3), data(count, 4)
     line.join()
     line.alice.write(forward)
@@ -204,7 +204,7 @@ def test_much_both_ways_at_once(line):
 
 def test_a_side_is_read_only_while_the_other_takes_what_it_is_sent(line):
     """The reader stops for a while: no more waits in the relay than the kernel's buffers and one receive."""
-    count = 64 * MIB
+    count = 32 * MIB
     sent = bytes(count)
     line.bob.read_buffer_size = 1000
     line.at_bob.data = got = bytearray()

@@ -97,7 +97,7 @@ def test_slow_handshakes_harm_nobody(site: Site, back: Origin, passthrough: bool
     config.write_text(
         f"""\
 threads = 1
-handshake-timeout = 4
+handshake-timeout = 3
 log-format = "json"
 [[listener]]
 listen = "tls://{LOCAL}"
