@@ -23,7 +23,7 @@ import trustme
 
 import sslsock
 
-TIMEOUT = 60.0
+TIMEOUT = 180.0  # seconds: far more than anything takes, also on a machine that has much else to do
 ROOT = str(Path(sslsock.__file__).resolve().parents[1])
 ENVIRONMENT = {
     **os.environ,

@@ -22,7 +22,7 @@ from typing import Any, Callable, NoReturn, Optional
 
 import pytest
 
-RUN_LIMIT = 60.0  # seconds after which a program is killed, whatever it does
+RUN_LIMIT = 180.0  # seconds after which a program is killed, whatever it does
 SERVER_LIMIT = 600.0  # the same for servers that serve a whole module
 
 

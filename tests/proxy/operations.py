@@ -27,7 +27,7 @@ import trustme
 
 from command_helpers import ENVIRONMENT, command
 
-DEADLINE = 30.0
+DEADLINE = 90.0  # seconds
 LIFETIME = 600.0  # seconds after which a proxy is killed, whatever it does
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with a reset
 

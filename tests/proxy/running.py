@@ -21,7 +21,7 @@ from typing import Any, Optional
 
 from command_helpers import ENVIRONMENT, Identity, command
 
-TIMEOUT = 30.0
+TIMEOUT = 90.0  # seconds
 LISTENING = re.compile(r"listening on (?:tls|tcp)://.*:(\d+), to ")
 
 
