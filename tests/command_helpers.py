@@ -23,13 +23,14 @@ import trustme
 
 import sslsock
 
-TIMEOUT = 60.0
+TIMEOUT = 180.0  # seconds: far more than anything takes, also on a machine that has much else to do
 ROOT = str(Path(sslsock.__file__).resolve().parents[1])
 ENVIRONMENT = {
     **os.environ,
     # The package under test, also where it is not installed.
     "PYTHONPATH": os.pathsep.join(filter(None, [ROOT, os.environ.get("PYTHONPATH")])),
     "PYTHONWARNINGS": "error",
+    "RES_OPTIONS": "timeout:1 attempts:1",  # where nobody answers questions for names (resolv.conf(5))
 }
 
 

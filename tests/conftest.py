@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from peers import HOSTS, Certificates, Host, end_lookups
+
+# A shell has programs that it runs in the background ignore Ctrl-C, and what they start inherits that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def open_descriptors() -> int:
@@ -28,9 +32,6 @@ def warm_hosts() -> None:
             host = Host(kind)
             host.turn()
             host.close()
-    # The libraries' own objects are many, and each test collects garbage twice.
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +41,7 @@ def certificates() -> Certificates:
 
 def run_host(kind: str) -> Iterator[Host]:
     gc.collect()
+    gc.freeze()  # what there is besides the test is much and grows, and it need not be looked through each time
     before = open_descriptors()
     host = Host(kind)
     try:

@@ -182,7 +182,7 @@ def test_a_peer_that_stays_silent_is_left_in_good_order(identity: Identity) -> N
         ends.append(connection.recv(100))  # b"" only after close_notify, else it raises
 
     with tls_server(identity, script) as port:
-        result = run("connect", f"localhost:{port}", "--ca", identity.ca, "--wait", 0.3, input=b"question")
+        result = run("connect", f"localhost:{port}", "--ca", identity.ca, "--wait", 1.5, input=b"question")
     assert (result.returncode, result.stdout) == (0, b"only this"), result.stderr
     assert ends == [b""]
 

@@ -492,22 +492,24 @@ def test_the_width_is_that_of_the_terminal() -> None:
 
 
 def test_a_line_costs_the_loop_little() -> None:
-    """Five microseconds is the aim and what it takes on a quiet machine; the bound here is for busy ones."""
+    """Five microseconds is the aim, which is what `json.dumps` takes for as much: that is as slow as the machine."""
+    record = make_record(**FULL)
+    values = json.loads(json_line(record))
     with open(os.devnull, "wb") as sink:
         writer = LineWriter(sink)
+        usual = min(timed(lambda: json.dumps(values), writer) for _ in range(5))
         for log_format in ("text", "json"):
             log = AccessLog(writer, log_format)
-            record = make_record(**FULL)
-            best = min(timed(log, record, writer) for _ in range(5))
-            assert best < 25e-6, f"{best * 1e6:.1f} microseconds a line"
+            best = min(timed(lambda log=log: log.note(record), writer) for _ in range(5))
+            assert best < 4 * usual, f"{best * 1e6:.1f} microseconds a line, json.dumps takes {usual * 1e6:.1f}"
         writer.close()
     assert writer.dropped == 0
 
 
-def timed(log: AccessLog, record: ConnectionRecord, writer: LineWriter, count: int = 1000) -> float:
+def timed(call: Callable[[], object], writer: LineWriter, count: int = 1000) -> float:
     start = time.thread_time()
     for _ in range(count):
-        log.note(record)
+        call()
     spent = time.thread_time() - start
     assert writer.flush(PATIENCE)
     return spent / count

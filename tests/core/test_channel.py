@@ -4,6 +4,7 @@ import contextlib
 import gc
 import os
 import random
+import select
 import socket
 import struct
 import weakref
@@ -595,7 +596,7 @@ def test_a_close_in_the_middle_of_the_handshake_is_reported(loop, version):
     near, far = tcp_pair()
     channel, recorder = channel_on(loop, near)
     channel.start_tls(Engine(client_context_of(version)), DEADLINE)
-    turns(loop)
+    drive(loop, lambda: select.select([far], [], [], 0)[0], "the ClientHello", patience=0)
     far.recv(65536)
     far.close()
     drive(loop, lambda: recorder.failure is not None)
@@ -606,9 +607,8 @@ def test_writing_to_a_peer_that_is_gone_reads_what_it_sent_and_then_fails(loop):
     near, far = tcp_pair()
     channel, recorder = channel_on(loop, near, Recorder(greedy=False))
     far.send(b"goodbye")
-    reset_after = far
-    turns(loop)
-    reset(reset_after)
+    drive(loop, lambda: channel.bytes_available == 7)
+    reset(far)
     for _ in range(5):
         with contextlib.suppress(RuntimeError):
             channel.write(bytes(300_000))

@@ -43,17 +43,12 @@ def full():
     with socket.socket() as server, contextlib.ExitStack() as others:
         server.bind(("127.0.0.1", 0))
         server.listen(0)
-        for _ in range(4):
+        others.enter_context(socket.create_connection(server.getsockname()))
+        for _ in range(3):
             other = others.enter_context(socket.socket())
             other.setblocking(False)
             other.connect_ex(server.getsockname())
         yield server
-
-
-def unused_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()
 
 
 def finish(loop, consumer, fd):
@@ -110,16 +105,18 @@ def test_it_gives_a_connected_descriptor_that_does_not_block(loop, family):
 
 
 def test_a_refused_connection_is_told_once(loop):
-    before, consumer = descriptors(), Consumer()
-    dial = Dial(loop, pack_address(socket.AF_INET, unused_port()), consumer)
-    try:
-        fd = dial.start(5)
-        finish(loop, consumer, fd)
-        number = consumer.errno
-    except OSError as error:
-        number = error.errno
-    assert number == errno.ECONNREFUSED and consumer.fd is None
-    assert loop.idle and descriptors() == before
+    with socket.socket() as taken:  # bound and not listening: refused, and nobody else's
+        taken.bind(("127.0.0.1", 0))
+        before, consumer = descriptors(), Consumer()
+        dial = Dial(loop, pack_address(socket.AF_INET, taken.getsockname()), consumer)
+        try:
+            fd = dial.start(5)
+            finish(loop, consumer, fd)
+            number = consumer.errno
+        except OSError as error:
+            number = error.errno
+        assert number == errno.ECONNREFUSED and consumer.fd is None
+        assert loop.idle and descriptors() == before
 
 
 def test_an_address_that_cannot_be_reached_at_all_is_an_os_error(loop):

@@ -332,5 +332,5 @@ def test_without_descriptors_it_rests_and_goes_on_later():
         loop.close()
         print("fine")
     """)
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert done.stdout == "fine\n", done.stderr

@@ -501,7 +501,7 @@ def test_a_resumption_does_not_begin_the_day_anew():
     assert any((now - ago).to_bytes(8, "big") in state for ago in range(79999, 80031))
 
 
-@pytest.mark.parametrize(("year", "accepted"), [(b"49", True), (b"20", False)])
+@pytest.mark.parametrize(("year", "accepted"), [(b"48", True), (b"20", False)])
 def test_a_session_ends_with_the_clients_certificate(version, year, accepted):
     key = some_key()
     server = mutual(version, ticket_keys=keys_of(key))
@@ -512,7 +512,7 @@ def test_a_session_ends_with_the_clients_certificate(version, year, accepted):
 
     def change(state):
         assert state.count(ends) == 1
-        return state.replace(ends, year + ends[2:])
+        return state.replace(ends, year + ends[2:])  # both are leap years: each day of this year is one of theirs
 
     assert accepts(server, change_ticket(hello_of(client), key, change)) == accepted
 
@@ -624,30 +624,34 @@ def test_connections_outlive_the_names_of_what_they_use(version):
     assert near.decrypt(far.encrypt(b"x")) == b"x"
 
 
+CHANGES = 20
+
+
 def under_change(change, work, workers=3):
-    """Runs `work` in several threads while `change(0)`, `change(1)` and so on are called without a pause; returns how many."""
-    failures = []
+    """Runs `work` in several threads, again and again until `change(0)`, `change(1)` and so on have been called meanwhile."""
+    failures, changes = [], 0
 
     def run():
         try:
             work()
+            while changes < CHANGES:
+                work()
         except BaseException as failure:
             failures.append(failure)
 
     threads = [threading.Thread(target=run) for _ in range(workers)]
     for thread in threads:
         thread.start()
-    changes = 0
     try:
         while any(thread.is_alive() for thread in threads):
             change(changes)
             changes += 1
     finally:
+        changes = CHANGES
         for thread in threads:
             thread.join()
     if failures:
         raise failures[0]
-    return changes
 
 
 def test_no_ticket_is_lost_while_the_keys_change_places(version):
@@ -663,7 +667,7 @@ def test_no_ticket_is_lost_while_the_keys_change_places(version):
         for _ in range(60):
             assert client.connect(server)
 
-    assert under_change(lambda count: keys.replace(orders[count % len(orders)]), work) > 10
+    under_change(lambda count: keys.replace(orders[count % len(orders)]), work)
 
 
 def test_handshakes_go_on_while_keys_rotate(version):
@@ -675,8 +679,8 @@ def test_handshakes_go_on_while_keys_rotate(version):
         for _ in range(60):
             reused.append(connect(client, server_context(version, ticket_keys=keys)).session_reused)
 
-    assert under_change(lambda count: keys.rotate(), work) > 10
-    assert len(reused) == 180 and len(keys.names) == 3
+    under_change(lambda count: keys.rotate(), work)
+    assert len(reused) >= 180 and len(keys.names) == 3
 
 
 def test_contexts_and_keys_leave_no_memory_behind(version):

@@ -1,8 +1,7 @@
-"""Fixtures: a look at what a test has left behind, and quick garbage collections for that."""
+"""Fixtures: a look at what a test has left behind."""
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator
 
 import pytest
@@ -10,15 +9,6 @@ import pytest
 from peers import Certificates, Host
 
 from .witness import Bystander, Inventory
-
-
-@pytest.fixture(scope="session", autouse=True)
-def quick_collections() -> Iterator[None]:
-    """What every test shares need not be looked through each time."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(params=["TLS_1_2", "TLS_1_3"])

@@ -1,4 +1,4 @@
-"""What a program may do in the handlers of a relay and of a side that still shakes hands; and what 5,000 relays leave.
+"""What a program may do in the handlers of a relay and of a side that still shakes hands; and what thousands of relays leave.
 
 A scene: `alice` talks in the clear to `front`, which is joined to `back`, which talks TLS with `bob`.
 """
@@ -347,14 +347,14 @@ class Crowd:
         assert not self.wrong, self.wrong[:3]
 
 
-def test_five_thousand_relays_leave_nothing(own_host, own_bystander):
+def test_thousands_of_relays_leave_nothing(own_host, own_bystander):
     crowd = Crowd(own_host, 0)
     crowd.play(1000)
     gc.collect()
     before = resident_bytes()
-    crowd.play(5000)
+    crowd.play(3000)
     gc.collect()
     if MEMORY_TELLS:
-        assert resident_bytes() - before < 1 << 20, "memory grows with each relay"
+        assert resident_bytes() - before < 600 << 10, "memory grows with each relay"
     crowd.behind.close()
     crowd.gate.close()

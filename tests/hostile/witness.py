@@ -60,7 +60,7 @@ class Inventory:
         """Nothing is left: not a descriptor, not a watcher, not an object of ours."""
         loop = self.host.loop
         with contextlib.suppress(AssertionError):  # the assertions below say more
-            self.host.wait_for(lambda: loop.closed or loop.watching <= self.watching, "connections that linger", 2.0)
+            self.host.wait_for(lambda: loop.closed or loop.watching <= self.watching, "connections that linger")
         gc.collect()
         if len(open_descriptors()) > len(self.descriptors):
             end_lookups()
@@ -152,6 +152,7 @@ def check_consistent(sock: TcpSocket) -> None:
 
 
 def resident_bytes() -> int:
-    """What the process has in memory."""
+    """What the process has in memory, without pages of files, which the system drops and reads again when it likes."""
     with open("/proc/self/statm") as statm:
-        return int(statm.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+        _, resident, shared, *_ = map(int, statm.read().split())
+    return (resident - shared) * os.sysconf("SC_PAGESIZE")

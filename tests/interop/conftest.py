@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator
 from typing import Any, Callable
 
@@ -10,15 +9,6 @@ import pytest
 
 from .pki import ALGORITHMS, Pki
 from .programs import Program
-
-
-@pytest.fixture(scope="session", autouse=True)
-def quick_collections() -> Iterator[None]:
-    """The host fixtures collect garbage twice a test. What every test shares need not be looked through each time."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

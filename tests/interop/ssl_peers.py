@@ -138,7 +138,7 @@ def wait_for_greeting(port: int, greeting: bytes, server: Any) -> bool:
     """Wait, in a thread, until a server that speaks first does so. False when its program has ended."""
     end = time.monotonic() + DEADLINE
     while not server.ended and time.monotonic() < end:
-        with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), 1) as sock:
+        with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), DEADLINE) as sock:
             return sock.recv(len(greeting)) == greeting
         threading.Event().wait(0.02)
     return False

@@ -34,7 +34,7 @@ from sslsock.proxy.proxy_protocol import (
 )
 
 from .pki import NAME, Pki
-from .programs import RUN_LIMIT, program
+from .programs import SERVER_LIMIT, program
 
 DEADLINE = 20.0
 DEFAULTS = """
@@ -73,7 +73,7 @@ def haproxy(folder: Path, text: str, *listeners: socket.socket) -> Iterator[None
     with (folder / "haproxy.log").open("wb") as log, subprocess.Popen(
         arguments, pass_fds=[listener.fileno() for listener in listeners], stdout=log, stderr=log
     ) as process:
-        watchdog = threading.Timer(RUN_LIMIT, process.kill)
+        watchdog = threading.Timer(SERVER_LIMIT, process.kill)
         watchdog.start()
         try:
             yield

@@ -27,7 +27,8 @@ import trustme
 
 from command_helpers import ENVIRONMENT, command
 
-DEADLINE = 30.0
+DEADLINE = 90.0  # seconds
+LIFETIME = 600.0  # seconds after which a proxy is killed, whatever it does
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with a reset
 
 
@@ -122,9 +123,9 @@ class Proxy:
 
     @property
     def resident(self) -> int:
-        """Bytes."""
-        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
-        return pages * resource.getpagesize()
+        """Bytes, without pages of files, which the system drops and reads again when it likes."""
+        _, resident, shared, *_ = map(int, Path(f"/proc/{self.pid}/statm").read_text().split())
+        return (resident - shared) * resource.getpagesize()
 
     def cpu_seconds(self) -> float:
         return sum(self.thread_seconds().values())
@@ -157,7 +158,7 @@ def proxy(*arguments: object, listeners: int = 1, **options: Any) -> Iterator[Pr
     environment = {**ENVIRONMENT, **options.pop("env", {})}
     pipe = subprocess.PIPE
     with subprocess.Popen(program, env=environment, stdout=pipe, stderr=pipe, **options) as process:
-        watchdog = threading.Timer(2 * DEADLINE, process.kill)
+        watchdog = threading.Timer(LIFETIME, process.kill)
         watchdog.start()
         running = Proxy(process)
         try:
@@ -350,6 +351,7 @@ class Traffic:
         self.failures: list[str] = []
         self.answered_by: dict[str, int] = {}
         self.names: set[str] = set()
+        self._rounds = [0] * clients
         self._ports = ports
         self._context = context
         self._size = size
@@ -375,6 +377,7 @@ class Traffic:
             except (OSError, AssertionError) as exc:
                 with self._lock:
                     self.failures.append(f"{type(exc).__name__}: {exc}")
+            self._rounds[number] += 1
 
     def _ask(self, raw: socket.socket) -> None:
         with raw if self._context is None else self._context.wrap_socket(raw, server_hostname="localhost") as connection:
@@ -391,6 +394,11 @@ class Traffic:
         """Until there are so many more answers."""
         goal = self.answers + answers
         wait_until(lambda: self.answers >= goal, f"{answers} more answers; failures: {self.failures[:3]}")
+
+    def wait_for_all(self) -> None:
+        """Until each client is done with what it has begun, well or not."""
+        goals = [rounds + 1 for rounds in self._rounds]
+        wait_until(lambda: all(map(int.__ge__, self._rounds, goals)), f"the next round of every client; {self.failures[:3]}")
 
     def stop(self) -> None:
         self._stopped.set()

@@ -21,7 +21,7 @@ from typing import Any, Optional
 
 from command_helpers import ENVIRONMENT, Identity, command
 
-TIMEOUT = 30.0
+TIMEOUT = 90.0  # seconds
 LISTENING = re.compile(r"listening on (?:tls|tcp)://.*:(\d+), to ")
 
 
@@ -77,9 +77,10 @@ class Proxy:
             return next(line for line in self.messages if part in line)
 
     def resident(self) -> int:
-        """Bytes of memory in use."""
+        """Bytes of memory in use, without pages of files, which the system drops and reads again when it likes."""
         with open(f"/proc/{self.process.pid}/statm") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+            _, resident, shared, *_ = map(int, file.read().split())
+        return (resident - shared) * os.sysconf("SC_PAGE_SIZE")
 
     def stop(self) -> None:
         """End it. Whatever it said must not have been an exception."""

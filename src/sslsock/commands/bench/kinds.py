@@ -309,7 +309,7 @@ def run_threads(context: ssl.SSLContext, port: int, job: Job) -> None:
 
     def echo_in_thread(connection: ssl.SSLSocket) -> int:
         data, buffer, count = bytes(ECHO_SIZE), bytearray(ECHO_SIZE), 0
-        while perf_counter() < job.end:
+        while True:  # once at least, as the other clients do
             connection.sendall(data)
             got = connection.recv_into(buffer)
             while got < ECHO_SIZE:
@@ -318,7 +318,8 @@ def run_threads(context: ssl.SSLContext, port: int, job: Job) -> None:
                     raise ConnectionError("the connection was closed too early")
                 got += more
             count += 1
-        return count
+            if perf_counter() >= job.end:
+                return count
 
     try:
         for _ in range(job.count):
