@@ -176,9 +176,12 @@ def test_ab_through_two_threads(site: Site, identity: Identity) -> None:
         result = subprocess.run(arguments, capture_output=True, timeout=TIMEOUT, text=True)
         assert result.returncode == 0, result.stderr
         assert re.search(r"Complete requests: +400\n", result.stdout) and re.search(r"Failed requests: +0\n", result.stdout)
-        records = [proxy.record() for _ in range(400)]
-    assert {record["reason"] for record in records} <= {"ended", "truncated", "client_reset"}
-    assert sum(record["bytes_back"] > 0 for record in records) == 400
+        answered = []
+        while len(answered) < 400:  # ab begins more connections than it needs, and drops them when it has its answers
+            record = proxy.record()
+            if record["bytes_back"] > 0:
+                answered.append(record["reason"])
+    assert set(answered) <= {"ended", "truncated", "client_reset"}
 
 
 def test_nginx_understands_our_proxy_header(site: Site, start: Callable[..., Proxy]) -> None:
