@@ -25,6 +25,14 @@ def open_descriptors() -> int:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def heed_interrupts() -> Iterator[None]:
+    """A shell that starts the tests in the background has them ignore SIGINT, and every program that they start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(scope="session", autouse=True)
 def warm_hosts() -> None:
     """uvloop keeps two descriptors for the process from its first loop on, which would look like a leak."""
     for kind in HOSTS[1:]:

@@ -175,12 +175,14 @@ def test_a_signal_handlers_exception_leaves_run(loop):
         raise TimeoutError("the alarm")
 
     before = signal.signal(signal.SIGALRM, on_signal)
+    woken = signal.set_wakeup_fd(loop.wake_fd)  # the alarm may come just before the loop begins to wait
     try:
         loop.hold()
-        loop.call_soon(signal.setitimer, signal.ITIMER_REAL, 0.01)  # not before it runs
         with pytest.raises(TimeoutError, match="the alarm"):
+            signal.setitimer(signal.ITIMER_REAL, 0.01)
             loop.run()
     finally:
+        signal.set_wakeup_fd(woken)
         signal.signal(signal.SIGALRM, before)
         loop.release()
 

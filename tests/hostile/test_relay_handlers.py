@@ -10,10 +10,10 @@ import weakref
 
 import pytest
 
-from peers import HANDLERS, HOSTS, Recorder, listening, make_tcp_pair
+from peers import HANDLERS, HOSTS, MEMORY_TELLS, Recorder, listening, make_tcp_pair
 from sslsock import Relay, RelayReason, SocketState, SslServer, SslSocket, TcpServer, TcpSocket
 
-from .witness import MEMORY_TELLS, check_consistent, resident_bytes
+from .witness import check_consistent, resident_bytes
 
 UNCONNECTED = SocketState.UNCONNECTED_STATE
 PATIENCE = 60.0

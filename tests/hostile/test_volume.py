@@ -5,13 +5,15 @@ from __future__ import annotations
 import gc
 import resource
 import zlib
+from collections import Counter
 
 import pytest
 
-from peers import listening, make_ssl_pair, make_tcp_pair, silence
+from core.hellos import made_by_ssl
+from peers import MEMORY_TELLS, listening, make_ssl_pair, make_tcp_pair, silence
 from sslsock import SslProtocol, SslServer, SslSocket
 
-from .witness import MEMORY_TELLS, Inventory, check_consistent, live_objects, open_descriptors, resident_bytes
+from .witness import Inventory, check_consistent, live_objects, open_descriptors, resident_bytes
 
 pytestmark = pytest.mark.slow
 
@@ -141,28 +143,68 @@ def test_2000_connections_at_once_each_echoing(own_host, certificates, own_bysta
     server.close()
 
 
-ROUNDS = 10_000
-WARM_UP = 3_000
 AT_ONCE = 40
 MEMORY_FOR_ROUNDS = MIB
 
 
 class Rounds:
-    """Connections one after another, some at a time: connect, shake hands, one word, close."""
+    """Connections one after another, some at a time. A subclass says how one begins, and when it is over."""
 
-    def __init__(self, host, certificates):
-        self.begun = self.done = self.reused = self.full = 0
-        self.limit = 0
+    def __init__(self, host, configuration):
+        self.host = host
+        self.begun = self.done = self.limit = 0
         self.wrong = []
         self.server = SslServer()
-        self.server.configuration = certificates.server()
+        self.server.configuration = configuration
         self.server.new_connection_handler = self.on_new
+        listening(self.server, "0.0.0.0")
+        self.watching = host.loop.watching
+
+    def begin_next(self):
+        self.begun += 1
+        self.begin(self.begun - 1)
+
+    def over(self, sock):
+        self.done += 1
+        if self.begun < self.limit:
+            self.begin_next()
+
+    def run(self, limit):
+        self.limit = limit
+        while self.begun < min(limit, self.done + AT_ONCE):
+            self.begin_next()
+        loop = self.host.loop
+        self.host.wait_for(lambda: self.done == limit or self.wrong, lambda: self.done, seconds=PATIENCE)
+        assert not self.wrong, self.wrong[:3]
+        self.host.wait_for(lambda: loop.watching == self.watching or self.wrong, "connections that linger")
+        assert not self.wrong, self.wrong[:3]
+
+    def measure(self):
+        gc.collect()
+        return live_objects(), len(open_descriptors()), resident_bytes()
+
+    def stay_flat(self, warm_up, total):
+        """What is there after `warm_up` connections is all that is there after `total`."""
+        self.run(warm_up)
+        objects, descriptors, memory = self.measure()
+        self.run(total)
+        objects_after, descriptors_after, memory_after = self.measure()
+        assert (objects_after, descriptors_after) == (objects, descriptors)
+        if MEMORY_TELLS:
+            grown = memory_after - memory
+            assert grown < MEMORY_FOR_ROUNDS, f"{grown / MIB:.2f} MiB more after {total - warm_up} further connections"
+
+
+class Words(Rounds):
+    """Connect, shake hands, one word, close: with both protocols, and with sessions resumed and not."""
+
+    def __init__(self, host, certificates):
+        super().__init__(host, certificates.server())
+        self.reused = self.full = 0
         self.clients = {}
         for version in (SslProtocol.TLS_1_2, SslProtocol.TLS_1_3):
             self.clients[version] = certificates.client()
             self.clients[version].maximum_protocol = version
-        listening(self.server, "0.0.0.0")
-        self.host = host
 
     def on_new(self, server):
         while (sock := server.next_pending_secure_connection()) is not None:
@@ -176,15 +218,13 @@ class Rounds:
         if not sock.clean_close:
             self.wrong.append(f"server: {sock.error_string}")
 
-    def begin(self):
-        number = self.begun
-        self.begun += 1
+    def begin(self, number):
         client = SslSocket()
         client.configuration = self.clients[SslProtocol.TLS_1_2 if number % 4 < 2 else SslProtocol.TLS_1_3]
         client.peer_verify_name = "localhost"
         client.ready_read_handler = self.on_ready
         client.error_handler = lambda s, error: self.wrong.append(f"client: {s.error_string}")
-        client.disconnected_handler = self.on_disconnected
+        client.disconnected_handler = self.over
         # A host not met before has no session to resume.
         address = "127.0.0.1" if number % 2 else f"127.{1 + number % 250}.{number // 250 % 250}.{1 + number // 62500}"
         client.connect_encrypted(address, self.server.port)
@@ -197,40 +237,77 @@ class Rounds:
             self.full += 1
         sock.disconnect()
 
-    def on_disconnected(self, sock):
-        self.done += 1
-        if self.begun < self.limit:
-            self.begin()
 
-    def run(self, limit):
-        self.limit = limit
-        while self.begun < min(limit, self.done + AT_ONCE):
-            self.begin()
-        loop = self.host.loop
-        self.host.wait_for(lambda: self.done == limit or self.wrong, lambda: self.done, seconds=PATIENCE)
-        assert not self.wrong, self.wrong[:3]
-        self.host.wait_for(lambda: loop.watching == self.watching or self.wrong, "connections that linger")
-        assert not self.wrong, self.wrong[:3]
-
-    def measure(self):
-        gc.collect()
-        return live_objects(), len(open_descriptors()), resident_bytes()
-
-
-def test_ten_thousand_connections_one_after_another_leave_nothing(own_host, certificates):
-    rounds = Rounds(own_host, certificates)
+def test_20000_connections_one_after_another_leave_nothing(own_host, certificates):
     inventory = Inventory(own_host)
-    rounds.watching = own_host.loop.watching
-    rounds.run(WARM_UP)
-    objects, descriptors, memory = rounds.measure()
-    rounds.run(ROUNDS)
-    objects_after, descriptors_after, memory_after = rounds.measure()
-    assert (objects_after, descriptors_after) == (objects, descriptors)
-    assert min(rounds.reused, rounds.full) > ROUNDS // 5, (rounds.reused, rounds.full)
-    if MEMORY_TELLS:
-        grown = memory_after - memory
-        assert grown < MEMORY_FOR_ROUNDS, f"{grown / MIB:.2f} MiB more after {ROUNDS - WARM_UP} further connections"
+    rounds = Words(own_host, certificates)
+    rounds.stay_flat(5_000, 20_000)
+    assert min(rounds.reused, rounds.full) > 4_000, (rounds.reused, rounds.full)
     rounds.server.close()
     del rounds
-    inventory.objects["SslServer"] = inventory.objects["Listener"] = 0
+    inventory.check()
+
+
+# What becomes of the wait for a ClientHello. The first four ask for it by name.
+NAMES = DECIDED, HELD, REFUSED, LEFT = "decided.example", "held.example", "refused.example", "left.example"
+HALF, FOREIGN = made_by_ssl()[:50], b"GET / HTTP/1.0\r\n\r\n"
+WAITS = (*NAMES, HALF, FOREIGN)
+
+
+class Hellos(Rounds):
+    """Clients whose handshake the server decides upon, at once or later; and what never comes to that."""
+
+    def __init__(self, host, certificates):
+        super().__init__(host, certificates.server("other.example"))
+        self.hellos, self.encrypted = Counter(), Counter()
+        self.leaving = {}  # clients by their ports
+        self.named = certificates.server(*NAMES)
+        self.trusting = certificates.client()
+        self.server.client_hello_handler = self.on_hello
+
+    def on_new(self, server):
+        while (sock := server.next_pending_secure_connection()) is not None:
+            sock.encrypted_handler = lambda s: s.disconnect()
+
+    def on_hello(self, sock, hello):
+        self.hellos[hello.server_name] += 1
+        sock.configuration = self.named
+        if hello.server_name == DECIDED:
+            return
+        sock.hold_handshake()
+        if hello.server_name == LEFT:
+            self.leaving.pop(sock.remote_port).abort()
+        else:
+            self.host.loop.call_soon(sock.continue_handshake if hello.server_name == HELD else sock.abort)
+
+    def begin(self, number):
+        wait = WAITS[number % len(WAITS)]
+        client = SslSocket()
+        client.disconnected_handler = self.over
+        if wait in NAMES:
+            client.configuration = self.trusting
+            client.peer_verify_name = wait
+            client.connected_handler = self.on_connected
+            client.encrypted_handler = self.on_encrypted
+            client.connect_encrypted("127.0.0.1", self.server.port)
+        else:
+            client.connected_handler = lambda s: (s.write(wait), s.disconnect() if wait == HALF else None)
+            client.connect("127.0.0.1", self.server.port)
+
+    def on_connected(self, client):
+        if client.peer_verify_name == LEFT:
+            self.leaving[client.local_port] = client
+
+    def on_encrypted(self, client):
+        self.encrypted[client.peer_verify_name] += 1
+
+
+def test_6000_client_hellos_one_after_another_leave_nothing(own_host, certificates):
+    inventory = Inventory(own_host)
+    rounds = Hellos(own_host, certificates)
+    rounds.stay_flat(1_500, 6_000)
+    assert rounds.hellos == dict.fromkeys(NAMES, 1000)
+    assert rounds.encrypted == dict.fromkeys((DECIDED, HELD), 1000)
+    rounds.server.close()
+    del rounds
     inventory.check()
