@@ -14,6 +14,7 @@ import weakref
 import pytest
 
 import sslsock.sockets.relay as relay_module
+from interop.talkers import talk_with_key_updates, talkers
 from peers import DEADLINE, Recorder, accept, listening, make_ssl_pair, make_tcp_pair, plain_listener, reset, silence
 from sslsock import (
     Context,
@@ -435,6 +436,16 @@ def answer_a_line(listener, secure, files, answer):
             with contextlib.suppress(OSError):
                 sock.unwrap()
     return heard
+
+
+def test_key_updates_on_both_sides(host, certificates, files, tmp_path):
+    """Each side has its own keys: the other one sees nothing of theirs."""
+    authority, identity = files
+    with talkers(host.wait_for, authority, identity, tmp_path) as (server, port, connect):
+        gate = Gate(host, certificates, "tls-tls", port)
+        talk_with_key_updates(host.wait_for, connect(gate.port), server)
+        assert gate.relays and not gate.reasons, "the relay has ended"
+        gate.close()
 
 
 def test_a_side_whose_peer_has_ended_is_joined_inside_its_error_handler(line):
