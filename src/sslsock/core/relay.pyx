@@ -74,7 +74,7 @@ cdef class RelaySide(Watcher):
 
     cdef int unwatch(self, object end) except -1:
         if self.fd >= 0 and isinstance(end, Channel):
-            (<Channel> end).take_over_watch(self, linux.EPOLLIN | linux.EPOLLOUT | linux.EPOLLRDHUP)
+            (<Channel> end).take_over_watch(self, WATCHED)
         else:
             self.stop_watching()
         return 0
