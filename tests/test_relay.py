@@ -14,6 +14,7 @@ import weakref
 import pytest
 
 import sslsock.sockets.relay as relay_module
+from interop.talkers import talk_with_key_updates, talkers
 from peers import DEADLINE, Recorder, accept, listening, make_ssl_pair, make_tcp_pair, plain_listener, reset, silence
 from sslsock import (
     Context,
@@ -29,6 +30,7 @@ from sslsock import (
     SslSocket,
     TcpServer,
     TcpSocket,
+    TlsError,
 )
 
 MIB = 1 << 20
@@ -317,6 +319,7 @@ class Gate:
         first, self.second = kinds.split("-")
         self.port_behind = port
         self.reasons = []
+        self.errors = []
         self.relays = []
         self.secure = first == "tls"
         self.server = SslServer()
@@ -337,8 +340,12 @@ class Gate:
 
     def join(self, front, back):
         relay = Relay(front, back)
-        relay.closed_handler = lambda relay, reason: self.reasons.append(reason)
+        relay.closed_handler = self.on_closed
         self.relays.append(weakref.ref(relay))
+
+    def on_closed(self, relay, reason):
+        self.reasons.append(reason)
+        self.errors.append(relay.error_string)
 
     def close(self):
         self.server.close()
@@ -437,6 +444,16 @@ def answer_a_line(listener, secure, files, answer):
     return heard
 
 
+def test_key_updates_on_both_sides(host, certificates, files, tmp_path):
+    """Each side has its own keys: the other one sees nothing of theirs."""
+    authority, identity = files
+    with talkers(host.wait_for, authority, identity, tmp_path) as (server, port, connect):
+        gate = Gate(host, certificates, "tls-tls", port)
+        talk_with_key_updates(host.wait_for, connect(gate.port), server)
+        assert gate.relays and not gate.reasons, "the relay has ended"
+        gate.close()
+
+
 def test_a_side_whose_peer_has_ended_is_joined_inside_its_error_handler(line):
     """The end of the stream is told there, and the socket would be closed after it."""
     line.alice.write(b"last words")
@@ -509,6 +526,35 @@ def test_tls_that_fails(encrypted):
     assert line.bob.clean_close is False
     assert line.front.clean_close is False and line.back.clean_close is True
     assert "bad record mac" in line.alice.error_string, "the peer has had no alert"
+
+
+def send_and_give_up(port, files):
+    """A client that sends, and then takes what it hears for damaged: that is a fatal alert."""
+    with socket.create_connection(("127.0.0.1", port), DEADLINE) as sock:
+        peer = EnginePeer(sock, Context(server_side=False, ca_certificates=SslCertificate.from_path(files[0])))
+        peer.send(b"the last words")
+        with contextlib.suppress(TlsError):
+            peer.engine.decrypt(b"\x17\x03\x03\x00\x20" + bytes(32))
+        sock.sendall(peer.engine.take())
+        with contextlib.suppress(TlsError):  # nothing is read after it
+            while peer.take():
+                pass
+
+
+def test_a_fatal_alert(host, certificates, files):
+    with plain_listener() as listener:
+        gate = Gate(host, certificates, "tls-plain", listener.getsockname()[1])
+        with in_thread(send_and_give_up, gate.port, files) as (left, failed), in_thread(read_all, listener) as (heard, broken):
+            host.wait_for(lambda: gate.reasons and (left or failed) and (heard or broken), gate.reasons)
+        assert heard == [b"the last words"] and gate.reasons == [RelayReason.TLS_ERROR]
+        assert "port" in gate.errors[0] and 'the peer sent the alert "bad record mac"' in gate.errors[0]
+        gate.close()
+
+
+def read_all(listener):
+    sock, _ = listener.accept()
+    with sock:
+        return PlainPeer(sock, None).rest()
 
 
 # Idle

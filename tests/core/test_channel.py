@@ -353,6 +353,58 @@ def test_a_stream_that_comes_in_pieces_is_put_together(loop, mode, steps):
     far.abort()
 
 
+@pytest.mark.parametrize("finishing", [False, True])
+def test_urgent_data_hides_nothing_behind_it(loop, finishing):
+    """A read stops short at its mark (tcp(7)), although more lies there, which no edge will announce."""
+    near, peer = tcp_pair()
+    channel, recorder = channel_on(loop, near)
+    turns(loop)
+    peer.send(b"before")
+    peer.send(b"!", socket.MSG_OOB)
+    peer.send(b"after")
+    if finishing:
+        channel.finish()
+        drive(loop, lambda: recorder.count("drained"))
+        assert peer.recv(10) == b"", "the end has not come"
+        turns(loop)
+        peer.send(b"and more")  # whoever closes over unread bytes answers with a reset
+        turns(loop)
+        peer.shutdown(socket.SHUT_WR)
+        drive(loop, lambda: closed(channel))
+        assert peer.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+    else:
+        drive(loop, lambda: recorder.received == b"beforeafter", "what follows urgent data")
+        peer.send(b"!", socket.MSG_OOB)
+        turns(loop)
+        peer.send(b"again")
+        drive(loop, lambda: recorder.received == b"beforeafteragain", "what follows urgent data")
+        channel.abort()
+    peer.close()
+
+
+def test_urgent_data_in_the_middle_of_tls(loop, version):
+    near, peer = tcp_pair()
+    channel, recorder = channel_on(loop, near)
+    channel.start_tls(Engine(server_context_of(version)), DEADLINE)
+    engine = Engine(client_context_of(version), verify_name="localhost")
+    peer.send(engine.start())
+
+    def shaken():
+        with contextlib.suppress(BlockingIOError):
+            engine.decrypt(peer.recv(65536))
+            peer.send(engine.take())
+        return engine.handshake_done and channel.encrypted
+
+    drive(loop, shaken, "the handshake", 0)
+    turns(loop)
+    record = engine.encrypt(b"one record")
+    peer.send(record[:7])
+    peer.send(b"!", socket.MSG_OOB)
+    peer.send(record[7:])
+    drive(loop, lambda: recorder.received == b"one record", "the rest of the record")
+    peer.close()
+
+
 def test_held_writes_wait_for_tls(loop, version):
     ends = socket_pair()
     near, _ = channel_on(loop, ends[0])
@@ -367,6 +419,22 @@ def test_held_writes_wait_for_tls(loop, version):
     start_tls_pair(loop, near, far, version)
     drive(loop, lambda: far_record.received == b"secret")
     assert not near.hold_writes
+
+
+def test_what_was_queued_before_writes_are_held_is_held_too(loop, version):
+    """`hold_writes` is about all that has not left: who wants it in the clear flushes first, as STARTTLS does."""
+    ends = socket_pair()
+    near, _ = channel_on(loop, ends[0])
+    near.write(b"in the clear ")
+    near.flush()
+    near.write(b"queued ")
+    near.hold_writes = True
+    near.write(b"secret")
+    turns(loop)
+    assert ends[1].recv(100) == b"in the clear "
+    far, far_record = channel_on(loop, ends[1])
+    start_tls_pair(loop, near, far, version)
+    drive(loop, lambda: far_record.received == b"queued secret")
 
 
 def test_held_writes_never_leave_in_the_clear(loop):

@@ -1,8 +1,17 @@
 """Contexts: what they accept, what they refuse, and the words they refuse it with."""
 
+import ssl
+
 import pytest
 
-from sslsock.core.context import VERIFY_NONE, VERIFY_PEER, ConfigurationError, Context, openssl_version
+from sslsock.core.context import (
+    VERIFY_NONE,
+    VERIFY_PEER,
+    ConfigurationError,
+    Context,
+    openssl_version,
+    protocol_supported,
+)
 from sslsock.core.engine import Engine, TlsError
 from sslsock.core.x509 import SslCertificate, SslKey
 
@@ -148,22 +157,37 @@ def test_a_minimum_of_nothing_is_refused():
         client_context(minimum_protocol=0)
 
 
+@pytest.mark.parametrize("version", [0x0300, 0x0301, 0x0302, 0x0303, 0x0304])
+def test_what_is_supported_can_shake_hands_and_the_rest_says_that_it_is_not_there(version):
+    """Two engines have the last word: OpenSSL takes bounds also for versions that it was built without."""
+    try:
+        contexts = server_context(version, "rsa"), client_context(version, "rsa")
+    except ConfigurationError as error:
+        assert not protocol_supported(version)
+        assert "was built or configured without" in str(error)
+        return
+    assert protocol_supported(version)
+    client, _ = engines(client=contexts[1], server=contexts[0])
+    assert client.protocol == version
+
+
+def test_what_is_supported_is_what_the_ssl_module_says_of_the_same_openssl():
+    if openssl_version() != ssl.OPENSSL_VERSION:
+        return  # the interpreter's is another one
+    told = {0x0300: ssl.HAS_SSLv3, 0x0301: ssl.HAS_TLSv1, 0x0302: ssl.HAS_TLSv1_1, 0x0303: ssl.HAS_TLSv1_2}
+    assert {version: protocol_supported(version) for version in told} == told
+
+
+def test_a_version_that_nobody_knows_is_not_supported():
+    assert not protocol_supported(0x0305) and not protocol_supported(0x0002)
+
+
 def test_an_old_version_needs_to_be_asked_for():
     """A server that would speak TLS 1.1 meets a client with the defaults."""
-    try:
+    if protocol_supported(0x0302):
         old = server_context(minimum_protocol=0x0302, maximum_protocol=0x0302)
-    except ConfigurationError as error:
-        assert "was built without TLS 1.1" in str(error)
-        return
-    with pytest.raises(TlsError):
-        shake(Engine(client_context()), Engine(old))
-
-
-def test_ssl_3_is_there_or_says_that_it_is_not():
-    try:
-        client_context(minimum_protocol=0x0300)
-    except ConfigurationError as error:
-        assert "was built without SSL 3" in str(error)
+        with pytest.raises(TlsError):
+            shake(Engine(client_context()), Engine(old))
 
 
 # the rest

@@ -399,23 +399,71 @@ def test_both_peers_gone_while_both_are_blocked(loop, some):
     assert joined.observer.reason == RELAY_RESET and loop.idle
 
 
-@pytest.mark.parametrize("kind", TLS)
-@pytest.mark.parametrize("other", ["fd", "tls1.3"])
-def test_a_bad_record_sends_an_alert_and_ends_the_other(loop, kind, other):
-    joined = join(loop, (kind, other))
-    joined.front.write(b"good ")
-    joined.front.write(b"bad")
-    joined.front.out[-1] ^= 0xFF
-    joined.drive(lambda: joined.back.ended)
-    assert joined.back.received == b"good "
-    assert other == "fd" or not joined.back.clean
-    joined.back.finish()
-    joined.drive(lambda: joined.front.ended)
-    joined.front.sock.close()
+@pytest.fixture(params=[*itertools.product(TLS, ["fd", "tls1.3"], ["front", "back"])], ids="-".join)
+def failing(request, loop):
+    """A relay, the peer whose TLS is to fail, the other one, and the name of the first one's side."""
+    kind, other, side = request.param
+    joined = join(loop, (kind, other) if side == "front" else (other, kind))
+    return joined, getattr(joined, side), joined.back if side == "front" else joined.front, side
+
+
+def test_a_bad_record_sends_an_alert_and_ends_the_other(failing):
+    joined, culprit, other, side = failing
+    culprit.write(b"good ")
+    culprit.write(b"bad")
+    culprit.out[-1] ^= 0xFF
+    joined.drive(lambda: other.ended)
+    assert other.received == b"good "
+    assert other.engine is None or not other.clean
+    other.finish()
+    joined.drive(lambda: culprit.ended)
+    culprit.sock.close()
     joined.until_closed()
-    assert joined.front.alert == "bad record mac" and joined.observer.reason == RELAY_TLS
-    assert joined.relay.failed_side == "front"
+    assert culprit.alert == "bad record mac" and joined.observer.reason == RELAY_TLS
+    assert joined.relay.failed_side == side
     assert "mac" in joined.relay.error_text
+
+
+def test_a_fatal_alert_ends_the_other_behind_the_data_before_it(failing):
+    joined, culprit, other, side = failing
+    other.write(b"heard")
+    joined.drive(lambda: culprit.received == b"heard")
+    culprit.write(b"the last words")
+    culprit.give_up()
+    joined.drive(lambda: other.ended)
+    assert other.received == b"the last words"
+    assert other.engine is None or not other.clean, "nobody has said that the data is complete"
+    other.finish()
+    joined.drive(lambda: culprit.ended)
+    assert culprit.received == b"heard"
+    culprit.sock.close()
+    joined.until_closed()
+    assert joined.observer.reason == RELAY_TLS and joined.relay.failed_side == side
+    assert joined.relay.error_text == 'the peer sent the alert "bad record mac"'
+
+
+@pytest.mark.parametrize("kind", TLS)
+@pytest.mark.parametrize("failure", ["record", "alert"])
+def test_a_failure_behind_data_for_a_peer_that_is_slow(loop, small_pair, kind, failure):
+    """The kernel takes little, so all of it still lies in the relay when TLS fails."""
+    joined = Joined(loop, end(loop, kind, True), end(loop, "tls1.3", False, small_pair))
+    joined.back.reading = False
+    data = os.urandom(150_000)
+    joined.front.write(data)
+    if failure == "alert":
+        joined.front.give_up()
+    else:
+        joined.front.write(b"bad")
+        joined.front.out[-1] ^= 0xFF
+    joined.drive(lambda: joined.relay.failed_side == "front", "the failure")
+    assert joined.relay.bytes_forward == len(data) and not joined.back.received
+    joined.back.reading = True
+    joined.drive(lambda: joined.back.ended)
+    assert joined.back.received == data and not joined.back.clean
+    joined.front.sock.close()
+    joined.back.sock.close()
+    joined.until_closed()
+    assert joined.observer.reason == RELAY_TLS
 
 
 def test_the_survivor_gets_its_last_bytes_in_spite_of_its_upload(loop):

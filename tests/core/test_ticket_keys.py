@@ -55,7 +55,7 @@ def connect(client, server):
 
 
 class SslClient:
-    """The ssl module's client over memory. Unlike our own it also keeps a ticket that TLS 1.2 has renewed."""
+    """The ssl module's client over memory."""
 
     def __init__(self, version):
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -364,6 +364,30 @@ def test_another_key_opens_and_the_ticket_is_renewed(version, place):
     assert client.connect(server)
     hello = client.hello()
     assert keys.names[0] in hello and old[:16] not in hello
+
+
+def test_our_client_keeps_a_renewed_ticket(version):
+    """It lives through the replacement of all keys, if it comes once in the time of each."""
+    material = [some_key() for _ in range(5)]
+    keys, client = keys_of(material[0]), client_context(version)
+    server = server_context(version, ticket_keys=keys)
+    assert not connect(client, server).session_reused
+    for old, new in zip(material, material[1:]):
+        keys.replace([new, old])
+        assert connect(client, server).session_reused
+        keys.replace([new])
+    hello = hello_of(client)
+    assert keys.names[0] in hello and not any(old[:16] in hello for old in material[:-1])
+
+
+def test_our_client_keeps_a_ticket_that_was_not_renewed():
+    keys, client = TicketKeys(), client_context(TLS_1_2)
+    server = server_context(TLS_1_2, ticket_keys=keys)
+    assert not connect(client, server).session_reused
+    before = ticket_in(hello_of(client), keys.names[0])
+    for _ in range(3):
+        assert connect(client, server).session_reused
+    assert ticket_in(hello_of(client), keys.names[0]) == before
 
 
 def test_a_ticket_of_tls_1_2_stays_as_long_as_its_key_is_the_first():

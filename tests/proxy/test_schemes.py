@@ -8,17 +8,20 @@ import socket
 import ssl
 import subprocess
 import threading
-from typing import Any
+from typing import Any, Callable
 
 import pytest
 
 from command_helpers import Identity, openssl
+from interop.talkers import BEGIN, talk_with_key_updates, talkers
 from peers import reset
 
+from .operations import wait_until
 from .running import (
     PERIOD,
     TIMEOUT,
     Path,
+    Proxy,
     address_of,
     end_output,
     pattern,
@@ -345,6 +348,19 @@ def test_sessions_with_the_back_end_are_resumed(through: Path) -> None:
             resumed.append(server.session_reused)
             closed(through, client, server)
     assert resumed[1:] == [True, True]
+
+
+def test_key_updates_on_both_sides(start: Callable[..., Proxy], identity: Identity, tmp_path: Any) -> None:
+    with talkers(wait_until, identity.ca, identity.both, tmp_path) as (server, port, connect_client):
+        front = ("--listen", "tls://127.0.0.1:0", "--cert", identity.cert, "--key", identity.key)
+        proxy = start(*front, "--to", f"tls://127.0.0.1:{port}", "--to-ca", identity.ca)
+        client = connect_client(proxy.port)
+        talk_with_key_updates(wait_until, client, server)
+        client.program.write(b"Q\n")  # close_notify; how s_server leaves is its own affair
+        record = proxy.record()
+        assert record["reason"] in ("ended", "truncated", "backend_reset"), record
+        assert record["bytes_forward"] == len(BEGIN + server.expected), record
+        assert record["bytes_back"] == len(BEGIN + client.expected), record
 
 
 @TLS_CLIENT

@@ -35,6 +35,7 @@ cdef class Channel(Watcher):
     cdef size_t bound
     cdef bint drained  # the kernel has nothing until the next edge
     cdef bint hang_up  # the peer's FIN or an error has been announced: reading goes on until it is met
+    cdef bint urgent  # there has been urgent data, at which a read stops short of what lies behind it
     cdef bint input_ended  # the consumer has been told so
     cdef bint fin  # the kernel has said so
     cdef bint engine_ready  # the engine has work without new ciphertext

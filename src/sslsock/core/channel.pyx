@@ -40,6 +40,7 @@ cdef enum:
     LEAVE_AT = 256 * 1024  # queued plaintext that does not wait for the end of the event
     BATCH_SIZE = 512 * 1024  # plaintext encrypted for one send
     RECORD_ROOM = RECORD_SIZE + 512  # one record with all that any cipher suite adds
+    ANSWERS_SIZE = 64 * 1024  # what libssl has answered by itself to a peer that does not read
     RAW_JOINED = 16 * 1024  # what is copied in front of a batch, so that one send does for both
     TURN_SIZE = 4 * BATCH_SIZE  # plaintext sent in one go before others have their turn
     RELEASE_GIL_AT = 64 * 1024  # below, giving the GIL away costs more than the work (docs/design.md, "The GIL")
@@ -59,7 +60,7 @@ cdef class Channel(Watcher):
     loop: Loop. consumer: _ChannelConsumer, told what happens; held until the end.
 
     read_bound: most plaintext bytes kept unread, 0 for no bound. notify_written: whether on_written is called.
-    hold_writes: keep what is written until the TLS handshake is done. Every method raises RuntimeError in a foreign thread.
+    hold_writes: keep what has not left yet until the TLS handshake is done. Every method raises RuntimeError in a foreign thread.
     """
 
     def __cinit__(self, Loop loop not None, consumer):
@@ -95,7 +96,7 @@ cdef class Channel(Watcher):
         self.require()
         if self.phase != PHASE_NEW:
             raise RuntimeError("the channel has a descriptor already")
-        self.start_watching(fd, linux.EPOLLIN | linux.EPOLLRDHUP)
+        self.start_watching(fd, linux.EPOLLIN | linux.EPOLLRDHUP | linux.EPOLLPRI)
         self.phase = PHASE_OPEN
         if self.queued and not self.hold_writes:
             self.plan_flush()
@@ -150,6 +151,8 @@ cdef class Channel(Watcher):
             self.drained = False
             if events & (linux.EPOLLRDHUP | linux.EPOLLHUP | linux.EPOLLERR):
                 self.hang_up = True
+            if events & linux.EPOLLPRI:
+                self.urgent = True
         if events & (linux.EPOLLOUT | linux.EPOLLHUP | linux.EPOLLERR):
             self.blocked = False
         self.serve()
@@ -178,7 +181,8 @@ cdef class Channel(Watcher):
         """Read again in the next turn if there is something that no edge will announce, and room for it."""
         if self.fd >= 0 and (self.engine_ready or not self.drained) and not self.fin:
             if self.phase != PHASE_OPEN or self.bound == 0 or self.kept.size + self.lent_left < self.bound:
-                self.plan_again()
+                if self.raw.size < self.raw_plain + ANSWERS_SIZE:
+                    self.plan_again()
 
     cdef void receive(self) noexcept:
         """One receive at the most, so that no peer keeps the others waiting."""
@@ -188,6 +192,8 @@ cdef class Channel(Watcher):
         cdef char *memory = self.loop.scratch.receive
         if self.bound and unread >= self.bound:
             return
+        if self.raw.size >= self.raw_plain + ANSWERS_SIZE:
+            return  # who asks for answers (key updates, the refusal of a renegotiation) and reads none is not read either
         if self.engine_ready:
             self.feed_tls(0)
             return
@@ -204,7 +210,7 @@ cdef class Channel(Watcher):
             size = linux.recv(fd, memory, wanted, 0)
         if size > 0:
             self.bulk = size >= RELEASE_GIL_AT
-            if <size_t> size < wanted and not self.hang_up:
+            if <size_t> size < wanted and not self.hang_up and not self.urgent:
                 self.drained = True  # epoll(7): a short read has emptied a stream
             if self.tls == TLS_NONE:
                 self.deliver(memory, size)
@@ -827,7 +833,7 @@ cdef class Channel(Watcher):
             return
         size = linux.recv(self.fd, self.loop.scratch.receive, RECEIVE_SIZE, 0)
         if size > 0:
-            if size < RECEIVE_SIZE:
+            if size < RECEIVE_SIZE and not self.urgent:
                 self.drained = True
                 if self.hang_up and self.phase == PHASE_LINGERING:
                     self.close_now()  # that was all before the end that has been announced

@@ -10,6 +10,7 @@ from collections import OrderedDict
 
 cimport cython
 from libc.stdint cimport uint64_t
+from libc.string cimport memset
 from libc.time cimport time, time_t
 
 cimport openssl_ssl as ssl
@@ -20,6 +21,7 @@ from openssl_x509 cimport (
 from sslsock.core.ticket_keys cimport TicketKeys
 from sslsock.core.x509 cimport SslCertificate, SslKey
 from ticket_keys cimport ticket_keys_use
+from window_bio cimport byte_queue_clear, window_bio, window_bio_new
 
 from sslsock.core import build
 
@@ -49,6 +51,8 @@ if ssl.OpenSSL_version_num() >= 0x30500000:
 TICKET_LIFETIME = 7200  # seconds that a server's tickets serve; OpenSSL's default: SSL_CTX_set_timeout(3)
 
 cdef enum:
+    # Protocols before TLS 1.2 sign with SHA-1 and MD5, which OpenSSL allows at this level only (SSL_CTX_set_security_level(3)).
+    OLD_PROTOCOLS_LEVEL = 0
     NOTE_SIZE = 8
     # Each ticket of TLS 1.3 is followed by the next, so that a session would never end: RFC 8446, 4.6.1 recommends a limit.
     RESUMABLE = 86400  # seconds from the full handshake
@@ -89,11 +93,36 @@ def protocol_supported(int version):
     cdef bint supported
     if probe == NULL:
         raise MemoryError
-    supported = ssl.SSL_CTX_set_max_proto_version(probe, version) == 1 \
-        and ssl.SSL_CTX_set_min_proto_version(probe, version) == 1
-    ssl.SSL_CTX_free(probe)
-    ERR_clear_error()
+    try:
+        if version < 0x0303:
+            ssl.SSL_CTX_set_security_level(probe, OLD_PROTOCOLS_LEVEL)
+        supported = ssl.SSL_CTX_set_min_proto_version(probe, version) == 1 \
+            and ssl.SSL_CTX_set_max_proto_version(probe, version) == 1 and can_greet(probe)
+    finally:
+        ssl.SSL_CTX_free(probe)
+        ERR_clear_error()
     return supported
+
+
+cdef bint can_greet(SSL_CTX *context) except -1:
+    """Whether a client can make its ClientHello. SSL_CTX_set_min_proto_version(3) and its like accept versions that were left out
+    when OpenSSL was built; here they are missed."""
+    cdef SSL *connection = ssl.SSL_new(context)
+    cdef window_bio window
+    cdef ssl.BIO *bio
+    cdef int result
+    memset(&window, 0, sizeof(window))
+    bio = window_bio_new(&window) if connection != NULL else NULL
+    if bio == NULL:
+        ssl.SSL_free(connection)
+        raise MemoryError
+    ssl.SSL_set_bio(connection, bio, bio)
+    ssl.SSL_set_connect_state(connection)
+    result = ssl.SSL_do_handshake(connection)
+    result = ssl.SSL_get_error(connection, result)
+    ssl.SSL_free(connection)
+    byte_queue_clear(&window.spill)
+    return result == ssl.SSL_ERROR_WANT_READ
 
 
 # libssl's callbacks: they only look up whom they concern.
@@ -250,13 +279,12 @@ cdef class Context:
                 raise ConfigurationError(f"unknown protocol version {version:#06x}")
             if version < 0x0303 and not protocol_supported(version):
                 raise ConfigurationError(
-                    f"{openssl_version()} was built without {PROTOCOL_NAMES[version]}")
+                    f"{openssl_version()} was built or configured without {PROTOCOL_NAMES[version]}")
         if maximum and minimum > maximum:
             raise ConfigurationError(
                 f"minimum_protocol {PROTOCOL_NAMES[minimum]} is newer than maximum_protocol {PROTOCOL_NAMES[maximum]}")
         if minimum < 0x0303:
-            # Older protocols sign with SHA-1 and MD5, which OpenSSL allows at level 0 only (SSL_CTX_set_security_level(3)).
-            ssl.SSL_CTX_set_security_level(self.ctx, 0)
+            ssl.SSL_CTX_set_security_level(self.ctx, OLD_PROTOCOLS_LEVEL)
         if ssl.SSL_CTX_set_min_proto_version(self.ctx, minimum) != 1 \
                 or ssl.SSL_CTX_set_max_proto_version(self.ctx, maximum) != 1:
             raise refused("the protocol bounds are refused")

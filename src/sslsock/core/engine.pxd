@@ -45,6 +45,7 @@ cdef class Engine:
     cdef str verify_name
     cdef object verify_handler
     cdef object session_key
+    cdef SSL_SESSION *offered  # libssl's, only to compare with; NULL once that is done
     cdef object errors  # list of verification errors, as VerifyError; None: none
 
     # progress
@@ -62,6 +63,7 @@ cdef class Engine:
     cdef int set_names(self, str server_name) except -1
     cdef void release_buffers(self, bint wanted) noexcept nogil
     cdef int shake(self) noexcept nogil
+    cdef void note_renewed(self) noexcept nogil
     # incoming
     cdef bint open_in(self, const char *data, size_t size) noexcept nogil
     cdef int pull(self, char *data, size_t capacity, size_t *got) noexcept nogil

@@ -187,6 +187,7 @@ cdef class Engine:
             session = context.take_session(session_key)
             if session is not None:
                 ssl.SSL_set_session(self.ssl, session.session)
+                self.offered = session.session
         ERR_clear_error()
 
     def __dealloc__(self):
@@ -265,8 +266,21 @@ cdef class Engine:
         result = ssl.SSL_do_handshake(self.ssl)
         if result == 1:
             self.handshake_done = True
+            if self.offered != NULL:
+                self.note_renewed()
             return ENGINE_OK
         return self.classify(result)
+
+    cdef void note_renewed(self) noexcept nogil:
+        """A server of TLS 1.2 may renew the ticket of a session that it resumes (RFC 5077, 3.3). libssl then has another session
+        in place of the one that was offered, but calls no note_session: to it, this one is old."""
+        cdef SSL_SESSION *session = ssl.SSL_get_session(self.ssl)
+        if session != self.offered and ssl.SSL_session_reused(self.ssl) \
+                and ssl.SSL_SESSION_get_protocol_version(session) < ssl.TLS1_3_VERSION:
+            ssl.SSL_SESSION_up_ref(session)
+            if not note_session(&self.state.hooks, session):
+                ssl.SSL_SESSION_free(session)
+        self.offered = NULL
 
     cdef bint open_in(self, const char *data, size_t size) noexcept nogil:
         """Let libssl read `data`, which stays in place until `close_in`, after what is left of earlier input. False without

@@ -1,0 +1,127 @@
+"""Peers that have libssl answer again and again and read no answer: what they can make us hold is bounded."""
+
+import itertools
+
+import pytest
+
+from sslsock.core.relay import ChannelRelay
+
+from .far import Observer
+from .forged import DATA, HANDSHAKE, Forger, kinds
+from .pairs import TLS_1_2, TLS_1_3, drive, socket_pair, turns
+
+ALERT = 21
+ENOUGH = 1 << 20  # bytes of questions: what the kernel holds, one receive and the answers that are allowed to wait
+
+class Plain:
+    """What comes out behind a relay."""
+
+    def __init__(self, loop, channel):
+        near, self.sock = socket_pair()
+        self.observer = Observer()
+        self.relay = ChannelRelay(loop, channel, near.detach(), self.observer)
+
+    def received(self):
+        try:
+            return self.sock.recv(65536)
+        except BlockingIOError:
+            return b""
+
+
+@pytest.fixture
+def forge(loop, tmp_path):
+    """forge(version, server_side): a Forger that is closed at the end."""
+    made = []
+
+    def make(version, server_side):
+        made.append(Forger(loop, version, server_side, tmp_path))
+        return made[-1]
+
+    yield make
+    for forger in made:
+        forger.sock.close()
+
+
+class Flood:
+    """`count` questions of a Forger, and a word of data. answers: what they and a word in return are answered with, in bytes."""
+
+    def __init__(self, forger, kind, count):
+        self.forger = forger
+        if kind == "renegotiation":  # refused with a warning: RFC 5246, 7.2.2
+            hello = b"\0\0\0\0" if forger.server_side else b"\1\0\0\0"
+            questions = [forger.record(HANDSHAKE, hello) for _ in range(count)]
+            self.answers, self.kinds = count * 31 + 35, [ALERT] * count + [DATA]
+        else:  # RFC 8446, 4.6.3; libssl answers when the next one comes, or with its next data
+            questions = [forger.key_update() for _ in range(count)]
+            self.answers, self.kinds = count * 27 + 28, [DATA] * (count + 1)
+        self.rest = memoryview(b"".join(questions) + forger.record(DATA, b"the end"))
+        self.size = len(self.rest)
+
+    @property
+    def taken(self):
+        return self.size - len(self.rest)
+
+    def send(self):
+        """What can be sent now; whether that is all."""
+        try:
+            while self.rest:
+                self.rest = self.rest[self.forger.sock.send(self.rest) :]
+        except BlockingIOError:
+            pass
+        return not self.rest
+
+
+@pytest.fixture(params=[*itertools.product(["renegotiation", "key updates"], ["client", "server"])], ids=" of a ".join)
+def make_flood(request, forge):
+    """make_flood(count)"""
+    kind, role = request.param
+    forger = forge(TLS_1_2 if kind == "renegotiation" else TLS_1_3, role == "server")
+    return lambda count: Flood(forger, kind, count)
+
+
+@pytest.mark.parametrize("relayed", [False, True], ids=["channel", "relay"])
+def test_who_reads_no_answers_is_not_read(loop, make_flood, relayed):
+    flood = make_flood(50_000)
+    forger = flood.forger
+    forger.read()  # a ticket
+    behind = Plain(loop, forger.channel) if relayed else None
+    for _ in range(300):
+        flood.send()
+        turns(loop, 1)
+    taken = flood.taken
+    assert taken < ENOUGH < flood.size, f"{taken} bytes of questions were read"
+    for _ in range(20):
+        loop.dispatch(0)
+        assert not flood.send()
+    assert flood.taken == taken, "it goes on reading"
+
+    # Once the answers are read all goes on, and nothing is lost.
+    answers, received = bytearray(), bytearray()
+
+    def read():
+        answers.extend(forger.read())
+        received.extend(behind.received() if relayed else forger.recorder.received[len(received) :])
+        return flood.send() and received == b"the end"
+
+    drive(loop, read, "the end of the flood", 0)
+    (behind.sock.send if relayed else forger.channel.write)(b"answer")
+    drive(loop, lambda: read() and len(answers) >= flood.answers, "the answer", 0)
+    assert kinds(answers) == flood.kinds
+    if relayed:
+        behind.relay.close()
+        behind.sock.close()
+
+
+def test_who_reads_the_answers_is_read(loop, make_flood):
+    flood = make_flood(5000)
+    forger, answers = flood.forger, bytearray()
+    forger.read()
+
+    def read():
+        answers.extend(forger.read())
+        return flood.send() and forger.recorder.received == b"the end"
+
+    drive(loop, read, "the end of the flood", 0)
+    forger.channel.write(b"answer")
+    drive(loop, lambda: read() and len(answers) >= flood.answers, "the answer", 0)
+    assert kinds(answers) == flood.kinds
