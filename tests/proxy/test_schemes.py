@@ -288,7 +288,6 @@ def test_many_connections_at_once(through: Path) -> None:
 
 
 @pytest.mark.slow
-@only(("tls", "tls"))
 def test_two_thousand_connections_at_once(through: Path) -> None:
     with contextlib.ExitStack() as stack:
         pairs = [stack.enter_context(through.connected()) for _ in range(2000)]
