@@ -180,8 +180,10 @@ class Server:
             else:
                 columns.append(open_listeners(address, addresses_of(address), settings.threads, self._writer))
         rows = [list(row) for row in zip(*columns)]
-        self._doors = sum(map(len, rows[0]))
-        self._gate.change(self._connection_limit())
+        doors = sum(map(len, rows[0]))
+        if doors != self._doors:  # a name with several addresses
+            self._doors = doors
+            self._gate.change(self._connection_limit())
         return rows
 
     def _read_files(self) -> None:
