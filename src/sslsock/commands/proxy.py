@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
-import sys
 
 from ..proxy.check import check_files
 from ..proxy.options import make_settings
@@ -35,7 +35,8 @@ class StartSignals:
 
     def __init__(self) -> None:
         self.hung_up = False
-        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
+        # At once: an exception could get lost in whatever runs. Nothing has been begun that would need an end.
+        signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
         signal.signal(signal.SIGHUP, self._on_hangup)
 
     def _on_hangup(self, number: int, frame: object) -> None:
