@@ -43,7 +43,7 @@ def forge(loop, tmp_path):
 
 
 class Flood:
-    """`count` questions of a Forger, and a word of data. answers: bytes that they and a word in return are answered with."""
+    """`count` questions of a Forger, and a word of data. answers: bytes that answer them, and a word in return."""
 
     def __init__(self, forger, kind, count):
         self.forger = forger

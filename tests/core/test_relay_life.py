@@ -2,6 +2,7 @@
 
 import gc
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -364,7 +365,9 @@ def test_a_thousand_at_once_and_many_short_ones_leave_nothing(loop):
         joined.until_closed()
         assert joined.back.received == b"question" and joined.front.received == b"answer"
 
-    many = [join(loop) for _ in range(300)]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    many = [join(loop) for _ in range(1000)]
     for number, one in enumerate(many):
         one.front.write(b"%d" % number)
         one.front.pump()
@@ -375,6 +378,7 @@ def test_a_thousand_at_once_and_many_short_ones_leave_nothing(loop):
     for one in many:
         one.relay.close()
     del many, one
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     for number in range(500):
         short(number)
     gc.collect()

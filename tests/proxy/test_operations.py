@@ -307,6 +307,68 @@ def test_signals_while_it_starts(site: Site, back: Origin, number: signal.Signal
         assert b"Traceback" not in rest
 
 
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130), (signal.SIGHUP, None)], ids=["TERM", "INT", "HUP"]
+)
+def test_signals_while_its_settings_are_read(tmp_path: Path, back: Origin, number: signal.Signals, status: int | None) -> None:
+    """Before there is a server: the file is a pipe in which nothing comes."""
+    file = tmp_path / "proxy.toml"
+    text = f'[[listener]]\nlisten = "tcp://{LOCAL}"\nto = "{back.url}"\n'.encode()
+    os.mkfifo(file)
+    environment = {key: value for key, value in ENVIRONMENT.items() if key != "PYTHONWARNINGS"}  # the file is left open then
+    pipe = subprocess.PIPE
+    arguments = command("proxy", "--config", file)
+    with subprocess.Popen(arguments, env=environment, stdout=pipe, stderr=pipe) as process:
+        assert process.stdout is not None and process.stderr is not None
+        try:
+            waiting = open_for_reader(file)
+            process.send_signal(number)
+            if status is None:
+                file.unlink()
+                os.mkfifo(file)
+                os.write(waiting, text)
+                os.close(waiting)
+                again = open_for_reader(file)
+                file.unlink()
+                file.write_bytes(text)
+                os.write(again, text)
+                os.close(again)
+                assert process.stdout.readline().startswith(b"listening on")
+            else:
+                os.close(waiting)
+                assert process.wait(DEADLINE) == status
+        finally:
+            process.kill()
+            rest = process.stderr.read()
+        assert b"Traceback" not in rest
+
+
+EMPTY_HELLO = b"\x16\3\1\0\4\1\0\0\0"  # a ClientHello without anything in it: an alert is the answer
+
+
+def test_the_drain_waits_until_a_refused_client_has_heard_why(site: Site, back: Origin) -> None:
+    """A process that ends over bytes which it has not read resets the connection, and the alert may be lost."""
+    with proxy("--listen", f"tls://{LOCAL}", "--to", back.url, "--cert", site.issue(), "--log-format", "json") as running:
+        with connect(running.port) as refused:
+            refused.sendall(EMPTY_HELLO)
+            running.wait_for_line('"handshake_failed"')
+            running.send(signal.SIGTERM)
+            with pytest.raises(subprocess.TimeoutExpired):
+                running.process.wait(1)
+            refused.sendall(b"more, after the alert")
+            assert refused.recv(100)[:1] == b"\x15"
+            assert refused.recv(100) == b""
+        assert running.wait() == 0
+
+
+def test_a_refused_client_that_stays_does_not_keep_the_drain_up(site: Site, back: Origin) -> None:
+    arguments = ("--listen", f"tls://{LOCAL}", "--to", back.url, "--cert", site.issue(), "--log-format", "json")
+    with proxy(*arguments) as running, connect(running.port) as refused:
+        refused.sendall(EMPTY_HELLO)
+        running.wait_for_line('"handshake_failed"')
+        assert running.end() == 0
+
+
 def open_for_reader(fifo: Path) -> int:
     """The end to write to, once somebody reads."""
     opened: list[int] = []

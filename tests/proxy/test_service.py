@@ -23,6 +23,9 @@ import pytest
 
 from command_helpers import ENVIRONMENT, command
 from peers import MEMORY_TELLS, refused_port
+from sslsock.proxy.access_log import LineWriter
+from sslsock.proxy.server import Unstartable, open_listeners
+from sslsock.proxy.settings import Address
 
 from .operations import (
     DEADLINE,
@@ -327,6 +330,48 @@ def test_hosts_to_listen_on(back: Origin, host: str, threads: int) -> None:
         for _ in range(4):
             with socket.create_connection((name, running.port), timeout=DEADLINE) as connection:
                 assert ask(connection, 10) == answer_of("origin", 10)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_name_stands_for_all_its_addresses_that_are_here(tmp_path: Path, count: int) -> None:
+    address = Address("tcp", "name.example", 0)
+    with (tmp_path / "lines").open("wb") as lines:
+        writer = LineWriter(lines)
+        rows = open_listeners(address, ["192.0.2.1", "127.0.0.1", "127.0.0.2"], count, writer)
+        names = [[socket.socket(fileno=fd) for fd in row] for row in rows]
+        writer.close()
+    try:
+        port = names[0][0].getsockname()[1]
+        assert [[one.getsockname() for one in row] for row in names] == [[("127.0.0.1", port), ("127.0.0.2", port)]] * count
+        assert "192.0.2.1 is left out: Cannot assign requested address" in (tmp_path / "lines").read_text()
+        with pytest.raises(Unstartable, match="Address already in use"):  # one that is taken is no matter of leaving out
+            open_listeners(Address("tcp", "name.example", port), ["127.0.0.3", "127.0.0.2"], count, writer)
+    finally:
+        for one in (one for row in names for one in row):
+            one.close()
+
+
+def test_a_name_all_of_whose_addresses_are_elsewhere(tmp_path: Path) -> None:
+    with (tmp_path / "lines").open("wb") as lines:
+        writer = LineWriter(lines)
+        with pytest.raises(Unstartable, match=r"cannot listen on tcp://name\.example:0: Cannot assign"):
+            open_listeners(Address("tcp", "name.example", 0), ["192.0.2.1", "198.51.100.1"], 1, writer)
+        writer.close()
+
+
+def test_ca_out_is_for_the_start(back: Origin) -> None:
+    """Who has dropped his rights could not write it again, and need not."""
+    user = ("--user", "nobody") if os.geteuid() == 0 else ()
+    with tempfile.TemporaryDirectory() as folder:
+        authority = Path(folder) / "ca.pem"
+        with proxy("--listen", f"tls://{LOCAL}", "--to", back.url, "--ca-out", authority, *user) as running:
+            Path(folder).chmod(0o500)
+            authority.chmod(0o400)
+            context = ssl.create_default_context(cafile=str(authority))
+            running.reload()
+            assert fetch(running.port, 1000, context) == answer_of("origin", 1000)
+            Path(folder).chmod(0o700)
+            assert running.end() == 0
 
 
 # Memory

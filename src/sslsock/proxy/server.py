@@ -8,6 +8,7 @@ Files are read in a thread of their own when SIGHUP asks for it: a worker that r
 from __future__ import annotations
 
 import codecs
+import errno
 import os
 import resource
 import signal
@@ -44,6 +45,8 @@ THREAD_DESCRIPTORS = 8
 SUMMARY_SECONDS = 3.0
 TICKET_SECONDS = 1.0  # how often the ticket keys are looked at
 RELOAD_SECONDS = 1.0  # that the end waits for a SIGHUP which is being followed
+
+NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # addresses of a name that this machine does not have
 
 # What is wrong with the settings or the files that they name.
 UNUSABLE = (SettingsError, CertificateError, ConfigurationError, TicketKeyError, ValueError, OSError)
@@ -84,6 +87,7 @@ class Server:
         self._reload = reload
         self._writer = writer
         self._log = AccessLog(writer, settings.log_format)
+        self._doors = len(settings.listeners)  # listening descriptors of a worker
         self._gate = Gate(self._connection_limit())
         self._keys = TicketKeys()
         self._ticket_source: Union[TicketKeyFile, TicketRotation]
@@ -152,8 +156,8 @@ class Server:
         self._plan_timers()
         return main
 
-    def _open(self) -> list[list[int]]:
-        """Listening descriptors: for each worker, one for each listener."""
+    def _open(self) -> list[list[list[int]]]:
+        """Listening descriptors: for each worker, those of each listener."""
         settings = self._settings
         addresses = [listener.listen for listener in settings.listeners]
         try:
@@ -166,16 +170,21 @@ class Server:
             raise Unstartable(exc, 1) from exc
         except OSError as exc:
             raise Unstartable(f"--metrics {settings.metrics}: {exc.strerror or exc}", 1) from exc
-        columns: list[list[int]] = []
+        columns: list[list[list[int]]] = []
         for address, given in zip(addresses, inherited):
             if given is not None:
                 first = given.socket.detach()
                 column = [first, *(os.dup(first) for _ in range(settings.threads - 1))]
                 self._shared.update(column)
+                columns.append([[fd] for fd in column])
             else:
-                column = open_listeners(address, settings.threads)
-            columns.append(column)
-        return [list(row) for row in zip(*columns)]
+                columns.append(open_listeners(address, addresses_of(address), settings.threads, self._writer))
+        rows = [list(row) for row in zip(*columns)]
+        doors = sum(map(len, rows[0]))
+        if doors != self._doors:  # a name with several addresses
+            self._doors = doors
+            self._gate.change(self._connection_limit())
+        return rows
 
     def _read_files(self) -> None:
         settings = self._settings
@@ -186,7 +195,7 @@ class Server:
             self._ticket_source = TicketRotation(self._keys, time.monotonic())
         self._policies = [ListenerPolicy(listener, self._keys) for listener in settings.listeners]
 
-    def _make_worker(self, descriptors: Sequence[int]) -> Worker:
+    def _make_worker(self, descriptors: Sequence[Sequence[int]]) -> Worker:
         """In the worker's thread."""
         settings = self._settings
         worker = Worker(
@@ -204,7 +213,7 @@ class Server:
         self._running += 1
         return worker
 
-    def _start_threads(self, sockets: list[list[int]]) -> None:
+    def _start_threads(self, sockets: list[list[list[int]]]) -> None:
         """The other workers. Returns when all of them accept connections."""
         self._started = True  # from here on only the loop can end everything
         for descriptors in sockets[1:]:
@@ -216,7 +225,7 @@ class Server:
             if self._failure is not None:
                 raise self._failure
 
-    def _work(self, descriptors: Sequence[int], ready: threading.Semaphore) -> None:
+    def _work(self, descriptors: Sequence[Sequence[int]], ready: threading.Semaphore) -> None:
         """A worker's thread."""
         try:
             try:
@@ -230,10 +239,10 @@ class Server:
             with suppress(RuntimeError):  # the main thread's loop was closed first, for all is to end
                 self._loop.call_soon_threadsafe(self._one_less)
 
-    def _announce(self, descriptors: Sequence[int]) -> None:
+    def _announce(self, descriptors: Sequence[Sequence[int]]) -> None:
         """One line a listener on standard output, once it accepts."""
         lines = []
-        for policy, fd in zip(self._policies, descriptors):
+        for policy, (fd, *_) in zip(self._policies, descriptors):
             with borrowed(fd) as listening:
                 host, port = listening.getsockname()[:2]
             listen = policy.settings.listen
@@ -352,7 +361,7 @@ class Server:
 
     def _connection_limit(self) -> int:
         settings = self._settings
-        reserve = OWN_DESCRIPTORS + settings.threads * (THREAD_DESCRIPTORS + len(settings.listeners) * (1 + ACCEPTED_AHEAD))
+        reserve = OWN_DESCRIPTORS + settings.threads * (THREAD_DESCRIPTORS + self._doors * (1 + ACCEPTED_AHEAD))
         return connection_limit(settings.limits.max_connections, reserve, self._writer)
 
     def _plan_timers(self) -> None:
@@ -398,23 +407,56 @@ class Server:
         }
 
 
-def open_listeners(address: Address, count: int) -> list[int]:
-    """`count` descriptors that listen on one address."""
-    opened: list[socket.socket] = []
+def open_listeners(address: Address, hosts: Sequence[str], count: int, writer: LineWriter) -> list[list[int]]:
+    """Descriptors that listen on `address`, which means `hosts`: one for each of them that this machine has, `count` times."""
+    columns: list[list[socket.socket]] = []
+    port, problem = address.port, OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
     try:
-        host = address.host
-        if host and not parse_host(host).numeric:
-            host = str(socket.getaddrinfo(host, address.port, type=socket.SOCK_STREAM)[0][4][0])
-        port = address.port
-        if count > 1 and port:
-            # With SO_REUSEPORT, a port that another process of ours has taken would be shared with it.
-            open_listening_socket(host, port, False).close()
-        for _ in range(count):
-            opened.append(open_listening_socket(host, port, count > 1))
-            port = opened[0].getsockname()[1]
+        for host in hosts:
+            try:
+                columns.append(open_column(host, port, count))
+            except OSError as exc:
+                if exc.errno not in NOT_HERE:
+                    raise
+                problem = exc
+                if len(hosts) > 1:
+                    writer.write(f"{address}: {host} is left out: {exc.strerror}")
+            else:
+                port = columns[0][0].getsockname()[1]  # the same for all, if any would do
+        if not columns:
+            raise problem
     except OSError as exc:
-        raise Unstartable(f"cannot listen on {address}: {exc.strerror or exc}", 1) from exc
-    return [listening.detach() for listening in opened]
+        for listening in (one for column in columns for one in column):
+            listening.close()
+        raise unopened(address, exc) from exc
+    return [[listening.detach() for listening in row] for row in zip(*columns)]
+
+
+def unopened(address: Address, exc: OSError) -> Unstartable:
+    return Unstartable(f"cannot listen on {address}: {exc.strerror or exc}", 1)
+
+
+def addresses_of(address: Address) -> list[str]:
+    """The numeric addresses behind the host of a listener; "" for every one."""
+    if not address.host or parse_host(address.host).numeric:
+        return [address.host]
+    try:
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    except OSError as exc:
+        raise unopened(address, exc) from exc
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+def open_column(host: str, port: int, count: int) -> list[socket.socket]:
+    """`count` sockets that listen on one numeric address. OSError."""
+    if count > 1 and port:
+        # With SO_REUSEPORT, a port that another process of ours has taken would be shared with it.
+        open_listening_socket(host, port, False).close()
+    opened: list[socket.socket] = []
+    for _ in range(count):
+        opened.append(open_listening_socket(host, port, count > 1))
+        port = opened[0].getsockname()[1]
+    return opened
 
 
 def connection_limit(wanted: int, reserve: int, writer: LineWriter) -> int:

@@ -37,6 +37,7 @@ __all__ = ["ACCEPTED_AHEAD", "Entrance", "Gate", "Worker", "borrowed"]
 log = logging.getLogger("sslsock")
 
 ACCEPTED_AHEAD = 16  # connections that a listener may accept before the worker has looked at them
+LEAVING_SECONDS = 0.05  # between looks whether those who were refused have gone, when nothing else is left
 LAST_CALL = 0.2  # seconds that a listener stays open for handshakes which are under way when it is to close
 MOST_LEAVING = 64  # clients that were refused and have not gone yet
 PROGRESS_SECONDS = 2.0  # how often the bytes of live connections are added to the counters
@@ -176,15 +177,16 @@ class Entrance:
 class Worker:
     """Made and used in its own thread, except where it says otherwise.
 
-    policies, descriptors: one listening descriptor for each policy. shared: those of the descriptors that others have too. log:
-    where lines about connections go; writer: other lines. wants_details: whether somebody reads what costs to find out (cipher,
-    names). drained_handler: called with the worker when it is done after `drain`.
+    policies, descriptors: the listening descriptors of each policy, one for each of its addresses. shared: those of the
+    descriptors that others have too. log: where lines about connections go; writer: other lines. wants_details: whether
+    somebody reads what costs to find out (cipher, names). drained_handler: called with the worker when it is done after
+    `drain`.
     """
 
     def __init__(
         self,
         policies: Sequence[ListenerPolicy],
-        descriptors: Sequence[int],
+        descriptors: Sequence[Sequence[int]],
         shared: Container[int],
         limits: Limits,
         gate: Gate,
@@ -210,8 +212,10 @@ class Worker:
         self._leaving: deque[Channel] = deque()
         self.loop.exception_handler = self._on_exception
         self._use_routes(policies)
-        self.entrances = [Entrance(self, policy, fd, fd in shared) for policy, fd in zip(policies, descriptors)]
-        self._open = len(self.entrances)
+        self.entrances = [
+            [Entrance(self, policy, fd, fd in shared) for fd in column] for policy, column in zip(policies, descriptors)
+        ]  # of each policy
+        self._open = sum(map(len, self.entrances))
         self._paused: deque[Entrance] = deque()  # longest first
 
     def run(self) -> None:
@@ -341,14 +345,17 @@ class Worker:
         """New connections go by these from now on."""
         self._use_routes(policies)
         self.limits = limits
-        for entrance, policy in zip(self.entrances, policies):
-            entrance.policy = policy
+        for entrances, policy in zip(self.entrances, policies):
+            for entrance in entrances:
+                entrance.policy = policy
 
     def drain(self) -> None:
-        """Accept no more; `drained_handler` is called when the last connection has ended."""
+        """Accept no more; `drained_handler` is called when the last connection has ended, and the last client that was refused
+        has gone or had its time to hear why."""
         self._draining = True
-        for entrance in self.entrances:
-            entrance.close()
+        for entrances in self.entrances:
+            for entrance in entrances:
+                entrance.close()
 
     def closed(self, entrance: Entrance) -> None:
         """An entrance has closed, as `drain` has asked."""
@@ -356,7 +363,11 @@ class Worker:
         self._look_whether_drained()
 
     def _look_whether_drained(self) -> None:
-        if not (self._open or self.sessions):
+        if self._open or self.sessions:
+            return
+        if any(channel.fileno() >= 0 for channel in self._leaving):  # some seconds at the most: each has its own deadline
+            self.loop.call_later(LEAVING_SECONDS, self._look_whether_drained)
+        else:
             self._drained_handler(self)
 
     def stop(self, reason: str) -> None:
