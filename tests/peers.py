@@ -69,13 +69,13 @@ class Host:
     def wait_for(
         self, condition: Callable[[], object], what: object = "", seconds: float = DEADLINE, pause: float = 0.02
     ) -> None:
-        """Turn the loop until `condition()` is true."""
+        """Turn the loop until `condition()` is true. what: said if it does not become so; called first if it is a function."""
         end = time.monotonic() + seconds
         if self._host is not None:
             self._host.run_until_complete(self._until(condition, what, end))
             return
         while not condition():
-            assert time.monotonic() < end, f"waited in vain: {what or condition}"
+            assert time.monotonic() < end, f"waited in vain: {what() if callable(what) else what or condition}"
             self.loop.dispatch(pause)  # a condition may also come true in another thread
 
     async def _until(self, condition: Callable[[], object], what: object, end: float) -> None:
@@ -83,7 +83,7 @@ class Host:
 
         EventLoop.current()  # as any use of a socket does: it attaches the loop
         while not condition():
-            assert time.monotonic() < end, f"waited in vain: {what or condition}"
+            assert time.monotonic() < end, f"waited in vain: {what() if callable(what) else what or condition}"
             await asyncio.sleep(0.0005)
 
     def turn(self, count: int = 3) -> None:

@@ -27,24 +27,19 @@ def loop():
 
 @pytest.fixture
 def limit_descriptors():
-    """A context manager inside which no further descriptor can be had."""
+    """A context manager inside which no further descriptor can be had, or no more than `room`."""
 
     @contextlib.contextmanager
-    def limited():
+    def limited(room=0):
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        probe = os.dup(0)
-        os.close(probe)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (probe, hard))
-        fillers = []
-        with contextlib.suppress(OSError):
-            while True:
-                fillers.append(os.dup(0))
+        held = [os.dup(0) for _ in range(room + 1)]  # each the lowest that is free, so below the last one all are taken
+        resource.setrlimit(resource.RLIMIT_NOFILE, (held[-1], hard))
+        for one in held:
+            os.close(one)
         try:
             yield
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-            for filler in fillers:
-                os.close(filler)
 
     return limited
 
