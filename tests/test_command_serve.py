@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import signal
@@ -421,7 +422,7 @@ def test_a_port_that_is_taken() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         result = run("serve", "--listen", f"127.0.0.1:{taken.getsockname()[1]}", "--echo")
     assert result.returncode == 1
-    assert "Address already in use" in one_line(result)
+    assert os.strerror(errno.EADDRINUSE) in one_line(result)
 
 
 def test_a_key_that_does_not_fit_is_refused_at_the_start(identity: Identity) -> None:
