@@ -25,7 +25,7 @@ INSTRUMENTED = bool(os.environ.get("SSLSOCK_SANITIZE") or os.environ.get("SSLSOC
 MEMORY_TELLS = not INSTRUMENTED
 
 HOSTS = ("own", "asyncio", "uvloop")
-# Seconds until a test that waits has failed: what a machine needs that has much else to do. valgrind takes thirty times as long.
+# Seconds until a test that waits has failed: what a busy machine needs. valgrind takes thirty times as long.
 DEADLINE = 100.0 if INSTRUMENTED else 30.0
 
 HANDLERS = {
