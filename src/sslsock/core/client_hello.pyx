@@ -8,12 +8,12 @@ it. So a message that is accepted here says the same to libssl.
 `ClientHello` keeps the message and where its parts lie; the properties decode them when they are asked for.
 """
 
-from hashlib import sha256
-
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.string cimport memcpy, memset
+
+from openssl_sha cimport sha256
 
 cdef enum:
     RECORD_HEADER = 5  # bytes
@@ -249,7 +249,7 @@ cdef str hexadecimal(list numbers):
 
 
 cdef str ja4_hash(str text):
-    return sha256(text.encode("ascii")).hexdigest()[:12]
+    return sha256(text.encode("ascii")).hex()[:12]
 
 
 cdef str ja4_alpn(ClientHello hello):

@@ -4,7 +4,6 @@ Owns the SSL_CTX and, for clients, the sessions that may be resumed. Settings of
 here: libssl's callbacks find them through `connection_hooks`, which the engine leaves at each connection.
 """
 
-import hashlib
 import os
 from collections import OrderedDict
 
@@ -15,6 +14,7 @@ from libc.time cimport time, time_t
 
 cimport openssl_ssl as ssl
 from openssl_err cimport ERR_clear_error, ERR_lib_error_string, ERR_peek_error, ERR_reason_error_string
+from openssl_sha cimport sha256
 from openssl_ssl cimport SSL, SSL_CTX, SSL_SESSION, X509_STORE_CTX
 from openssl_x509 cimport (
     ASN1_TIME_cmp_time_t, EVP_PKEY_get0_type_name, X509, X509_check_private_key, X509_get0_notAfter)
@@ -446,14 +446,14 @@ cdef class Context:
 
 cdef bytes digest_of(list policy, list authorities, list service):
     """A session id context (SSL_CTX_set_session_id_context(3), at most 32 bytes): the same for the same settings only."""
-    digest = hashlib.sha256(b"sslsock session context 1")
+    said = [b"sslsock session context 1"]
     for group in (policy, authorities, service):
-        digest.update(len(group).to_bytes(4, "big"))
+        said.append(len(group).to_bytes(4, "big"))
         for part in group:
             encoded = part.encode("utf-8") if isinstance(part, str) else part
-            digest.update(len(encoded).to_bytes(4, "big"))
-            digest.update(encoded)
-    return digest.digest()
+            said.append(len(encoded).to_bytes(4, "big"))
+            said.append(encoded)
+    return sha256(b"".join(said))
 
 
 cdef bytes c_text(str setting, str text):
