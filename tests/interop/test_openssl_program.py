@@ -142,7 +142,7 @@ def test_a_client_asks_for_a_name_and_a_protocol(host, start, pki, version):
         assert client.socket.peer_certificate == identity.ours
         client.socket.disconnect()
         ended(host, client)
-    assert server.said(f'Hostname in TLS extension: "{NAME}"'), server.text
+    host.wait_for(lambda: server.said(f'Hostname in TLS extension: "{NAME}"'), lambda: server.text)
 
 
 def test_a_client_follows_key_updates(host, start, pki):

@@ -185,6 +185,7 @@ class Site:
         self.ca = folder / "ca.pem"
         self.authority.cert_pem.write_to_path(self.ca)
         self.context = ssl.create_default_context(cafile=str(self.ca))
+        self.context.options &= ~0x80  # SSL_OP_IGNORE_UNEXPECTED_EOF: CPython 3.9 sets it, and a cut looks like an end
 
     def issue(self, name: str = "localhost", file: str = "site.pem") -> Path:
         path = self.folder / file
