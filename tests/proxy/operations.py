@@ -25,7 +25,7 @@ from typing import Any, Callable, Optional
 
 import trustme
 
-from command_helpers import ENVIRONMENT, command
+from command_helpers import ENVIRONMENT, command, heeding_cuts
 
 DEADLINE = 90.0  # seconds
 LIFETIME = 600.0  # seconds after which a proxy is killed, whatever it does
@@ -184,8 +184,7 @@ class Site:
         self.authority = trustme.CA()
         self.ca = folder / "ca.pem"
         self.authority.cert_pem.write_to_path(self.ca)
-        self.context = ssl.create_default_context(cafile=str(self.ca))
-        self.context.options &= ~0x80  # SSL_OP_IGNORE_UNEXPECTED_EOF: CPython 3.9 sets it, and a cut looks like an end
+        self.context = heeding_cuts(ssl.create_default_context(cafile=str(self.ca)))
 
     def issue(self, name: str = "localhost", file: str = "site.pem") -> Path:
         path = self.folder / file
