@@ -70,7 +70,7 @@ def one_line(result: subprocess.CompletedProcess[bytes]) -> str:
 
 
 def heeding_cuts(context: ssl.SSLContext) -> ssl.SSLContext:
-    """A missing close_notify is an SSLEOFError: CPython 3.9 sets SSL_OP_IGNORE_UNEXPECTED_EOF, and takes it for an end."""
+    """A missing close_notify is an error: CPython 3.9 sets SSL_OP_IGNORE_UNEXPECTED_EOF, and takes it for an end."""
     context.options &= ~0x80
     return context
 
