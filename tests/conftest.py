@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -14,14 +13,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from peers import HOSTS, Certificates, Host, end_lookups
-
-# A shell has programs that it runs in the background ignore Ctrl-C, and what they start inherits that.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def open_descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
+from peers import HOSTS, Certificates, Host, end_lookups, open_descriptors
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -58,9 +50,12 @@ def run_host(kind: str) -> Iterator[Host]:
         host.close()
     del host
     gc.collect()
-    if open_descriptors() > before:
+    if len(open_descriptors()) > len(before):
+        gc.unfreeze()  # what was alive then may hold what is left, and have ended since
+        gc.collect()
         end_lookups()
-    assert open_descriptors() <= before, "descriptors were left open"
+    after = open_descriptors()
+    assert len(after) <= len(before), f"descriptors were left open: {sorted(set(after.items()) - set(before.items()))}"
 
 
 @pytest.fixture(params=HOSTS)

@@ -10,10 +10,10 @@ from collections import Counter
 import pytest
 
 from core.hellos import made_by_ssl
-from peers import MEMORY_TELLS, listening, make_ssl_pair, make_tcp_pair, silence
+from peers import MEMORY_TELLS, listening, make_ssl_pair, make_tcp_pair, open_descriptors, silence
 from sslsock import SslProtocol, SslServer, SslSocket
 
-from .witness import Inventory, check_consistent, live_objects, open_descriptors, resident_bytes
+from .witness import Inventory, check_consistent, live_objects, resident_bytes
 
 pytestmark = pytest.mark.slow
 

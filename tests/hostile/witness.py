@@ -8,7 +8,7 @@ import os
 from collections import Counter
 
 import sslsock.sockets.connector as connector
-from peers import HANDLERS, Certificates, Host, end_lookups, make_ssl_pair
+from peers import HANDLERS, Certificates, Host, end_lookups, make_ssl_pair, open_descriptors
 from sslsock import Context, Engine, Relay, SocketState, SslSocket, TcpServer, TcpSocket
 from sslsock.core.channel import Channel
 from sslsock.core.listener import Listener
@@ -23,15 +23,6 @@ KINDS = (
 )  # fmt: skip
 
 ROUNDS = 2  # that the bystander makes to prove that it is well
-
-
-def open_descriptors() -> dict[str, str]:
-    """Number and target of each, so that a leak can be named."""
-    found = {}
-    for number in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):  # the one that lists
-            found[number] = os.readlink(f"/proc/self/fd/{number}")
-    return found
 
 
 def live_objects() -> Counter[str]:
