@@ -28,21 +28,7 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).resolve().parent
 CORE = "src/sslsock/core"
 CORES = len(os.sched_getaffinity(0))
-MODULES = (
-    "build",
-    "loop",
-    "x509",
-    "ticket_keys",
-    "context",
-    "client_hello",
-    "engine",
-    "channel",
-    "endpoint",
-    "listener",
-    "dial",
-    "relay",
-    "issue",
-)
+MODULES = sorted(path.stem for path in (ROOT / CORE).glob("*.pyx"))
 C_SOURCES = ("include/window_bio.c", "include/ticket_keys.c")
 EXPORTS = "include/exports.map"
 
