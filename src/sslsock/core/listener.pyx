@@ -12,7 +12,7 @@ from libc.stdint cimport uint32_t
 
 cimport linux
 from linux cimport errno
-from sslsock.core.loop cimport Loop, Timer, Watcher
+from sslsock.core.loop cimport Loop, Watcher
 
 cdef enum:
     ACCEPTS_PER_TURN = 64
@@ -103,7 +103,12 @@ cdef class Listener(Watcher):
             connection = linux.accept4(
                 self.fd, <linux.sockaddr *> &peer, &size, linux.SOCK_NONBLOCK | linux.SOCK_CLOEXEC)
             if connection >= 0:
-                self.accepted.append(named(connection, <linux.sockaddr *> &peer))
+                try:
+                    self.accepted.append(named(connection, <linux.sockaddr *> &peer))
+                except MemoryError:
+                    linux.close(connection)
+                    self.on_refused(linux.ENOMEM)
+                    break
                 count += 1
             elif errno == linux.EAGAIN:
                 self.drained = True
