@@ -86,6 +86,7 @@ cdef class Channel(Watcher):
     cdef size_t push_piece(self, Engine engine, size_t room) noexcept
     cdef bint send_pieces(self) noexcept
     cdef size_t front(self, const char **data) noexcept
+    cdef size_t join(self, char *memory, size_t room) noexcept
     cdef void advance_queue(self, size_t size) noexcept
     cdef ssize_t send_some(self, const char *data, size_t size, int flags) noexcept
     cdef void block(self) noexcept

@@ -29,8 +29,8 @@ from libc.string cimport memchr, memcpy
 cimport linux
 from linux cimport errno
 from sslsock.core.engine cimport (
-    ENGINE_CLOSED, ENGINE_FAILED, ENGINE_OK, ENGINE_WANT_READ, RECORD_SIZE, Engine)
-from sslsock.core.loop cimport GATHER_SIZE, PLAIN_SIZE, RECEIVE_SIZE, SEND_SIZE, Loop, Scratch, Timer, Watcher
+    ENGINE_CLOSED, ENGINE_FAILED, ENGINE_OK, RECORD_SIZE, Engine)
+from sslsock.core.loop cimport GATHER_SIZE, PLAIN_SIZE, RECEIVE_SIZE, SEND_SIZE, Loop, Scratch, Watcher
 from window_bio cimport (
     byte_queue_append, byte_queue_clear, byte_queue_consume, byte_queue_front)
 
@@ -607,17 +607,11 @@ cdef class Channel(Watcher):
         """Encrypt from the front of the queue, `room` bytes at the most: a large piece from where it lies, small ones
         joined to one record. Returns how many, 0 when the engine has failed."""
         cdef const char *data
-        cdef char *gather = self.loop.scratch.gather
-        cdef size_t size = self.front(&data), joined = 0
+        cdef size_t size = self.front(&data)
         cdef int status
         if size < GATHER_SIZE and size < self.queued:
-            while self.queued and joined < GATHER_SIZE:
-                size = min(self.front(&data), <size_t> GATHER_SIZE - joined)
-                memcpy(gather + joined, data, size)
-                joined += size
-                self.advance_queue(size)
-            status = engine.push(gather, joined)
-            return joined if status == ENGINE_OK else 0
+            size = self.join(self.loop.scratch.gather, GATHER_SIZE)
+            return size if engine.push(self.loop.scratch.gather, size) == ENGINE_OK else 0
         size = min(size, room)
         if size >= RELEASE_GIL_AT:
             engine.busy = True
@@ -633,14 +627,10 @@ cdef class Channel(Watcher):
         """Send from the queue as it is; True when the kernel takes more."""
         cdef const char *data
         cdef char *memory = self.loop.scratch.send_
-        cdef size_t size = self.front(&data), joined = 0
+        cdef size_t size = self.front(&data), joined
         cdef ssize_t sent
         if size < GATHER_SIZE and size < self.queued:
-            while self.queued and joined < SEND_SIZE:
-                size = min(self.front(&data), <size_t> SEND_SIZE - joined)
-                memcpy(memory + joined, data, size)
-                joined += size
-                self.advance_queue(size)
+            joined = self.join(memory, SEND_SIZE)
             sent = self.send_some(memory, joined, 0)
             if sent < 0:
                 if not self.blocked:
@@ -669,6 +659,17 @@ cdef class Channel(Watcher):
         cdef bytes piece = <bytes> self.queue[self.queue_index]
         data[0] = PyBytes_AS_STRING(piece) + self.queue_offset
         return PyBytes_GET_SIZE(piece) - self.queue_offset
+
+    cdef size_t join(self, char *memory, size_t room) noexcept:
+        """Move from the front of the queue to `memory`, `room` bytes at the most. Returns how many."""
+        cdef const char *data
+        cdef size_t joined = 0, size
+        while self.queued and joined < room:
+            size = min(self.front(&data), room - joined)
+            memcpy(memory + joined, data, size)
+            joined += size
+            self.advance_queue(size)
+        return joined
 
     cdef void advance_queue(self, size_t size) noexcept:
         """The first piece has been used up to `size` bytes further; it may be freed here."""
