@@ -6,6 +6,7 @@ import contextlib
 import os
 import select
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -125,6 +126,25 @@ def test_routes_and_limits_are_swapped_for_new_connections(tmp_path: Path, back:
             assert fetch(running.port) == answer_of("other", 1000)
             assert ask(live, 1000) == answer_of("origin", 1000)
             assert back.connections == 1
+
+
+def test_a_back_end_that_was_taken_out_is_tried_once_and_forgotten(tmp_path: Path, back: Origin) -> None:
+    """By a connection that was on its way there when SIGHUP came."""
+    pytest.importorskip("prometheus_client")
+    config = tmp_path / "proxy.toml"
+    values = {"threads": 1, "limit": 0, "top": "", "port": 0}
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(DEADLINE)
+        config.write_text(CONFIG.format(**values, to=f"tls://127.0.0.1:{silent.getsockname()[1]}"))
+        with proxy("--config", config, "--metrics", LOCAL) as running, connect(running.port) as client:
+            with silent.accept()[0]:
+                config.write_text(CONFIG.format(**values, to=back.url))
+                running.reload()
+                assert fetch(running.port) == answer_of("origin", 1000)  # its worker goes by the new settings
+            assert client.recv(1) == b""
+            assert select.select([silent], [], [], 0)[0] == []
+            known = [name for name in running.metrics() if name[0] == "sslsock_proxy_backend_up"]
+            assert known == [("sslsock_proxy_backend_up", f"127.0.0.1:{back.port}")]
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ from ..core.loop import Timer
 from ..core.relay import ChannelRelay
 from ..sockets.constants import SslProtocol
 from . import proxy_protocol, record
-from .backends import Backend
+from .backends import Backend, BackendPool
 from .policy import ListenerPolicy, RoutePolicy
 from .record import ConnectionRecord
 
@@ -105,6 +105,7 @@ class Session:
         "_dialed_at",
         "_engine",
         "_front",
+        "_pool",
         "_relay",
         "_route",
         "_stage",
@@ -127,6 +128,7 @@ class Session:
         self._dial: Optional[Dial] = None
         self._deadline: Optional[Timer] = None
         self._route: Optional[RoutePolicy] = None
+        self._pool: Optional[BackendPool] = None  # from the first dial on
         self._address: Optional[Backend] = None
         self._tried: list[Backend] = []
         self._trouble = record.NO_BACKEND  # what the last of them has failed of
@@ -315,17 +317,18 @@ class Session:
     # The back end
 
     def _start_dialing(self) -> None:
+        assert self._route is not None
         self._stage = DIALING
+        self._pool = self._worker.pool(self._route.route)
         self._drop_deadline()
         self._dial_next()
 
     def _dial_next(self) -> None:
         if self._stage != DIALING:
             return
-        worker, route = self._worker, self._route
-        assert route is not None
+        worker, route, pool = self._worker, self._route, self._pool
+        assert route is not None and pool is not None
         self._drop_deadline()
-        pool = worker.pool(route.route)
         while True:
             backend = pool.next(self._tried)
             if backend is None:
@@ -354,10 +357,10 @@ class Session:
     def _blame(self, trouble: str, reason: str) -> None:
         """The back end in turn has failed; the next one may have more luck."""
         backend, self._address, self._dial = self._address, None, None
-        assert backend is not None and self._route is not None
+        assert backend is not None and self._pool is not None
         self._tried.append(backend)
         self._trouble = trouble
-        self._worker.backend_failed(self._route.route, backend, reason)
+        self._worker.backend_failed(self._pool, backend, reason)
 
     def on_dial_failed(self, number: int) -> None:
         if self._stage == DIALING:
@@ -421,10 +424,10 @@ class Session:
         self._dial_next()
 
     def _connected(self, back: Union[Channel, int], head: bytes) -> None:
-        backend, route = self._address, self._route
-        assert backend is not None and route is not None
-        self._worker.backend_succeeded(route.route, backend)
-        self._address = None
+        backend, pool = self._address, self._pool
+        assert backend is not None and pool is not None
+        self._worker.backend_succeeded(pool, backend)
+        self._address = self._pool = None
         self.record.backend = backend.peer
         self.record.connect_seconds = self._worker.loop.time() - self._dialed_at
         self._join(back, head)
@@ -522,14 +525,14 @@ class Session:
         told.seconds = self._worker.loop.time() - self._started
         if self._dial is not None:
             self._dial.cancel()
-        if self._address is not None and self._route is not None:
-            self._worker.pool(self._route.route).abandoned(self._address)
+        if self._address is not None and self._pool is not None:
+            self._pool.abandoned(self._address)
         if stage == GREETING and isinstance(self._back, Channel):
             self._back.abort()
         if isinstance(self._front, Channel):
             self._worker.see_out(self._front)
         self._front = self._back = -1
-        self._relay = self._dial = self._engine = None
+        self._relay = self._dial = self._engine = self._pool = None
         self._worker.ended(self)
 
     def _set_deadline(self, seconds: float) -> None:
