@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import errno
 import os
+from functools import partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Optional, Union
 
@@ -67,10 +68,10 @@ PROTOCOL_NAMES = {int(protocol): str(protocol).replace("TLS ", "TLSv") for proto
 class _Back:
     """The consumer of the channel to a TLS back end."""
 
-    __slots__ = ("_session",)
+    __slots__ = ("session",)
 
     def __init__(self, session: Session) -> None:
-        self._session = session
+        self.session = session
 
     def on_readable(self) -> None:
         """It waits for the relay."""
@@ -79,7 +80,7 @@ class _Back:
         pass
 
     def on_encrypted(self) -> None:
-        self._session.on_back_encrypted()
+        self.session.on_back_encrypted()
 
     def on_drained(self) -> None:
         pass
@@ -88,7 +89,7 @@ class _Back:
         """The relay passes it on."""
 
     def on_failed(self, failure: int, message: str) -> None:
-        self._session.on_back_failed(failure, message)
+        self.session.on_back_failed(failure, message)
 
 
 class Session:
@@ -334,7 +335,8 @@ class Session:
             if backend is None:
                 if pool.looking_up:
                     self._set_deadline(worker.limits.connect_timeout)
-                    pool.call_when_looked_up(self._dial_next)
+                    # Each in a call of its own: what goes wrong in one of those that wait is not the next one's.
+                    pool.call_when_looked_up(partial(worker.loop.call_soon, self._dial_next))
                 else:
                     last = self._tried[-1].reason if self._tried else "its name was not found"
                     self._fail(self._trouble, f"no back end of {', '.join(map(str, route.route.to))}: {last}")

@@ -247,8 +247,10 @@ class Worker:
         """What came out of a handler: a mistake of this program. It ends the session that it happened in, and no other."""
         log.error("%s", context["message"], exc_info=context["exception"])
         source = context["source"]
-        if isinstance(source, Session):
-            source.abort(record.INTERNAL_ERROR)
+        owner = getattr(source, "__self__", source)  # of a method, which was planned
+        session = getattr(owner, "session", owner)  # of what hears a back end for it
+        if isinstance(session, Session):
+            session.abort(record.INTERNAL_ERROR)
 
     def see_out(self, channel: Channel) -> None:
         """A client that was refused may still be reading the alert; its place is given to the next one meanwhile. But there are
