@@ -9,7 +9,7 @@ import argparse
 import os
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_network
-from math import inf
+from sys import float_info
 from typing import NoReturn, Optional, Union
 
 from ..commands.common import address as connect_address
@@ -120,7 +120,7 @@ class Table:
         value = self.values.get(key, default)
         if not isinstance(value, (int, float)) or isinstance(value, bool):
             self.fail(f"a number of seconds is needed, not {kind(value)}", key)
-        if not 0 <= value < inf:  # NaN neither
+        if not 0 <= value <= float_info.max:  # infinity and NaN neither, nor what TOML's integers can be
             self.fail(f"{value} is no time: seconds are needed, 0 for no limit", key)
         return float(value)
 
