@@ -15,6 +15,7 @@ from typing import NoReturn, Optional, Union
 from ..commands.common import address as connect_address
 from ..commands.common import listen_address
 from ..sockets.hostname import parse_host
+from .allowed import NameList
 from .settings import (
     Address,
     BackTls,
@@ -249,7 +250,7 @@ def listener_of(table: Table, route_tables: Sequence[Table]) -> ListenerSettings
         key_pairs=key_pairs(table, "cert", "key"),
         ca_out=table.file("ca-out"),
         client_ca=table.file("client-ca"),
-        allow_names=table.texts("allow-name"),
+        allow_names=allowed_names(table),
         alpn=table.protocols("alpn"),
         proxy_protocol_in=proxy_protocol_in,
         trusted_proxies=networks,
@@ -268,6 +269,16 @@ def key_pairs(table: Table, cert: str, key: str) -> tuple[KeyPair, ...]:
             key,
         )
     return tuple(KeyPair(*pair) for pair in zip(certificates, keys or certificates))
+
+
+def allowed_names(table: Table) -> tuple[str, ...]:
+    names = table.texts("allow-name")
+    for index, name in enumerate(names):
+        try:
+            NameList([name])
+        except ValueError as exc:
+            table.fail(str(exc), "allow-name", index)
+    return names
 
 
 def parse_network(table: Table, text: str, index: int) -> Network:
