@@ -128,6 +128,32 @@ def test_routes_and_limits_are_swapped_for_new_connections(tmp_path: Path, back:
             assert back.connections == 1
 
 
+def test_a_handshake_limit_that_is_taken_away_while_the_header_is_awaited(site: Site, back: Origin) -> None:
+    config = site.folder / "proxy.toml"
+    text = f"""\
+threads = 1
+handshake-timeout = 600
+[[listener]]
+listen = "tls://{LOCAL}"
+to = "{back.url}"
+cert = "{site.issue()}"
+proxy-protocol-in = true
+trusted-proxy = "127.0.0.1"
+"""
+    config.write_text(text)
+
+    def go_on(raw: socket.socket) -> None:
+        raw.sendall(b"PROXY UNKNOWN\r\n")
+        with site.context.wrap_socket(raw, server_hostname="localhost") as connection:
+            say(connection)
+
+    with proxy("--config", config) as running, connect(running.port) as first, connect(running.port) as second:
+        go_on(second)  # so the first one was accepted before
+        config.write_text(text.replace("600", "0"))
+        running.reload()
+        go_on(first)
+
+
 def test_a_back_end_that_was_taken_out_is_tried_once_and_forgotten(tmp_path: Path, back: Origin) -> None:
     """By a connection that was on its way there when SIGHUP came."""
     pytest.importorskip("prometheus_client")

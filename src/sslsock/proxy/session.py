@@ -186,9 +186,9 @@ class Session:
         self._stage = HANDSHAKE
         self._engine = Engine(context)
         timeout = self._worker.limits.handshake_timeout
-        if self._deadline is not None:  # it began with the connection
+        if self._deadline is not None and timeout > 0:  # it began with the connection
             timeout = max(self._started + timeout - self._worker.loop.time(), LEAST_SECONDS)
-            self._drop_deadline()
+        self._drop_deadline()
         self._front.start_tls(self._engine, timeout)
 
     def on_readable(self) -> None:
