@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any, Callable, Union
 
 from ..commands.common import UsageError
 
@@ -67,17 +67,9 @@ class OnceWithoutConfig(Once):
     hint = "; several listeners are written in a file: --config"
 
 
-class Identity(argparse.Action):
-    """Keeps --cert and --key in the order in which they came, which says what belongs together."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: Union[str, Sequence[Any], None],
-        option_string: Union[str, None] = None,
-    ) -> None:
-        namespace.identities = [*getattr(namespace, "identities", []), (self.dest, values)]
+def tagged(option: str) -> Callable[[str], tuple[str, str]]:
+    """The type of an option that shares its list with another: their order says what belongs together."""
+    return lambda value: (option, value)
 
 
 def whole(text: str) -> int:
@@ -117,10 +109,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     group = parser.add_argument_group("TLS with clients (--listen tls://…)")
     add = group.add_argument
-    add("--cert", metavar="FILE", action=Identity,
+    add("--cert", metavar="FILE", dest="identities", action="append", type=tagged("cert"),
         help="certificate (PEM), with its chain after it; repeatable: the name that the client asks for chooses. "
         "Without any, one for localhost is made in memory")
-    add("--key", metavar="FILE", action=Identity,
+    add("--key", metavar="FILE", dest="identities", action="append", type=tagged("key"),
         help="private key (PEM) of the --cert before it; may be missing if it is in that file")
     add("--ca-out", metavar="FILE", action=Once,
         help="write the authority of the certificate made in memory here (PEM)")
