@@ -156,7 +156,6 @@ trusted-proxy = "127.0.0.1"
 
 def test_a_back_end_that_was_taken_out_is_tried_once_and_forgotten(tmp_path: Path, back: Origin) -> None:
     """By a connection that was on its way there when SIGHUP came."""
-    pytest.importorskip("prometheus_client")
     config = tmp_path / "proxy.toml"
     values = {"threads": 1, "limit": 0, "top": "", "port": 0}
     with socket.create_server(("127.0.0.1", 0)) as silent:

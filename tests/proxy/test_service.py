@@ -213,6 +213,21 @@ def test_metrics_and_log_add_up(site: Site, back: Origin) -> None:
         assert len(scraped) > 1 and growing == sorted(growing)
 
 
+def test_a_handshake_is_counted_before_its_connection_ends(site: Site, back: Origin) -> None:
+    arguments = ("--listen", f"tls://{LOCAL}", "--to", back.url, "--cert", site.issue(), "--metrics", LOCAL)
+    with proxy(*arguments) as running:
+        with connect(running.port, site.context) as live:
+            say(live)
+            assert handshakes(running) == {"ok": 1}
+        assert running.end() == 0
+
+
+def handshakes(running: Proxy) -> dict[str, float]:
+    """How many there were, by result."""
+    name = "sslsock_proxy_handshakes_total"
+    return {labels[1]: count for (found, *labels), count in running.metrics().items() if found == name}
+
+
 def test_the_summary_line_of_a_terminal(back: Origin) -> None:
     master, slave = pty.openpty()
     program = command("proxy", "--listen", f"tcp://{LOCAL}", "--to", back.url, "--threads", 2)

@@ -93,7 +93,8 @@ class ListenerCounters:
 class Counters:
     """What one worker counts. Its thread alone calls the methods.
 
-    For a connection: `connection_opened`, `note` when it has ended, and in between `handshake` and `progress` at will.
+    For a connection: `connection_opened`, `note` when it has ended, and in between `handshake` and `progress`, so that one that
+    lives for long is seen before its end.
     """
 
     __slots__ = ("accept_failures", "listeners")
@@ -118,7 +119,7 @@ class Counters:
         self.accept_failures += 1
 
     def handshake(self, record: ConnectionRecord) -> None:
-        """Count a handshake that has just ended; `note` does for those of which nobody has told."""
+        """Count a handshake that has just gone well; `note` counts those after which nothing came."""
         record.handshake_counted = True
         of = self._of(record.listener)
         key = record.handshake_result or "", record.protocol or "", record.resumed

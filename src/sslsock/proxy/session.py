@@ -263,6 +263,7 @@ class Session:
             told.next_protocol = None if protocol is None else protocol.decode("utf-8", "backslashreplace")
         if self.policy.settings.client_ca is not None and not self._admit_client(engine):
             return
+        self._worker.counters.handshake(told)  # now, for the connection may live for days
         self._start_dialing()
 
     def _admit_client(self, engine: Engine) -> bool:
