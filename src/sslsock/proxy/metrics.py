@@ -15,7 +15,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Callable
 
-from .record import FAILURES, HANDSHAKE_OK, LIMIT, ConnectionRecord
+from .record import FAILURES, HANDSHAKE_OK, ConnectionRecord
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -104,15 +104,8 @@ class Counters:
         self.accept_failures = 0
 
     def connection_opened(self, listener: str) -> None:
-        """Accepted. `note` follows at its end, or `connection_refused` took its place."""
+        """Accepted. `note` follows at its end."""
         self._of(listener).opened += 1
-
-    def connection_refused(self, listener: str) -> None:
-        """Accepted and closed at once, because there are too many: nothing else is called for it."""
-        of = self._of(listener)
-        of.opened += 1
-        of.ended += 1
-        of.reasons[LIMIT] = of.reasons.get(LIMIT, 0) + 1
 
     def accept_failed(self) -> None:
         """The system gave no connection: no descriptors, no memory."""
@@ -239,7 +232,7 @@ def make_collector(
         @staticmethod
         def _connections(sums: dict[str, ListenerCounters]) -> Iterator[Metric]:
             opened = core.CounterMetricFamily(
-                "sslsock_proxy_connections", "Connections accepted, those refused by the limit too.", labels=["listener"]
+                "sslsock_proxy_connections", "Connections accepted.", labels=["listener"]
             )
             active = core.GaugeMetricFamily("sslsock_proxy_connections_active", "Connections open now.", labels=["listener"])
             closed = core.CounterMetricFamily(
