@@ -31,7 +31,7 @@ from .metrics import MetricsError, make_collector
 from .policy import ListenerPolicy
 from .privileges import PrivilegeError, drop_to, listen_fds, match_sockets
 from .settings import Address, ListenerSettings, ProxySettings, SettingsError
-from .summary import Summary
+from .summary import INTERVAL, Summary
 from .tickets import TicketKeyError, TicketKeyFile, TicketRotation
 from .worker import ACCEPTED_AHEAD, Gate, Worker, borrowed
 
@@ -42,7 +42,6 @@ __all__ = ["run"]
 
 OWN_DESCRIPTORS = 48  # for files, scrapers and lookups
 THREAD_DESCRIPTORS = 8
-SUMMARY_SECONDS = 3.0
 TICKET_SECONDS = 1.0  # how often the ticket keys are looked at
 RELOAD_SECONDS = 1.0  # that the end waits for a SIGHUP which is being followed
 
@@ -369,7 +368,7 @@ class Server:
 
         def tell() -> None:
             summary.update()
-            self._loop.call_later(SUMMARY_SECONDS, tell)
+            self._loop.call_later(INTERVAL, tell)
 
         def look_at_tickets() -> None:
             try:
