@@ -222,6 +222,15 @@ def test_a_handshake_is_counted_before_its_connection_ends(site: Site, back: Ori
         assert running.end() == 0
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", ""])
+def test_the_log_names_the_address_at_which_a_connection_arrived(back: Origin, host: str) -> None:
+    with proxy("--listen", f"tcp://{host}:0", "--to", back.url, "--log-format", "json") as running:
+        with connect(running.port) as connection:
+            say(connection)
+        line = json.loads(running.wait_for_line('"reason"'))
+        assert (line["listener"], line["local"]) == (f"tcp://{host}:0", f"127.0.0.1:{running.port}")
+
+
 def handshakes(running: Proxy) -> dict[str, float]:
     """How many there were, by result."""
     name = "sslsock_proxy_handshakes_total"

@@ -143,16 +143,19 @@ class Session:
 
     def start(self) -> None:
         """Begin. What goes wrong ends the session, not the caller."""
-        policy = self.policy
+        policy, worker, fd = self.policy, self._worker, self._front
+        assert isinstance(fd, int)
+        # Settings may name every address, any port, or a name.
+        if worker.wants_details or policy.settings.proxy_protocol_out is not None:
+            self.record.local = worker.local_name(fd)
         if not (policy.tls or policy.settings.proxy_protocol_in):
             self._route = policy.routes[0]
             self._start_dialing()
             return
-        assert isinstance(self._front, int)
-        channel = Channel(self._worker.loop, self)
+        channel = Channel(worker.loop, self)
         channel.read_bound = UNREAD_BOUND
         try:
-            channel.attach(self._front)
+            channel.attach(fd)
         except OSError as exc:
             self._fail(record.INTERNAL_ERROR, f"the connection cannot be watched: {exc.strerror}")
             return
@@ -161,7 +164,7 @@ class Session:
             if not any(ip_address(self.record.peer[0]) in network for network in policy.settings.trusted_proxies):
                 self._fail(record.UNTRUSTED_PROXY, "it is not among the trusted proxies")
                 return
-            self._set_deadline(self._worker.limits.handshake_timeout)
+            self._set_deadline(worker.limits.handshake_timeout)
         else:
             self._after_header()
 
@@ -437,8 +440,6 @@ class Session:
 
     def _proxy_header(self) -> bytes:
         told = self.record
-        if told.local == self.policy.local:
-            told.local = self._worker.local_name(self._front)
         if self.policy.settings.proxy_protocol_out == "v1":
             return proxy_protocol.encode_v1(told.peer, told.local)
         tls = None

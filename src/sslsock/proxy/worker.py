@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Callable, Optional, Union
+from typing import Any, Callable, Optional
 from weakref import WeakValueDictionary
 
 from ..core.channel import Channel
@@ -302,9 +302,10 @@ class Worker:
         self._said.add(line)
         self._writer.write(line)
 
-    def local_name(self, end: Union[Channel, int]) -> tuple[str, int]:
+    @staticmethod
+    def local_name(fd: int) -> tuple[str, int]:
         """The address at which a connection arrived."""
-        with borrowed(end if isinstance(end, int) else end.fileno()) as connection:
+        with borrowed(fd) as connection:
             address, port = connection.getsockname()[:2]
         return plain_address(address), port
 
