@@ -375,6 +375,14 @@ def test_a_name_stands_for_all_its_addresses_that_are_here(tmp_path: Path, count
             one.close()
 
 
+def test_a_file_name_that_standard_output_cannot_hold(tmp_path: Path, back: Origin) -> None:
+    file = tmp_path / "\u00e4.pem"
+    arguments = ("--listen", f"tls://{LOCAL}", "--to", back.url, "--ca-out", file)
+    with proxy(*arguments, env={"PYTHONIOENCODING": "ascii:strict"}) as running:
+        assert fetch(running.port, context=ssl.create_default_context(cafile=str(file))) == answer_of("origin", 1000)
+        assert running.end() == 0
+
+
 def test_a_name_all_of_whose_addresses_are_elsewhere(tmp_path: Path) -> None:
     with (tmp_path / "lines").open("wb") as lines:
         writer = LineWriter(lines)

@@ -13,6 +13,7 @@ import os
 import resource
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -253,8 +254,11 @@ class Server:
         if self._metrics is not None and self._settings.metrics is not None:
             metrics = Address("http", self._settings.metrics.host or "localhost", self._metrics.port)
             lines.append(f"metrics at {metrics}/metrics")
+        # Names of files and hosts may hold what standard output cannot: that is no reason not to start.
+        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+        text = "\n".join(lines).encode(encoding, "backslashreplace").decode(encoding)
         with suppress(OSError):  # nobody reads it
-            print("\n".join(lines), flush=True)
+            print(text, flush=True)
 
     # While it runs
 
