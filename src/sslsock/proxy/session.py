@@ -234,7 +234,7 @@ class Session:
             self._fail(record.HANDSHAKE_FAILED, str(exc))
             return
         self.record.server_name = hello.server_name
-        self.record.ja4 = hello.ja4 if self._worker.wants_ja4 else None
+        self.record.ja4 = hello.ja4 if self._worker.wants_details else None
         self._route, context = self.policy.choose(hello)
         if self._route is None:
             self._refuse(front, UNRECOGNIZED_NAME)

@@ -203,7 +203,6 @@ class Worker:
         self.sessions: set[Session] = set()
         self.waiting = False  # for a place; the gate's
         self.wants_details = wants_details
-        self.wants_ja4 = wants_details
         self._log = log
         self._writer = writer
         # Weak: a pool of older settings goes with the last connection that uses it.
