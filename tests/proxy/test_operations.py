@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import os
 import select
 import signal
@@ -96,6 +97,33 @@ def test_a_bad_file_leaves_the_old_one_in_force_and_says_why(site: Site, back: O
         running.reload()
         with connect(running.port, site.context) as connection:
             assert common_name(connection) == "better"
+
+
+def test_a_warning_that_nobody_reads_does_not_hold_up_a_reload(site: Site, back: Origin) -> None:
+    used = site.issue("long")
+    soon = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(days=5)
+    read_end, write_end = os.pipe()
+    with open(read_end, "rb"), open(write_end, "wb", buffering=0) as full:
+        os.set_blocking(write_end, False)
+        while full.write(b"x"):
+            pass
+        os.set_blocking(write_end, True)
+        arguments = command("proxy", "--listen", f"tls://{LOCAL}", "--to", back.url, "--cert", used)
+        with subprocess.Popen(arguments, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=full) as process:
+            assert process.stdout is not None
+            try:
+                port = int(process.stdout.readline().decode().partition(", to ")[0].rpartition(":")[2])
+                short = site.authority.issue_cert("localhost", common_name="short", not_after=soon)
+                short.private_key_and_cert_chain_pem.write_to_path(used)
+                process.send_signal(signal.SIGHUP)
+
+                def seen() -> bool:
+                    with connect(port, site.context) as connection:
+                        return common_name(connection) == "short"
+
+                wait_until(seen, "the new certificate")
+            finally:
+                process.kill()
 
 
 CONFIG = """\

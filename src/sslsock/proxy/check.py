@@ -18,7 +18,7 @@ from .privileges import PrivilegeError, find_account
 from .settings import Address, KeyPair, Place, Places, ProxySettings
 from .tickets import TicketKeyError, TicketKeyFile
 
-__all__ = ["check_files"]
+__all__ = ["Warn", "check_files"]
 
 SOON = timedelta(days=14)
 

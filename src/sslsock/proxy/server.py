@@ -52,6 +52,9 @@ NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # addresses of a name that
 UNUSABLE = (SettingsError, CertificateError, ConfigurationError, TicketKeyError, ValueError, OSError)
 
 
+Reload = Callable[[Callable[[str], object]], ProxySettings]
+
+
 class Unstartable(Exception):
     """Why the proxy cannot start. status: of the process; 1 for the system, 2 for the settings."""
 
@@ -60,11 +63,12 @@ class Unstartable(Exception):
         self.status = status
 
 
-def run(settings: ProxySettings, reload: Optional[Callable[[], ProxySettings]] = None) -> int:
+def run(settings: ProxySettings, reload: Optional[Reload] = None) -> int:
     """Run until a signal ends it. Returns the exit status: 0 drained, 1 it could not start, 2 its settings are wrong, 130
     interrupted.
 
-    reload: makes the settings anew when SIGHUP asks for it; SettingsError leaves the old ones in force.
+    reload: makes the settings anew when SIGHUP asks for it, and gives its warnings to the function it is called with;
+    SettingsError leaves the old ones in force.
     """
     with open(2, "wb", closefd=False) as stream:  # sys.stderr is None where the descriptor was closed at the start
         writer = LineWriter(stream)
@@ -82,7 +86,7 @@ def run(settings: ProxySettings, reload: Optional[Callable[[], ProxySettings]] =
 class Server:
     """One run of the proxy. Belongs to the main thread."""
 
-    def __init__(self, settings: ProxySettings, reload: Optional[Callable[[], ProxySettings]], writer: LineWriter) -> None:
+    def __init__(self, settings: ProxySettings, reload: Optional[Reload], writer: LineWriter) -> None:
         self._settings = settings
         self._reload = reload
         self._writer = writer
@@ -288,12 +292,12 @@ class Server:
                 self._reloading = None
                 self._writer.write(f"SIGHUP: the old settings stay in force: {exc}")
 
-    def _read_again(self, reload: Callable[[], ProxySettings]) -> None:
+    def _read_again(self, reload: Reload) -> None:
         """In a thread of its own: read everything again, then have the main thread swap it."""
         problem: Optional[Exception] = None
         settings, policies = self._settings, self._policies
         try:
-            settings = reload()
+            settings = reload(self._writer.write)  # which does not block, whatever standard error is
             check_same_shape(self._settings, settings)
             policies = [
                 ListenerPolicy(listener, self._keys, before) for listener, before in zip(settings.listeners, self._policies)
