@@ -56,7 +56,8 @@ def needs_toml() -> None:
 
 
 def test_good_settings_are_told_in_one_line(identity: Identity, tmp_path: Path) -> None:
-    result = run("proxy", *TLS, "--cert", identity.cert, "--key", identity.key, "--cert", identity.both, "--check")
+    other = issued(tmp_path, 100)
+    result = run("proxy", *TLS, "--cert", identity.cert, "--key", identity.key, "--cert", other, "--check")
     assert (result.returncode, result.stderr) == (0, b"")
     assert result.stdout == b"The settings are good: 1 listener, 1 route, 2 certificates\n"
 
@@ -76,6 +77,9 @@ def test_the_example_of_the_document_is_good(identity: Identity, tmp_path: Path)
     for name in names:
         source = identity.ca if "-ca" in name else identity.key if name.endswith("key") else identity.cert
         (tmp_path / name).write_bytes(source.read_bytes())
+    other = identity.authority.issue_cert("example.org")
+    other.private_key_pem.write_to_path(tmp_path / "example.org.key")
+    other.cert_chain_pems[0].write_to_path(tmp_path / "example.org.pem")
     path = tmp_path / "proxy.toml"
     path.write_text(example)
     result = run("proxy", "--config", path, "--check")
@@ -150,6 +154,29 @@ def test_wrong_files_are_told_with_their_options(identity: Identity, tmp_path: P
     assert complaint(*TLS, "--cert", identity.cert, "--key", text).startswith(f"--key: {text}: ")
     assert complaint(*BACK, "--to-ca", text).startswith(f"--to-ca: {text}: ")
     assert complaint(*BACK, "--to-cert", text).startswith(f"--to-cert: {text}: ")
+
+
+def test_certificates_of_which_one_would_never_be_used(identity: Identity, tmp_path: Path) -> None:
+    other = tmp_path / "other.pem"
+    identity.authority.issue_cert("localhost", "127.0.0.1", "::1").private_key_and_cert_chain_pem.write_to_path(other)
+    found = complaint(*TLS, "--cert", identity.both, "--cert", other)
+    assert found.startswith(f"--cert: {other}: it is for the same names") and found.endswith(str(identity.both))
+    needs_toml()
+    path = tmp_path / "proxy.toml"
+    path.write_text(f'[[listener]]\nlisten = "tls://:1"\nto = "tcp://a:1"\ncert = ["{identity.both}",\n"other.pem"]\n')
+    assert complaint("--config", path).startswith(f"{path}:5: cert: {other}: ")
+
+
+def test_names_that_cannot_be_meant(identity: Identity) -> None:
+    client = ("--client-ca", identity.ca)
+    found = complaint(*TLS, *client, "--allow-name", "a.example", "--allow-name", "10.0.0.*")
+    assert found.startswith("--allow-name: '10.0.0.*' looks like an address") and "10.0.0.0/24" in found
+    assert warnings(*TLS, *client, "--allow-name", "10.0.0.0/24") == []
+
+
+def test_a_back_end_behind_an_interface_that_is_not_here() -> None:
+    found = complaint("--listen", "tcp://localhost:0", "--to", "tcp://localhost:1", "--to", "tcp://[fe80::1%nowhere]:1")
+    assert found == "--to: tcp://[fe80::1%nowhere]:1: this machine has no interface by the name behind %"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -217,6 +217,10 @@ ERRORS = [
     ("idle-timeout = false #!\n" + LISTENER, "idle-timeout: a number of seconds is needed, not a boolean"),
     ("idle-timeout = 1979-05-27 07:32:00 #!\n" + LISTENER, "idle-timeout: a number of seconds is needed, not a date or time"),
     ("idle-timeout = nan #!\n" + LISTENER, "idle-timeout: nan is no time: seconds are needed, 0 for no limit"),
+    (
+        f"idle-timeout = 1{'0' * 400} #!\n" + LISTENER,
+        f"idle-timeout: 1{'0' * 400} is no time: seconds are needed, 0 for no limit",
+    ),
     ("user = 0 #!\n" + LISTENER, "user: a string is needed, not an integer"),
     ("user = {a = 1} #!\n" + LISTENER, "user: a string is needed, not a table"),
     ("[user] #!\na = 1\n" + LISTENER, "user: a string is needed, not a table"),
@@ -308,6 +312,11 @@ def test_text_that_is_not_utf_8(tmp_path: Path) -> None:
 def test_a_bottomless_array_is_an_error_as_any_other(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"proxy\.toml:1: "):
         read(tmp_path, "threads = " + "[" * 100_000)
+
+
+def test_a_number_beyond_all_measure_is_an_error_as_any_other(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"too many digits$|is not between 1 and 1024$"):  # Python bounds them, or does not
+        read(tmp_path, f"threads = {'9' * 5000}\n{LISTENER}")
 
 
 def test_a_python_without_a_reader_of_toml_says_what_to_install(

@@ -55,15 +55,6 @@ def test_a_connection_is_active_from_its_accept_to_its_end() -> None:
     assert (sums.opened, sums.active) == (3, 2)
 
 
-def test_a_refused_connection_was_accepted_and_has_failed() -> None:
-    counters = Counters()
-    counters.connection_refused(A)
-    counters.connection_refused(A)
-    sums = total([counters])
-    assert (sums.opened, sums.active, sums.failures) == (2, 0, 2)
-    assert by_listener([counters])[A].reasons == {"limit": 2}
-
-
 @pytest.mark.parametrize("reason", record.REASONS)
 def test_every_reason_is_counted_and_is_a_failure_or_not(reason: str) -> None:
     counters = Counters()
@@ -277,7 +268,7 @@ def test_prometheus_reads_what_was_counted() -> None:
     first, second = Counters(), Counters()
     served(first, tls(bytes_forward=7, seconds=0.3), tls(reason="client_reset", resumed=True, bytes_back=9))
     first.connection_opened(A)
-    second.connection_refused(A)
+    served(second, make_record(reason="no_route"))
     second.accept_failed()
     backends = {"tcp://b:1": True, "tcp://b:2": False}
     with serving(first, second, backends=backends, certificates={"a.pem": 2e9}, dropped=4) as server:
@@ -287,7 +278,7 @@ def test_prometheus_reads_what_was_counted() -> None:
         ("sslsock_proxy_connections_active", labels(listener=A)): 1,
         ("sslsock_proxy_connections_closed_total", labels(listener=A, reason="ended")): 1,
         ("sslsock_proxy_connections_closed_total", labels(listener=A, reason="client_reset")): 1,
-        ("sslsock_proxy_connections_closed_total", labels(listener=A, reason="limit")): 1,
+        ("sslsock_proxy_connections_closed_total", labels(listener=A, reason="no_route")): 1,
         ("sslsock_proxy_backend_connections_total", labels(listener=A, backend="tcp://b:1")): 2,
         ("sslsock_proxy_bytes_total", labels(listener=A, direction="forward")): 7,
         ("sslsock_proxy_bytes_total", labels(listener=A, direction="back")): 9,
@@ -297,9 +288,9 @@ def test_prometheus_reads_what_was_counted() -> None:
         ("sslsock_proxy_handshake_duration_seconds_sum", labels(listener=A)): 0.004,
         ("sslsock_proxy_handshake_duration_seconds_bucket", labels(listener=A, le="0.001")): 0,
         ("sslsock_proxy_handshake_duration_seconds_bucket", labels(listener=A, le="0.0025")): 2,
-        ("sslsock_proxy_connection_duration_seconds_count", labels(listener=A)): 2,
-        ("sslsock_proxy_connection_duration_seconds_bucket", labels(listener=A, le="0.5")): 2,
-        ("sslsock_proxy_connection_duration_seconds_bucket", labels(listener=A, le="+Inf")): 2,
+        ("sslsock_proxy_connection_duration_seconds_count", labels(listener=A)): 3,
+        ("sslsock_proxy_connection_duration_seconds_bucket", labels(listener=A, le="0.5")): 3,
+        ("sslsock_proxy_connection_duration_seconds_bucket", labels(listener=A, le="+Inf")): 3,
         ("sslsock_proxy_backend_up", labels(backend="tcp://b:1")): 1,
         ("sslsock_proxy_backend_up", labels(backend="tcp://b:2")): 0,
         ("sslsock_proxy_certificate_expiry_timestamp_seconds", labels(certificate="a.pem")): 2e9,

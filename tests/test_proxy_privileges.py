@@ -296,6 +296,8 @@ def test_only_root_can_drop() -> None:
         ("99999999999999999999:1", "no id is that large"),
         ("4294967295:1", "no id is that large"),
         ("54321:4294967295", "no id is that large"),
+        ("nobody:4294967296", "no id is that large"),
+        ("nobody:99999999999999999999", "no id is that large"),
         ("root", "that is root"),
         ("0:1", "that is root"),
         ("nobody:root", "that is root"),

@@ -90,7 +90,10 @@ def test_each_update_tells_what_has_happened_since_the_last() -> None:
         assert shown(master, writer) == (
             "4 connections, 2 new/s, 0 handshakes/s, forward 2.0 MiB/s, back 0.5 MiB/s, 0 failures"
         )
-        counters.connection_refused(LISTENER)
+        other = ConnectionRecord(LISTENER, ("192.0.2.1", 3), ("192.0.2.2", 2))
+        other.reason = "no_backend"
+        counters.connection_opened(LISTENER)
+        counters.note(other)
         clock.now += 1
         summary.update()
         assert shown(master, writer) == (

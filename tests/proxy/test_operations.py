@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import os
 import select
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,6 +99,33 @@ def test_a_bad_file_leaves_the_old_one_in_force_and_says_why(site: Site, back: O
             assert common_name(connection) == "better"
 
 
+def test_a_warning_that_nobody_reads_does_not_hold_up_a_reload(site: Site, back: Origin) -> None:
+    used = site.issue("long")
+    soon = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(days=5)
+    read_end, write_end = os.pipe()
+    with open(read_end, "rb"), open(write_end, "wb", buffering=0) as full:
+        os.set_blocking(write_end, False)
+        while full.write(b"x"):
+            pass
+        os.set_blocking(write_end, True)
+        arguments = command("proxy", "--listen", f"tls://{LOCAL}", "--to", back.url, "--cert", used)
+        with subprocess.Popen(arguments, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=full) as process:
+            assert process.stdout is not None
+            try:
+                port = int(process.stdout.readline().decode().partition(", to ")[0].rpartition(":")[2])
+                short = site.authority.issue_cert("localhost", common_name="short", not_after=soon)
+                short.private_key_and_cert_chain_pem.write_to_path(used)
+                process.send_signal(signal.SIGHUP)
+
+                def seen() -> bool:
+                    with connect(port, site.context) as connection:
+                        return common_name(connection) == "short"
+
+                wait_until(seen, "the new certificate")
+            finally:
+                process.kill()
+
+
 CONFIG = """\
 threads = {threads}
 max-connections = {limit}
@@ -125,6 +154,50 @@ def test_routes_and_limits_are_swapped_for_new_connections(tmp_path: Path, back:
             assert fetch(running.port) == answer_of("other", 1000)
             assert ask(live, 1000) == answer_of("origin", 1000)
             assert back.connections == 1
+
+
+def test_a_handshake_limit_that_is_taken_away_while_the_header_is_awaited(site: Site, back: Origin) -> None:
+    config = site.folder / "proxy.toml"
+    text = f"""\
+threads = 1
+handshake-timeout = 600
+[[listener]]
+listen = "tls://{LOCAL}"
+to = "{back.url}"
+cert = "{site.issue()}"
+proxy-protocol-in = true
+trusted-proxy = "127.0.0.1"
+"""
+    config.write_text(text)
+
+    def go_on(raw: socket.socket) -> None:
+        raw.sendall(b"PROXY UNKNOWN\r\n")
+        with site.context.wrap_socket(raw, server_hostname="localhost") as connection:
+            say(connection)
+
+    with proxy("--config", config) as running, connect(running.port) as first, connect(running.port) as second:
+        go_on(second)  # so the first one was accepted before
+        config.write_text(text.replace("600", "0"))
+        running.reload()
+        go_on(first)
+
+
+def test_a_back_end_that_was_taken_out_is_tried_once_and_forgotten(tmp_path: Path, back: Origin) -> None:
+    """By a connection that was on its way there when SIGHUP came."""
+    config = tmp_path / "proxy.toml"
+    values = {"threads": 1, "limit": 0, "top": "", "port": 0}
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(DEADLINE)
+        config.write_text(CONFIG.format(**values, to=f"tls://127.0.0.1:{silent.getsockname()[1]}"))
+        with proxy("--config", config, "--metrics", LOCAL) as running, connect(running.port) as client:
+            with silent.accept()[0]:
+                config.write_text(CONFIG.format(**values, to=back.url))
+                running.reload()
+                assert fetch(running.port) == answer_of("origin", 1000)  # its worker goes by the new settings
+            assert client.recv(1) == b""
+            assert select.select([silent], [], [], 0)[0] == []
+            known = [name for name in running.metrics() if name[0] == "sslsock_proxy_backend_up"]
+            assert known == [("sslsock_proxy_backend_up", f"127.0.0.1:{back.port}")]
 
 
 @pytest.mark.parametrize(

@@ -213,6 +213,30 @@ def test_metrics_and_log_add_up(site: Site, back: Origin) -> None:
         assert len(scraped) > 1 and growing == sorted(growing)
 
 
+def test_a_handshake_is_counted_before_its_connection_ends(site: Site, back: Origin) -> None:
+    arguments = ("--listen", f"tls://{LOCAL}", "--to", back.url, "--cert", site.issue(), "--metrics", LOCAL)
+    with proxy(*arguments) as running:
+        with connect(running.port, site.context) as live:
+            say(live)
+            assert handshakes(running) == {"ok": 1}
+        assert running.end() == 0
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", ""])
+def test_the_log_names_the_address_at_which_a_connection_arrived(back: Origin, host: str) -> None:
+    with proxy("--listen", f"tcp://{host}:0", "--to", back.url, "--log-format", "json") as running:
+        with connect(running.port) as connection:
+            say(connection)
+        line = json.loads(running.wait_for_line('"reason"'))
+        assert (line["listener"], line["local"]) == (f"tcp://{host}:0", f"127.0.0.1:{running.port}")
+
+
+def handshakes(running: Proxy) -> dict[str, float]:
+    """How many there were, by result."""
+    name = "sslsock_proxy_handshakes_total"
+    return {labels[1]: count for (found, *labels), count in running.metrics().items() if found == name}
+
+
 def test_the_summary_line_of_a_terminal(back: Origin) -> None:
     master, slave = pty.openpty()
     program = command("proxy", "--listen", f"tcp://{LOCAL}", "--to", back.url, "--threads", 2)
@@ -349,6 +373,14 @@ def test_a_name_stands_for_all_its_addresses_that_are_here(tmp_path: Path, count
     finally:
         for one in (one for row in names for one in row):
             one.close()
+
+
+def test_a_file_name_that_standard_output_cannot_hold(tmp_path: Path, back: Origin) -> None:
+    file = tmp_path / "\u00e4.pem"
+    arguments = ("--listen", f"tls://{LOCAL}", "--to", back.url, "--ca-out", file)
+    with proxy(*arguments, env={"PYTHONIOENCODING": "ascii:strict"}) as running:
+        assert fetch(running.port, context=ssl.create_default_context(cafile=str(file))) == answer_of("origin", 1000)
+        assert running.end() == 0
 
 
 def test_a_name_all_of_whose_addresses_are_elsewhere(tmp_path: Path) -> None:

@@ -6,19 +6,19 @@ import argparse
 import os
 import signal
 
-from ..proxy.check import check_files
+from ..proxy.check import Warn, check_files
 from ..proxy.options import make_settings
 from ..proxy.settings import ProxySettings, SettingsError
-from .common import UsageError
+from .common import UsageError, print_error
 
 
-def load(arguments: argparse.Namespace, starting: bool = True) -> ProxySettings:
-    """The settings as options and files are now, with all files checked. SettingsError."""
+def load(arguments: argparse.Namespace, warn: Warn = print_error, starting: bool = True) -> ProxySettings:
+    """The settings as options and files are now, with all files checked. warn, starting: of `check_files`. SettingsError."""
     try:
         settings = make_settings(arguments)
     except UsageError as exc:
         raise SettingsError(None, 0, str(exc)) from None
-    check_files(settings, starting=starting)
+    check_files(settings, warn, starting)
     return settings
 
 
@@ -57,4 +57,4 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     from ..proxy import server  # not for --check
 
-    return server.run(settings, reload=lambda: load(arguments, starting=False))
+    return server.run(settings, reload=lambda warn: load(arguments, warn, starting=False))

@@ -9,12 +9,13 @@ import argparse
 import os
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_network
-from math import inf
+from sys import float_info
 from typing import NoReturn, Optional, Union
 
 from ..commands.common import address as connect_address
 from ..commands.common import listen_address
 from ..sockets.hostname import parse_host
+from .allowed import NameList
 from .settings import (
     Address,
     BackTls,
@@ -120,7 +121,7 @@ class Table:
         value = self.values.get(key, default)
         if not isinstance(value, (int, float)) or isinstance(value, bool):
             self.fail(f"a number of seconds is needed, not {kind(value)}", key)
-        if not 0 <= value < inf:  # NaN neither
+        if not 0 <= value <= float_info.max:  # infinity and NaN neither, nor what TOML's integers can be
             self.fail(f"{value} is no time: seconds are needed, 0 for no limit", key)
         return float(value)
 
@@ -249,7 +250,7 @@ def listener_of(table: Table, route_tables: Sequence[Table]) -> ListenerSettings
         key_pairs=key_pairs(table, "cert", "key"),
         ca_out=table.file("ca-out"),
         client_ca=table.file("client-ca"),
-        allow_names=table.texts("allow-name"),
+        allow_names=allowed_names(table),
         alpn=table.protocols("alpn"),
         proxy_protocol_in=proxy_protocol_in,
         trusted_proxies=networks,
@@ -268,6 +269,16 @@ def key_pairs(table: Table, cert: str, key: str) -> tuple[KeyPair, ...]:
             key,
         )
     return tuple(KeyPair(*pair) for pair in zip(certificates, keys or certificates))
+
+
+def allowed_names(table: Table) -> tuple[str, ...]:
+    names = table.texts("allow-name")
+    for index, name in enumerate(names):
+        try:
+            NameList([name])
+        except ValueError as exc:
+            table.fail(str(exc), "allow-name", index)
+    return names
 
 
 def parse_network(table: Table, text: str, index: int) -> Network:

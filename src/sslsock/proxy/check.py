@@ -6,17 +6,19 @@ import importlib.util
 import os
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
-from typing import Callable, Optional
+from typing import Callable, Optional, Union
 
 from ..commands.common import name_text, print_error
 from ..core.ticket_keys import TicketKeys
 from ..core.x509 import SslCertificate
-from .certificates import CertificateError, load_checked, read_certificates
+from ..sockets.hostname import parse_host
+from ..sockets.resolver import numeric_addresses
+from .certificates import CertificateError, CertificateStore, Pair, load_checked, read_certificates
 from .privileges import PrivilegeError, find_account
-from .settings import KeyPair, Place, Places, ProxySettings
+from .settings import Address, KeyPair, Place, Places, ProxySettings
 from .tickets import TicketKeyError, TicketKeyFile
 
-__all__ = ["check_files"]
+__all__ = ["Warn", "check_files"]
 
 SOON = timedelta(days=14)
 
@@ -33,14 +35,20 @@ def check_files(settings: ProxySettings, warn: Warn = print_error, starting: boo
     places = settings.places
     for number, listener in enumerate(settings.listeners):
         here = ("listener", number)
-        for index, pair in enumerate(listener.key_pairs):
-            check_key_pair(pair, places.of(*here, "cert", index), places.of(*here, "key", index), warn)
+        loaded = [
+            (check_key_pair(pair, places.of(*here, "cert", index), places.of(*here, "key", index), warn), pair.certificate)
+            for index, pair in enumerate(listener.key_pairs)
+        ]
+        if loaded:
+            check_together(loaded, places, *here, "cert")
         if listener.client_ca is not None:
             check_authorities(listener.client_ca, places.of(*here, "client-ca"), warn)
         if listener.ca_out is not None and starting:
             check_writable(listener.ca_out, places.of(*here, "ca-out"))
         for index, route in enumerate(listener.routes):
             back = (*here, "route", index)
+            for target, address in enumerate(route.to):
+                check_numeric(address, places.of(*back, "to", target))
             if route.back_tls.ca is not None:
                 check_authorities(route.back_tls.ca, places.of(*back, "to-ca"), warn)
             if route.back_tls.key_pair is not None:
@@ -54,19 +62,39 @@ def check_files(settings: ProxySettings, warn: Warn = print_error, starting: boo
     check_system(settings, places)
 
 
-def check_key_pair(pair: KeyPair, certificate_place: Place, key_place: Place, warn: Warn) -> None:
+def check_numeric(address: Address, place: Place) -> None:
+    """What is written as an address may still name an interface that is not here."""
+    host = parse_host(address.host)
+    if host.numeric:
+        try:
+            numeric_addresses(host.name, address.port)
+        except OSError:
+            raise place.error(f"{address}: this machine has no interface by the name behind %") from None
+
+
+def check_key_pair(pair: KeyPair, certificate_place: Place, key_place: Place, warn: Warn) -> Pair:
     try:
-        certificate, chain, _ = load_checked(pair)
+        loaded = load_checked(pair)
     except CertificateError as exc:
         in_key = exc.path == pair.key != pair.certificate
         raise (key_place if in_key else certificate_place).error(str(exc)) from None
-    chain = [certificate, *chain]
+    chain = [loaded[0], *loaded[1]]
     warn_of_times(pair.certificate, chain, certificate_place, warn)
     for lower, upper in zip(chain, chain[1:]):
         # RFC 8446, 4.4.2: each SHOULD certify the one before it; clients are asked to cope, and some do not.
         if lower.issuer != upper.subject:
             text = f"its chain has a gap: {name_text(lower.subject)} was not issued by {name_text(upper.subject)} after it"
             warn_at(certificate_place, f"{pair.certificate}: {text}", warn)
+    return loaded
+
+
+def check_together(pairs: Sequence[tuple[Pair, str]], places: Places, *here: Union[str, int]) -> None:
+    """Whether each of a listener's certificates would ever be used beside the others."""
+    try:
+        CertificateStore(pairs)
+    except CertificateError as exc:
+        index = max(index for index, (_, path) in enumerate(pairs) if path == exc.path)
+        raise places.of(*here, index).error(str(exc)) from None
 
 
 def check_authorities(file: str, place: Place, warn: Warn) -> None:

@@ -87,6 +87,8 @@ def parse(file: str, document: str) -> tuple[dict[str, Any], dict[tuple[Any, ...
         if found[1] is None:
             raise SettingsError(file, 1 + document.rstrip("\n").count("\n"), f"{text[: found.start()]} at its end") from None
         raise SettingsError(file, int(found[1]), f"{text[: found.start()]} (column {found[2]})") from None
+    except ValueError:  # int() bounds what it converts
+        raise SettingsError(file, 0, "a number in it has too many digits") from None
     except RecursionError:
         raise SettingsError(file, 1, "arrays or tables are nested too deeply") from None
 

@@ -15,7 +15,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Callable
 
-from .record import FAILURES, HANDSHAKE_OK, LIMIT, ConnectionRecord
+from .record import FAILURES, HANDSHAKE_OK, ConnectionRecord
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -93,7 +93,8 @@ class ListenerCounters:
 class Counters:
     """What one worker counts. Its thread alone calls the methods.
 
-    For a connection: `connection_opened`, `note` when it has ended, and in between `handshake` and `progress` at will.
+    For a connection: `connection_opened`, `note` when it has ended, and in between `handshake` and `progress`, so that one that
+    lives for long is seen before its end.
     """
 
     __slots__ = ("accept_failures", "listeners")
@@ -103,22 +104,15 @@ class Counters:
         self.accept_failures = 0
 
     def connection_opened(self, listener: str) -> None:
-        """Accepted. `note` follows at its end, or `connection_refused` took its place."""
+        """Accepted. `note` follows at its end."""
         self._of(listener).opened += 1
-
-    def connection_refused(self, listener: str) -> None:
-        """Accepted and closed at once, because there are too many: nothing else is called for it."""
-        of = self._of(listener)
-        of.opened += 1
-        of.ended += 1
-        of.reasons[LIMIT] = of.reasons.get(LIMIT, 0) + 1
 
     def accept_failed(self) -> None:
         """The system gave no connection: no descriptors, no memory."""
         self.accept_failures += 1
 
     def handshake(self, record: ConnectionRecord) -> None:
-        """Count a handshake that has just ended; `note` does for those of which nobody has told."""
+        """Count a handshake that has just gone well; `note` counts those after which nothing came."""
         record.handshake_counted = True
         of = self._of(record.listener)
         key = record.handshake_result or "", record.protocol or "", record.resumed
@@ -238,7 +232,7 @@ def make_collector(
         @staticmethod
         def _connections(sums: dict[str, ListenerCounters]) -> Iterator[Metric]:
             opened = core.CounterMetricFamily(
-                "sslsock_proxy_connections", "Connections accepted, those refused by the limit too.", labels=["listener"]
+                "sslsock_proxy_connections", "Connections accepted.", labels=["listener"]
             )
             active = core.GaugeMetricFamily("sslsock_proxy_connections_active", "Connections open now.", labels=["listener"])
             closed = core.CounterMetricFamily(

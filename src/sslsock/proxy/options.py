@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any, Callable, Union
 
 from ..commands.common import UsageError
 
@@ -34,7 +34,7 @@ examples:
   python -m sslsock proxy --config proxy.toml --check
 
 signals: SIGHUP reads certificates, keys, routes and limits again; SIGTERM drains and ends; SIGINT ends at once
-exit status: 0 clean, 1 a failure of TLS, the network or a file, 2 wrong usage or settings
+exit status: 0 clean, 1 a failure of TLS, the network or a file, 2 wrong usage or settings, 130 interrupted
 """
 
 USAGE = """\
@@ -67,17 +67,9 @@ class OnceWithoutConfig(Once):
     hint = "; several listeners are written in a file: --config"
 
 
-class Identity(argparse.Action):
-    """Keeps --cert and --key in the order in which they came, which says what belongs together."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: Union[str, Sequence[Any], None],
-        option_string: Union[str, None] = None,
-    ) -> None:
-        namespace.identities = [*getattr(namespace, "identities", []), (self.dest, values)]
+def tagged(option: str) -> Callable[[str], tuple[str, str]]:
+    """The type of an option that shares its list with another: their order says what belongs together."""
+    return lambda value: (option, value)
 
 
 def whole(text: str) -> int:
@@ -117,17 +109,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     group = parser.add_argument_group("TLS with clients (--listen tls://…)")
     add = group.add_argument
-    add("--cert", metavar="FILE", action=Identity,
+    add("--cert", metavar="FILE", dest="identities", action="append", type=tagged("cert"),
         help="certificate (PEM), with its chain after it; repeatable: the name that the client asks for chooses. "
         "Without any, one for localhost is made in memory")
-    add("--key", metavar="FILE", action=Identity,
-        help="private key (PEM) of the --cert before it; may be missing if it is in that file")
+    add("--key", metavar="FILE", dest="identities", action="append", type=tagged("key"),
+        help="private key (PEM) of the --cert before it, or one for each --cert in their order; "
+        "may be missing if it is in that file")
     add("--ca-out", metavar="FILE", action=Once,
         help="write the authority of the certificate made in memory here (PEM)")
     add("--client-ca", metavar="FILE", action=Once,
         help="demand a certificate of clients, from one of the authorities in this PEM file")
     add("--allow-name", metavar="GLOB", action="append",
-        help="of those, let in whose subject alternative name or common name is like this; repeatable")
+        help="of those, let in whose subject alternative name or common name is like this, as in *.example.com; repeatable")
     add("--alpn", metavar="A,B", action=Once, help="protocols to agree on, best first")
 
     group = parser.add_argument_group("TLS with back ends (--to tls://…)")
@@ -147,7 +140,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--threads", metavar="N", type=whole, action=Once,
         help="threads, each with a loop (as many as there are cores to use)")
     add("--max-connections", metavar="N", type=whole, action=Once,
-        help="connections at the same time (0: no limit)")
+        help="connections at the same time; the others wait (0: as many as descriptors allow)")
     for name, seconds, what in (
         ("handshake", 10, "for a client's TLS handshake, with its PROXY header if one is expected"),
         ("connect", 5, "for reaching a back end, with the TLS handshake there"),
@@ -164,7 +157,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--metrics", metavar="HOST:PORT", action=Once,
         help="answer Prometheus here (needs prometheus_client: the extra `proxy`)")
     add("--log-format", metavar="text|json", action=Once, help="write one line a connection to standard error")
-    add("--user", metavar="NAME", action=Once, help="become this user once all addresses are bound")
+    add("--user", metavar="NAME[:GROUP]", action=Once, help="become this user once all addresses are bound; ids will do")
     add("--config", metavar="FILE", action=Once,
         help="read all of this from a TOML file; of the options, only limits and operation go with it, and before it")
     add("--check", action="store_true", help="look whether all settings and files are good, and end")

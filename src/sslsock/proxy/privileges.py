@@ -156,10 +156,10 @@ def find_account(user: str) -> Account:
         gid = find_group(user, group_text)
     if uid == 0 or gid == 0:
         refuse(user, "that is root, whose rights would not be dropped")
-    if name is not None and 0 in os.getgrouplist(name, gid):
-        refuse(user, "it belongs to the group of root")
     if uid >= 2**32 - 1 or gid >= 2**32 - 1:  # (uid_t) -1 means "unchanged" to setresuid(2)
         refuse(user, "no id is that large")
+    if name is not None and 0 in os.getgrouplist(name, gid):
+        refuse(user, "it belongs to the group of root")
     return Account(uid, gid, name)
 
 

@@ -24,7 +24,6 @@ TLS_FAILED = "tls_failed"  # after the handshake: a record that does not decrypt
 NO_ROUTE = "no_route"  # the names and protocols that it asks for lead nowhere
 NO_BACKEND = "no_backend"  # none could be connected to
 CONNECT_TIMEOUT = "connect_timeout"
-LIMIT = "limit"  # there were too many
 UNTRUSTED_PROXY = "untrusted_proxy"
 BAD_PROXY_HEADER = "bad_proxy_header"
 PROXY_HEADER_TIMEOUT = "proxy_header_timeout"
@@ -46,7 +45,6 @@ REASONS = (
     NO_ROUTE,
     NO_BACKEND,
     CONNECT_TIMEOUT,
-    LIMIT,
     UNTRUSTED_PROXY,
     BAD_PROXY_HEADER,
     PROXY_HEADER_TIMEOUT,

@@ -13,6 +13,7 @@ import os
 import resource
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -31,7 +32,7 @@ from .metrics import MetricsError, make_collector
 from .policy import ListenerPolicy
 from .privileges import PrivilegeError, drop_to, listen_fds, match_sockets
 from .settings import Address, ListenerSettings, ProxySettings, SettingsError
-from .summary import Summary
+from .summary import INTERVAL, Summary
 from .tickets import TicketKeyError, TicketKeyFile, TicketRotation
 from .worker import ACCEPTED_AHEAD, Gate, Worker, borrowed
 
@@ -42,7 +43,6 @@ __all__ = ["run"]
 
 OWN_DESCRIPTORS = 48  # for files, scrapers and lookups
 THREAD_DESCRIPTORS = 8
-SUMMARY_SECONDS = 3.0
 TICKET_SECONDS = 1.0  # how often the ticket keys are looked at
 RELOAD_SECONDS = 1.0  # that the end waits for a SIGHUP which is being followed
 
@@ -50,6 +50,9 @@ NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # addresses of a name that
 
 # What is wrong with the settings or the files that they name.
 UNUSABLE = (SettingsError, CertificateError, ConfigurationError, TicketKeyError, ValueError, OSError)
+
+
+Reload = Callable[[Callable[[str], object]], ProxySettings]
 
 
 class Unstartable(Exception):
@@ -60,11 +63,12 @@ class Unstartable(Exception):
         self.status = status
 
 
-def run(settings: ProxySettings, reload: Optional[Callable[[], ProxySettings]] = None) -> int:
+def run(settings: ProxySettings, reload: Optional[Reload] = None) -> int:
     """Run until a signal ends it. Returns the exit status: 0 drained, 1 it could not start, 2 its settings are wrong, 130
     interrupted.
 
-    reload: makes the settings anew when SIGHUP asks for it; SettingsError leaves the old ones in force.
+    reload: makes the settings anew when SIGHUP asks for it, and gives its warnings to the function it is called with;
+    SettingsError leaves the old ones in force.
     """
     with open(2, "wb", closefd=False) as stream:  # sys.stderr is None where the descriptor was closed at the start
         writer = LineWriter(stream)
@@ -82,7 +86,7 @@ def run(settings: ProxySettings, reload: Optional[Callable[[], ProxySettings]] =
 class Server:
     """One run of the proxy. Belongs to the main thread."""
 
-    def __init__(self, settings: ProxySettings, reload: Optional[Callable[[], ProxySettings]], writer: LineWriter) -> None:
+    def __init__(self, settings: ProxySettings, reload: Optional[Reload], writer: LineWriter) -> None:
         self._settings = settings
         self._reload = reload
         self._writer = writer
@@ -254,8 +258,11 @@ class Server:
         if self._metrics is not None and self._settings.metrics is not None:
             metrics = Address("http", self._settings.metrics.host or "localhost", self._metrics.port)
             lines.append(f"metrics at {metrics}/metrics")
+        # Names of files and hosts may hold what standard output cannot: that is no reason not to start.
+        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+        text = "\n".join(lines).encode(encoding, "backslashreplace").decode(encoding)
         with suppress(OSError):  # nobody reads it
-            print("\n".join(lines), flush=True)
+            print(text, flush=True)
 
     # While it runs
 
@@ -285,12 +292,12 @@ class Server:
                 self._reloading = None
                 self._writer.write(f"SIGHUP: the old settings stay in force: {exc}")
 
-    def _read_again(self, reload: Callable[[], ProxySettings]) -> None:
+    def _read_again(self, reload: Reload) -> None:
         """In a thread of its own: read everything again, then have the main thread swap it."""
         problem: Optional[Exception] = None
         settings, policies = self._settings, self._policies
         try:
-            settings = reload()
+            settings = reload(self._writer.write)  # which does not block, whatever standard error is
             check_same_shape(self._settings, settings)
             policies = [
                 ListenerPolicy(listener, self._keys, before) for listener, before in zip(settings.listeners, self._policies)
@@ -369,7 +376,7 @@ class Server:
 
         def tell() -> None:
             summary.update()
-            self._loop.call_later(SUMMARY_SECONDS, tell)
+            self._loop.call_later(INTERVAL, tell)
 
         def look_at_tickets() -> None:
             try:

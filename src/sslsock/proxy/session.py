@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import errno
 import os
+from functools import partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Optional, Union
 
@@ -32,7 +33,7 @@ from ..core.loop import Timer
 from ..core.relay import ChannelRelay
 from ..sockets.constants import SslProtocol
 from . import proxy_protocol, record
-from .backends import Backend
+from .backends import Backend, BackendPool
 from .policy import ListenerPolicy, RoutePolicy
 from .record import ConnectionRecord
 
@@ -67,10 +68,10 @@ PROTOCOL_NAMES = {int(protocol): str(protocol).replace("TLS ", "TLSv") for proto
 class _Back:
     """The consumer of the channel to a TLS back end."""
 
-    __slots__ = ("_session",)
+    __slots__ = ("session",)
 
     def __init__(self, session: Session) -> None:
-        self._session = session
+        self.session = session
 
     def on_readable(self) -> None:
         """It waits for the relay."""
@@ -79,7 +80,7 @@ class _Back:
         pass
 
     def on_encrypted(self) -> None:
-        self._session.on_back_encrypted()
+        self.session.on_back_encrypted()
 
     def on_drained(self) -> None:
         pass
@@ -88,7 +89,7 @@ class _Back:
         """The relay passes it on."""
 
     def on_failed(self, failure: int, message: str) -> None:
-        self._session.on_back_failed(failure, message)
+        self.session.on_back_failed(failure, message)
 
 
 class Session:
@@ -105,6 +106,7 @@ class Session:
         "_dialed_at",
         "_engine",
         "_front",
+        "_pool",
         "_relay",
         "_route",
         "_stage",
@@ -127,6 +129,7 @@ class Session:
         self._dial: Optional[Dial] = None
         self._deadline: Optional[Timer] = None
         self._route: Optional[RoutePolicy] = None
+        self._pool: Optional[BackendPool] = None  # from the first dial on
         self._address: Optional[Backend] = None
         self._tried: list[Backend] = []
         self._trouble = record.NO_BACKEND  # what the last of them has failed of
@@ -140,16 +143,19 @@ class Session:
 
     def start(self) -> None:
         """Begin. What goes wrong ends the session, not the caller."""
-        policy = self.policy
+        policy, worker, fd = self.policy, self._worker, self._front
+        assert isinstance(fd, int)
+        # Settings may name every address, any port, or a name.
+        if worker.wants_details or policy.settings.proxy_protocol_out is not None:
+            self.record.local = worker.local_name(fd)
         if not (policy.tls or policy.settings.proxy_protocol_in):
             self._route = policy.routes[0]
             self._start_dialing()
             return
-        assert isinstance(self._front, int)
-        channel = Channel(self._worker.loop, self)
+        channel = Channel(worker.loop, self)
         channel.read_bound = UNREAD_BOUND
         try:
-            channel.attach(self._front)
+            channel.attach(fd)
         except OSError as exc:
             self._fail(record.INTERNAL_ERROR, f"the connection cannot be watched: {exc.strerror}")
             return
@@ -158,7 +164,7 @@ class Session:
             if not any(ip_address(self.record.peer[0]) in network for network in policy.settings.trusted_proxies):
                 self._fail(record.UNTRUSTED_PROXY, "it is not among the trusted proxies")
                 return
-            self._set_deadline(self._worker.limits.handshake_timeout)
+            self._set_deadline(worker.limits.handshake_timeout)
         else:
             self._after_header()
 
@@ -183,9 +189,9 @@ class Session:
         self._stage = HANDSHAKE
         self._engine = Engine(context)
         timeout = self._worker.limits.handshake_timeout
-        if self._deadline is not None:  # it began with the connection
+        if self._deadline is not None and timeout > 0:  # it began with the connection
             timeout = max(self._started + timeout - self._worker.loop.time(), LEAST_SECONDS)
-            self._drop_deadline()
+        self._drop_deadline()
         self._front.start_tls(self._engine, timeout)
 
     def on_readable(self) -> None:
@@ -228,7 +234,7 @@ class Session:
             self._fail(record.HANDSHAKE_FAILED, str(exc))
             return
         self.record.server_name = hello.server_name
-        self.record.ja4 = hello.ja4 if self._worker.wants_ja4 else None
+        self.record.ja4 = hello.ja4 if self._worker.wants_details else None
         self._route, context = self.policy.choose(hello)
         if self._route is None:
             self._refuse(front, UNRECOGNIZED_NAME)
@@ -260,6 +266,7 @@ class Session:
             told.next_protocol = None if protocol is None else protocol.decode("utf-8", "backslashreplace")
         if self.policy.settings.client_ca is not None and not self._admit_client(engine):
             return
+        self._worker.counters.handshake(told)  # now, for the connection may live for days
         self._start_dialing()
 
     def _admit_client(self, engine: Engine) -> bool:
@@ -315,23 +322,25 @@ class Session:
     # The back end
 
     def _start_dialing(self) -> None:
+        assert self._route is not None
         self._stage = DIALING
+        self._pool = self._worker.pool(self._route.route)
         self._drop_deadline()
         self._dial_next()
 
     def _dial_next(self) -> None:
         if self._stage != DIALING:
             return
-        worker, route = self._worker, self._route
-        assert route is not None
+        worker, route, pool = self._worker, self._route, self._pool
+        assert route is not None and pool is not None
         self._drop_deadline()
-        pool = worker.pool(route.route)
         while True:
             backend = pool.next(self._tried)
             if backend is None:
                 if pool.looking_up:
                     self._set_deadline(worker.limits.connect_timeout)
-                    pool.call_when_looked_up(self._dial_next)
+                    # Each in a call of its own: what goes wrong in one of those that wait is not the next one's.
+                    pool.call_when_looked_up(partial(worker.loop.call_soon, self._dial_next))
                 else:
                     last = self._tried[-1].reason if self._tried else "its name was not found"
                     self._fail(self._trouble, f"no back end of {', '.join(map(str, route.route.to))}: {last}")
@@ -354,10 +363,10 @@ class Session:
     def _blame(self, trouble: str, reason: str) -> None:
         """The back end in turn has failed; the next one may have more luck."""
         backend, self._address, self._dial = self._address, None, None
-        assert backend is not None and self._route is not None
+        assert backend is not None and self._pool is not None
         self._tried.append(backend)
         self._trouble = trouble
-        self._worker.backend_failed(self._route.route, backend, reason)
+        self._worker.backend_failed(self._pool, backend, reason)
 
     def on_dial_failed(self, number: int) -> None:
         if self._stage == DIALING:
@@ -421,18 +430,16 @@ class Session:
         self._dial_next()
 
     def _connected(self, back: Union[Channel, int], head: bytes) -> None:
-        backend, route = self._address, self._route
-        assert backend is not None and route is not None
-        self._worker.backend_succeeded(route.route, backend)
-        self._address = None
+        backend, pool = self._address, self._pool
+        assert backend is not None and pool is not None
+        self._worker.backend_succeeded(pool, backend)
+        self._address = self._pool = None
         self.record.backend = backend.peer
         self.record.connect_seconds = self._worker.loop.time() - self._dialed_at
         self._join(back, head)
 
     def _proxy_header(self) -> bytes:
         told = self.record
-        if told.local == self.policy.local:
-            told.local = self._worker.local_name(self._front)
         if self.policy.settings.proxy_protocol_out == "v1":
             return proxy_protocol.encode_v1(told.peer, told.local)
         tls = None
@@ -522,14 +529,14 @@ class Session:
         told.seconds = self._worker.loop.time() - self._started
         if self._dial is not None:
             self._dial.cancel()
-        if self._address is not None and self._route is not None:
-            self._worker.pool(self._route.route).abandoned(self._address)
+        if self._address is not None and self._pool is not None:
+            self._pool.abandoned(self._address)
         if stage == GREETING and isinstance(self._back, Channel):
             self._back.abort()
         if isinstance(self._front, Channel):
             self._worker.see_out(self._front)
         self._front = self._back = -1
-        self._relay = self._dial = self._engine = None
+        self._relay = self._dial = self._engine = self._pool = None
         self._worker.ended(self)
 
     def _set_deadline(self, seconds: float) -> None:

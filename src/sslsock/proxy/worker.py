@@ -15,7 +15,8 @@ from collections import deque
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Callable, Optional, Union
+from typing import Any, Callable, Optional
+from weakref import WeakValueDictionary
 
 from ..core.channel import Channel
 from ..core.listener import Listener
@@ -202,10 +203,11 @@ class Worker:
         self.sessions: set[Session] = set()
         self.waiting = False  # for a place; the gate's
         self.wants_details = wants_details
-        self.wants_ja4 = wants_details
         self._log = log
         self._writer = writer
-        self._pools: dict[tuple[Address, ...], BackendPool] = {}
+        # Weak: a pool of older settings goes with the last connection that uses it.
+        self._pools: WeakValueDictionary[tuple[Address, ...], BackendPool] = WeakValueDictionary()
+        self._current: list[BackendPool] = []
         self._draining = False
         self._drained_handler = drained_handler
         self._said: set[str] = set()
@@ -224,7 +226,7 @@ class Worker:
             self.loop.run()
         finally:
             self._abort_all(record.ABORTED)
-            for pool in self._pools.values():
+            for pool in list(self._pools.values()):
                 pool.close()
             self.loop.close()
 
@@ -244,8 +246,10 @@ class Worker:
         """What came out of a handler: a mistake of this program. It ends the session that it happened in, and no other."""
         log.error("%s", context["message"], exc_info=context["exception"])
         source = context["source"]
-        if isinstance(source, Session):
-            source.abort(record.INTERNAL_ERROR)
+        owner = getattr(source, "__self__", source)  # of a method, which was planned
+        session = getattr(owner, "session", owner)  # of what hears a back end for it
+        if isinstance(session, Session):
+            session.abort(record.INTERNAL_ERROR)
 
     def see_out(self, channel: Channel) -> None:
         """A client that was refused may still be reading the alert; its place is given to the next one meanwhile. But there are
@@ -297,16 +301,17 @@ class Worker:
         self._said.add(line)
         self._writer.write(line)
 
-    def local_name(self, end: Union[Channel, int]) -> tuple[str, int]:
+    @staticmethod
+    def local_name(fd: int) -> tuple[str, int]:
         """The address at which a connection arrived."""
-        with borrowed(end if isinstance(end, int) else end.fileno()) as connection:
+        with borrowed(fd) as connection:
             address, port = connection.getsockname()[:2]
         return plain_address(address), port
 
     # Back ends
 
     def pool(self, route: Route) -> BackendPool:
-        """Of a connection that goes by old settings there may be none any more."""
+        """The one that a connection keeps while it looks for a back end, whatever is read again meanwhile."""
         pool = self._pools.get(route.to)
         if pool is None:
             pool = self._pools[route.to] = BackendPool(
@@ -314,27 +319,24 @@ class Worker:
             )
         return pool
 
-    def backend_failed(self, route: Route, backend: Backend, reason: str) -> None:
+    def backend_failed(self, pool: BackendPool, backend: Backend, reason: str) -> None:
         if backend.up:
             self._writer.write(f"{backend.address} ({backend.peer}) is left out: {reason}")
-        self.pool(route).failed(backend, reason)
+        pool.failed(backend, reason)
 
-    def backend_succeeded(self, route: Route, backend: Backend) -> None:
+    def backend_succeeded(self, pool: BackendPool, backend: Backend) -> None:
         if not backend.up:
             self._writer.write(f"{backend.address} ({backend.peer}) is used again")
-        self.pool(route).succeeded(backend)
+        pool.succeeded(backend)
 
     def backend_states(self) -> list[BackendState]:
         """From any thread."""
-        return [state for pool in list(self._pools.values()) for state in pool.states()]
+        return [state for pool in self._current for state in pool.states()]
 
     def _use_routes(self, policies: Sequence[ListenerPolicy]) -> None:
         """A pool for each set of back ends; those that were there before keep what they know."""
         routes = {route.route.to: route.route for policy in policies for route in policy.routes}
-        for route in routes.values():
-            self.pool(route)
-        for to in self._pools.keys() - routes.keys():
-            self._pools.pop(to).close()
+        self._current = [self.pool(route) for route in routes.values()]
 
     def _on_lookup(self, address: Address, error: Optional[Exception]) -> None:
         self._writer.write(f"{address}: {'its name was found again' if error is None else f'its name was not found: {error}'}")
