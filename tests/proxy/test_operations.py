@@ -7,7 +7,6 @@ import os
 import select
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,17 +33,6 @@ from .operations import (
 )
 
 LOCAL = "127.0.0.1:0"
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Site:
-    return Site(tmp_path)
-
-
-@pytest.fixture
-def back() -> Iterator[Origin]:
-    with origin() as made:
-        yield made
 
 
 # SIGHUP
