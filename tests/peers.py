@@ -205,6 +205,14 @@ def listening(server: TcpServer, address: str = "127.0.0.1") -> TcpServer:
     return server
 
 
+def secure_server(certificates: Certificates) -> SslServer:
+    """A server of localhost that listens."""
+    server = SslServer()
+    server.configuration = certificates.server()
+    listening(server)
+    return server
+
+
 def accept(host: Host, server: TcpServer, reads: bool = True) -> Recorder:
     """The server's next connection, secure if it is an SslServer, with a recorder on it."""
     host.wait_for(lambda: server.has_pending_connections, "a pending connection")

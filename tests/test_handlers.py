@@ -6,14 +6,7 @@ import gc
 
 import pytest
 
-from peers import (
-    HANDLERS,
-    Recorder,
-    accept,
-    listening,
-    make_ssl_pair,
-    refused_port,
-)
+from peers import HANDLERS, Recorder, accept, listening, make_ssl_pair, refused_port, secure_server
 from sslsock import SocketState, SslServer, SslSocket
 
 
@@ -146,9 +139,7 @@ def test_each_handler_may_do_anything(host, certificates, name, action):
 @pytest.mark.parametrize("action", ["abort", "close", "disconnect", "raise", "dispatch", "drop"])
 @pytest.mark.parametrize("moment", ["new_connection", "server_ready", "server_encrypted", "server_disconnected"])
 def test_handlers_of_a_server_may_do_anything(host, certificates, moment, action):
-    server = SslServer()
-    server.configuration = certificates.server()
-    listening(server)
+    server = secure_server(certificates)
     innocent = make_ssl_pair(host, certificates.client(), certificates.server())
     calls = []
 
@@ -200,9 +191,7 @@ def test_handlers_of_a_server_may_do_anything(host, certificates, moment, action
 
 
 def test_a_handler_that_raises_does_not_keep_the_others_from_being_called(host, certificates):
-    server = SslServer()
-    server.configuration = certificates.server()
-    listening(server)
+    server = secure_server(certificates)
     client = SslSocket()
     client.configuration = certificates.client()
     left = Recorder(client)

@@ -10,7 +10,7 @@ import weakref
 
 import pytest
 
-from peers import Recorder, accept, end_lookups, listening
+from peers import Recorder, accept, end_lookups, listening, secure_server
 from sslsock import (
     SocketError,
     SslConfiguration,
@@ -287,9 +287,7 @@ def test_a_peer_that_is_gone_before_it_is_taken(host):
 
 
 def test_a_secure_connection_shakes_hands_by_itself(host, certificates):
-    server = SslServer()
-    server.configuration = certificates.server()
-    listening(server)
+    server = secure_server(certificates)
     assert server.next_pending_secure_connection() is None
     client = SslSocket()
     client.configuration = certificates.client()
@@ -304,9 +302,7 @@ def test_a_secure_connection_shakes_hands_by_itself(host, certificates):
 
 
 def test_a_plain_connection_can_be_encrypted_later(host, certificates):
-    server = SslServer()
-    server.configuration = certificates.server()
-    listening(server)
+    server = secure_server(certificates)
     peers = connected(1, server.port)
     host.wait_for(lambda: server.has_pending_connections)
     sock = server.next_pending_connection()

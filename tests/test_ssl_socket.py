@@ -22,6 +22,7 @@ from peers import (
     plain_listener,
     refused_port,
     reset,
+    secure_server,
     silence,
     wait_for_end,
 )
@@ -80,9 +81,7 @@ def attempt(host, client, server_configuration, name="127.0.0.1"):
 
 
 def test_the_events_of_an_encrypted_connection_in_order(host, certificates):
-    server = SslServer()
-    server.configuration = certificates.server()
-    listening(server)
+    server = secure_server(certificates)
     client = SslSocket()
     client.configuration = certificates.client()
     left = Recorder(client)
@@ -120,9 +119,7 @@ def test_the_events_of_an_encrypted_connection_in_order(host, certificates):
 
 
 def test_data_written_at_once_waits_for_encryption(host, certificates):
-    server = SslServer()
-    server.configuration = certificates.server()
-    listening(server)
+    server = secure_server(certificates)
     client = SslSocket()
     client.configuration = certificates.client()
     left = Recorder(client)
@@ -157,9 +154,7 @@ def test_what_waits_for_encryption_never_goes_out_in_the_clear(host):
 
 
 def test_all_is_delivered_when_disconnecting_before_encryption(host, certificates):
-    server = SslServer()
-    server.configuration = certificates.server()
-    listening(server)
+    server = secure_server(certificates)
     client = SslSocket()
     client.configuration = certificates.client()
     client.connected_handler = lambda s: s.disconnect()
@@ -820,9 +815,7 @@ def ssl_socket_and_peer(host, certificates, role):
             host.wait_for(lambda: sock.mode is CLIENT)
             peer, _ = listener.accept()
     else:
-        server = SslServer()
-        server.configuration = certificates.server()
-        listening(server)
+        server = secure_server(certificates)
         peer = socket.create_connection(("127.0.0.1", server.port))
         host.wait_for(lambda: server.has_pending_connections)
         sock = server.next_pending_secure_connection()
@@ -956,9 +949,7 @@ def test_against_the_standard_library_as_client(host, certificates, version):
     context = ssl.create_default_context()
     certificates.ca.configure_trust(context)
     context.minimum_version = context.maximum_version = ssl.TLSVersion(int(version))
-    server = SslServer()
-    server.configuration = certificates.server()
-    listening(server)
+    server = secure_server(certificates)
     received = []
 
     def talk():

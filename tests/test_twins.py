@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from peers import listening, make_tcp_pair
+from peers import make_tcp_pair, secure_server
 from sslsock import SslServer, SslSocket, TcpServer, TcpSocket
 
 STREAM_TWINS = [
@@ -152,9 +152,7 @@ def test_a_whole_conversation_from_another_thread(host):
 
 
 def test_connections_taken_and_made_from_another_thread(host, certificates):
-    server = SslServer()
-    server.configuration = certificates.server()
-    listening(server)
+    server = secure_server(certificates)
     client = SslSocket()
     client.configuration = certificates.client()
 

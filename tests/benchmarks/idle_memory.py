@@ -49,10 +49,10 @@ def settled(server: Any) -> float:
     return before
 
 
-def kib_per_connection(peer: str, count: int) -> float:
+def growth(server: Any, count: int) -> float:
+    """KiB for each of `count` connections to `server`, which has a `port` and tells its `pss()`."""
     context = harness.client_context()
     with contextlib.ExitStack() as stack:
-        server = stack.enter_context(Server(peer))
         before = 0.0
         for number in range(FIRST + count):
             if number == FIRST:
@@ -60,6 +60,11 @@ def kib_per_connection(peer: str, count: int) -> float:
             sock = stack.enter_context(harness.connect(server.port, context))
             sock.sendall(b"G")
         return (settled(server) - before) / count
+
+
+def kib_per_connection(peer: str, count: int) -> float:
+    with Server(peer) as server:
+        return growth(server, count)
 
 
 def main() -> int:

@@ -49,7 +49,7 @@ from typing import Any, Callable, Optional
 import harness
 from application import GIB, Application, Load
 from harness import BACKLOG, CPUS, FOLDER, LIMIT, LOAD_CPU, SERVER_CPU, Report
-from idle_memory import FIRST, settled
+from idle_memory import FIRST, growth
 
 SSLSOCK, HAPROXY = "sslsock", "haproxy"
 PROGRAMS = {HAPROXY: "haproxy", "nginx stream": "nginx", "hitch": "hitch", "stunnel": "stunnel4"}
@@ -375,15 +375,8 @@ def start_cost(peer: str, target: int) -> tuple[float, float]:
 
 
 def kib_per_pair(peer: str, count: int) -> float:
-    context = harness.client_context()
-    with silent_back_end() as target, Proxy(peer, target) as proxy, contextlib.ExitStack() as stack:
-        before = 0.0
-        for number in range(FIRST + count):
-            if number == FIRST:
-                before = settled(proxy)
-            sock = stack.enter_context(harness.connect(proxy.port, context))
-            sock.sendall(b"G")
-        return (settled(proxy) - before) / count
+    with silent_back_end() as target, Proxy(peer, target) as proxy:
+        return growth(proxy, count)
 
 
 class Threads:

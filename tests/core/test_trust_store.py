@@ -6,8 +6,8 @@ import subprocess
 import sys
 
 import pytest
-import trustme
 
+from command_helpers import Identity
 from sslsock.core import build
 from sslsock.core.trust_store import bundle_to_add, is_hashed
 
@@ -76,9 +76,9 @@ def test_a_folder_that_is_not_there_is_not_hashed(tmp_path):
 # One handshake in memory, with the system's store as the only trust.
 HANDSHAKE = """
 import sys, sslsock
-chain = sslsock.SslCertificate.from_path("server.pem")
+chain = sslsock.SslCertificate.from_path("cert.pem")
 server = sslsock.Engine(sslsock.Context(
-    server_side=True, certificate=chain[0], private_key=sslsock.SslKey(open("server.key", "rb").read(), algorithm=None),
+    server_side=True, certificate=chain[0], private_key=sslsock.SslKey(open("key.pem", "rb").read(), algorithm=None),
     verify_mode=0))
 client = sslsock.Engine(sslsock.Context(server_side=False), server_name="localhost", verify_name="localhost")
 server.decrypt(client.start())
@@ -92,13 +92,7 @@ except sslsock.TlsError as exc:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("trust")
-    authority = trustme.CA()
-    leaf = authority.issue_cert("localhost")
-    authority.cert_pem.write_to_path(folder / "ca.pem")
-    leaf.private_key_pem.write_to_path(folder / "server.key")
-    leaf.cert_chain_pems[0].write_to_path(folder / "server.pem")
-    return folder
+    return Identity(tmp_path_factory.mktemp("trust")).ca.parent
 
 
 def handshake(folder, **environment):

@@ -1,20 +1,33 @@
-"""Fixtures: certificates as files, a proxy with any options, and one proxy for each pair of schemes."""
+"""Fixtures: certificates as files, back ends, a proxy with any options, and one proxy for each pair of schemes."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path as FilePath
 from typing import Any, Callable
 
 import pytest
 
 from command_helpers import Identity, identity
 
+from .operations import Origin, Site, origin
 from .running import Path, Proxy, path, running
 
 __all__ = ["identity"]
 
 SCHEMES = [("tls", "tcp"), ("tcp", "tls"), ("tls", "tls"), ("tcp", "tcp")]
+
+
+@pytest.fixture
+def site(tmp_path: FilePath) -> Site:
+    return Site(tmp_path)
+
+
+@pytest.fixture
+def back() -> Iterator[Origin]:
+    with origin() as made:
+        yield made
 
 
 @pytest.fixture

@@ -193,7 +193,11 @@ class Path:
         return client
 
     def record(self) -> dict[str, Any]:
-        """What the proxy has logged of the last client."""
+        """What the proxy has logged of the last client.
+
+        It is known by its port, which the system may give to another client as soon as it is free. So whoever shares a path
+        takes the record of every connection it has made: one that is left over would be taken for a later client's.
+        """
         return self.proxy.record(self.peer)
 
     def accept(self, context: Optional[ssl.SSLContext] = None) -> Any:

@@ -21,11 +21,6 @@ LOCAL = "127.0.0.1:0"
 NOWHERE = "tcp://127.0.0.1:9"
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Site:
-    return Site(tmp_path)
-
-
 def refused(status: int, *arguments: object) -> str:
     """What a proxy says that does not start."""
     result = run("proxy", *arguments)

@@ -9,8 +9,6 @@ import resource
 import select
 import socket
 import ssl
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -24,7 +22,6 @@ from .operations import (
     answer_of,
     connect,
     fetch,
-    origin,
     proxy,
     read_from_all,
     say,
@@ -43,17 +40,6 @@ to = "tcp://127.0.0.1:1"
 """
 QUIET_SECONDS = 1.0
 MOST_CPU = 0.3
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Site:
-    return Site(tmp_path)
-
-
-@pytest.fixture
-def back() -> Iterator[Origin]:
-    with origin() as made:
-        yield made
 
 
 def client_hello() -> bytes:

@@ -9,7 +9,6 @@ import select
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -36,17 +35,6 @@ from .operations import (
 )
 
 LOCAL = "127.0.0.1:0"
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Site:
-    return Site(tmp_path)
-
-
-@pytest.fixture
-def back() -> Iterator[Origin]:
-    with origin() as made:
-        yield made
 
 
 # SIGHUP

@@ -57,6 +57,12 @@ def closed(through: Path, client: Any, server: Any) -> dict[str, Any]:
     return record
 
 
+def await_ends(through: Path, clients: set[str]) -> None:
+    """Until the proxy has logged the end of every one of `clients`, named as in its records."""
+    while clients:
+        clients.discard(through.proxy.record()["peer"])
+
+
 # Bytes
 
 
@@ -185,6 +191,8 @@ def test_openssl_s_client_with_piped_input(through: Path) -> None:
             end_output(server)
             assert process.stdout.read() == b"answer\n"
         assert process.wait(TIMEOUT) == 0
+    record = through.proxy.record()
+    assert (record["bytes_forward"], record["bytes_back"]) == (9, 7)
 
 
 def test_a_back_end_that_resets(through: Path) -> None:
@@ -289,6 +297,8 @@ def test_many_connections_at_once(through: Path) -> None:
         for number, (client, server) in enumerate(pairs):
             assert receive_exactly(server, 8) == b"%8d" % number
             assert receive_exactly(client, 8) == b"%8d" % -number
+        clients = {address_of(client) for client, _ in pairs}
+    await_ends(through, clients)
 
 
 @pytest.mark.slow
@@ -301,6 +311,8 @@ def test_two_thousand_connections_at_once(through: Path) -> None:
         for client, server in pairs:
             assert receive_exactly(server, 5) == b"there"
             assert receive_exactly(client, 4) == b"back"
+        clients = {address_of(client) for client, _ in pairs}
+    await_ends(through, clients)
 
 
 # TLS
@@ -379,6 +391,7 @@ def test_openssl_resumes_by_a_file(through: Path, tmp_path: Any) -> None:
                 assert process.stdout is not None
                 output = process.stdout.read()
             assert process.wait(TIMEOUT) == 0
+        assert through.proxy.record()["bytes_back"] == 8
         return output
 
     file = str(tmp_path / "session")

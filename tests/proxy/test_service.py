@@ -16,7 +16,6 @@ import sys
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -48,17 +47,6 @@ from .operations import (
 
 LOCAL = "127.0.0.1:0"
 MIB = 1 << 20
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Site:
-    return Site(tmp_path)
-
-
-@pytest.fixture
-def back() -> Iterator[Origin]:
-    with origin() as made:
-        yield made
 
 
 # Back ends that die
