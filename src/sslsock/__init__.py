@@ -7,11 +7,13 @@ running asyncio loop by themselves), and the TLS engine without input or output 
 
 from ._version import __version__
 from .core.build import build_info
+from .core.certificate import SslCertificate
 from .core.client_hello import ClientHello
 from .core.context import ConfigurationError, Context, openssl_version
+from .core.encoded import SslEncoding
 from .core.engine import Engine, TlsError
+from .core.key import KeyAlgorithm, KeyType, SslKey
 from .core.ticket_keys import TicketKeys
-from .core.x509 import KeyAlgorithm, KeyType, SslCertificate, SslEncoding, SslKey
 from .sockets.configuration import SslConfiguration
 from .sockets.constants import OpenMode, PeerVerifyMode, RelayReason, SocketError, SocketState, SslMode, SslProtocol
 from .sockets.event_loop import EventLoop, run, stop

@@ -17,10 +17,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import NameOID
 
+from sslsock.core.certificate import SslCertificate
 from sslsock.core.channel import Channel
 from sslsock.core.context import VERIFY_NONE, Context
 from sslsock.core.engine import Engine
-from sslsock.core.x509 import SslCertificate, SslKey
+from sslsock.core.key import SslKey
 
 TLS_1_2, TLS_1_3 = 0x0303, 0x0304
 VERSIONS = (TLS_1_2, TLS_1_3)

@@ -4,6 +4,7 @@ import ssl
 
 import pytest
 
+from sslsock.core.certificate import SslCertificate
 from sslsock.core.context import (
     VERIFY_NONE,
     VERIFY_PEER,
@@ -13,7 +14,7 @@ from sslsock.core.context import (
     protocol_supported,
 )
 from sslsock.core.engine import Engine, TlsError
-from sslsock.core.x509 import SslCertificate, SslKey
+from sslsock.core.key import SslKey
 
 from .pairs import TLS_1_2, TLS_1_3, client_context, engines, identity, server_context, shake
 

@@ -10,7 +10,7 @@ import pytest
 
 from sslsock.core.context import VERIFY_NONE, VERIFY_PEER, VERIFY_QUERY, Context
 from sslsock.core.engine import Engine, TlsError
-from sslsock.core.x509 import SslKey
+from sslsock.core.key import SslKey
 
 from .pairs import (
     DEADLINE,

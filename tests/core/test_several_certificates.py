@@ -6,9 +6,9 @@ import subprocess
 
 import pytest
 
+from sslsock.core.certificate import SslCertificate
 from sslsock.core.context import ConfigurationError
 from sslsock.core.engine import Engine
-from sslsock.core.x509 import SslCertificate
 
 from .pairs import DEADLINE, TLS_1_2, TLS_1_3, client_context, engines, identity, server_context
 

@@ -14,10 +14,11 @@ import time
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
+from sslsock.core.certificate import SslCertificate
 from sslsock.core.context import TICKET_LIFETIME, VERIFY_NONE, VERIFY_PEER, VERIFY_QUERY, ConfigurationError
 from sslsock.core.engine import Engine, TlsError
+from sslsock.core.key import SslKey
 from sslsock.core.ticket_keys import KEY_SIZE, MOST_KEYS, TicketKeys
-from sslsock.core.x509 import SslCertificate, SslKey
 
 from .pairs import (
     SANITIZED,
@@ -153,7 +154,8 @@ import sys
 from sslsock.core.context import VERIFY_NONE, Context
 from sslsock.core.engine import Engine
 from sslsock.core.ticket_keys import TicketKeys
-from sslsock.core.x509 import SslCertificate, SslKey
+from sslsock.core.certificate import SslCertificate
+from sslsock.core.key import SslKey
 
 def read():
     return sys.stdin.buffer.read(int(sys.stdin.buffer.readline()))

@@ -12,7 +12,9 @@ from importlib.util import spec_from_file_location
 NAMES = (
     "build",
     "loop",
-    "x509",
+    "encoded",
+    "certificate",
+    "key",
     "ticket_keys",
     "context",
     "client_hello",

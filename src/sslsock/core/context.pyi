@@ -1,8 +1,9 @@
 from collections.abc import Sequence
 from typing import Optional, final
 
+from .certificate import SslCertificate
+from .key import SslKey
 from .ticket_keys import TicketKeys
-from .x509 import SslCertificate, SslKey
 
 VERIFY_NONE: int
 VERIFY_QUERY: int

@@ -19,7 +19,8 @@ from openssl_ssl cimport SSL, SSL_CTX, SSL_SESSION, X509_STORE_CTX
 from openssl_x509 cimport (
     ASN1_TIME_cmp_time_t, EVP_PKEY_get0_type_name, X509, X509_check_private_key, X509_get0_notAfter)
 from sslsock.core.ticket_keys cimport TicketKeys
-from sslsock.core.x509 cimport SslCertificate, SslKey
+from sslsock.core.certificate cimport SslCertificate
+from sslsock.core.key cimport SslKey
 from ticket_keys cimport ticket_keys_use
 from window_bio cimport byte_queue_clear, window_bio, window_bio_new
 

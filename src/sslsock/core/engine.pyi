@@ -1,8 +1,8 @@
 from collections.abc import Sequence
 from typing import Callable, Optional, Union
 
+from .certificate import SslCertificate
 from .context import Context
-from .x509 import SslCertificate
 
 _Buffer = Union[bytes, bytearray, memoryview]
 _VerifyError = tuple[int, int, str, Optional[SslCertificate]]

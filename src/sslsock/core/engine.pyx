@@ -30,7 +30,7 @@ from openssl_err cimport (
 from openssl_ssl cimport SSL_SESSION, X509_STORE_CTX
 from openssl_x509 cimport X509, X509_free, X509_up_ref
 from sslsock.core.context cimport VERIFY_MODE_NONE, VERIFY_MODE_PEER, Context, Session, connection_hooks, reason_of
-from sslsock.core.x509 cimport SslCertificate
+from sslsock.core.certificate cimport SslCertificate
 from window_bio cimport (
     byte_queue_append, byte_queue_clear, byte_queue_consume, byte_queue_front, window_bio_new)
 

@@ -1,6 +1,7 @@
 from collections.abc import Sequence
 
-from .x509 import SslCertificate, SslKey
+from .certificate import SslCertificate
+from .key import SslKey
 
 LOCALHOST: tuple[str, str, str]
 

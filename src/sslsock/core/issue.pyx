@@ -13,9 +13,10 @@ from libc.string cimport memset
 
 from openssl_err cimport ERR_clear_error, ERR_peek_error, ERR_reason_error_string
 from openssl_x509 cimport *
-from sslsock.core.x509 cimport SslCertificate, SslKey
+from sslsock.core.certificate cimport SslCertificate
+from sslsock.core.key cimport SslKey
 
-from sslsock.core.x509 import KeyAlgorithm
+from sslsock.core.key import KeyAlgorithm
 
 cdef enum:
     SERIAL_SIZE = 16  # bytes; RFC 5280, 4.1.2.2 allows 20

@@ -24,7 +24,7 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple, Optional, Union
 
-from ..core.x509 import SslCertificate
+from ..core.certificate import SslCertificate
 
 __all__ = ["NameList"]
 

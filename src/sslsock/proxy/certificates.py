@@ -17,9 +17,10 @@ from contextlib import suppress
 from datetime import datetime
 from typing import NamedTuple, Optional
 
+from ..core.certificate import SslCertificate
 from ..core.context import VERIFY_NONE, ConfigurationError, Context
 from ..core.issue import LOCALHOST, issue_certificate, make_authority
-from ..core.x509 import SslCertificate, SslKey
+from ..core.key import SslKey
 from .settings import KeyPair
 
 __all__ = [

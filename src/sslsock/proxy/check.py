@@ -9,8 +9,8 @@ from datetime import datetime, timedelta, timezone
 from typing import Callable, Optional, Union
 
 from ..commands.common import name_text, print_error
+from ..core.certificate import SslCertificate
 from ..core.ticket_keys import TicketKeys
-from ..core.x509 import SslCertificate
 from ..sockets.hostname import parse_host
 from ..sockets.resolver import numeric_addresses
 from .certificates import CertificateError, CertificateStore, Pair, load_checked, read_certificates

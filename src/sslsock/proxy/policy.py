@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Optional
 
+from ..core.certificate import SslCertificate
 from ..core.client_hello import ClientHello
 from ..core.context import VERIFY_NONE, VERIFY_PEER, ConfigurationError, Context
 from ..core.ticket_keys import TicketKeys
-from ..core.x509 import SslCertificate
 from ..sockets.hostname import parse_host
 from .allowed import NameList
 from .certificates import CertificateStore, Identity, load_checked, normal, read_certificates, write_authority

@@ -14,8 +14,9 @@ from enum import IntEnum
 from typing import Any, NamedTuple, NoReturn, Optional, TypeVar, Union
 from weakref import WeakValueDictionary
 
+from ..core.certificate import SslCertificate
 from ..core.context import VERIFY_NONE, VERIFY_PEER, VERIFY_QUERY, Context
-from ..core.x509 import SslCertificate, SslKey
+from ..core.key import SslKey
 from .constants import PeerVerifyMode, SslProtocol
 
 __all__ = ["Snapshot", "SslConfiguration", "default_configuration"]

@@ -2,7 +2,7 @@
 
 from typing import Optional
 
-from ..core.x509 import SslCertificate
+from ..core.certificate import SslCertificate
 
 __all__ = ["SslError"]
 

@@ -15,9 +15,9 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Callable, Optional
 
 from ..core import channel as core
+from ..core.certificate import SslCertificate
 from ..core.client_hello import ClientHello, ClientHelloError, parse_client_hello
 from ..core.engine import Engine
-from ..core.x509 import SslCertificate
 from .configuration import SslConfiguration, decoded_protocol, default_configuration
 from .constants import OpenMode, PeerVerifyMode, SocketError, SslMode, SslProtocol
 from .event_loop import EventLoop

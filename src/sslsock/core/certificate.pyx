@@ -1,0 +1,463 @@
+"""Certificates: values, made from bytes once and never changed.
+
+What cannot be loaded is no exception: the object is `null` and `error_string` says why. The class is final
+and all its state is set in `__cinit__`, so that neither a subclass nor a second `__init__` can change one
+that is in use.
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING
+from libc.string cimport strcmp
+from libc.time cimport tm
+
+from openssl_err cimport ERR_clear_error
+from openssl_x509 cimport *
+from sslsock.core.encoded cimport (
+    Source, free_block, next_block, open_text, openssl_reason, pem_block, refuse_block, refuse_der, refuse_pem)
+
+import ipaddress
+import os
+from datetime import datetime, timezone
+
+from sslsock.core.encoded import SslEncoding
+
+
+cdef bint is_certificate(const char *label) noexcept nogil:
+    return strcmp(label, "CERTIFICATE") == 0 or strcmp(label, "X509 CERTIFICATE") == 0
+
+
+cdef X509 *certificate_from_der(Source source) except? NULL:
+    cdef const unsigned char *p = source.data
+    cdef X509 *certificate = d2i_X509(NULL, &p, source.size)
+    if certificate != NULL and p == source.data + source.size:
+        return certificate
+    X509_free(certificate)
+    source.error = refuse_der(source, "a certificate")
+    return NULL
+
+
+cdef X509 *certificate_from_pem(Source source) except? NULL:
+    """The first certificate of the text, whatever else is before or after it."""
+    cdef BIO *bio = open_text(source)
+    cdef pem_block block
+    cdef const unsigned char *p
+    cdef X509 *certificate
+    other = None
+    try:
+        while next_block(bio, &block):
+            try:
+                if is_certificate(block.label):
+                    p = block.data
+                    certificate = d2i_X509(NULL, &p, block.size)
+                    if certificate == NULL:
+                        source.error = refuse_block(&block, "the certificate")
+                    return certificate
+                if other is None:
+                    other = <bytes> block.label
+            finally:
+                free_block(&block)
+        source.error = refuse_pem(source, "a certificate", other)
+        return NULL
+    finally:
+        BIO_free(bio)
+
+
+cdef list certificates_from_der(Source source):
+    cdef const unsigned char *p = source.data
+    cdef const unsigned char *end = source.data + source.size
+    cdef X509 *certificate
+    cdef list found = []
+    while p < end:
+        certificate = d2i_X509(NULL, &p, end - p)
+        if certificate == NULL:
+            break
+        found.append(SslCertificate.wrap(certificate))
+    return found
+
+
+cdef list certificates_from_pem(Source source):
+    cdef BIO *bio = open_text(source)
+    cdef pem_block block
+    cdef const unsigned char *p
+    cdef X509 *certificate
+    cdef list found = []
+    cdef size_t left
+    try:
+        while True:
+            left = BIO_ctrl_pending(bio)
+            if not next_block(bio, &block):
+                # A damaged block is passed over; what follows it may be whole.
+                if BIO_ctrl_pending(bio) < left:
+                    ERR_clear_error()
+                    continue
+                return found
+            try:
+                if is_certificate(block.label):
+                    p = block.data
+                    certificate = d2i_X509(NULL, &p, block.size)
+                    if certificate != NULL:
+                        found.append(SslCertificate.wrap(certificate))
+            finally:
+                free_block(&block)
+    finally:
+        BIO_free(bio)
+
+
+cdef str visible(bytes raw, str codec):
+    """Text of a certificate. What does not print, a NUL above all, stands as an escape and hides nothing."""
+    cdef str text = raw.decode(codec, "backslashreplace")
+    if text.isprintable():
+        return text
+    return "".join([c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text])
+
+
+cdef bytes string_bytes(const ASN1_STRING *string):
+    cdef int size = ASN1_STRING_length(string)
+    return ASN1_STRING_get0_data(string)[:size] if size > 0 else b""
+
+
+cdef str string_text(const ASN1_STRING *string):
+    """Any kind of ASN.1 text; else `#` and the hexadecimal of the bytes, in the manner of RFC 4514, 2.4."""
+    cdef unsigned char *out = NULL
+    cdef int size = ASN1_STRING_to_UTF8(&out, string)
+    if size < 0:
+        ERR_clear_error()
+        return "#" + string_bytes(string).hex()
+    try:
+        return visible(out[:size], "utf-8")
+    finally:
+        OPENSSL_free(out)
+
+
+cdef str object_text(const ASN1_OBJECT *identifier):
+    """OpenSSL's short name of an object identifier, or its number in dots."""
+    cdef char text[256]
+    cdef int nid = OBJ_obj2nid(identifier)
+    cdef const char *name = OBJ_nid2sn(nid) if nid != NID_undef else NULL
+    if name != NULL:
+        return name.decode("ascii", "backslashreplace")
+    if OBJ_obj2txt(text, sizeof(text), identifier, 1) <= 0:
+        ERR_clear_error()
+        return "?"
+    return text.decode("ascii", "backslashreplace")
+
+
+cdef dict name_fields(const X509_NAME *name):
+    cdef const X509_NAME_ENTRY *entry
+    cdef int index
+    cdef dict fields = {}
+    for index in range(X509_NAME_entry_count(name)):
+        entry = X509_NAME_get_entry(name, index)
+        key = object_text(X509_NAME_ENTRY_get_object(entry))
+        fields.setdefault(key, []).append(string_text(X509_NAME_ENTRY_get_data(entry)))
+    return fields
+
+
+cdef object utc_time(const ASN1_TIME *time):
+    """A datetime; None where the field holds no time or one that datetime cannot express."""
+    cdef tm parts
+    if time == NULL or ASN1_TIME_to_tm(time, &parts) != 1:
+        ERR_clear_error()
+        return None
+    try:
+        return datetime(
+            parts.tm_year + 1900, parts.tm_mon + 1, parts.tm_mday, parts.tm_hour, parts.tm_min, parts.tm_sec,
+            tzinfo=timezone.utc,
+        )
+    except ValueError:
+        return None
+
+
+cdef str printed(BIO *bio):
+    cdef char *data = NULL
+    cdef long size = BIO_get_mem_data(bio, &data)
+    return visible(<bytes> data[:size] if size > 0 else b"", "utf-8")
+
+
+cdef tuple general_name(GENERAL_NAME *name):
+    """One subjectAltName (RFC 5280, 4.2.1.6) as (kind, text)."""
+    cdef int kind = -1
+    cdef const void *value = GENERAL_NAME_get0_value(name, &kind)
+    cdef BIO *bio
+    cdef str text
+    if kind == GEN_DNS:
+        return "DNS", visible(string_bytes(<const ASN1_STRING *> value), "ascii")
+    if kind == GEN_EMAIL:
+        return "email", visible(string_bytes(<const ASN1_STRING *> value), "ascii")
+    if kind == GEN_URI:
+        return "URI", visible(string_bytes(<const ASN1_STRING *> value), "ascii")
+    if kind == GEN_IPADD:
+        raw = string_bytes(<const ASN1_STRING *> value)
+        return "IP", str(ipaddress.ip_address(raw)) if len(raw) in (4, 16) else "#" + raw.hex()
+    if kind == GEN_RID:
+        return "RID", object_text(<const ASN1_OBJECT *> value)
+    bio = BIO_new(BIO_s_mem())
+    if bio == NULL:
+        raise MemoryError
+    try:
+        if kind == GEN_DIRNAME:
+            X509_NAME_print_ex(bio, <const X509_NAME *> value, 0, XN_FLAG_RFC2253)
+            return "dirname", printed(bio)
+        # OpenSSL writes "othername: ..." and its like: the text is what follows the colon.
+        GENERAL_NAME_print(bio, name)
+        text = printed(bio).partition(":")[2].strip()
+    finally:
+        BIO_free(bio)
+    if kind == GEN_OTHERNAME:
+        return "othername", text
+    return ("X400" if kind == GEN_X400 else "EDI party" if kind == GEN_EDIPARTY else "unknown"), text
+
+
+def _restore_certificate(der: bytes, error: str) -> SslCertificate:
+    """What a pickle calls."""
+    cdef SslCertificate certificate
+    if der:
+        return SslCertificate(der, SslEncoding.DER)
+    certificate = SslCertificate()
+    certificate._error = error
+    return certificate
+
+
+@cython.final
+cdef class SslCertificate:
+    """An X.509 certificate. Immutable; equal, hashed and pickled by its DER.
+
+    encoded: any buffer, or for PEM a str. Of PEM text the first certificate is loaded, whatever stands around
+    it; DER has to be one certificate and nothing else.
+    format: `SslEncoding`.
+
+    Data that cannot be loaded makes a certificate that is `null`, with `error_string` saying why. TypeError:
+    `encoded` is neither a buffer nor text. ValueError: `format` is no `SslEncoding`.
+    """
+
+    PEM = SslEncoding.PEM
+    DER = SslEncoding.DER
+
+    def __cinit__(self, encoded=b"", format=SslEncoding.PEM):
+        encoding = SslEncoding(format)
+        cdef Source source = Source(encoded, encoding is SslEncoding.DER)
+        # Nothing to load leaves the error queue alone: `wrap` may be called while the caller still needs it.
+        if not source.error:
+            ERR_clear_error()
+            try:
+                if encoding is SslEncoding.DER:
+                    self.x509 = certificate_from_der(source)
+                else:
+                    self.x509 = certificate_from_pem(source)
+            finally:
+                ERR_clear_error()
+        self._error = source.error
+
+    def __dealloc__(self):
+        X509_free(self.x509)
+
+    @staticmethod
+    cdef SslCertificate wrap(X509 *x509):
+        cdef SslCertificate certificate
+        try:
+            certificate = SslCertificate.__new__(SslCertificate)
+        except BaseException:
+            X509_free(x509)
+            raise
+        certificate.x509 = x509
+        certificate._error = ""
+        return certificate
+
+    @staticmethod
+    def from_bytes(data):
+        """All certificates in PEM text, or in DER, where they follow one another; a list, empty where there
+        is none.
+
+        data: any buffer or a str. Blocks that are no certificate, or damaged, are passed over. TypeError:
+        `data` is neither a buffer nor text.
+        """
+        cdef Source source = Source(data, False)
+        cdef list found = []
+        if source.error:
+            return found
+        ERR_clear_error()
+        try:
+            if source.data[0] == 0x30:
+                found = certificates_from_der(source)
+            return found or certificates_from_pem(source)
+        finally:
+            ERR_clear_error()
+
+    @staticmethod
+    def from_path(path):
+        """All certificates in a file, as `from_bytes` finds them. OSError: the file cannot be read."""
+        with open(os.fspath(path), "rb") as file:
+            return SslCertificate.from_bytes(file.read())
+
+    @property
+    def null(self):
+        """True when nothing was loaded."""
+        return self.x509 == NULL
+
+    @property
+    def error_string(self):
+        """Why nothing was loaded, in words; empty otherwise."""
+        return self._error
+
+    @property
+    def subject(self):
+        """The subject as a dict: the short name of an attribute ("CN", "O", ...; else its OID) to the list of
+        its values.
+
+        Attributes and values are in the certificate's order. A character that does not print (NUL, say)
+        stands as an escape such as \\x00. Empty when null.
+        """
+        if self.x509 == NULL:
+            return {}
+        return name_fields(X509_get_subject_name(self.x509))
+
+    @property
+    def issuer(self):
+        """The issuer, written as `subject` is."""
+        if self.x509 == NULL:
+            return {}
+        return name_fields(X509_get_issuer_name(self.x509))
+
+    @property
+    def serial_number(self):
+        """The serial number: an int of any size; 0 when null.
+
+        Negative in some certificates that break RFC 5280, 4.1.2.2.
+        """
+        cdef BIGNUM *number
+        cdef char *text
+        if self.x509 == NULL:
+            return 0
+        number = ASN1_INTEGER_to_BN(X509_get0_serialNumber(self.x509), NULL)
+        text = BN_bn2hex(number) if number != NULL else NULL
+        BN_free(number)
+        if text == NULL:
+            ERR_clear_error()
+            raise MemoryError
+        try:
+            return int(text, 16)
+        finally:
+            OPENSSL_free(text)
+
+    @property
+    def not_before(self):
+        """Start of validity: a datetime in UTC; None when null, or when the field holds no time."""
+        if self.x509 == NULL:
+            return None
+        return utc_time(X509_get0_notBefore(self.x509))
+
+    @property
+    def not_after(self):
+        """End of validity: a datetime in UTC; None when null, or when the field holds no time."""
+        if self.x509 == NULL:
+            return None
+        return utc_time(X509_get0_notAfter(self.x509))
+
+    @property
+    def subject_alternative_names(self):
+        """The subjectAltName extension as a list of (kind, text), in order; empty where there is none, or
+        none that parses.
+
+        Kinds: "DNS", "IP" (as `ipaddress` writes it), "email", "URI", "dirname" (RFC 2253), "RID" and, as
+        OpenSSL prints them, "othername", "X400", "EDI party". Characters that do not print are escaped as in
+        `subject`.
+        """
+        cdef GENERAL_NAMES *names
+        cdef int index
+        cdef list found = []
+        if self.x509 == NULL:
+            return []
+        names = <GENERAL_NAMES *> X509_get_ext_d2i(self.x509, NID_subject_alt_name, NULL, NULL)
+        if names == NULL:
+            ERR_clear_error()
+            return []
+        try:
+            for index in range(sk_GENERAL_NAME_num(names)):
+                found.append(general_name(sk_GENERAL_NAME_value(names, index)))
+            return found
+        finally:
+            GENERAL_NAMES_free(names)
+            ERR_clear_error()
+
+    def digest(self, str name not None="sha256"):
+        """The fingerprint: bytes, the digest of the DER; empty when null.
+
+        name: as EVP_MD_fetch(3) knows it, "sha256" or "SHA3-256" for instance. ValueError: there is no such
+        digest.
+        """
+        cdef unsigned char out[64]
+        cdef unsigned int size = 0
+        cdef EVP_MD *digest = NULL
+        cdef bytes encoded = name.encode()
+        cdef int ok
+        if b"\0" not in encoded:
+            digest = EVP_MD_fetch(NULL, PyBytes_AS_STRING(encoded), NULL)
+        if digest == NULL:
+            ERR_clear_error()
+            raise ValueError(f"unknown digest: {name!r}")
+        if self.x509 == NULL:
+            EVP_MD_free(digest)
+            return b""
+        ok = X509_digest(self.x509, digest, out, &size)
+        EVP_MD_free(digest)
+        if ok != 1:
+            reason = openssl_reason()
+            ERR_clear_error()
+            raise ValueError(f"the digest {name!r} cannot be used here (OpenSSL: {reason})")
+        return out[:size]
+
+    def to_pem(self):
+        """The certificate as PEM text in bytes; empty when null."""
+        cdef BIO *bio
+        cdef char *data = NULL
+        cdef long size
+        if self.x509 == NULL:
+            return b""
+        bio = BIO_new(BIO_s_mem())
+        try:
+            if bio == NULL or PEM_write_bio_X509(bio, self.x509) != 1:
+                raise MemoryError
+            size = BIO_get_mem_data(bio, &data)
+            return data[:size]
+        finally:
+            BIO_free(bio)
+            ERR_clear_error()
+
+    def to_der(self):
+        """The certificate as DER; empty when null."""
+        cdef unsigned char *out = NULL
+        cdef int size
+        if self.x509 == NULL:
+            return b""
+        size = i2d_X509(self.x509, &out)
+        if size < 0:
+            ERR_clear_error()
+            raise MemoryError
+        try:
+            return out[:size]
+        finally:
+            OPENSSL_free(out)
+
+    def __eq__(self, other):
+        if not isinstance(other, SslCertificate):
+            return NotImplemented
+        return self is other or self.to_der() == other.to_der()
+
+    def __hash__(self):
+        return hash(self.to_der())
+
+    def __repr__(self):
+        if self.x509 == NULL:
+            return f"<SslCertificate null: {self._error}>"
+        names = ", ".join(self.subject.get("CN", ())) or "without a CN"
+        end = self.not_after
+        return f"<SslCertificate {names}, not after {end.isoformat() if end else 'unknown'}>"
+
+    def __copy__(self):
+        return self
+
+    def __deepcopy__(self, memo):
+        return self
+
+    def __reduce__(self):
+        return _restore_certificate, (self.to_der(), self._error)

@@ -1,0 +1,54 @@
+from enum import IntEnum
+from typing import ClassVar, NoReturn, Optional, Union, final
+
+from .encoded import SslEncoding
+
+class KeyType(IntEnum):
+    PUBLIC = 0
+    PRIVATE = 1
+
+class KeyAlgorithm(IntEnum):
+    RSA = 0
+    DSA = 1
+    EC = 2
+    ED25519 = 3
+    ED448 = 4
+    ML_DSA = 5
+    RSA_PSS = 6
+
+_Encoded = Union[bytes, bytearray, memoryview, str]
+_Passphrase = Union[str, bytes, bytearray, memoryview]
+
+@final
+class SslKey:
+    PUBLIC: ClassVar[KeyType]
+    PRIVATE: ClassVar[KeyType]
+    RSA: ClassVar[KeyAlgorithm]
+    DSA: ClassVar[KeyAlgorithm]
+    EC: ClassVar[KeyAlgorithm]
+    ED25519: ClassVar[KeyAlgorithm]
+    ED448: ClassVar[KeyAlgorithm]
+    ML_DSA: ClassVar[KeyAlgorithm]
+    RSA_PSS: ClassVar[KeyAlgorithm]
+
+    def __new__(
+        cls,
+        encoded: _Encoded = b"",
+        algorithm: Optional[int] = None,
+        format: int = SslEncoding.PEM,
+        type: int = KeyType.PRIVATE,
+        passphrase: Optional[_Passphrase] = None,
+    ) -> SslKey: ...
+    @property
+    def null(self) -> bool: ...
+    @property
+    def error_string(self) -> str: ...
+    @property
+    def type(self) -> KeyType: ...
+    @property
+    def algorithm(self) -> Optional[KeyAlgorithm]: ...
+    def __eq__(self, value: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __copy__(self) -> SslKey: ...
+    def __deepcopy__(self, memo: object) -> SslKey: ...
+    def __reduce__(self) -> NoReturn: ...
