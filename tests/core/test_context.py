@@ -97,6 +97,12 @@ def test_a_server_agrees_to_each_of_its_default_groups(version, group):
     assert server.group.lower() in (group.lower(), aliases.get(group), "secp256r1" if group == "P-256" else None)
 
 
+def test_the_post_quantum_hybrid_is_agreed_on_where_openssl_has_it():
+    version = tuple(map(int, openssl_version().split()[1].split(".")[:2]))
+    for engine in engines(TLS_1_3):
+        assert engine.group.lower() == ("x25519mlkem768" if version >= (3, 5) else "x25519")
+
+
 @pytest.mark.parametrize("group", ["X448", "ffdhe2048", "ffdhe8192"])
 def test_a_server_does_not_agree_to_groups_that_cost_it_much(group):
     client, server = Engine(client_context(TLS_1_3, groups=group)), Engine(server_context(TLS_1_3))
