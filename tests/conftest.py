@@ -55,7 +55,7 @@ def run_host(kind: str) -> Iterator[Host]:
         gc.collect()
         end_lookups()
     after = open_descriptors()
-    assert len(after) <= len(before), f"descriptors were left open: {sorted(set(after.items()) - set(before.items()))}"
+    assert len(after) <= len(before), f"descriptors were left open: {sorted(after.items() - before.items())}"
 
 
 @pytest.fixture(params=HOSTS)

@@ -313,3 +313,8 @@ def open_descriptors() -> dict[str, str]:
         with contextlib.suppress(OSError):  # the one that lists
             found[number] = os.readlink(f"/proc/self/fd/{number}")
     return found
+
+
+def opened_since(before: dict[str, str]) -> list[tuple[str, str]]:
+    """What is open and was not; not what an earlier test's object has given back meanwhile."""
+    return sorted(open_descriptors().items() - before.items())

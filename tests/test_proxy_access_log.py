@@ -21,6 +21,7 @@ from typing import Any, Callable, Optional
 
 import pytest
 
+from peers import open_descriptors, opened_since
 from sslsock.proxy import access_log
 from sslsock.proxy.access_log import AccessLog, LineWriter, json_line, text_line
 from sslsock.proxy.record import ConnectionRecord
@@ -252,7 +253,7 @@ def test_the_writer_needs_no_flush(pipe: list[int]) -> None:
 
 
 def test_closing_writes_what_is_queued_and_gives_the_descriptor_back(pipe: list[int]) -> None:
-    before = set(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     with open(os.dup(pipe[1]), "wb") as stream:
         writer = LineWriter(stream)
         writer.write("last words")
@@ -261,7 +262,7 @@ def test_closing_writes_what_is_queued_and_gives_the_descriptor_back(pipe: list[
         writer.write("too late")
     assert os.read(pipe[0], 100) == b"last words\n"
     assert writer.dropped == 1
-    assert set(os.listdir("/proc/self/fd")) == before
+    assert not opened_since(before)
 
 
 def test_a_reader_that_sleeps_blocks_nobody_and_what_is_lost_is_counted(pipe: list[int]) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
-import os
 import socket
 import subprocess
 import sys
@@ -15,6 +13,7 @@ from typing import Any, Optional
 
 import pytest
 
+from peers import open_descriptors, opened_since
 from sslsock.proxy import metrics_server, record
 from sslsock.proxy.metrics import Counters, ListenerCounters, MetricsError, by_listener, make_collector, total
 from sslsock.proxy.metrics_server import MetricsServer
@@ -422,8 +421,7 @@ def test_without_threads_a_scraper_is_sent_away_and_the_next_one_served(monkeypa
 def test_closing_cuts_scrapers_and_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics_server._Handler, "timeout", 3 * PATIENCE)
     pytest.importorskip("prometheus_client")
-    gc.collect()
-    before = set(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     with serving(Counters()) as server:
         port = server.port
         with socket.create_connection(("127.0.0.1", port), PATIENCE) as connection:
@@ -440,8 +438,8 @@ def test_closing_cuts_scrapers_and_leaves_nothing_behind(monkeypatch: pytest.Mon
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port), PATIENCE)
     end = time.monotonic() + PATIENCE
-    while set(os.listdir("/proc/self/fd")) != before:
-        assert time.monotonic() < end, "descriptors were left open"
+    while left := opened_since(before):
+        assert time.monotonic() < end, f"descriptors were left open: {left}"
 
 
 def test_closing_before_the_start_frees_the_port() -> None:

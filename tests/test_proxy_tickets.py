@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from peers import open_descriptors, opened_since
 from sslsock.core.context import TICKET_LIFETIME
 from sslsock.core.ticket_keys import TicketKeys
 from sslsock.proxy.tickets import TicketKeyError, TicketKeyFile, TicketRotation, parse_ticket_keys
@@ -170,7 +171,7 @@ def test_a_device_is_refused() -> None:
 
 def test_no_descriptor_is_left_open(path: Path, keys: TicketKeys) -> None:
     file = TicketKeyFile(str(path), keys)
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     for mode in (0o600, 0o644):
         write(path, KEY, mode=mode)
         for _ in range(3):
@@ -178,7 +179,7 @@ def test_no_descriptor_is_left_open(path: Path, keys: TicketKeys) -> None:
                 file.load()
             except TicketKeyError:
                 assert mode == 0o644
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert not opened_since(before)
 
 
 # when it is read again
