@@ -1,7 +1,7 @@
 """Memory that one idle TLS connection keeps in a server process.
 
-The growth of the server's PSS (its memory, with what it shares divided among those who share it) while 2,000
-connections come, divided by their number. Each has done its handshake and sent the first byte of a request,
+The growth of the server's PSS (its memory, with what it shares divided among those who share it; no files) while
+2,000 connections come, divided by their number. Each has done its handshake and sent the first byte of a request,
 so that the way in has been used; the server's protocol keeps that byte and an object of its own, the same for
 every peer. Not counted: the kernel's buffers, and what the first 50 connections have made the process keep
 for ever.

@@ -8,7 +8,7 @@ and back end, which run on the last CPU while the proxy has the first.
 
  - request: GET of 1 KiB over 64 connections that stay; GiB: GET of 64 MiB over 4 connections
  - connection: TCP, full handshake, one GET of 1 KiB, close; 16 at a time
- - idle pair: growth of PSS over 2,000 connections, each with a back end's that says nothing, after the handshake
+ - idle pair: growth of PSS without files over 2,000 connections, each with a back end's that says nothing, after the handshake
    and one byte; the kernel's buffers are not in it
  - start: from the start of the process until a client has done its first handshake, which is a little more than
    until the first accept; the modules have been compiled by a start before
