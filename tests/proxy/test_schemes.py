@@ -254,7 +254,8 @@ def test_truncation_is_passed_on_and_named(through: Path) -> None:
         else:
             assert server.recv(1) == b""
             server.close()
-        with contextlib.suppress(CUT):
+        # OpenSSL 3.5 answers a cut with an alert, and the client's own way out is closed.
+        with contextlib.suppress(CUT, BrokenPipeError):
             assert receive_all(client) == b""  # its tickets, too: a socket that is closed with something unread is reset
     # libssl answers such an end with an alert.
     assert through.record()["reason"] == ("tls_failed" if through.back == "tls" else "truncated")
