@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
+import ssl
 import time
 from collections.abc import Iterator
 from typing import Any, Callable, Optional
@@ -292,6 +294,31 @@ def reset(sock: socket.socket) -> None:
     """Close so that the peer sees a reset."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     sock.close()
+
+
+def echoed(connection: ssl.SSLSocket, data: bytes) -> bytes:
+    """What comes back while `data` is sent, in one thread: not every CPython keeps two threads from being in one connection
+    at once, which OpenSSL forbids (openssl-threads(7)).
+    """
+    patience = connection.gettimeout()
+    connection.setblocking(False)
+    poll = select.poll()
+    left, received = memoryview(data), bytearray()
+    while len(received) < len(data):
+        try:
+            if left:
+                left = left[connection.send(left[:65536]) :]
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            pass
+        try:
+            piece = connection.recv(65536)
+            assert piece, f"the end came after {len(received)} bytes"
+            received += piece
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            poll.register(connection, select.POLLIN | (select.POLLOUT if left else 0))
+            assert poll.poll(None if patience is None else patience * 1000), f"nothing came after {len(received)} bytes"
+    connection.settimeout(patience)
+    return bytes(received)
 
 
 def error_of(recorder: Recorder) -> Optional[sslsock.SocketError]:

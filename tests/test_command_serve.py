@@ -10,7 +10,6 @@ import signal
 import socket
 import ssl
 import subprocess
-import threading
 from collections.abc import Iterator
 from http.client import HTTPResponse, HTTPSConnection
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Optional
 import pytest
 
 from command_helpers import TIMEOUT, Identity, identity, one_line, run, started
+from peers import echoed
 from sslsock.commands.www import HttpError, parse_request, parse_target
 
 __all__ = ["identity"]
@@ -115,13 +115,7 @@ def www(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served
 def test_echo_of_more_than_all_buffers(tmp_path: Path) -> None:
     data = os.urandom(1 << 20) * 16
     with serving(tmp_path, "--echo") as served, served.connect() as connection:
-        sender = threading.Thread(target=connection.sendall, args=(data,))
-        sender.start()
-        got = bytearray()
-        while len(got) < len(data):
-            got += connection.recv(1 << 20)
-        sender.join()
-        assert got == data
+        assert echoed(connection, data) == data
         connection.settimeout(TIMEOUT)
         connection.unwrap()  # raises unless the server says goodbye too
 

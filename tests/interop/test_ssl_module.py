@@ -13,7 +13,7 @@ import threading
 
 import pytest
 
-from peers import DEADLINE, reset
+from peers import DEADLINE, echoed, reset
 from sslsock import SocketError, SslProtocol
 
 from .ours import (
@@ -210,13 +210,9 @@ def test_a_server_moves_much_data_both_ways(host, pki, version):
 
     def talk() -> bytes:
         with blocking_client(client_context(pki, version=version), server.port) as tls:
-            sending = in_thread(tls.sendall, PAYLOAD)
-            received = bytearray()
-            while len(received) < len(PAYLOAD):
-                received += tls.recv(65536)
-            sending.result(DEADLINE)
+            received = echoed(tls, PAYLOAD)
             tls.unwrap().close()
-            return bytes(received)
+            return received
 
     result = in_thread(talk)
     host.wait_for(result.done, "the echo", 30)
