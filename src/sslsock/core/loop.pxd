@@ -42,14 +42,14 @@ cdef class Watcher:
     cdef bint flush_planned
 
     # of one that works without the GIL
-    cdef bint free  # of the GIL
-    cdef void *next_free  # the one behind it in the loop's `free_again`
+    cdef bint is_nogil
+    cdef void *next_nogil  # the one behind it in the loop's `nogil_again`
     cdef void *next_report  # and in its `reports`
     cdef bint report_planned
 
     cdef int start_watching(self, int fd, uint32_t events) except -1
     cdef int take_over_watch(self, Watcher before, uint32_t events) except -1
-    cdef void plan_again_free(self) noexcept nogil
+    cdef void plan_again_nogil(self) noexcept nogil
     cdef void plan_report(self) noexcept nogil
     cdef void await_room(self) noexcept nogil
     cdef void stop_watching(self) noexcept
@@ -60,9 +60,9 @@ cdef class Watcher:
     cdef void on_again(self) noexcept
     cdef void on_flush(self) noexcept
     cdef void on_loop_closed(self) noexcept
-    # called by the loop without the GIL, and for nothing else while `free`
-    cdef void on_event_free(self, uint32_t events) noexcept nogil
-    cdef void on_again_free(self) noexcept nogil
+    # called by the loop without the GIL, and for nothing else while `is_nogil`
+    cdef void on_event_nogil(self, uint32_t events) noexcept nogil
+    cdef void on_again_nogil(self) noexcept nogil
     # called with it, after plan_report
     cdef void on_report(self) noexcept
 
@@ -108,10 +108,10 @@ cdef class Loop:
     # what the turn at work has taken from these three and not done yet: a nested turn takes it over
     cdef list soon_left, again_left, flushes_left
     cdef Py_ssize_t soon_next, again_next, flushes_next
-    cdef watcher_queue free_again  # watchers without the GIL that have more to do
+    cdef watcher_queue nogil_again  # watchers without the GIL that have more to do
     cdef watcher_queue reports  # those that have something to say with it
-    cdef Py_ssize_t free_count  # watchers that work without the GIL
-    cdef int64_t now  # when the last wait of `free_turns` ended: nanoseconds of CLOCK_MONOTONIC
+    cdef Py_ssize_t nogil_count  # watchers that work without the GIL
+    cdef int64_t now  # when the last wait of `nogil_turns` ended: nanoseconds of CLOCK_MONOTONIC
     cdef epoll_event *batch
     cdef int batch_next, batch_count
 
@@ -138,9 +138,9 @@ cdef class Loop:
     cdef void use_scratch(self, Scratch scratch) noexcept
     # turns
     cdef int turn(self, int64_t patience) except -1
-    cdef int free_turns(self, epoll_event *events, int milliseconds, int *done) noexcept nogil
+    cdef int nogil_turns(self, epoll_event *events, int milliseconds, int *done) noexcept nogil
     cdef bint unfinished(self) noexcept
-    cdef void run_again_free(self) noexcept nogil
+    cdef void run_again_nogil(self) noexcept nogil
     cdef void forget(self, Watcher watcher) noexcept
     cdef void run_reports(self) noexcept
     cdef void take_over(self)

@@ -17,7 +17,7 @@ Events carry the address of a watcher. A watcher closed in a turn is kept in `gr
 already in a batch never points to freed memory.
 
 Some watchers (the sides of a relay) need no Python: the lowest bit of the address in their events says so. While only such
-events come, the loop waits and works without the GIL (`free_turns`); what they have to tell Python they `plan_report`.
+events come, the loop waits and works without the GIL (`nogil_turns`); what they have to tell Python they `plan_report`.
 """
 
 import os
@@ -36,10 +36,10 @@ cdef extern from "pythread.h" nogil:
 
 
 cdef enum:
-    FREE = 1  # in an event's address: its watcher works without the GIL
+    NOGIL = 1  # in an event's address: its watcher works without the GIL
     BATCH = 256  # events taken at once
     HOST_ROUNDS = 7  # further turns before a host loop has its own
-    FREE_TIME = 100000000  # nanoseconds that `run` works without a look at signals, which only the GIL's holder can take
+    NOGIL_TIME = 100000000  # nanoseconds that `run` works without a look at signals, which only the GIL's holder can take
 
 
 cdef object logger():
@@ -151,12 +151,12 @@ cdef class Watcher:
     cdef int start_watching(self, int fd, uint32_t events) except -1:
         cdef epoll_event event
         event.events = events | linux.EPOLLET
-        event.data.u64 = <uint64_t> <void *> self | (FREE if self.free else 0)
+        event.data.u64 = <uint64_t> <void *> self | (NOGIL if self.is_nogil else 0)
         if linux.epoll_ctl(self.loop.epoll_fd, linux.EPOLL_CTL_ADD, fd, &event) < 0:
             raise OSError(errno, os.strerror(errno))
         self.fd = fd
         self.events = event.events
-        self.loop.free_count += self.free
+        self.loop.nogil_count += self.is_nogil
         lost = self.loop.watchers.get(fd)
         if lost is not None:
             # Its descriptor was closed behind our back. If a duplicate is open, the set still has its address.
@@ -169,14 +169,14 @@ cdef class Watcher:
         cdef epoll_event event
         cdef int fd = before.fd
         event.events = events | linux.EPOLLET
-        event.data.u64 = <uint64_t> <void *> self | (FREE if self.free else 0)
+        event.data.u64 = <uint64_t> <void *> self | (NOGIL if self.is_nogil else 0)
         if linux.epoll_ctl(self.loop.epoll_fd, linux.EPOLL_CTL_MOD, fd, &event) < 0:
             raise OSError(errno, os.strerror(errno))
         before.fd = -1
         self.loop.bury(before)
         self.fd = fd
         self.events = event.events
-        self.loop.free_count += self.free - before.free
+        self.loop.nogil_count += self.is_nogil - before.is_nogil
         self.loop.watchers[fd] = self
         return 0
 
@@ -189,7 +189,7 @@ cdef class Watcher:
             return
         self.events |= linux.EPOLLOUT
         event.events = self.events
-        event.data.u64 = <uint64_t> <void *> self | (FREE if self.free else 0)
+        event.data.u64 = <uint64_t> <void *> self | (NOGIL if self.is_nogil else 0)
         linux.epoll_ctl(self.loop.epoll_fd, linux.EPOLL_CTL_MOD, self.fd, &event)
 
     cdef void stop_watching(self) noexcept:
@@ -199,8 +199,8 @@ cdef class Watcher:
         if fd < 0:
             return
         self.fd = -1
-        if self.free:
-            self.loop.free_count -= 1
+        if self.is_nogil:
+            self.loop.nogil_count -= 1
             self.loop.forget(self)
         if self.loop.watchers.get(fd) is not self:
             return  # the number means another watcher's descriptor by now
@@ -223,16 +223,16 @@ cdef class Watcher:
             self.loop.flushes.append(self)
             self.loop.plan_turn()
 
-    cdef void plan_again_free(self) noexcept nogil:
-        """`plan_again` for one that works without the GIL: `on_again_free` is called."""
+    cdef void plan_again_nogil(self) noexcept nogil:
+        """`plan_again` for one that works without the GIL: `on_again_nogil` is called."""
         if not self.again_planned:
             self.again_planned = True
-            self.next_free = NULL
-            if self.loop.free_again.first == NULL:
-                self.loop.free_again.first = <void *> self
+            self.next_nogil = NULL
+            if self.loop.nogil_again.first == NULL:
+                self.loop.nogil_again.first = <void *> self
             else:
-                (<Watcher> self.loop.free_again.last).next_free = <void *> self
-            self.loop.free_again.last = <void *> self
+                (<Watcher> self.loop.nogil_again.last).next_nogil = <void *> self
+            self.loop.nogil_again.last = <void *> self
 
     cdef void plan_report(self) noexcept nogil:
         """Have `on_report` called, with the GIL, in this turn or the next."""
@@ -245,10 +245,10 @@ cdef class Watcher:
                 (<Watcher> self.loop.reports.last).next_report = <void *> self
             self.loop.reports.last = <void *> self
 
-    cdef void on_event_free(self, uint32_t events) noexcept nogil:
+    cdef void on_event_nogil(self, uint32_t events) noexcept nogil:
         pass
 
-    cdef void on_again_free(self) noexcept nogil:
+    cdef void on_again_nogil(self) noexcept nogil:
         pass
 
     cdef void on_report(self) noexcept:
@@ -614,9 +614,9 @@ cdef class Loop:
                 milliseconds = 0
             else:
                 milliseconds = -1 if patience == INT64_MAX else <int> min((patience + 999999) // 1000000, 1000000000)
-            if self.free_count:
+            if self.nogil_count:
                 with nogil:
-                    count = self.free_turns(events, milliseconds, &done)
+                    count = self.nogil_turns(events, milliseconds, &done)
             elif milliseconds == 0:
                 count = linux.epoll_wait(self.epoll_fd, events, BATCH, 0)
             else:
@@ -647,47 +647,47 @@ cdef class Loop:
 
     cdef bint unfinished(self) noexcept:
         """There is work that no descriptor announces."""
-        return bool(self.soon or self.again or self.flushes) or self.free_again.first != NULL or self.reports.first != NULL
+        return bool(self.soon or self.again or self.flushes) or self.nogil_again.first != NULL or self.reports.first != NULL
 
-    cdef int free_turns(self, epoll_event *events, int milliseconds, int *done) noexcept nogil:
+    cdef int nogil_turns(self, epoll_event *events, int milliseconds, int *done) noexcept nogil:
         """Wait, and do what can be done without the GIL; `run` stays in here until there is something else to do. Returns how
         many events are left in `events`, -1 when a signal came; `done` grows by those that were dealt with."""
         cdef int count, number, rest
         cdef int64_t begun = 0
         cdef void *watcher
         while True:
-            count = linux.epoll_wait(self.epoll_fd, events, BATCH, 0 if self.free_again.first != NULL else milliseconds)
+            count = linux.epoll_wait(self.epoll_fd, events, BATCH, 0 if self.nogil_again.first != NULL else milliseconds)
             self.now = monotonic_ns()
             rest = 0
             for number in range(count):
-                if events[number].data.u64 & FREE:
-                    watcher = <void *> (events[number].data.u64 - FREE)
+                if events[number].data.u64 & NOGIL:
+                    watcher = <void *> (events[number].data.u64 - NOGIL)
                     if (<Watcher> watcher).fd >= 0:
-                        (<Watcher> watcher).on_event_free(events[number].events)
+                        (<Watcher> watcher).on_event_nogil(events[number].events)
                 else:
                     events[rest] = events[number]
                     rest += 1
             if count > 0:
                 done[0] += count - rest
-            self.run_again_free()
+            self.run_again_nogil()
             if rest or count < 0:
                 return rest if rest else count
             if milliseconds >= 0 or self.reports.first != NULL or not self.is_running or self.depth > 1:
                 return 0
             if begun == 0:
                 begun = self.now
-            elif self.now - begun > FREE_TIME:
+            elif self.now - begun > NOGIL_TIME:
                 return 0
 
-    cdef void run_again_free(self) noexcept nogil:
+    cdef void run_again_nogil(self) noexcept nogil:
         """Those that were planned before; what they plan waits for the next round."""
-        cdef void *last = self.free_again.last
+        cdef void *last = self.nogil_again.last
         cdef void *watcher
-        while self.free_again.first != NULL:
-            watcher = self.free_again.first
-            self.free_again.first = (<Watcher> watcher).next_free
+        while self.nogil_again.first != NULL:
+            watcher = self.nogil_again.first
+            self.nogil_again.first = (<Watcher> watcher).next_nogil
             (<Watcher> watcher).again_planned = False
-            (<Watcher> watcher).on_again_free()
+            (<Watcher> watcher).on_again_nogil()
             if watcher == last:
                 break
 
@@ -697,15 +697,15 @@ cdef class Loop:
         cdef void *it
         if watcher.again_planned:
             watcher.again_planned = False
-            before, it = NULL, self.free_again.first
+            before, it = NULL, self.nogil_again.first
             while it != <void *> watcher:
-                before, it = it, (<Watcher> it).next_free
+                before, it = it, (<Watcher> it).next_nogil
             if before == NULL:
-                self.free_again.first = watcher.next_free
+                self.nogil_again.first = watcher.next_nogil
             else:
-                (<Watcher> before).next_free = watcher.next_free
-            if self.free_again.last == it:
-                self.free_again.last = before
+                (<Watcher> before).next_nogil = watcher.next_nogil
+            if self.nogil_again.last == it:
+                self.nogil_again.last = before
         if watcher.report_planned:
             watcher.report_planned = False
             before, it = NULL, self.reports.first

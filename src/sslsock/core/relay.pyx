@@ -64,7 +64,7 @@ cdef class RelaySide(Watcher):
 
     cdef int watch(self, object end) except -1:
         """Watch the descriptor of `end`; nothing else of it is touched. `unwatch` undoes it."""
-        self.free = True
+        self.is_nogil = True
         self.drained = True  # what is there already is announced: epoll_ctl(2), EPOLL_CTL_ADD and EPOLL_CTL_MOD
         if isinstance(end, Channel):
             self.take_over_watch(<Channel> end, WATCHED)
@@ -123,7 +123,7 @@ cdef class RelaySide(Watcher):
 
     # events
 
-    cdef void on_event_free(self, uint32_t events) noexcept nogil:
+    cdef void on_event_nogil(self, uint32_t events) noexcept nogil:
         if events & (linux.EPOLLIN | linux.EPOLLRDHUP | linux.EPOLLHUP | linux.EPOLLERR):
             self.drained = False
             if events & (linux.EPOLLRDHUP | linux.EPOLLHUP | linux.EPOLLERR | linux.EPOLLPRI):
@@ -133,7 +133,7 @@ cdef class RelaySide(Watcher):
         self.relay.active = self.loop.now
         self.work()
 
-    cdef void on_again_free(self) noexcept nogil:
+    cdef void on_again_nogil(self) noexcept nogil:
         self.work()
 
     cdef void on_report(self) noexcept:
@@ -174,7 +174,7 @@ cdef class RelaySide(Watcher):
             if self.relay.broken:
                 return
             if self.readable():
-                self.plan_again_free()
+                self.plan_again_nogil()
 
     cdef void receive(self) noexcept nogil:
         cdef char *memory = self.loop.scratch.receive
@@ -362,7 +362,7 @@ cdef class RelaySide(Watcher):
         if self.input_ended or self.peer.failed:
             self.relay.break_off(reason_of(number), self, number)
         else:
-            self.plan_again_free()
+            self.plan_again_nogil()
 
     cdef bint wind_up(self) noexcept nogil:
         """After an error: see the last bytes out, half-close, and await the peer's end. True when that is done."""
@@ -378,7 +378,7 @@ cdef class RelaySide(Watcher):
         if not self.drained:
             self.take_in(self.loop.scratch.receive, RECEIVE_SIZE)  # thrown away
             if not self.drained:
-                self.plan_again_free()
+                self.plan_again_nogil()
         return self.fin
 
     cdef void close_now(self) noexcept:
@@ -444,8 +444,8 @@ cdef class ChannelRelay:
         self.pass_unread(front, self.back, self.front)
         self.pass_unread(back, self.front, self.back)
         # One edge is announced for a descriptor that is ready already, but not for what an engine holds.
-        self.front.plan_again_free()
-        self.back.plan_again_free()
+        self.front.plan_again_nogil()
+        self.back.plan_again_nogil()
         loop.plan_turn()
         for end in (front, back):
             if isinstance(end, Channel):
@@ -471,8 +471,8 @@ cdef class ChannelRelay:
         self.culprit_back = culprit is self.back
         self.reason = reason
         self.error = error
-        self.front.plan_again_free()
-        self.back.plan_again_free()
+        self.front.plan_again_nogil()
+        self.back.plan_again_nogil()
         self.front.plan_report()
 
     cdef void finish(self, int reason) noexcept nogil:
