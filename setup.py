@@ -138,4 +138,5 @@ class ParallelBuild(build_ext):
         super().build_extension(extension)
 
 
-setup(ext_modules=[core_extension()], cmdclass={"build_ext": ParallelBuild})
+if __name__ == "__main__":  # cythonize's processes may import this file: from CPython 3.14 on they are no forks
+    setup(ext_modules=[core_extension()], cmdclass={"build_ext": ParallelBuild})
