@@ -5,7 +5,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 cdef extern from "<errno.h>" nogil:
     int errno
-    int EAGAIN, EINTR, EINPROGRESS, ECONNRESET, EPIPE, ETIMEDOUT, ECONNABORTED, EMFILE, ENFILE, ENOBUFS, ENOMEM
+    int EAGAIN, EINTR, EINPROGRESS, ECONNREFUSED, ECONNRESET, EPIPE, ETIMEDOUT, ECONNABORTED, EMFILE, ENFILE, ENOBUFS, ENOMEM
     int EPROTO, EPERM, ENOTCONN, ENETDOWN, ENOPROTOOPT, EHOSTDOWN, ENONET, EHOSTUNREACH, EOPNOTSUPP, ENETUNREACH
 
 
@@ -64,7 +64,8 @@ cdef extern from "<sys/uio.h>" nogil:
 
 
 cdef extern from "<sys/socket.h>" nogil:
-    int MSG_NOSIGNAL, MSG_MORE, MSG_DONTWAIT, SHUT_WR, SOCK_STREAM, SOCK_NONBLOCK, SOCK_CLOEXEC, SOL_SOCKET, SO_ERROR, AF_INET, AF_INET6
+    int MSG_NOSIGNAL, MSG_MORE, MSG_DONTWAIT, SHUT_WR, SOCK_STREAM, SOCK_NONBLOCK, SOCK_CLOEXEC, SOL_SOCKET, SO_ERROR, SO_LINGER, SO_REUSEADDR
+    int AF_INET, AF_INET6
     ctypedef unsigned int socklen_t
 
     struct sockaddr:
@@ -73,8 +74,15 @@ cdef extern from "<sys/socket.h>" nogil:
     struct sockaddr_storage:
         pass
 
+    struct linger:
+        int l_onoff
+        int l_linger
+
     int socket(int family, int type, int protocol)
+    int bind(int fd, const sockaddr *address, socklen_t size)
     int connect(int fd, const sockaddr *address, socklen_t size)
+    int getsockname(int fd, sockaddr *address, socklen_t *size)
+    int getpeername(int fd, sockaddr *address, socklen_t *size)
     int setsockopt(int fd, int level, int name, const void *value, socklen_t size)
     int getsockopt(int fd, int level, int name, void *value, socklen_t *size)
     ssize_t recv(int fd, void *data, size_t size, int flags)

@@ -452,6 +452,30 @@ def test_a_bound_socket_tries_address_after_address(host, monkeypatch):
     sock.abort()
 
 
+def test_a_bound_socket_may_have_several_attempts_under_way(host, monkeypatch):
+    server = listening(TcpServer())
+    monkeypatch.setattr(connector, "STAGGER", 0.01)
+    sock = TcpSocket()
+    assert sock.bind(0)
+    port = sock.local_port
+    with stuck_port() as stuck:
+        addresses = (socket.AF_INET, ("127.0.0.1", stuck)), (socket.AF_INET, ("127.0.0.1", server.port))
+        with resolved_to(monkeypatch, *addresses):
+            assert connect(host, sock, "name.example", server.port).has("connected")
+    assert (sock.local_port, sock.remote_port) == (port, server.port)
+    sock.abort()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_a_bound_socket_does_not_connect_to_itself(host, address):
+    sock = TcpSocket()
+    assert sock.bind(0)
+    recorder = connect(host, sock, address, sock.local_port)
+    assert recorder.of("error") == [SocketError.CONNECTION_REFUSED_ERROR]
+    assert sock.state is UNCONNECTED
+    assert host.loop.idle
+
+
 def test_a_taken_port_cannot_be_bound(own_host):
     server = listening(TcpServer(), "")
     sock = TcpSocket()

@@ -5,6 +5,7 @@ import errno
 import gc
 import os
 import socket
+import struct
 import weakref
 
 import pytest
@@ -51,11 +52,22 @@ def full():
         yield server
 
 
+PENDING = -errno.EINPROGRESS
+
+
 def finish(loop, consumer, fd):
-    if fd < 0:
+    """The descriptor, when the dial that `start` gave `fd` for has ended."""
+    if fd == PENDING:
         drive(loop, lambda: consumer.fd is not None or consumer.errno is not None, "the end of the dial")
         fd = consumer.fd
     return fd
+
+
+def end_of(loop, consumer, result):
+    """The errno with which it has failed, 0 when it has not."""
+    if finish(loop, consumer, result) is None:
+        return consumer.errno
+    return -result if result < 0 and result != PENDING else 0
 
 
 # addresses
@@ -86,6 +98,14 @@ def test_bytes_that_are_no_address_are_refused(loop, address):
         Dial(loop, address, Consumer())
 
 
+def test_both_addresses_are_of_one_family(loop):
+    four, six = pack_address(socket.AF_INET, ("127.0.0.1", 1)), pack_address(socket.AF_INET6, ("::", 0))
+    with pytest.raises(ValueError, match="family"):
+        Dial(loop, four, Consumer(), local=six)
+    with pytest.raises(ValueError, match="pack_address"):
+        Dial(loop, four, Consumer(), local=b"x")
+
+
 # connecting
 
 
@@ -109,27 +129,81 @@ def test_a_refused_connection_is_told_once(loop):
         taken.bind(("127.0.0.1", 0))
         before, consumer = descriptors(), Consumer()
         dial = Dial(loop, pack_address(socket.AF_INET, taken.getsockname()), consumer)
-        try:
-            fd = dial.start(5)
-            finish(loop, consumer, fd)
-            number = consumer.errno
-        except OSError as error:
-            number = error.errno
-        assert number == errno.ECONNREFUSED and consumer.fd is None
+        assert end_of(loop, consumer, dial.start(5)) == errno.ECONNREFUSED and consumer.fd is None
         assert loop.idle and descriptors() == before
 
 
-def test_an_address_that_cannot_be_reached_at_all_is_an_os_error(loop):
-    before = descriptors()
-    dial = Dial(loop, pack_address(socket.AF_INET6, ("fe80::1", 9, 0, 0)), Consumer())
-    with pytest.raises(OSError):
-        dial.start(5)  # link-local without an interface
+def test_what_cannot_even_begin_is_the_errno(loop):
+    before, consumer = descriptors(), Consumer()
+    dial = Dial(loop, pack_address(socket.AF_INET6, ("fe80::1", 9, 0, 0)), consumer)  # link-local without an interface
+    assert dial.start(5) in (-errno.EINVAL, -errno.ENETUNREACH, -errno.EADDRNOTAVAIL)
+    assert consumer.fd is consumer.errno is None, "told twice"
+    with pytest.raises(RuntimeError, match="once"):
+        dial.start(5)
     assert descriptors() == before and loop.idle
+
+
+HOSTS = pytest.mark.parametrize(
+    ("family", "host", "any_host"),
+    [(socket.AF_INET, "127.0.0.1", "0.0.0.0"), (socket.AF_INET6, "::1", "::"), (socket.AF_INET, "0.0.0.0", "0.0.0.0")],
+)
+
+
+@HOSTS
+def test_it_connects_from_the_address_that_it_is_given(loop, family, host, any_host):
+    with socket.create_server((host, 0), family=family) as server, socket.socket(family) as keeper:
+        keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        keeper.bind((any_host, 0))  # holds the port meanwhile, as a bound TcpSocket does
+        local = pack_address(family, (any_host, keeper.getsockname()[1]))
+        consumer = Consumer()
+        fd = finish(loop, consumer, Dial(loop, pack_address(family, server.getsockname()), consumer, local=local).start(0))
+        with socket.socket(fileno=fd) as near, server.accept()[0] as far:
+            assert near.getsockname()[1] == keeper.getsockname()[1] == far.getpeername()[1]
+
+
+def test_a_local_address_that_is_taken_is_the_errno(loop, listening):
+    before, consumer = descriptors(), Consumer()
+    address = pack_address(socket.AF_INET, listening.getsockname())
+    assert Dial(loop, address, consumer, local=address).start(0) == -errno.EADDRINUSE
+    assert descriptors() == before and loop.idle
+
+
+@HOSTS
+def test_nobody_is_connected_to_itself(loop, family, host, any_host):
+    """On a port that nobody listens on, the two requests that meet make a connection (simultaneous open)."""
+    with socket.socket(family) as keeper:
+        keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        keeper.bind((host, 0))
+        port = keeper.getsockname()[1]
+        own = pack_address(family, (host, port))
+        with socket.socket(family) as check:  # what this test is about does happen here
+            check.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            check.bind((host, port))
+            check.connect((host, port))
+            assert check.getsockname()[1] == check.getpeername()[1] == port
+            check.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        before = descriptors()
+        for local in (own, pack_address(family, (any_host, port))):
+            consumer = Consumer()
+            assert end_of(loop, consumer, Dial(loop, own, consumer, local=local).start(0)) == errno.ECONNREFUSED
+            assert consumer.fd is None
+        assert descriptors() == before and loop.idle
+    with socket.socket(family) as server:  # without SO_REUSEADDR: nothing of it lies in TIME_WAIT
+        server.bind((host, port))
+
+
+def test_a_connection_to_the_same_port_of_another_address_is_none_to_itself(loop):
+    with socket.create_server(("127.0.0.2", 0)) as server:
+        port = server.getsockname()[1]
+        local, consumer = pack_address(socket.AF_INET, ("127.0.0.1", port)), Consumer()
+        dial = Dial(loop, pack_address(socket.AF_INET, ("127.0.0.2", port)), consumer, local=local)
+        with socket.socket(fileno=finish(loop, consumer, dial.start(0))) as near:
+            assert (near.getsockname(), near.getpeername()) == (("127.0.0.1", port), ("127.0.0.2", port))
 
 
 def test_the_deadline_ends_it(loop, full):
     before, consumer = descriptors(), Consumer()
-    assert Dial(loop, pack_address(socket.AF_INET, full.getsockname()), consumer).start(0.01) == -1
+    assert Dial(loop, pack_address(socket.AF_INET, full.getsockname()), consumer).start(0.01) == PENDING
     gc.collect()  # the program holds no reference: the loop does
     drive(loop, lambda: consumer.errno is not None, "the deadline")
     assert consumer.errno == errno.ETIMEDOUT and consumer.fd is None
@@ -140,7 +214,7 @@ def test_a_cancelled_one_tells_nobody(loop, full):
     before, consumer = descriptors(), Consumer()
     dial = Dial(loop, pack_address(socket.AF_INET, full.getsockname()), consumer)
     dial.cancel()
-    assert dial.start(0.01) == -1
+    assert dial.start(0.01) == PENDING
     dial.cancel()
     dial.cancel()
     assert loop.idle and descriptors() == before
@@ -164,12 +238,10 @@ def test_it_is_started_once(loop, full, listening):
         dial.start(0)
 
 
-def test_without_descriptors_it_is_an_os_error(loop, listening, limit_descriptors):
-    consumer = Consumer()
-    dial = Dial(loop, pack_address(socket.AF_INET, listening.getsockname()), consumer)
-    with limit_descriptors(), pytest.raises(OSError) as caught:
-        dial.start(1)
-    assert caught.value.errno == errno.EMFILE
+def test_without_descriptors_it_is_the_errno(loop, listening, limit_descriptors):
+    dial = Dial(loop, pack_address(socket.AF_INET, listening.getsockname()), Consumer())
+    with limit_descriptors():
+        assert dial.start(1) == -errno.EMFILE
 
 
 def test_a_consumer_may_raise_and_dial_again(loop, full):

@@ -679,9 +679,16 @@ def test_a_refused_connection_is_told_with_address_and_port(host, certificates, 
 
 @pytest.mark.parametrize("number", [errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.ENOBUFS, errno.ETIMEDOUT])
 def test_what_the_system_says_against_a_connection_is_told(host, monkeypatch, certificates, bystander, number):
-    from sslsock.sockets.connector import OwnSocket
+    from sslsock.sockets import connector
 
-    monkeypatch.setattr(OwnSocket, "connect_ex", lambda self, address: number, raising=False)
+    class RefusedDial:
+        def __init__(self, loop, address, consumer, *, local=b""):
+            pass
+
+        def start(self, timeout):
+            return -number
+
+    monkeypatch.setattr(connector, "Dial", RefusedDial)
     sock = SslSocket()
     recorder = Recorder(sock)
     sock.connect_encrypted("127.0.0.1", 443)

@@ -3,8 +3,10 @@ from sslsock.core.loop cimport Timer, Watcher
 
 cdef class Dial(Watcher):
     cdef object consumer  # None once it has been told
-    cdef bytes address
+    cdef bytes address, local
     cdef Timer deadline
 
+    cdef int connect(self, int fd) noexcept
+    cdef int refuse_itself(self, int fd) noexcept
     cdef int give_up(self) noexcept
     cdef void fail(self, int number) noexcept

@@ -1,19 +1,31 @@
 """A dial: one attempt to connect to one address, without names and without alternatives.
 
-Owns the descriptor until it is connected; then it is its consumer's. Whoever has names and several addresses builds on it.
+Owns the descriptor until it is connected; then it is its consumer's. Whoever has names and several addresses builds on it. How an
+attempt ends is an errno, never an exception.
 """
 
-import os
 import socket
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint32_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
 cimport linux
 from linux cimport errno
 from sslsock.core.loop cimport Loop
+
+
+cdef bint is_address(bytes address) noexcept:
+    return <size_t> PyBytes_GET_SIZE(address) in (sizeof(linux.sockaddr_in), sizeof(linux.sockaddr_in6))
+
+
+cdef const linux.sockaddr *sockaddr_of(bytes address) noexcept:
+    return <const linux.sockaddr *> PyBytes_AS_STRING(address)
+
+
+cdef int family_of(bytes address) noexcept:
+    return sockaddr_of(address).sa_family
 
 
 def pack_address(int family, tuple address):
@@ -46,14 +58,22 @@ def pack_address(int family, tuple address):
 cdef class Dial(Watcher):
     """An attempt to connect to `address` (`pack_address`).
 
-    loop: Loop. consumer: _DialConsumer, told the end unless `start` tells it. ValueError for what is no address.
+    loop: Loop. consumer: _DialConsumer, told the end unless `start` tells it. local: the address to connect from, of the same
+    family, port 0 for any; b"" leaves it to the system. ValueError for what is no address.
+
+    Nobody connects to itself: where nobody listens, the system may give a port of its own choice to the very socket that
+    connects to it, and TCP takes the two requests that meet for a connection (simultaneous open, RFC 9293, 3.5). That is
+    refused, as the port would refuse everybody else.
     """
 
-    def __cinit__(self, Loop loop not None, bytes address not None, consumer not None):
-        if <size_t> PyBytes_GET_SIZE(address) not in (sizeof(linux.sockaddr_in), sizeof(linux.sockaddr_in6)):
+    def __cinit__(self, Loop loop not None, bytes address not None, consumer not None, *, bytes local not None=b""):
+        if not is_address(address) or (local and not is_address(local)):
             raise ValueError("an address is needed as pack_address makes it")
+        if local and family_of(local) != family_of(address):
+            raise ValueError("both addresses are of one family")
         self.loop = loop
         self.address = address
+        self.local = local
         self.consumer = consumer
 
     def __dealloc__(self):
@@ -61,41 +81,79 @@ cdef class Dial(Watcher):
             linux.close(self.fd)
 
     def start(self, double timeout):
-        """Begin. Returns the connected non-blocking descriptor (int), which is then the caller's; -1 when it takes longer: the
-        consumer is told. timeout: seconds, 0 for none but the system's. OSError; RuntimeError the second time."""
-        cdef int fd, number, one = 1
+        """Begin. Returns an int: the connected non-blocking descriptor, which is then the caller's; or -EINPROGRESS, when it
+        takes longer and the consumer is told; or the negative errno of the failure.
+
+        timeout: seconds, 0 for none but the system's. RuntimeError the second time."""
+        cdef int fd, number
         self.loop.require()
         if self.fd >= 0 or self.consumer is None:
             raise RuntimeError("a dial is started once")
-        fd = linux.socket((<const linux.sockaddr *> PyBytes_AS_STRING(self.address)).sa_family,
-                          linux.SOCK_STREAM | linux.SOCK_NONBLOCK | linux.SOCK_CLOEXEC, 0)
+        fd = linux.socket(family_of(self.address), linux.SOCK_STREAM | linux.SOCK_NONBLOCK | linux.SOCK_CLOEXEC, 0)
         if fd < 0:
-            raise OSError(errno, os.strerror(errno))
-        # A program that writes a whole message at once has no use for Nagle's delay (RFC 9293, 3.7.4).
-        linux.setsockopt(fd, linux.IPPROTO_TCP, linux.TCP_NODELAY, &one, sizeof(one))
-        if linux.connect(fd, <const linux.sockaddr *> PyBytes_AS_STRING(self.address),
-                         <linux.socklen_t> PyBytes_GET_SIZE(self.address)) == 0:
+            number = errno
             self.consumer = None
-            return fd
-        number = errno
+            return -number
+        number = self.connect(fd)
         if number == linux.EINPROGRESS:
             try:
                 self.start_watching(fd, linux.EPOLLOUT)
                 if timeout > 0:
                     self.deadline = self.loop.plan(timeout, self._overdue, (), False)
-                return -1
+                return -linux.EINPROGRESS
+            except OSError as exc:  # no room in the system's tables
+                number = exc.errno
             except BaseException:
                 self.stop_watching()
                 linux.close(fd)
                 raise
-        linux.close(fd)
         self.consumer = None
-        raise OSError(number, os.strerror(number))
+        if number == 0:
+            return fd
+        linux.close(fd)
+        return -number
+
+    cdef int connect(self, int fd) noexcept:
+        """Ask the system for the connection. Returns 0 when it stands, EINPROGRESS, or the errno of the failure."""
+        cdef int one = 1
+        # A program that writes a whole message at once has no use for Nagle's delay (RFC 9293, 3.7.4).
+        linux.setsockopt(fd, linux.IPPROTO_TCP, linux.TCP_NODELAY, &one, sizeof(one))
+        if self.local:
+            # The port may be held already by a socket that does not listen: that of an attempt at another address, or one
+            # that only keeps it for this one.
+            linux.setsockopt(fd, linux.SOL_SOCKET, linux.SO_REUSEADDR, &one, sizeof(one))
+            if linux.bind(fd, sockaddr_of(self.local), <linux.socklen_t> PyBytes_GET_SIZE(self.local)) != 0:
+                return errno
+        if linux.connect(fd, sockaddr_of(self.address), <linux.socklen_t> PyBytes_GET_SIZE(self.address)) == 0:
+            return self.refuse_itself(fd)
+        return linux.EINPROGRESS if errno == linux.EINTR else errno  # connect(2): an interrupted one goes on by itself
+
+    cdef int refuse_itself(self, int fd) noexcept:
+        """0; ECONNREFUSED when `fd` is connected to itself."""
+        cdef linux.sockaddr_in6 own, peer
+        cdef linux.socklen_t own_size = sizeof(own), peer_size = sizeof(peer)
+        cdef linux.linger reset
+        memset(&own, 0, sizeof(own))
+        memset(&peer, 0, sizeof(peer))
+        # The port, which lies at the same place in both families, tells nearly all of them apart with one call.
+        if linux.getsockname(fd, <linux.sockaddr *> &own, &own_size) != 0 \
+                or own.sin6_port != (<const linux.sockaddr_in6 *> PyBytes_AS_STRING(self.address)).sin6_port:
+            return 0
+        if linux.getpeername(fd, <linux.sockaddr *> &peer, &peer_size) != 0 \
+                or own_size != peer_size or memcmp(&own, &peer, own_size) != 0:
+            return 0
+        # A reset, so that the port is not kept in TIME_WAIT from whoever is meant to listen on it.
+        reset.l_onoff = 1
+        reset.l_linger = 0
+        linux.setsockopt(fd, linux.SOL_SOCKET, linux.SO_LINGER, &reset, sizeof(reset))
+        return linux.ECONNREFUSED
 
     cdef void on_event(self, uint32_t events) noexcept:
         cdef int number = 0, fd
         cdef linux.socklen_t size = sizeof(number)
         linux.getsockopt(self.fd, linux.SOL_SOCKET, linux.SO_ERROR, &number, &size)
+        if number == 0 and events & linux.EPOLLOUT:
+            number = self.refuse_itself(self.fd)
         if number:
             self.fail(number)
         elif events & linux.EPOLLOUT:

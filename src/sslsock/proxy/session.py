@@ -348,17 +348,16 @@ class Session:
             self._address = backend
             self._dialed_at = worker.loop.time()
             self._dial = Dial(worker.loop, backend.packed, self)
-            try:
-                fd = self._dial.start(worker.limits.connect_timeout)
-            except OSError as exc:
-                if exc.errno in OUR_TROUBLE:
-                    self._fail(record.INTERNAL_ERROR, f"no connection to {backend.peer} can be begun: {exc.strerror}")
-                    return
-                self._blame(record.NO_BACKEND, exc.strerror or str(exc))
-                continue
+            fd = self._dial.start(worker.limits.connect_timeout)
             if fd >= 0:
                 self.on_dialed(fd)
-            return
+                return
+            if fd == -errno.EINPROGRESS:
+                return
+            if -fd in OUR_TROUBLE:
+                self._fail(record.INTERNAL_ERROR, f"no connection to {backend.peer} can be begun: {os.strerror(-fd)}")
+                return
+            self._blame(record.NO_BACKEND, os.strerror(-fd))
 
     def _blame(self, trouble: str, reason: str) -> None:
         """The back end in turn has failed; the next one may have more luck."""

@@ -6,19 +6,19 @@ have failed, the deadline has passed or `cancel` is called; then nothing of it i
 turns of their families, each a quarter of a second after the one before, or at once when that has failed; the
 first to answer wins.
 
-A port that is bound already can have only one attempt under way, so its addresses are tried one after
-another.
+Each attempt is a `Dial` (core/dial.pyx). A port that is bound already is kept by a socket of its own until the end, and each
+attempt binds the same port, so that none of them can lose it to another program.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import select
 import socket
 from typing import Optional, Protocol
 
-from ..core.loop import Timer, Watch
+from ..core.dial import Dial, pack_address
+from ..core.loop import Timer
 from .constants import SocketError
 from .event_loop import EventLoop
 from .hostname import Host, parse_host
@@ -52,7 +52,7 @@ def error_of(number: int) -> SocketError:
 
 
 class OwnSocket(socket.socket):
-    """Closes without a warning when it is dropped: with a closed loop, that is how an attempt ends."""
+    """Closes without a warning when it is dropped: with a closed loop, that is how a bound port ends."""
 
     __slots__ = ()
 
@@ -60,7 +60,8 @@ class OwnSocket(socket.socket):
         super().__init__(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
 
     def __del__(self) -> None:
-        self.close()
+        if self.fileno() >= 0:  # else there is nothing to close, and perhaps nothing that `close` needs: no descriptor was left
+            self.close()
 
 
 def bound_socket(port: int) -> OwnSocket:
@@ -99,54 +100,23 @@ def in_turns(addresses: list[Address]) -> list[Address]:
     return mixed
 
 
-def for_bound(bound: OwnSocket, addresses: list[Address]) -> list[Address]:
-    """Those of `addresses` that a socket with a family already can connect to, in its own notation."""
-    if bound.family == socket.AF_INET:
-        return [address for address in addresses if address[0] == socket.AF_INET]
-    return [
-        (socket.AF_INET6, (f"::ffff:{name[0]}", name[1])) if family == socket.AF_INET else (family, name)
-        for family, name in addresses
-    ]
-
-
 class Attempt:
-    """One socket on its way to one address."""
+    """One dial, and the address that it is for."""
 
-    __slots__ = ("_connector", "_watch", "address", "socket")
+    __slots__ = ("_connector", "address", "dial")
 
-    def __init__(self, connector: Connector, sock: OwnSocket, address: Address) -> None:
+    def __init__(self, connector: Connector, loop: EventLoop, address: Address, local_port: int) -> None:
+        family, name = address
+        local = b"" if not local_port else pack_address(family, ("0.0.0.0" if family == socket.AF_INET else "::", local_port))
         self._connector = connector
-        self._watch: Optional[Watch] = None
-        self.socket = sock
         self.address = address
+        self.dial = Dial(loop, pack_address(family, name), self, local=local)
 
-    def start(self, loop: EventLoop) -> int:
-        """Returns 0 when it is connected at once, EINPROGRESS, or the errno of the failure."""
-        code = self.socket.connect_ex(self.address[1])
-        if code == errno.EINTR:  # connect(2): it goes on by itself
-            code = errno.EINPROGRESS
-        if code == errno.EINPROGRESS:
-            try:
-                self._watch = loop.watch(self.socket.fileno(), select.EPOLLOUT, self._on_event)
-            except OSError as exc:  # no room in the system's tables
-                return exc.errno or errno.ENOMEM
-        return code
+    def on_dialed(self, fd: int) -> None:
+        self._connector.on_dialed(self, fd)
 
-    def unwatch(self) -> None:
-        if self._watch is not None:
-            self._watch.close()
-            self._watch = None
-
-    def is_to_itself(self) -> bool:
-        """A port of the ephemeral range that nobody listens on may be given to the very socket that connects
-        to it."""
-        try:
-            return bool(self.socket.getsockname() == self.socket.getpeername())
-        except OSError:
-            return False
-
-    def _on_event(self, events: int) -> None:
-        self._connector.on_attempt_done(self, self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+    def on_dial_failed(self, number: int) -> None:
+        self._connector.on_dial_failed(self, number)
 
 
 class Connector:
@@ -223,8 +193,7 @@ class Connector:
             self._lookup.cancel()
         attempts, self._attempts, self._addresses = self._attempts, [], []
         for attempt in attempts:
-            attempt.unwatch()
-            attempt.socket.close()
+            attempt.dial.cancel()
         if self._bound is not None:
             self._bound.close()
 
@@ -242,8 +211,6 @@ class Connector:
             )
             return
         self._addresses = in_turns(answer)
-        if self._bound is not None:
-            self._addresses = for_bound(self._bound, self._addresses)
         consumer.on_host_found()
         if self._consumer is not None:
             self._next()
@@ -253,78 +220,50 @@ class Connector:
         if self._stagger is not None:
             self._stagger.cancel()
             self._stagger = None
+        local_port = self._bound.getsockname()[1] if self._bound is not None else 0
         while self._addresses:
-            attempt = self._make_attempt(self._addresses.pop(0))
-            if attempt is None:
-                continue
-            code = attempt.start(self._loop)
-            if code == 0 and not attempt.is_to_itself():
-                self._succeed(attempt)
+            attempt = Attempt(self, self._loop, self._addresses.pop(0), local_port)
+            result = attempt.dial.start(0)
+            if result >= 0:
+                self._succeed(attempt, result)
                 return
-            if code == errno.EINPROGRESS:
-                if self._addresses and self._bound is None:
+            if result == -errno.EINPROGRESS:
+                self._attempts.append(attempt)
+                if self._addresses:
                     self._stagger = self._loop.call_later(STAGGER, self._next)
                 return
-            self._note(attempt, code or errno.ECONNREFUSED)
+            self._note_failure(-result, attempt)
         if not self._attempts:
             self._fail_all()
 
-    def _make_attempt(self, address: Address) -> Optional[Attempt]:
-        sock = self._bound
-        if sock is None:
-            try:
-                sock = OwnSocket(address[0])
-            except OSError as exc:
-                self._note_failure(exc.errno or 0, str(address[1][0]))
-                return None
-        # Small answers must not wait for the acknowledgement of others; the core gathers what belongs
-        # together.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        attempt = Attempt(self, sock, address)
-        self._attempts.append(attempt)
-        return attempt
+    def on_dialed(self, attempt: Attempt, fd: int) -> None:
+        """An attempt has succeeded."""
+        self._attempts.remove(attempt)
+        self._succeed(attempt, fd)
 
-    def on_attempt_done(self, attempt: Attempt, code: int) -> None:
-        """The system has the result of an attempt: errno, 0 when it is connected."""
-        if attempt not in self._attempts:
-            return
-        if code == 0 and not attempt.is_to_itself():
-            self._succeed(attempt)
-            return
-        self._note(attempt, code or errno.ECONNREFUSED)
+    def on_dial_failed(self, attempt: Attempt, number: int) -> None:
+        """An attempt has failed: errno."""
+        self._attempts.remove(attempt)
+        self._note_failure(number, attempt)
         if self._addresses:
             self._next()
         elif not self._attempts:
             self._fail_all()
 
-    def _note(self, attempt: Attempt, code: int) -> None:
-        self._attempts.remove(attempt)
-        attempt.unwatch()
-        self._note_failure(code, str(attempt.address[1][0]))
-        if self._bound is not None and self._addresses:
-            # A socket that has failed to connect may have lost its port: take a new one before letting it go.
-            try:
-                self._bound = bound_socket(attempt.socket.getsockname()[1])
-            except OSError:
-                self._addresses = []
-        attempt.socket.close()
-
-    def _note_failure(self, code: int, address: str) -> None:
+    def _note_failure(self, code: int, attempt: Attempt) -> None:
         """Keep the failure that says most: the first, unless that was trouble of our own network."""
         if self._failure is None or (self._failure[0] in LOCAL_TROUBLE and code not in LOCAL_TROUBLE):
-            self._failure = (code, address)
+            self._failure = (code, str(attempt.address[1][0]))
 
-    def _succeed(self, attempt: Attempt) -> None:
+    def _succeed(self, attempt: Attempt, fd: int) -> None:
         consumer, self._consumer = self._consumer, None
-        self._attempts.remove(attempt)
-        attempt.unwatch()
-        fd = attempt.socket.detach()
         self._release()
         if consumer is not None:
             consumer.on_established(fd, attempt.address[1][0], self._port)
 
     def _fail_all(self) -> None:
-        code, address = self._failure or (errno.EAFNOSUPPORT, "no address of the bound socket's family")
+        assert self._failure is not None
+        code, address = self._failure
         self._fail(error_of(code), f"no connection to {self._where()}: {os.strerror(code)} ({address})")
 
     def _on_deadline(self) -> None:
