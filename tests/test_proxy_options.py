@@ -10,7 +10,6 @@ from ipaddress import ip_network
 import pytest
 
 from sslsock.__main__ import make_parser
-from sslsock.commands.common import UsageError
 from sslsock.proxy.builder import LISTENER, TOP
 from sslsock.proxy.options import make_settings
 from sslsock.proxy.settings import (
@@ -150,7 +149,7 @@ def test_the_order_says_which_key_belongs_to_which_certificate(
     ],
 )
 def test_a_key_without_a_certificate_is_wrong(arguments: list[str], key: str) -> None:
-    with pytest.raises(UsageError, match=f"^--key {key}: there is no --cert before it"):
+    with pytest.raises(SettingsError, match=f"^--key {key}: there is no --cert before it"):
         settings(*TLS, *TO_TCP, *arguments)
 
 
@@ -260,7 +259,7 @@ def test_wrong_usage_ends_with_status_2(
 @pytest.mark.parametrize("name", sorted({*LISTENER} - {"passthrough"}))
 def test_with_a_file_no_option_of_a_listener_goes(name: str) -> None:
     takes_value = proxy_actions()[f"--{name}"].nargs != 0
-    with pytest.raises(UsageError, match=f"^--{name} is a listener's, and with --config the file describes those$"):
+    with pytest.raises(SettingsError, match=f"^--{name} is a listener's, and with --config the file describes those$"):
         settings("--config", "/nowhere.toml", f"--{name}", *(["x"] if takes_value else []))
 
 

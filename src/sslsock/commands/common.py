@@ -1,4 +1,4 @@
-"""What several commands share: their errors, addresses, certificates from files, and text for people."""
+"""What several commands share: their errors, arguments, certificates from files, and text for people."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import argparse
 import os
 import sys
 from contextlib import suppress
-from typing import Optional
+from typing import Callable, Optional, TypeVar
 
-from .. import ConfigurationError, SslCertificate, SslConfiguration, SslProtocol
+from .. import ConfigurationError, SslConfiguration, SslProtocol
 from ..proxy.certificates import CertificateError, load_pair
+from ..sockets.host_port import parse_connect_address, parse_listen_address
+
+Parsed = TypeVar("Parsed")
 
 PROTOCOL_NAMES = {
     SslProtocol.SSL_3: "SSL 3",
@@ -41,31 +44,20 @@ def print_error(text: str) -> None:
 # Arguments. argparse puts the words of an ArgumentTypeError behind the name of the argument.
 
 
-def split_address(text: str, least_port: int) -> tuple[str, int]:
-    host, colon, port = text.rpartition(":")
-    if not colon:
-        raise argparse.ArgumentTypeError(f"{text!r} has no port: HOST:PORT is needed")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host or host.startswith("[") or host.endswith("]"):
-        raise argparse.ArgumentTypeError(f"{text!r}: an IPv6 address stands in brackets, as in [::1]:443")
-    if not (port.isascii() and port.isdigit() and least_port <= int(port[:6]) <= 65535):
-        raise argparse.ArgumentTypeError(f"{text!r}: a port is {least_port} to 65535, not {port!r}")
-    return host, int(port)
+def argument(parse: Callable[[str], Parsed]) -> Callable[[str], Parsed]:
+    """A parser that raises ValueError, as the type of an argument."""
+
+    def parse_argument(text: str) -> Parsed:
+        try:
+            return parse(text)
+        except ValueError as exc:
+            raise argparse.ArgumentTypeError(str(exc)) from None
+
+    return parse_argument
 
 
-def address(text: str) -> tuple[str, int]:
-    """HOST:PORT to connect to."""
-    host, port = split_address(text, 1)
-    if not host:
-        raise argparse.ArgumentTypeError(f"{text!r} has no host: HOST:PORT is needed")
-    return host, port
-
-
-def listen_address(text: str) -> tuple[str, int]:
-    """HOST:PORT to listen on: the host may be empty or *, the port 0."""
-    host, port = split_address(text, 0)
-    return "" if host == "*" else host, port
+address = argument(parse_connect_address)
+listen_address = argument(parse_listen_address)
 
 
 def names_list(text: str) -> list[str]:
@@ -127,28 +119,8 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
-def name_text(name: dict[str, list[str]]) -> str:
-    """A subject or issuer on one line."""
-    return ", ".join(f"{kind}={value}" for kind, values in name.items() for value in values) or "(empty)"
-
-
-def certificate_lines(certificate: SslCertificate) -> list[tuple[str, str]]:
-    """What people ask of a certificate: (what, text)."""
-    lines = [("subject", name_text(certificate.subject)), ("issuer", name_text(certificate.issuer))]
-    begin, end = certificate.not_before, certificate.not_after
-    times = [time.strftime("%Y-%m-%d %H:%M:%S") if time is not None else "unknown" for time in (begin, end)]
-    lines.append(("valid", f"{times[0]} to {times[1]} UTC"))
-    names = certificate.subject_alternative_names
-    lines.append(("names", ", ".join(f"{kind}:{value}" for kind, value in names) or "(none)"))
-    return lines
-
-
 def protocol_text(protocol: Optional[SslProtocol]) -> str:
     return PROTOCOL_NAMES[protocol] if protocol is not None else "none"
-
-
-def address_text(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def wants_colour(fd: int) -> bool:

@@ -20,17 +20,9 @@ from typing import Any, Optional
 
 from .. import EventLoop, SocketError, SslCertificate, SslConfiguration, SslError, SslSocket, stop
 from .. import run as run_loop
-from .common import (
-    CommandError,
-    UsageError,
-    address_text,
-    certificate_lines,
-    check_configuration,
-    load_identity,
-    name_text,
-    printable,
-    protocol_text,
-)
+from ..sockets.certificate_text import certificate_lines, name_text
+from ..sockets.host_port import address_text
+from .common import CommandError, UsageError, check_configuration, load_identity, printable, protocol_text
 from .standard_streams import PIECE, InputThread, OutputThread
 from .starttls import DIALOGUES, Dialogue
 

@@ -24,7 +24,8 @@ from .. import (
     openssl_version,
 )
 from ..core.issue import issue_certificate, make_authority
-from .common import CommandError, certificate_lines, protocol_text, wants_colour
+from ..sockets.certificate_text import certificate_lines
+from .common import CommandError, protocol_text, wants_colour
 
 HOST = "127.0.0.1"
 NAME = "localhost"

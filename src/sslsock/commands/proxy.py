@@ -14,10 +14,7 @@ from .common import UsageError, print_error
 
 def load(arguments: argparse.Namespace, warn: Warn = print_error, starting: bool = True) -> ProxySettings:
     """The settings as options and files are now, with all files checked. warn, starting: of `check_files`. SettingsError."""
-    try:
-        settings = make_settings(arguments)
-    except UsageError as exc:
-        raise SettingsError(None, 0, str(exc)) from None
+    settings = make_settings(arguments)
     check_files(settings, warn, starting)
     return settings
 

@@ -14,7 +14,8 @@ from typing import Callable
 
 from .. import EventLoop, SocketError, SslConfiguration, SslServer, SslSocket
 from ..proxy.certificates import make_localhost_pair, write_authority
-from .common import CommandError, UsageError, address_text, check_configuration, load_identity, printable
+from ..sockets.host_port import address_text
+from .common import CommandError, UsageError, check_configuration, load_identity, printable
 from .www import FileTree, HttpSession, log_to_stderr
 
 PIECE = 256 * 1024

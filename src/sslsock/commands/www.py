@@ -24,7 +24,8 @@ from typing import Any, BinaryIO, Callable, NamedTuple, Optional
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from .. import EventLoop, SslSocket
-from .common import address_text, printable
+from ..sockets.host_port import address_text
+from .common import printable
 
 HEAD_LIMIT = 16 * 1024  # bytes of a request before its body
 PIECE = 256 * 1024  # bytes of a file read at once

@@ -5,15 +5,13 @@ Here are all names, the kind of value each takes, and what cannot stand together
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_network
 from sys import float_info
 from typing import NoReturn, Optional, Union
 
-from ..commands.common import address as connect_address
-from ..commands.common import listen_address
+from ..sockets.host_port import parse_connect_address, parse_listen_address
 from ..sockets.hostname import parse_host
 from .allowed import NameList
 from .settings import (
@@ -209,10 +207,10 @@ def parse_address(table: Table, text: str, listening: bool, *parts: Part) -> Add
     if scheme.lower() not in ("tls", "tcp"):
         table.fail(f"{text!r}: the scheme is tls or tcp, not {scheme!r}", *parts)
     try:
-        host, port = listen_address(rest) if listening else connect_address(rest)
+        host, port = parse_listen_address(rest) if listening else parse_connect_address(rest)
         if host:
             parse_host(host)
-    except (argparse.ArgumentTypeError, ValueError) as exc:
+    except ValueError as exc:
         table.fail(str(exc), *parts)
     return Address(scheme.lower(), host, port)
 

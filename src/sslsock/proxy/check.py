@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Callable, Optional, Union
 
-from ..commands.common import name_text, print_error
 from ..core.certificate import SslCertificate
 from ..core.ticket_keys import TicketKeys
+from ..sockets.certificate_text import name_text
 from ..sockets.hostname import parse_host
 from ..sockets.resolver import numeric_addresses
 from .certificates import CertificateError, CertificateStore, Pair, load_checked, read_certificates
@@ -25,7 +25,7 @@ SOON = timedelta(days=14)
 Warn = Callable[[str], object]
 
 
-def check_files(settings: ProxySettings, warn: Warn = print_error, starting: bool = True) -> None:
+def check_files(settings: ProxySettings, warn: Warn, starting: bool = True) -> None:
     """Open and verify every file, look for the user and for optional packages; change nothing.
 
     warn: gets a line for what will work, but may not be meant: a certificate that has expired or will within 14 days, a

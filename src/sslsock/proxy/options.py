@@ -6,8 +6,6 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Callable, Union
 
-from ..commands.common import UsageError
-
 if TYPE_CHECKING:
     from .settings import ProxySettings
 
@@ -164,9 +162,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def make_settings(arguments: argparse.Namespace) -> ProxySettings:
-    """The settings that the command line, and the file it names, ask for. UsageError; SettingsError for the file's."""
+    """The settings that the command line, and the file it names, ask for. SettingsError."""
     from .builder import LISTENER, TOP, Table, settings_of
-    from .settings import Place, Places
+    from .settings import Place, Places, SettingsError
 
     given = {key.replace("_", "-"): value for key, value in vars(arguments).items() if key not in OWN}
     identities = getattr(arguments, "identities", [])
@@ -175,7 +173,7 @@ def make_settings(arguments: argparse.Namespace) -> ProxySettings:
     if hasattr(arguments, "config"):
         if listener or identities:
             key = next(iter(listener), None) or identities[0][0]
-            raise UsageError(f"--{key} is a listener's, and with --config the file describes those")
+            raise SettingsError(None, 0, f"--{key} is a listener's, and with --config the file describes those")
         from .config_file import read_settings
 
         return read_settings(arguments.config, top)
@@ -188,10 +186,12 @@ def make_settings(arguments: argparse.Namespace) -> ProxySettings:
 
 
 def paired(identities: Sequence[tuple[str, str]]) -> tuple[list[str], list[str]]:
-    """The files of --cert, and for each the file of its key. UsageError.
+    """The files of --cert, and for each the file of its key. SettingsError.
 
     As many of one as of the other: the first to the first, and so on. Fewer keys: each belongs to the certificate before it.
     """
+    from .settings import SettingsError
+
     certificates = [file for option, file in identities if option == "cert"]
     keys = [file for option, file in identities if option == "key"]
     if len(keys) == len(certificates):
@@ -202,7 +202,7 @@ def paired(identities: Sequence[tuple[str, str]]) -> tuple[list[str], list[str]]
         if option == "cert":
             latest, owned = latest + 1, False
         elif owned:
-            raise UsageError(f"--key {file}: there is no --cert before it that it could belong to")
+            raise SettingsError(None, 0, f"--key {file}: there is no --cert before it that it could belong to")
         else:
             owners[latest], owned = file, True
     return certificates, owners

@@ -1,0 +1,294 @@
+"""The drawing in docs/design.md is true: every module stands on one floor of it, and imports only go down.
+
+How the drawing is read: a row's first cell names modules with " · " between them; "folder/:" before them says where they lie,
+and "folder/" alone stands for everything in it. A cell that ends with "·" goes on in the next row, any other row begins a new
+group. Groups of one floor know nothing of each other; within a group imports may go either way, but in no circle.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "src" / "sslsock"
+INCLUDE = ROOT / "include"
+DESIGN = ROOT / "docs" / "design.md"
+HERE = "the drawing in docs/design.md"
+
+DRAWING = re.compile(r"## The house\n+```\n(.*?)```", re.S)
+ROW = re.compile(r" (?:floor (\d)|       ) {3,5}(\S+(?: \S+)*)")
+STRING = re.compile(r'("""|\'\'\').*?\1', re.S)
+CYTHON_IMPORT = re.compile(r"^[ \t]*(?:from[ \t]+([\w.]+)[ \t]+)?c?import[ \t]+(?:\(([\w, \t\n]+)\)|([\w., \t]+))", re.M)
+
+
+class Group(NamedTuple):
+    """Modules of one floor that may know each other."""
+
+    floor: int
+    number: int
+
+    def __str__(self) -> str:
+        return f"floor {self.floor}"
+
+
+class Import(NamedTuple):
+    """module, imported: dotted, without "sslsock."; include/x.pxd is "include.x". at_once: with the module."""
+
+    module: str
+    imported: str
+    where: str
+    at_once: bool
+
+
+# The drawing
+
+
+def read_drawing(text: str) -> dict[str, Group]:
+    """The group of each module or folder ("commands/") that it names."""
+    groups: dict[str, Group] = {}
+    floor = number = -1
+    goes_on, folder = False, ""
+    for line in text.splitlines():
+        row = ROW.match(line)
+        if row is None:
+            continue
+        if row[1] is not None:
+            floor = int(row[1])
+        if not goes_on:
+            number += 1
+            folder = ""
+        for name in re.split(r" ?· ?", row[2]):
+            head, colon, rest = name.partition("/: ")
+            if colon:
+                folder, name = head + ".", rest
+            if not name:
+                continue
+            assert re.fullmatch(r"\w+/?", name), f"{HERE}: {name!r} is no module or folder; two blanks end a cell"
+            known = folder + name
+            assert known not in groups, f"{HERE} names {known} twice"
+            groups[known] = Group(floor, number)
+        goes_on = row[2].endswith("·")
+    return groups
+
+
+def drawing() -> dict[str, Group]:
+    found = DRAWING.search(DESIGN.read_text())
+    assert found is not None, f"{HERE} is gone: a code block below '## The house'"
+    return read_drawing(found[1])
+
+
+def group_of(module: str, groups: dict[str, Group]) -> Group | None:
+    """The one that names it, or the folder that it lies in."""
+    if module in groups:
+        return groups[module]
+    folder = module.partition(".")[0] + "/"
+    return groups.get(folder)
+
+
+# The code
+
+
+def modules() -> dict[str, list[Path]]:
+    """The files of each module; a package is its __init__, and that of a folder the folder's."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted([*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.pyx"), *PACKAGE.rglob("*.pxd")]):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        found.setdefault(".".join(parts), []).append(path)
+    return found
+
+
+def resolve(dotted: str, names: list[str], known: dict[str, list[Path]]) -> Iterator[str]:
+    """What `from dotted import names` means of ours: modules where names are some, else the module that has the names."""
+    if dotted and (INCLUDE / f"{dotted}.pxd").is_file():
+        yield f"include.{dotted}"
+        return
+    if dotted != "sslsock" and not dotted.startswith("sslsock."):
+        return
+    inner = dotted[len("sslsock.") :]
+    for name in names or [""]:
+        whole = ".".join(filter(None, (inner, name)))
+        package = f"{inner}.__init__" if inner else "__init__"
+        for candidate in (whole, f"{whole}.__init__", inner, package):
+            if candidate in known:
+                yield candidate
+                break
+
+
+def imports_of(module: str, path: Path, known: dict[str, list[Path]]) -> Iterator[Import]:
+    text = path.read_text()
+    if path.suffix == ".py":
+        yield from python_imports(module, path, ast.parse(text), known)
+        return
+    text = STRING.sub(lambda string: "\n" * string[0].count("\n"), text)
+    for match in CYTHON_IMPORT.finditer(text):
+        where = f"{path.relative_to(ROOT)}:{text.count(chr(10), 0, match.start()) + 1}"
+        names = [name.split()[0] for name in (match[2] or match[3]).split(",") if name.strip()]
+        of = [(match[1], names)] if match[1] else [(name, []) for name in names]
+        for dotted, parts in of:
+            for imported in dict.fromkeys(resolve(dotted, parts, known)):
+                yield Import(module, imported, where, not match[0].startswith((" ", "\t")))
+
+
+def python_imports(module: str, path: Path, tree: ast.AST, known: dict[str, list[Path]]) -> Iterator[Import]:
+    package = ["sslsock", *module.split(".")[:-1]]
+    later = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) or (isinstance(node, ast.If) and names_type_checking(node))
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            wanted = [(".".join([*base, *filter(None, [node.module])]), [name.name for name in node.names])]
+        elif isinstance(node, ast.Import):
+            wanted = [(name.name, []) for name in node.names]
+        else:
+            continue
+        for dotted, names in wanted:
+            for imported in dict.fromkeys(resolve(dotted, names, known)):
+                yield Import(module, imported, f"{path.relative_to(ROOT)}:{node.lineno}", id(node) not in later)
+
+
+def names_type_checking(node: ast.If) -> bool:
+    return any(isinstance(part, ast.Name) and part.id == "TYPE_CHECKING" for part in ast.walk(node.test))
+
+
+def all_imports() -> list[Import]:
+    known = modules()
+    return [one for module, paths in known.items() for path in paths for one in imports_of(module, path, known)]
+
+
+# What holds
+
+
+def test_every_module_stands_on_one_floor() -> None:
+    groups = drawing()
+    known = modules()
+    folders = {module.partition(".")[0] + "/" for module in known if "." in module} | {"include/"}
+    homeless = [
+        module for module in known if group_of(module, groups) is None and not module.endswith(".__init__")
+    ]
+    assert not homeless, (
+        f"{HERE} has no place for {', '.join(homeless)}: write the last part of the name behind its folder, on the floor whose "
+        "modules it may be imported by"
+    )
+    gone = [name for name in groups if name not in known and name not in folders]
+    assert not gone, f"{HERE} names what is not there: {', '.join(gone)}: take it out, or write what it has become"
+    twice = [name for name in groups if "." in name and name.partition(".")[0] + "/" in groups]
+    assert not twice, f"{HERE} names a folder as a whole and {', '.join(twice)} in it"
+
+
+def test_imports_only_go_down() -> None:
+    groups = drawing()
+    wrong = []
+    for one in all_imports():
+        above, below = group_of(one.module, groups), group_of(one.imported, groups)
+        if above is None or below is None or above == below:
+            continue  # of a folder's __init__, which only says what the folder is and how it is loaded
+        if below.floor > above.floor:
+            wrong.append(f"{one.where}: {one.module} ({above}) imports {one.imported} ({below}), which is above it")
+        elif below.floor == above.floor:
+            wrong.append(f"{one.where}: {one.module} imports {one.imported}, which is of another group of {above}")
+    assert not wrong, "\n".join([*wrong, f"What both need belongs beneath both, in a module of its own ({HERE} says where)."])
+
+
+def test_a_folders_init_imports_nothing_of_other_folders() -> None:
+    """It is run whichever of the folder's modules is imported, so it may import only what each of them may."""
+    wrong = [one for one in all_imports() if one.module.endswith(".__init__") and group_of(one.module, drawing()) is None]
+    assert not wrong, "\n".join(f"{one.where}: {one.module} imports {one.imported}" for one in wrong)
+
+
+def test_no_circle() -> None:
+    graph: dict[str, set[str]] = {}
+    for one in all_imports():
+        if one.at_once and one.module != one.imported:
+            graph.setdefault(one.module, set()).add(one.imported)
+    done: set[str] = set()
+
+    def visit(module: str, way: tuple[str, ...]) -> None:
+        assert module not in way, f"imports in a circle: {' → '.join([*way[way.index(module) :], module])}"
+        if module not in done:
+            for imported in sorted(graph.get(module, ())):
+                visit(imported, (*way, module))
+            done.add(module)
+
+    for module in sorted(graph):
+        visit(module, ())
+
+
+def test_tls_and_the_system_are_apart() -> None:
+    """The engine never sees a descriptor or a clock, the loop knows nothing of TLS, and nobody above floor 2 sees OpenSSL."""
+    groups = drawing()
+    loop, engine = groups["core.loop"], groups["core.engine"]
+    wrong = [
+        one
+        for one in all_imports()
+        for group in [group_of(one.module, groups)]
+        if (group == loop and one.imported.startswith("include.openssl"))
+        or (group == engine and one.imported == "include.linux")
+        or (group is not None and group.floor > 2 and one.imported.startswith("include."))
+    ]
+    assert not wrong, "\n".join(f"{one.where}: {one.module} must not see {one.imported}" for one in wrong)
+
+
+# The test itself
+
+
+def test_how_a_drawing_is_read() -> None:
+    text = """
+ floor 2   upper/                  all of a folder                         Python
+ floor 1   one/: a · b ·           words about it, with a-dash and more    Cython
+           c                       even more
+           one/: d                 another group                           Cython
+                                   prose alone
+ floor 0   leaf · bottom/          nothing beneath
+"""
+    groups = read_drawing(text)
+    assert {name: group.floor for name, group in groups.items()} == {
+        "upper/": 2, "one.a": 1, "one.b": 1, "one.c": 1, "one.d": 1, "leaf": 0, "bottom/": 0,
+    }
+    assert groups["one.a"] == groups["one.b"] == groups["one.c"] != groups["one.d"]
+
+
+def test_how_imports_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "ROOT", tmp_path)
+    known = {name: [Path(name)] for name in ("__init__", "core.loop", "core.link", "core.__init__", "sockets.stream")}
+    cython = tmp_path / "x.pyx"
+    cython.write_text('''
+"""
+import sslsock.sockets.stream
+"""
+from linux cimport recv
+from sslsock.core.link cimport (
+    Link,
+    Side,
+)
+cimport sslsock.core.loop as l
+cdef f():
+    from sslsock.core import link
+''')
+    assert [(one.imported, one.at_once) for one in imports_of("core.x", cython, known)] == [
+        ("include.linux", True), ("core.link", True), ("core.loop", True), ("core.link", False),
+    ]
+    python = tmp_path / "y.py"
+    python.write_text('''
+from __future__ import annotations
+import os
+from . import stream
+from .. import run
+from ..core.loop import Loop
+if TYPE_CHECKING:
+    from ..core import link
+def f():
+    import sslsock.core.loop
+''')
+    assert [(one.imported, one.at_once) for one in imports_of("sockets.y", python, known)] == [
+        ("sockets.stream", True), ("__init__", True), ("core.loop", True), ("core.link", False), ("core.loop", False),
+    ]
