@@ -30,7 +30,7 @@ cimport linux
 from linux cimport errno
 from sslsock.core.engine cimport (
     ENGINE_CLOSED, ENGINE_FAILED, ENGINE_OK, RECORD_SIZE, Engine)
-from sslsock.core.loop cimport GATHER_SIZE, PLAIN_SIZE, RECEIVE_SIZE, SEND_SIZE, Loop, Scratch, Watcher
+from sslsock.core.loop cimport GATHER_SIZE, PLAIN_SIZE, RECEIVE_SIZE, SEND_SIZE, Loop, Scratch, Timer, Watcher
 from window_bio cimport (
     byte_queue_append, byte_queue_clear, byte_queue_consume, byte_queue_front)
 
@@ -448,11 +448,12 @@ cdef class Channel(Watcher):
         self.require_thread()
         PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE)
         try:
+            # Getting a buffer and giving it back may run code of the caller's (PEP 688), which may read here itself.
             size = self.limited(view.len)
             self.copy_out(<char *> view.buf, size)
+            self.consume(size)
         finally:
             PyBuffer_Release(&view)
-        self.consume(size)
         return size
 
     def discard(self):
@@ -903,10 +904,16 @@ cdef class Channel(Watcher):
         self.consumer = None  # last: it may be the end of the consumer, and what that calls finds a closed channel
 
     cdef void set_deadline(self, double seconds, object callback):
+        cdef Timer deadline
         self.cancel_deadline()
-        self.deadline = self.loop.plan(seconds, callback, (), False)
+        deadline = self.loop.plan(seconds, callback, (), False)
+        if self.phase == PHASE_CLOSED:  # what ran meanwhile (the garbage collector) has ended it
+            deadline.cancel()
+        else:
+            self.deadline = deadline
 
     cdef void cancel_deadline(self) noexcept:
-        if self.deadline is not None:
-            self.deadline.cancel()
-            self.deadline = None
+        cdef Timer deadline = self.deadline
+        self.deadline = None
+        if deadline is not None:
+            deadline.cancel()

@@ -1,7 +1,9 @@
 from sslsock.core.channel cimport Channel
+from sslsock.core.loop cimport Loop
 
 
 cdef class Endpoint:
+    cdef public Loop _loop
     cdef public Channel _channel  # of the present connection
     cdef public Channel _source  # the same while reading is allowed, else None
     cdef public Channel _sink  # the same while writing is allowed, else None

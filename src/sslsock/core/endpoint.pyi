@@ -4,10 +4,12 @@ from typing_extensions import Self
 
 from .channel import Channel
 from .engine import _Buffer
+from .loop import Loop
 
 class Endpoint:
     """What is read from and written to. Base of `sslsock.Stream`."""
 
+    _loop: Loop
     _channel: Optional[Channel]
     _source: Optional[Channel]
     _sink: Optional[Channel]
@@ -31,3 +33,6 @@ class Endpoint:
     def bytes_written_handler(self, handler: Optional[Callable[[Self, int], object]]) -> None: ...
     def on_readable(self) -> None: ...
     def on_written(self, count: int) -> None: ...
+    def _check_thread(self) -> None: ...
+    def _refuse_write(self, data: _Buffer) -> int: ...
+    def _drop_input(self) -> None: ...

@@ -4,9 +4,13 @@ Owns the way from the program to the channel, and nothing else: `_source` and `_
 writing is allowed now, else None, so that each byte's way asks one question. State, handlers that are called once a
 connection and all decisions stay with the classes in `sslsock.sockets` that derive from this one. It is here and not there
 because these few methods are a quarter of what a small request costs when Python runs them.
+
+A method that goes on in the channel holds it in a variable of its own: what runs inside (the garbage collector, a
+`__buffer__`, a host loop's `call_soon`) may abort the socket, which lets go of the channel.
 """
 
 from sslsock.core.channel cimport Channel
+from sslsock.core.loop cimport Loop
 
 
 cdef class Endpoint:
@@ -26,38 +30,43 @@ cdef class Endpoint:
 
     def read(self, max=None):
         """Take at most `max` bytes (None: all there are): bytes, empty when there are none."""
-        if self._source is None:
+        cdef Channel source = self._source
+        if source is None:
             self._check_thread()
             return b""
-        return self._source.read(-1 if max is None else max)
+        return source.read(-1 if max is None else max)
 
     def read_all(self):
         """Take all bytes that are there: bytes."""
-        if self._source is None:
+        cdef Channel source = self._source
+        if source is None:
             self._check_thread()
             return b""
-        return self._source.read(-1)
+        return source.read(-1)
 
     def peek(self, max=None):
         """Like `read`, but everything stays to be read: bytes."""
-        if self._source is None:
+        cdef Channel source = self._source
+        if source is None:
             self._check_thread()
             return b""
-        return self._source.peek(-1 if max is None else max)
+        return source.peek(-1 if max is None else max)
 
     def read_line(self, max=None):
         """Take a line, up to and with its line feed, at most `max` bytes. With no complete line: what there is. bytes."""
-        if self._source is None:
+        cdef Channel source = self._source
+        if source is None:
             self._check_thread()
             return b""
-        return self._source.read_line(-1 if max is None else max)
+        return source.read_line(-1 if max is None else max)
 
     def read_into(self, buffer):
         """Fill the caller's writable buffer. Returns the number of bytes: int."""
-        if self._source is None:
+        cdef Channel source = self._source
+        if source is None:
             self._check_thread()
             return 0
-        return self._source.read_into(buffer)
+        return source.read_into(buffer)
 
     # Writing
 
@@ -70,7 +79,8 @@ cdef class Endpoint:
         """Write all of a bytes-like object: returns its length in bytes. Before the connection stands it is queued. -1, with
         OPERATION_ERROR, when the socket is not open for writing, not connected or closing. TypeError for anything that is
         not bytes-like."""
-        return self._refuse_write(data) if self._sink is None else self._sink.write(data)
+        cdef Channel sink = self._sink
+        return self._refuse_write(data) if sink is None else sink.write(data)
 
     @property
     def bytes_written_handler(self):
@@ -94,3 +104,21 @@ cdef class Endpoint:
     def on_written(self, count):
         if self._bytes_written_handler is not None:
             self._bytes_written_handler(self, count)
+
+    # For the classes that derive from this one
+
+    def _check_thread(self):
+        """RuntimeError in a foreign thread. A closed loop is no reason: what has been received stays readable."""
+        if not self._loop.in_own_thread():
+            self._loop.require()
+
+    def _refuse_write(self, data):
+        """`write` where that is not allowed: -1. Who derives says why."""
+        memoryview(data)  # TypeError for what is no buffer, as ever
+        self._loop.require()
+        return -1
+
+    def _drop_input(self):
+        """Nobody may read, and data has come."""
+        if self._channel is not None:
+            self._channel.discard()

@@ -58,12 +58,12 @@ class Stream(Endpoint, ABC):
         "_codec",
         "_encoding",
         "_error_string",
-        "_loop",
         "_open_mode",
         "_read_buffer_size",
         "about_to_close_handler",
     )
 
+    _loop: EventLoop
     about_to_close_handler: Optional[Callable[[Self], object]]
     """`about_to_close_handler(stream)`: `close` was called; unread data is still there."""
 
@@ -259,11 +259,6 @@ class Stream(Endpoint, ABC):
 
     @abstractmethod
     def _read_buffer_size_changed(self) -> None: ...
-
-    def _check_thread(self) -> None:
-        """RuntimeError in a foreign thread. A closed loop is no reason: what has been received stays readable."""
-        if not self._loop.in_thread():
-            self._loop.check()
 
     def _emit(self, name: str, *args: object) -> bool:
         """Call a handler, if there is one. For places where more is to be done afterwards: nothing it raises

@@ -522,8 +522,8 @@ class TcpSocket(Stream, ErrorConstants):
 
     def _drop_input(self) -> None:
         """The socket is not open for reading, so nobody will ever take what has come: except a relay, later."""
-        if self._channel is not None and self._relay is None:
-            self._channel.discard()
+        if self._relay is None:
+            super()._drop_input()
 
     def _fail(self, error: SocketError, message: str) -> None:
         self._error = error
@@ -544,8 +544,7 @@ class TcpSocket(Stream, ErrorConstants):
             self._fail(SocketError.OPERATION_ERROR, message)
 
     def _refuse_write(self, data: Buffer) -> int:
-        memoryview(data)  # TypeError for what is no buffer, as ever
-        self._loop.check()
+        super()._refuse_write(data)
         if self._state is UNCONNECTED or self._state is BOUND:
             self._refuse("write() while the socket is not connected")
         elif self._relay is not None:
