@@ -64,7 +64,7 @@ cdef extern from "<sys/uio.h>" nogil:
 
 
 cdef extern from "<sys/socket.h>" nogil:
-    int MSG_NOSIGNAL, MSG_MORE, MSG_DONTWAIT, SHUT_WR, SOCK_STREAM, SOCK_NONBLOCK, SOCK_CLOEXEC, SOL_SOCKET, SO_ERROR, SO_LINGER, SO_REUSEADDR
+    int MSG_NOSIGNAL, MSG_MORE, MSG_DONTWAIT, MSG_TRUNC, SHUT_WR, SOCK_STREAM, SOCK_NONBLOCK, SOCK_CLOEXEC, SOL_SOCKET, SO_ERROR, SO_LINGER, SO_REUSEADDR
     int AF_INET, AF_INET6
     ctypedef unsigned int socklen_t
 

@@ -108,6 +108,11 @@ cdef extern from "openssl/ssl.h" nogil:
         int (*made)(SSL *, void *) noexcept nogil,
         int (*opened)(SSL *, SSL_SESSION *, const unsigned char *, size_t, int, void *) noexcept nogil,
         void *argument)
+    int SSL_CTX_add_custom_ext(
+        SSL_CTX *context, unsigned int kind, unsigned int messages,
+        int (*add)(SSL *, unsigned int, unsigned int, const unsigned char **, size_t *, X509 *, size_t, int *, void *) noexcept nogil,
+        void *free, void *add_argument, void *parse, void *parse_argument)
+    unsigned int SSL_EXT_CLIENT_HELLO, SSL_EXT_TLS1_3_NEW_SESSION_TICKET
     int SSL_SESSION_set1_ticket_appdata(SSL_SESSION *session, const void *data, size_t size)
     int SSL_SESSION_get0_ticket_appdata(SSL_SESSION *session, void **data, size_t *size)
     const X509 *SSL_SESSION_get0_peer(SSL_SESSION *session)
@@ -127,6 +132,7 @@ cdef extern from "openssl/ssl.h" nogil:
     void SSL_free(SSL *ssl)
     long SSL_set_mode(SSL *ssl, long mode)
     void SSL_set_bio(SSL *ssl, BIO *reader, BIO *writer)
+    void SSL_set0_rbio(SSL *ssl, BIO *reader)
     int SSL_set_app_data(SSL *ssl, void *data)
     void *SSL_get_app_data(const SSL *ssl)
     int SSL_get_ex_data_X509_STORE_CTX_idx()

@@ -44,6 +44,7 @@ cdef enum:
     RAW_JOINED = 16 * 1024  # what is copied in front of a batch, so that one send does for both
     TURN_SIZE = 4 * BATCH_SIZE  # plaintext sent in one go before others have their turn
     RELEASE_GIL_AT = 64 * 1024  # below, giving the GIL away costs more than the work (docs/design.md, "The GIL")
+    REFUSED_SIZE = 64 * 1024  # unread input of a peer that is refused, thrown away so that it hears why
     QUEUE_SLACK = 64  # used pieces at the front of the queue before its list is cut
 
 
@@ -780,6 +781,38 @@ cdef class Channel(Watcher):
     def abort(self):
         """Close at once; what was not sent is dropped, and nobody is told."""
         self.require()
+        self.close_now()
+
+    def refuse(self, int alert=0):
+        """End it at once, and so that nobody takes it for an end in order: what was written before TLS leaves (an alert in the
+        clear, perhaps), then, where TLS stands, the fatal alert with this number (RFC 8446, 6; 0: none) if libssl can send it.
+        Where nothing has left, the end is a reset. Nothing more is read, and nobody is told."""
+        cdef Engine engine = self.engine
+        cdef linux.linger reset
+        cdef bint told
+        self.require()
+        if self.phase != PHASE_OPEN:
+            return
+        told = self.tls == TLS_NONE and self.queued > 0 and not self.hold_writes
+        if told:
+            self.send_queue()
+            told = self.phase == PHASE_OPEN and self.queued == 0
+        elif self.tls == TLS_OPEN and alert and not engine.busy:
+            engine.open_out(NULL, 0)
+            engine.refuse(alert)
+            told = engine.window.spill.size > 0 and self.keep_output(engine)
+        if self.phase != PHASE_OPEN:
+            return
+        if told and self.raw.size:
+            told = not self.blocked and linux.send(
+                self.fd, byte_queue_front(&self.raw), self.raw.size, linux.MSG_NOSIGNAL) == <ssize_t> self.raw.size
+        if told:
+            # A close over bytes that were not read is a reset, which can overtake the alert (RFC 2525, 2.17): what is here
+            # already is thrown away (tcp(7): MSG_TRUNC). What comes later meets a closed socket, and the kernel resets.
+            linux.recv(self.fd, NULL, REFUSED_SIZE, linux.MSG_TRUNC | linux.MSG_DONTWAIT)
+        else:
+            reset.l_onoff, reset.l_linger = 1, 0  # socket(7)
+            linux.setsockopt(self.fd, linux.SOL_SOCKET, linux.SO_LINGER, &reset, sizeof(reset))
         self.close_now()
 
     cdef void end_of_input(self, bint clean) noexcept:

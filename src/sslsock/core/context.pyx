@@ -57,6 +57,7 @@ cdef enum:
     NOTE_SIZE = 8
     # Each ticket of TLS 1.3 is followed by the next, so that a session would never end: RFC 8446, 4.6.1 recommends a limit.
     RESUMABLE = 86400  # seconds from the full handshake
+    REFUSAL_EXTENSION = 0xFFCE  # of private use (RFC 8446, 11), and never sent
     TICKETS = 1  # a TLS 1.3 server sends; each costs a twelfth of its handshake
     SESSION_KEYS = 512  # peers whose sessions a client context remembers
     SESSIONS_PER_KEY = 4  # a TLS 1.3 ticket serves once (RFC 8446, C.4), so parallel connections need several
@@ -154,6 +155,17 @@ cdef int on_select_protocol(
             <unsigned char **> chosen, size, own.data, own.size, offered, offered_size) == ssl.OPENSSL_NPN_NEGOTIATED:
         return ssl.SSL_TLSEXT_ERR_OK
     return ssl.SSL_TLSEXT_ERR_ALERT_FATAL
+
+
+cdef int on_ticket_extension(
+        SSL *connection, unsigned int kind, unsigned int message, const unsigned char **data, size_t *size, X509 *certificate,
+        size_t position, int *alert, void *argument) noexcept nogil:
+    """SSL_CTX_add_custom_ext(3): 0 adds nothing; -1 ends the connection with the alert. See Engine.refuse."""
+    cdef connection_hooks *hooks = <connection_hooks *> ssl.SSL_get_app_data(connection)
+    if hooks.alert == 0:
+        return 0
+    alert[0] = hooks.alert
+    return -1
 
 
 # A resumption verifies nothing, so each ticket bears the time of the full handshake that did: 8 bytes, most significant first. A
@@ -409,6 +421,11 @@ cdef class Context:
             ssl.SSL_CTX_set_num_tickets(self.ctx, TICKETS)
             ssl.SSL_CTX_set_tlsext_servername_callback(self.ctx, on_server_name)
             ssl.SSL_CTX_set_session_ticket_cb(self.ctx, on_ticket_made, on_ticket_opened, NULL)
+            # Allowed in a ClientHello, for whoever sends this number there is to be served as ever.
+            if ssl.SSL_CTX_add_custom_ext(
+                    self.ctx, REFUSAL_EXTENSION, ssl.SSL_EXT_CLIENT_HELLO | ssl.SSL_EXT_TLS1_3_NEW_SESSION_TICKET,
+                    on_ticket_extension, NULL, NULL, NULL, NULL) != 1:
+                raise refused("the extension for refusals is refused")
             if ticket_keys is not None and ticket_keys_use(ticket_keys.keys, self.ctx) != 1:
                 raise refused("the ticket keys are refused")
         else:

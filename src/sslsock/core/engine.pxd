@@ -72,6 +72,7 @@ cdef class Engine:
     cdef void open_out(self, char *data, size_t capacity) noexcept nogil
     cdef int push(self, const char *data, size_t size) noexcept nogil
     cdef int goodbye(self) noexcept nogil
+    cdef void refuse(self, int alert) noexcept nogil
     # outcome
     cdef int classify(self, int result) noexcept nogil
     cdef int note_failure(self) noexcept nogil

@@ -40,6 +40,7 @@ cdef extern from "Python.h":
     int _PyBytes_Resize(PyObject **whole, Py_ssize_t size) except -1
 
 cdef enum:
+    ALERT_INTERNAL_ERROR = 80  # RFC 8446, 6
     ALERT_REASONS = 1000  # SSL_AD_REASON_OFFSET: reason 1048 is "the peer sent alert 48"
     RELEASE_GIL_AT = 65536  # bytes: below, giving the GIL away costs more than the work (docs/design.md, "The GIL")
 
@@ -356,6 +357,27 @@ cdef class Engine:
             ssl.SSL_shutdown(self.ssl)
             ERR_clear_error()
         return ENGINE_OK
+
+    cdef void refuse(self, int alert) noexcept nogil:
+        """End both directions with a fatal alert (RFC 8446, 6.2), if libssl can be brought to send one: it has no call for that.
+
+        A server of TLS 1.3 may send a ticket at any time; an extension that cannot be made for it ends the connection with
+        whatever alert its callback names (SSL_new_session_ticket(3), SSL_CTX_add_custom_ext(3)). Elsewhere there is
+        internal_error only: what libssl says when it has nothing to read from."""
+        cdef char[RECORD_SIZE] record
+        cdef size_t got
+        if self.closed or self.failed or not self.handshake_done:
+            return
+        ERR_clear_error()
+        if self.context.server_side and ssl.SSL_version(self.ssl) >= ssl.TLS1_3_VERSION:
+            self.state.hooks.alert = alert
+            if ssl.SSL_new_session_ticket(self.ssl) == 1:
+                ssl.SSL_do_handshake(self.ssl)
+        elif alert == ALERT_INTERNAL_ERROR:
+            ssl.SSL_set0_rbio(self.ssl, NULL)
+            while ssl.SSL_read_ex(self.ssl, record, RECORD_SIZE, &got) == 1:
+                pass  # the rest of a record that it had decrypted
+        self.note_failure()
 
     cdef int settle(self) except -1:
         """After libssl calls, with the GIL: what they left to do."""
