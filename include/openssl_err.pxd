@@ -17,6 +17,7 @@ cdef extern from "openssl/err.h" nogil:
 
 
 cdef extern from "openssl_compat.h" nogil:
+    int SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE
     int SSL_R_RECORD_LAYER_FAILURE
 
 

@@ -73,3 +73,14 @@ def made_by_ssl(name="example.com", protocols=("h2", "http/1.1"), newest=ssl.TLS
     except ssl.SSLWantReadError:
         return outgoing.read()
     raise AssertionError("a client that does not wait for the server")
+
+
+def renamed(name, protocols=()):
+    """A real one whose server name is `name` (bytes), whatever that is."""
+    body = made_by_ssl("one.example", protocols)[9:]  # behind the headers of record and message
+    place = 2 + 32
+    for prefix in (1, 2, 1):  # session id, cipher suites, compression methods
+        place += prefix + int.from_bytes(body[place:place + prefix], "big")
+    old, new = (number.to_bytes(2, "big") + vector(content) for number, content in map(server_name, (b"one.example", name)))
+    assert old in body[place:]
+    return records_of(message_of(body[:place] + vector(body[place + 2:].replace(old, new))))

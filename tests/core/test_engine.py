@@ -473,12 +473,15 @@ def test_a_demanded_client_certificate_is_checked_and_seen(version):
     shake(client, server)
     assert server.peer_certificate_chain()[0] == identity("ecdsa", "first").certificate
     assert server.verify_errors == []
+    assert server.refused_certificate is None and not server.certificate_missing
 
 
 def test_a_missing_client_certificate_is_refused(version):
     client, server = mutual(version, None)
+    assert not server.certificate_missing
     with pytest.raises(TlsError, match="peer did not return a certificate"):
         shake_all(client, server)
+    assert server.certificate_missing and server.refused_certificate is None
     with pytest.raises(TlsError) as caught:
         client.decrypt(server.take())
     assert caught.value.alert in ("certificate required", "handshake failure")
@@ -489,6 +492,7 @@ def test_a_wrong_client_certificate_is_refused(version):
     with pytest.raises(TlsError, match="certificate verify failed"):
         shake_all(client, server)
     assert server.verify_errors[0][0] == 20
+    assert server.refused_certificate == identity("ecdsa", "second").certificate and not server.certificate_missing
     with pytest.raises(TlsError) as caught:
         client.decrypt(server.take())
     assert caught.value.alert == "unknown CA"

@@ -11,7 +11,7 @@ it. So a message that is accepted here says the same to libssl.
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.string cimport memcpy, memset
+from libc.string cimport memchr, memcpy, memset
 
 from openssl_sha cimport sha256
 
@@ -29,12 +29,14 @@ cdef enum:
     EXTENSION_SIGNATURES = 13  # RFC 8446, 4.2.3
     EXTENSION_ALPN = 16  # RFC 7301, 3.1
     EXTENSION_VERSIONS = 43  # RFC 8446, 4.2.1
+    MOST_NAME = 255  # bytes of a server name, as in libssl (TLSEXT_MAXLEN_host_name)
 
     # alerts, RFC 8446, 6
     UNEXPECTED_MESSAGE = 10
     RECORD_OVERFLOW = 22
     ILLEGAL_PARAMETER = 47
     DECODE_ERROR = 50
+    UNRECOGNIZED_NAME = 112
 
 MAX_CLIENT_HELLO = BOUND
 
@@ -134,20 +136,17 @@ cdef class ClientHello:
     cdef int note_extension(self, unsigned int number, part content) except -1:
         cdef const unsigned char *data = <const unsigned char *> PyBytes_AS_STRING(self.message)
         cdef part names, kind, name
-        cdef unsigned int place
         cdef bint good = True
         if number == EXTENSION_SERVER_NAME:
-            # RFC 6066 has a list, of which libssl, like everybody, takes one host_name (type 0) and nothing else.
+            # RFC 6066 has a list, of which libssl, like everybody, takes one host_name (type 0) and nothing else. What the name
+            # is made of is not looked at, as in libssl: clients send addresses, underscores and raw UTF-8, and get an answer.
             good = (
                 take_vector(data, &content, 2, &names) and content.size == 0
                 and take(&names, 1, &kind) and data[kind.start] == 0
-                and take_vector(data, &names, 2, &self.name) and names.size == 0 and 1 <= self.name.size <= 255
+                and take_vector(data, &names, 2, &self.name) and names.size == 0
             )
-            if good:
-                for place in range(self.name.start, self.name.start + self.name.size):
-                    # ASCII by RFC 6066; what is no visible character has no place in a log either.
-                    if not 0x21 <= data[place] <= 0x7E:
-                        good = False
+            if good and (self.name.size > MOST_NAME or memchr(data + self.name.start, 0, self.name.size) != NULL):
+                raise ClientHelloError(f"the server name has a NUL or more than {MOST_NAME} bytes", UNRECOGNIZED_NAME)
             self.named = True
         elif number == EXTENSION_ALPN:
             good = take_vector(data, &content, 2, &self.alpn) and content.size == 0 and self.alpn.size >= 2
@@ -172,10 +171,11 @@ cdef class ClientHello:
 
     @property
     def server_name(self):
-        """The host asked for (SNI), as the client wrote it, upper case perhaps: str, None when it named none."""
+        """The host asked for (SNI), as the client wrote it: upper case perhaps, or no host name at all; what is not UTF-8 is there as
+        lone surrogates ("surrogateescape"). str, None when it named none."""
         if self.name.size == 0:
             return None
-        return self.message[self.name.start:self.name.start + self.name.size].decode("ascii")
+        return self.message[self.name.start:self.name.start + self.name.size].decode("utf-8", "surrogateescape")
 
     @property
     def next_protocols(self):
@@ -229,7 +229,8 @@ cdef class ClientHello:
         return self.fingerprint
 
     def __repr__(self):
-        return f"<ClientHello {self.server_name or 'without a server name'}, {self.ja4}>"
+        name = self.server_name
+        return f"<ClientHello {'without a server name' if name is None else ascii(name)[1:-1]}, {self.ja4}>"
 
 
 # JA4: https://github.com/FoxIO-LLC/ja4/blob/main/technical_details/JA4.md

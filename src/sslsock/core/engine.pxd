@@ -30,6 +30,7 @@ cdef struct engine_state:
     PyObject *engine  # borrowed
     verify_record *records  # NULL until something is wrong
     int record_count
+    X509 *refused  # owned; the peer's own, NULL unless its chain was refused
     SSL_SESSION *sessions[NEW_SESSIONS]  # owned; came in this call
     int session_count
 

@@ -25,7 +25,8 @@ from libc.stdlib cimport calloc, free
 
 cimport openssl_ssl as ssl
 from openssl_err cimport (
-    ERR_GET_LIB, ERR_GET_REASON, ERR_LIB_SSL, SSL_R_RECORD_LAYER_FAILURE, ERR_clear_error, ERR_get_error, ERR_peek_last_error,
+    ERR_GET_LIB, ERR_GET_REASON, ERR_LIB_SSL, SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE, SSL_R_RECORD_LAYER_FAILURE,
+    ERR_clear_error, ERR_get_error, ERR_peek_last_error,
 )
 from openssl_ssl cimport SSL_SESSION, X509_STORE_CTX
 from openssl_x509 cimport X509, X509_free, X509_up_ref
@@ -108,6 +109,9 @@ cdef int verify_chain(connection_hooks *hooks, X509_STORE_CTX *store) noexcept n
     else:
         with gil:
             accepted = (<Engine> state.engine).decide()
+    if not accepted and state.refused == NULL:
+        state.refused = ssl.X509_STORE_CTX_get0_cert(store)  # libssl forgets it
+        X509_up_ref(state.refused)
     # Also when it is accepted: SSL_get_verify_result then tells that this session must not be resumed.
     ssl.X509_STORE_CTX_set_error(store, state.records[0].code)
     return accepted
@@ -200,6 +204,7 @@ cdef class Engine:
         for number in range(self.state.session_count):
             ssl.SSL_SESSION_free(self.state.sessions[number])
         drop_records(&self.state)
+        X509_free(self.state.refused)
         byte_queue_clear(&self.window.spill)
         byte_queue_clear(&self.backlog)
 
@@ -682,16 +687,30 @@ cdef class Engine:
 
     @property
     def requested_server_name(self):
-        """The SNI name, as the client sent it: str or None."""
+        """The SNI name, as the client sent it (see `ClientHello.server_name`): str or None."""
         cdef const char *name
         self.look()
         name = ssl.SSL_get_servername(self.ssl, ssl.TLSEXT_NAMETYPE_host_name)
-        return name.decode("utf-8", "replace") if name != NULL else None
+        return name.decode("utf-8", "surrogateescape") if name != NULL and name[0] != 0 else None
 
     @property
     def verify_errors(self):
         """All that was wrong with the peer's certificates: list of VerifyError."""
         return list(self.errors) if self.errors is not None else []
+
+    @property
+    def refused_certificate(self):
+        """The peer's own certificate, if verification has refused its chain: SslCertificate or None."""
+        if self.state.refused == NULL:
+            return None
+        X509_up_ref(self.state.refused)
+        return SslCertificate.wrap(self.state.refused)
+
+    @property
+    def certificate_missing(self):
+        """Whether the handshake has failed because the peer showed no certificate, though it had to: bool."""
+        return self.failed and ERR_GET_LIB(self.error_code) == ERR_LIB_SSL \
+            and ERR_GET_REASON(self.error_code) == SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE
 
     def peer_certificate_chain(self):
         """The peer's certificates as it sent them, its own first: list of SslCertificate."""

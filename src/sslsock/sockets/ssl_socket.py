@@ -214,7 +214,7 @@ class SslSocket(TcpSocket):
 
     @property
     def requested_server_name(self) -> Optional[str]:
-        """The server name that the client asked for: str, None when it named none."""
+        """The server name that the client asked for: str as `ClientHello.server_name`, None when it named none."""
         return self._engine.requested_server_name if self._engine is not None else None
 
     @property
