@@ -17,7 +17,8 @@ import pytest
 
 from sslsock.core.channel import Channel
 from sslsock.core.listener import Listener
-from sslsock.core.loop import Loop, Timer, Watch, Watcher
+from sslsock.core.loop import Loop, Watch, Watcher
+from sslsock.core.schedule import Timer
 
 from .pairs import Recorder, channel_pair, descriptors, drive, exchange, socket_pair, tls_channel_pair, turns
 

@@ -11,6 +11,7 @@ from importlib.util import spec_from_file_location
 
 NAMES = (
     "build",
+    "schedule",
     "loop",
     "encoded",
     "certificate",

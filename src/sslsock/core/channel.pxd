@@ -1,7 +1,8 @@
 from libc.stdint cimport uint32_t
 
 from sslsock.core.engine cimport Engine
-from sslsock.core.loop cimport Timer, Watcher
+from sslsock.core.loop cimport Watcher
+from sslsock.core.schedule cimport Timer
 from window_bio cimport byte_queue
 
 

@@ -1,4 +1,5 @@
-from sslsock.core.loop cimport Timer, Watcher
+from sslsock.core.loop cimport Watcher
+from sslsock.core.schedule cimport Timer
 
 
 cdef class Dial(Watcher):

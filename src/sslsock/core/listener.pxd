@@ -1,6 +1,7 @@
 from libc.stdint cimport uint32_t
 
-from sslsock.core.loop cimport Timer, Watcher
+from sslsock.core.loop cimport Watcher
+from sslsock.core.schedule cimport Timer
 
 
 cdef class Listener(Watcher):

@@ -1,6 +1,9 @@
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+from line cimport line, place
 from linux cimport epoll_event
+from poller cimport poller
+from sslsock.core.schedule cimport Timer, TimerHeap, WorkQueue
 
 
 cdef struct scratch_block:
@@ -23,17 +26,6 @@ cdef class Scratch:
     cdef scratch_block block
 
 
-cdef class Timer:
-    cdef Loop loop
-    cdef object callback  # None once it has run or was cancelled
-    cdef tuple args
-    cdef int64_t when  # nanoseconds of CLOCK_MONOTONIC
-    cdef Py_ssize_t index  # place in the loop's heap, -1 outside it
-    cdef bint background  # does not keep `run` going
-
-    cpdef void cancel(self) noexcept
-
-
 cdef class Watcher:
     cdef readonly Loop loop
     cdef int fd  # -1: not watched
@@ -43,11 +35,11 @@ cdef class Watcher:
 
     # of one that works without the GIL
     cdef bint is_nogil
-    cdef void *next_nogil  # the one behind it in the loop's `nogil_again`
-    cdef void *next_report  # and in its `reports`
-    cdef bint report_planned
+    cdef place again_place  # in the loop's `nogil_again`
+    cdef place report_place  # and in its `reports`
 
     cdef int start_watching(self, int fd, uint32_t events) except -1
+    cdef uint64_t address(self) noexcept nogil
     cdef int take_over_watch(self, Watcher before, uint32_t events) except -1
     cdef void plan_again_nogil(self) noexcept nogil
     cdef void plan_report(self) noexcept nogil
@@ -67,12 +59,6 @@ cdef class Watcher:
     cdef void on_report(self) noexcept
 
 
-cdef struct watcher_queue:
-    # Watchers in the order in which they came, linked through a field of theirs; borrowed.
-    void *first
-    void *last
-
-
 cdef class Watch(Watcher):
     cdef object callback
 
@@ -89,27 +75,20 @@ cdef class Loop:
     cdef bint is_closed
 
     # descriptors
-    cdef int epoll_fd, timer_fd, wake_read, wake_write
+    cdef poller poller
     cdef dict watchers  # descriptor -> Watcher: the strong references that keep open connections alive
     cdef list graves  # watchers closed in this turn: an event of theirs may still be in a batch
     cdef list lost  # watchers whose number was given to another descriptor while they had it
 
     # time
-    cdef list heap  # Timers, earliest first
-    cdef Py_ssize_t background_timers
-    cdef int64_t armed  # when timer_fd fires
+    cdef TimerHeap timers
 
     # calls
-    cdef list soon
+    cdef WorkQueue soon
     cdef object foreign  # deque: calls from other threads
-    cdef bint wake_sent
-    cdef list again
-    cdef list flushes
-    # what the turn at work has taken from these three and not done yet: a nested turn takes it over
-    cdef list soon_left, again_left, flushes_left
-    cdef Py_ssize_t soon_next, again_next, flushes_next
-    cdef watcher_queue nogil_again  # watchers without the GIL that have more to do
-    cdef watcher_queue reports  # those that have something to say with it
+    cdef WorkQueue again, flushes
+    cdef line nogil_again  # watchers without the GIL that have more to do
+    cdef line reports  # those that have something to say with it
     cdef Py_ssize_t nogil_count  # watchers that work without the GIL
     cdef int64_t now  # when the last wait of `nogil_turns` ended: nanoseconds of CLOCK_MONOTONIC
     cdef epoll_event *batch
@@ -129,9 +108,7 @@ cdef class Loop:
     cdef int require(self) except -1
     # calls and timers
     cdef Timer plan(self, double seconds, object callback, tuple args, bint background)
-    cdef void arm(self, int64_t when) noexcept
     cdef void plan_turn(self) noexcept
-    cdef void wake(self) noexcept
     # scratch
     cdef Scratch enter_scratch(self)
     cdef void leave_scratch(self, Scratch outer) noexcept
@@ -141,11 +118,8 @@ cdef class Loop:
     cdef int nogil_turns(self, epoll_event *events, int milliseconds, int *done) noexcept nogil
     cdef bint unfinished(self) noexcept
     cdef void run_again_nogil(self) noexcept nogil
-    cdef void forget(self, Watcher watcher) noexcept
     cdef void run_reports(self) noexcept
-    cdef void take_over(self)
     cdef void run_events(self) noexcept
-    cdef void drain_wake(self) noexcept
     cdef void run_timers(self) noexcept
     cdef void run_calls(self) noexcept
     cdef void run_again(self) noexcept
@@ -153,8 +127,6 @@ cdef class Loop:
     cdef void call(self, object callback, tuple args) noexcept
     # closing
     cdef void bury(self, Watcher watcher) noexcept
-    cdef int add_own(self, int fd) except -1
-    cdef void close_descriptors(self) noexcept
 
 
 cdef int64_t monotonic_ns() noexcept nogil

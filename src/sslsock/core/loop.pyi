@@ -1,14 +1,8 @@
 from typing import Any, Callable, Optional, final
 
+from .schedule import Timer
+
 _ExceptionHandler = Callable[["Loop", dict[str, Any]], object]
-
-@final
-class Timer:
-    """A call that `Loop.call_later` has planned."""
-
-    @property
-    def cancelled(self) -> bool: ...
-    def cancel(self) -> None: ...
 
 class Watcher:
     """What a loop knows of one descriptor: base of Channel, Listener and Watch."""

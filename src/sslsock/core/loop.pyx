@@ -1,7 +1,7 @@
 """The event loop: descriptors, timers and calls of one thread.
 
-Owns an epoll set, a timerfd and a pipe that other threads and signal handlers write to. Knows nothing of TLS or of sockets:
-a `Watcher` (a channel, a listener) says what to do when its descriptor is ready.
+Owns what it waits with (`poller`) and what is planned (`schedule.pyx`). Knows nothing of TLS or of sockets: a `Watcher` (a
+channel, a listener) says what to do when its descriptor is ready.
 
 Descriptors are watched edge-triggered (epoll(7), "Level-triggered and edge-triggered"), once: a connection then costs one
 epoll_ctl in its life, and a second when a send is refused for the first time (`await_room`), however often it is blocked or
@@ -29,7 +29,10 @@ from libc.stdint cimport INT64_MAX, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 
 cimport linux
+from line cimport line_join, line_leave, line_next
 from linux cimport epoll_event, errno
+from poller cimport poller_arm, poller_close, poller_init, poller_open, poller_takes, poller_wake, poller_wake_once
+from sslsock.core.schedule cimport Timer, TimerHeap, WorkQueue
 
 cdef extern from "pythread.h" nogil:
     unsigned long PyThread_get_thread_ident()
@@ -66,82 +69,6 @@ cdef int64_t monotonic_ns() noexcept nogil:
     return now.tv_sec * 1000000000 + now.tv_nsec
 
 
-@cython.final
-cdef class Timer:
-    """A planned call. `cancel()` may be called at any time, also after it has run."""
-
-    def __cinit__(self):
-        self.index = -1
-
-    @property
-    def cancelled(self):
-        """True when it will not run (any more)."""
-        return self.callback is None
-
-    cpdef void cancel(self) noexcept:
-        """Take the call back; no effect once it has run."""
-        self.callback = None
-        self.args = None
-        if self.index >= 0:
-            heap_remove(self.loop, self)
-
-
-# The heap knows each timer's place, so that cancelling frees it at once: a server cancels a deadline per connection, and
-# entries that wait for their time would be thousands.
-
-
-cdef inline void heap_place(list heap, Timer timer, Py_ssize_t index) noexcept:
-    heap[index] = timer
-    timer.index = index
-
-
-cdef void heap_up(list heap, Timer timer, Py_ssize_t index) noexcept:
-    cdef Py_ssize_t parent
-    cdef Timer other
-    while index > 0:
-        parent = (index - 1) >> 1
-        other = <Timer> heap[parent]
-        if other.when <= timer.when:
-            break
-        heap_place(heap, other, index)
-        index = parent
-    heap_place(heap, timer, index)
-
-
-cdef void heap_down(list heap, Timer timer, Py_ssize_t index) noexcept:
-    cdef Py_ssize_t size = len(heap), child
-    cdef Timer best, right
-    while True:
-        child = 2 * index + 1
-        if child >= size:
-            break
-        best = <Timer> heap[child]
-        if child + 1 < size:
-            right = <Timer> heap[child + 1]
-            if right.when < best.when:
-                best = right
-                child += 1
-        if timer.when <= best.when:
-            break
-        heap_place(heap, best, index)
-        index = child
-    heap_place(heap, timer, index)
-
-
-cdef void heap_remove(Loop loop, Timer timer) noexcept:
-    cdef list heap = loop.heap
-    cdef Py_ssize_t index = timer.index
-    cdef Timer last = <Timer> heap[len(heap) - 1]
-    del heap[len(heap) - 1]
-    timer.index = -1
-    if timer.background:
-        loop.background_timers -= 1
-    if last is not timer:
-        heap_down(heap, last, index)
-        if last.index == index:
-            heap_up(heap, last, index)
-
-
 cdef class Watcher:
     """One descriptor in a loop's set."""
 
@@ -151,8 +78,8 @@ cdef class Watcher:
     cdef int start_watching(self, int fd, uint32_t events) except -1:
         cdef epoll_event event
         event.events = events | linux.EPOLLET
-        event.data.u64 = <uint64_t> <void *> self | (NOGIL if self.is_nogil else 0)
-        if linux.epoll_ctl(self.loop.epoll_fd, linux.EPOLL_CTL_ADD, fd, &event) < 0:
+        event.data.u64 = self.address()
+        if linux.epoll_ctl(self.loop.poller.epoll, linux.EPOLL_CTL_ADD, fd, &event) < 0:
             raise OSError(errno, os.strerror(errno))
         self.fd = fd
         self.events = event.events
@@ -164,13 +91,17 @@ cdef class Watcher:
         self.loop.watchers[fd] = self
         return 0
 
+    cdef uint64_t address(self) noexcept nogil:
+        """What its events carry."""
+        return <uint64_t> <void *> self | (NOGIL if self.is_nogil else 0)
+
     cdef int take_over_watch(self, Watcher before, uint32_t events) except -1:
         """Watch the descriptor of `before` in its place. What is ready now is announced anew."""
         cdef epoll_event event
         cdef int fd = before.fd
         event.events = events | linux.EPOLLET
-        event.data.u64 = <uint64_t> <void *> self | (NOGIL if self.is_nogil else 0)
-        if linux.epoll_ctl(self.loop.epoll_fd, linux.EPOLL_CTL_MOD, fd, &event) < 0:
+        event.data.u64 = self.address()
+        if linux.epoll_ctl(self.loop.poller.epoll, linux.EPOLL_CTL_MOD, fd, &event) < 0:
             raise OSError(errno, os.strerror(errno))
         before.fd = -1
         self.loop.bury(before)
@@ -189,8 +120,8 @@ cdef class Watcher:
             return
         self.events |= linux.EPOLLOUT
         event.events = self.events
-        event.data.u64 = <uint64_t> <void *> self | (NOGIL if self.is_nogil else 0)
-        linux.epoll_ctl(self.loop.epoll_fd, linux.EPOLL_CTL_MOD, self.fd, &event)
+        event.data.u64 = self.address()
+        linux.epoll_ctl(self.loop.poller.epoll, linux.EPOLL_CTL_MOD, self.fd, &event)
 
     cdef void stop_watching(self) noexcept:
         """Out of the set at once. The caller closes the descriptor, if it is his, after this."""
@@ -201,11 +132,12 @@ cdef class Watcher:
         self.fd = -1
         if self.is_nogil:
             self.loop.nogil_count -= 1
-            self.loop.forget(self)
+            line_leave(&self.loop.nogil_again, &self.again_place)
+            line_leave(&self.loop.reports, &self.report_place)
         if self.loop.watchers.get(fd) is not self:
             return  # the number means another watcher's descriptor by now
         if self.loop.fork_count == forks:  # a child shares the set with its parent and must leave it alone
-            linux.epoll_ctl(self.loop.epoll_fd, linux.EPOLL_CTL_DEL, fd, &event)
+            linux.epoll_ctl(self.loop.poller.epoll, linux.EPOLL_CTL_DEL, fd, &event)
         self.loop.bury(self)
         del self.loop.watchers[fd]
 
@@ -213,37 +145,23 @@ cdef class Watcher:
         """Have `on_again` called in the next turn: there is work that no edge will announce."""
         if not self.again_planned:
             self.again_planned = True
-            self.loop.again.append(self)
+            self.loop.again.planned.append(self)
             self.loop.plan_turn()
 
     cdef void plan_flush(self) noexcept:
         """Have `on_flush` called at the end of this turn."""
         if not self.flush_planned:
             self.flush_planned = True
-            self.loop.flushes.append(self)
+            self.loop.flushes.planned.append(self)
             self.loop.plan_turn()
 
     cdef void plan_again_nogil(self) noexcept nogil:
         """`plan_again` for one that works without the GIL: `on_again_nogil` is called."""
-        if not self.again_planned:
-            self.again_planned = True
-            self.next_nogil = NULL
-            if self.loop.nogil_again.first == NULL:
-                self.loop.nogil_again.first = <void *> self
-            else:
-                (<Watcher> self.loop.nogil_again.last).next_nogil = <void *> self
-            self.loop.nogil_again.last = <void *> self
+        line_join(&self.loop.nogil_again, &self.again_place, <void *> self)
 
     cdef void plan_report(self) noexcept nogil:
         """Have `on_report` called, with the GIL, in this turn or the next."""
-        if not self.report_planned:
-            self.report_planned = True
-            self.next_report = NULL
-            if self.loop.reports.first == NULL:
-                self.loop.reports.first = <void *> self
-            else:
-                (<Watcher> self.loop.reports.last).next_report = <void *> self
-            self.loop.reports.last = <void *> self
+        line_join(&self.loop.reports, &self.report_place, <void *> self)
 
     cdef void on_event_nogil(self, uint32_t events) noexcept nogil:
         pass
@@ -315,48 +233,26 @@ cdef class Loop:
     """
 
     def __cinit__(self):
-        cdef int ends[2]
-        self.epoll_fd = self.timer_fd = self.wake_read = self.wake_write = -1
+        cdef int error
+        poller_init(&self.poller)
         self.owner = PyThread_get_thread_ident()
         self.fork_count = forks
         self.watchers = {}
         self.graves = []
-        self.heap = []
-        self.soon = []
-        self.foreign = deque()
-        self.again = []
-        self.flushes = []
-        self.soon_left = []
-        self.again_left = []
-        self.flushes_left = []
         self.lost = []
-        self.armed = INT64_MAX
+        self.timers = TimerHeap()
+        self.soon = WorkQueue()
+        self.again = WorkQueue()
+        self.flushes = WorkQueue()
+        self.foreign = deque()
         self.spare_scratch = []
-        self.epoll_fd = linux.epoll_create1(linux.EPOLL_CLOEXEC)
-        self.timer_fd = linux.timerfd_create(linux.CLOCK_MONOTONIC, linux.TFD_NONBLOCK | linux.TFD_CLOEXEC)
-        if self.epoll_fd < 0 or self.timer_fd < 0 or linux.pipe2(ends, linux.O_NONBLOCK | linux.O_CLOEXEC) < 0:
-            raise OSError(errno, os.strerror(errno))
-        self.wake_read, self.wake_write = ends[0], ends[1]
-        self.add_own(self.timer_fd)
-        self.add_own(self.wake_read)
+        error = poller_open(&self.poller)
+        if error:
+            raise OSError(error, os.strerror(error))
         self.use_scratch(Scratch())
 
-    cdef int add_own(self, int fd) except -1:
-        cdef epoll_event event
-        event.events = linux.EPOLLIN
-        event.data.u64 = <uint64_t> fd * 2  # no object lies at so low an address
-        if linux.epoll_ctl(self.epoll_fd, linux.EPOLL_CTL_ADD, fd, &event) < 0:
-            raise OSError(errno, os.strerror(errno))
-        return 0
-
     def __dealloc__(self):
-        self.close_descriptors()
-
-    cdef void close_descriptors(self) noexcept:
-        for fd in (self.epoll_fd, self.timer_fd, self.wake_read, self.wake_write):
-            if fd >= 0:
-                linux.close(fd)
-        self.epoll_fd = self.timer_fd = self.wake_read = self.wake_write = -1
+        poller_close(&self.poller)
 
     # who may use it
 
@@ -403,7 +299,7 @@ cdef class Loop:
     @property
     def wake_fd(self):
         """A descriptor that wakes the loop when a byte is written to it (`signal.set_wakeup_fd`)."""
-        return self.wake_write
+        return self.poller.wake_write
 
     @property
     def watching(self):
@@ -414,14 +310,14 @@ cdef class Loop:
     def idle(self):
         """True when there is nothing left to wait for."""
         return not (
-            self.watchers or self.soon or self.foreign or self.again or self.flushes
-            or self.holds > 0 or len(self.heap) > self.background_timers or self.escaped is not None
+            self.watchers or self.soon.planned or self.foreign or self.again.planned or self.flushes.planned
+            or self.holds > 0 or self.timers.waits() or self.escaped is not None
         )
 
     def fileno(self):
         """The descriptor that is readable when `dispatch()` has work: int."""
         self.require()
-        return self.epoll_fd
+        return self.poller.epoll
 
     def time(self):
         """Seconds of the monotonic clock that timers use: float."""
@@ -434,7 +330,7 @@ cdef class Loop:
         self.require()
         if not callable(callback):
             raise TypeError(f"a callable is needed, not {type(callback).__name__}")
-        self.soon.append((callback, args))
+        self.soon.planned.append((callback, args))
         self.plan_turn()
 
     def call_later(self, double seconds, callback, *args):
@@ -455,36 +351,15 @@ cdef class Loop:
         if not callable(callback):
             raise TypeError(f"a callable is needed, not {type(callback).__name__}")
         self.foreign.append((callback, args))
-        if not self.wake_sent:
-            self.wake_sent = True
-            self.wake()
-
-    cdef void wake(self) noexcept:
-        linux.write(self.wake_write, b"w", 1)  # a full pipe wakes as well
+        poller_wake_once(&self.poller)
 
     cdef Timer plan(self, double seconds, object callback, tuple args, bint background):
-        cdef Timer timer = Timer.__new__(Timer)
         cdef double limit = 1e9  # thirty years: keeps the sum inside 64 bits
-        timer.loop = self
-        timer.callback = callback
-        timer.args = args
-        timer.when = monotonic_ns() + <int64_t> ((seconds if seconds < limit else limit) * 1e9)
-        timer.background = background
-        if background:
-            self.background_timers += 1
-        self.heap.append(timer)
-        heap_up(self.heap, timer, len(self.heap) - 1)
-        if timer.when < self.armed:
-            self.arm(timer.when)
+        cdef int64_t when = monotonic_ns() + <int64_t> ((seconds if seconds < limit else limit) * 1e9)
+        cdef Timer timer = self.timers.plan(when, callback, args, background)
+        if when < self.poller.armed:
+            poller_arm(&self.poller, when)
         return timer
-
-    cdef void arm(self, int64_t when) noexcept:
-        cdef linux.itimerspec spec
-        spec.it_interval.tv_sec = spec.it_interval.tv_nsec = 0
-        spec.it_value.tv_sec = when // 1000000000
-        spec.it_value.tv_nsec = when % 1000000000
-        self.armed = when
-        linux.timerfd_settime(self.timer_fd, linux.TFD_TIMER_ABSTIME, &spec, NULL)
 
     cdef void plan_turn(self) noexcept:
         """There is work that no descriptor announces. Inside a turn it is found; otherwise somebody must be told."""
@@ -501,7 +376,7 @@ cdef class Loop:
                 if not isinstance(exc, Exception):
                     self.escaped = exc
         self.host_planned = True
-        self.wake()
+        poller_wake(&self.poller)
 
     def host_called(self):
         """What `host_call_soon` is given: the turn that was asked for."""
@@ -602,14 +477,17 @@ cdef class Loop:
 
         if self.depth > 0:
             outer = self.enter_scratch()
-            self.take_over()
+            # What the outer turn has still to do: it may be what the handler that called waits for.
+            self.soon.take_over()
+            self.again.take_over()
+            self.flushes.take_over()
         self.depth += 1
         self.host_planned = False
         try:
             if self.batch_next < self.batch_count:
                 done = self.batch_count - self.batch_next
                 self.run_events()
-            if patience == 0 or done or self.soon or self.foreign or self.again or self.flushes \
+            if patience == 0 or done or self.soon.planned or self.foreign or self.again.planned or self.flushes.planned \
                     or self.reports.first != NULL or self.escaped is not None or (self.stopping and self.is_running):
                 milliseconds = 0
             else:
@@ -618,10 +496,10 @@ cdef class Loop:
                 with nogil:
                     count = self.nogil_turns(events, milliseconds, &done)
             elif milliseconds == 0:
-                count = linux.epoll_wait(self.epoll_fd, events, BATCH, 0)
+                count = linux.epoll_wait(self.poller.epoll, events, BATCH, 0)
             else:
                 with nogil:
-                    count = linux.epoll_wait(self.epoll_fd, events, BATCH, milliseconds)
+                    count = linux.epoll_wait(self.poller.epoll, events, BATCH, milliseconds)
             self.batch, self.batch_next = events, 0
             self.batch_count = max(count, 0)  # below 0 is EINTR: signals are looked at by the caller
             self.run_reports()  # with the batch in place: what they call may turn the loop, which then works it off
@@ -647,7 +525,8 @@ cdef class Loop:
 
     cdef bint unfinished(self) noexcept:
         """There is work that no descriptor announces."""
-        return bool(self.soon or self.again or self.flushes) or self.nogil_again.first != NULL or self.reports.first != NULL
+        return bool(self.soon.planned or self.again.planned or self.flushes.planned) \
+            or self.nogil_again.first != NULL or self.reports.first != NULL
 
     cdef int nogil_turns(self, epoll_event *events, int milliseconds, int *done) noexcept nogil:
         """Wait, and do what can be done without the GIL; `run` stays in here until there is something else to do. Returns how
@@ -656,7 +535,7 @@ cdef class Loop:
         cdef int64_t begun = 0
         cdef void *watcher
         while True:
-            count = linux.epoll_wait(self.epoll_fd, events, BATCH, 0 if self.nogil_again.first != NULL else milliseconds)
+            count = linux.epoll_wait(self.poller.epoll, events, BATCH, 0 if self.nogil_again.first != NULL else milliseconds)
             self.now = monotonic_ns()
             rest = 0
             for number in range(count):
@@ -681,113 +560,56 @@ cdef class Loop:
 
     cdef void run_again_nogil(self) noexcept nogil:
         """Those that were planned before; what they plan waits for the next round."""
-        cdef void *last = self.nogil_again.last
-        cdef void *watcher
+        cdef place *last = self.nogil_again.last
+        cdef place *first
         while self.nogil_again.first != NULL:
-            watcher = self.nogil_again.first
-            self.nogil_again.first = (<Watcher> watcher).next_nogil
-            (<Watcher> watcher).again_planned = False
-            (<Watcher> watcher).on_again_nogil()
-            if watcher == last:
+            first = self.nogil_again.first
+            (<Watcher> line_next(&self.nogil_again)).on_again_nogil()
+            if first == last:
                 break
-
-    cdef void forget(self, Watcher watcher) noexcept:
-        """Out of the queues of those that work without the GIL: they hold no reference."""
-        cdef void *before
-        cdef void *it
-        if watcher.again_planned:
-            watcher.again_planned = False
-            before, it = NULL, self.nogil_again.first
-            while it != <void *> watcher:
-                before, it = it, (<Watcher> it).next_nogil
-            if before == NULL:
-                self.nogil_again.first = watcher.next_nogil
-            else:
-                (<Watcher> before).next_nogil = watcher.next_nogil
-            if self.nogil_again.last == it:
-                self.nogil_again.last = before
-        if watcher.report_planned:
-            watcher.report_planned = False
-            before, it = NULL, self.reports.first
-            while it != <void *> watcher:
-                before, it = it, (<Watcher> it).next_report
-            if before == NULL:
-                self.reports.first = watcher.next_report
-            else:
-                (<Watcher> before).next_report = watcher.next_report
-            if self.reports.last == it:
-                self.reports.last = before
 
     cdef void run_reports(self) noexcept:
         cdef Watcher watcher
         while self.reports.first != NULL and self.fork_count == forks:
-            watcher = <Watcher> self.reports.first
-            self.reports.first = watcher.next_report
-            watcher.report_planned = False
+            watcher = <Watcher> line_next(&self.reports)
             watcher.on_report()
-
-    cdef void take_over(self):
-        """What the outer turn has still to do, before what has been planned since."""
-        if self.soon_next < len(self.soon_left):
-            self.soon = self.soon_left[self.soon_next:] + self.soon
-        if self.again_next < len(self.again_left):
-            self.again = self.again_left[self.again_next:] + self.again
-        if self.flushes_next < len(self.flushes_left):
-            self.flushes = self.flushes_left[self.flushes_next:] + self.flushes
-        self.soon_left, self.again_left, self.flushes_left = [], [], []
 
     cdef void run_events(self) noexcept:
         # Here and below: a handler that forked returns in the child as well, where nothing of the parent's may be touched.
-        cdef uint64_t expirations
         cdef epoll_event event
         cdef Watcher watcher
         while self.batch_next < self.batch_count and self.fork_count == forks:
             event = self.batch[self.batch_next]
             self.batch_next += 1
-            if event.data.u64 == <uint64_t> self.wake_read * 2:
-                self.drain_wake()
-            elif event.data.u64 == <uint64_t> self.timer_fd * 2:
-                linux.read(self.timer_fd, &expirations, sizeof(expirations))
-                self.armed = INT64_MAX
-            else:
+            if not poller_takes(&self.poller, &event):
                 watcher = <Watcher> event.data.ptr
                 if watcher.fd >= 0:
                     watcher.on_event(event.events)
 
-    cdef void drain_wake(self) noexcept:
-        cdef char rest[256]
-        self.wake_sent = False
-        while linux.read(self.wake_read, rest, sizeof(rest)) == sizeof(rest):
-            pass
-
     cdef void run_timers(self) noexcept:
-        cdef list heap = self.heap
         cdef Timer timer
-        cdef int64_t now
-        if not heap:
+        cdef int64_t now, earliest = self.timers.earliest()
+        if earliest == INT64_MAX:
             return
         now = monotonic_ns()
-        while heap and self.fork_count == forks:
-            timer = <Timer> heap[0]
-            if timer.when > now:
-                break
-            heap_remove(self, timer)
+        while earliest <= now and self.fork_count == forks:
+            timer = self.timers.take()
             callback, args = timer.callback, timer.args
             timer.callback = timer.args = None
             self.call(callback, args)
-        if heap and (<Timer> heap[0]).when < self.armed and self.fork_count == forks:
-            self.arm((<Timer> heap[0]).when)
+            earliest = self.timers.earliest()
+        if earliest < self.poller.armed and self.fork_count == forks:
+            poller_arm(&self.poller, earliest)
 
     cdef void run_calls(self) noexcept:
         """The calls planned before this turn; what they plan waits for the next, so that a chain of calls starves nobody."""
         cdef Py_ssize_t count
-        if self.soon:
-            self.soon_left, self.soon_next, self.soon = self.soon, 0, []
-            while self.soon_next < len(self.soon_left) and self.fork_count == forks:
-                callback, args = self.soon_left[self.soon_next]
-                self.soon_next += 1
+        if self.soon.planned:
+            self.soon.begin()
+            while self.soon.more() and self.fork_count == forks:
+                callback, args = <tuple> self.soon.next()
                 self.call(callback, args)
-            self.soon_left = []
+            self.soon.end()
         count = len(self.foreign)
         while count > 0 and self.foreign and self.fork_count == forks:  # a nested turn takes from it too
             count -= 1
@@ -796,25 +618,23 @@ cdef class Loop:
 
     cdef void run_again(self) noexcept:
         cdef Watcher watcher
-        if self.again:
-            self.again_left, self.again_next, self.again = self.again, 0, []
-            while self.again_next < len(self.again_left) and self.fork_count == forks:
-                watcher = <Watcher> self.again_left[self.again_next]
-                self.again_next += 1
+        if self.again.planned:
+            self.again.begin()
+            while self.again.more() and self.fork_count == forks:
+                watcher = <Watcher> self.again.next()
                 watcher.again_planned = False
                 watcher.on_again()
-            self.again_left = []
+            self.again.end()
 
     cdef void run_flushes(self) noexcept:
         cdef Watcher watcher
-        if self.flushes:
-            self.flushes_left, self.flushes_next, self.flushes = self.flushes, 0, []
-            while self.flushes_next < len(self.flushes_left) and self.fork_count == forks:
-                watcher = <Watcher> self.flushes_left[self.flushes_next]
-                self.flushes_next += 1
+        if self.flushes.planned:
+            self.flushes.begin()
+            while self.flushes.more() and self.fork_count == forks:
+                watcher = <Watcher> self.flushes.next()
                 watcher.flush_planned = False
                 watcher.on_flush()
-            self.flushes_left = []
+            self.flushes.end()
 
     cdef void call(self, object callback, tuple args) noexcept:
         try:
@@ -858,10 +678,10 @@ cdef class Loop:
         self.is_closed = True
         for watcher in list(self.watchers.values()):
             (<Watcher> watcher).on_loop_closed()
-        for timer in list(self.heap):
+        for timer in list(self.timers.timers):
             (<Timer> timer).cancel()
-        self.soon = []
+        self.soon = WorkQueue()
+        self.again = WorkQueue()
+        self.flushes = WorkQueue()
         self.foreign.clear()
-        self.again = []
-        self.flushes = []
-        self.close_descriptors()
+        poller_close(&self.poller)

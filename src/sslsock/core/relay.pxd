@@ -2,7 +2,8 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from sslsock.core.channel cimport Channel
 from sslsock.core.engine cimport Engine
-from sslsock.core.loop cimport Loop, Timer, Watcher
+from sslsock.core.loop cimport Loop, Watcher
+from sslsock.core.schedule cimport Timer
 from window_bio cimport byte_queue
 
 

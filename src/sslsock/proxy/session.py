@@ -29,8 +29,8 @@ from ..core.client_hello import ClientHello, ClientHelloError, parse_client_hell
 from ..core.context import Context
 from ..core.dial import Dial
 from ..core.engine import Engine
-from ..core.loop import Timer
 from ..core.relay import ChannelRelay
+from ..core.schedule import Timer
 from ..sockets.constants import SslProtocol
 from . import proxy_protocol, record
 from .backends import Backend, BackendPool

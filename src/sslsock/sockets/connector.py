@@ -18,7 +18,7 @@ import socket
 from typing import Optional, Protocol
 
 from ..core.dial import Dial, pack_address
-from ..core.loop import Timer
+from ..core.schedule import Timer
 from .constants import SocketError
 from .event_loop import EventLoop
 from .hostname import Host, parse_host

@@ -17,7 +17,8 @@ from ..core.client_hello import MAX_CLIENT_HELLO
 
 if TYPE_CHECKING:
     from ..core.channel import Channel
-    from ..core.loop import Loop, Timer
+    from ..core.loop import Loop
+    from ..core.schedule import Timer
 
 __all__ = ["HelloPhase", "HelloWait"]
 

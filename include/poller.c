@@ -1,0 +1,88 @@
+#define _GNU_SOURCE /* pipe2(2) */
+
+#include "poller.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <sys/timerfd.h>
+
+void poller_init(poller *poller)
+{
+    poller->epoll = poller->timer = poller->wake_read = poller->wake_write = -1;
+    poller->woken = 0;
+    poller->armed = INT64_MAX;
+}
+
+static int watch(poller *poller, int fd)
+{
+    struct epoll_event event = {.events = EPOLLIN, .data.u64 = (uint64_t) fd * 2};
+
+    return epoll_ctl(poller->epoll, EPOLL_CTL_ADD, fd, &event);
+}
+
+int poller_open(poller *poller)
+{
+    int ends[2];
+
+    poller->epoll = epoll_create1(EPOLL_CLOEXEC);
+    if (poller->epoll < 0)
+        return errno;
+    poller->timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+    if (poller->timer < 0 || pipe2(ends, O_NONBLOCK | O_CLOEXEC) < 0)
+        return errno;
+    /* A pipe, not an eventfd: signal.set_wakeup_fd writes single bytes. */
+    poller->wake_read = ends[0];
+    poller->wake_write = ends[1];
+    return watch(poller, poller->timer) < 0 || watch(poller, poller->wake_read) < 0 ? errno : 0;
+}
+
+static void shut(int *fd)
+{
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+}
+
+void poller_close(poller *poller)
+{
+    shut(&poller->epoll);
+    shut(&poller->timer);
+    shut(&poller->wake_read);
+    shut(&poller->wake_write);
+}
+
+void poller_arm(poller *poller, int64_t when)
+{
+    struct itimerspec at = {.it_value = {.tv_sec = when / 1000000000, .tv_nsec = when % 1000000000}};
+
+    poller->armed = when;
+    timerfd_settime(poller->timer, TFD_TIMER_ABSTIME, &at, NULL);
+}
+
+void poller_wake(poller *poller)
+{
+    ssize_t written = write(poller->wake_write, "w", 1);
+
+    (void) written; /* a full pipe wakes as well */
+}
+
+void poller_hear(poller *poller)
+{
+    char rest[256];
+
+    poller->woken = 0; /* first: who comes now writes again */
+    while (read(poller->wake_read, rest, sizeof rest) == sizeof rest)
+        ;
+}
+
+void poller_rewind(poller *poller)
+{
+    uint64_t expirations;
+    ssize_t size = read(poller->timer, &expirations, sizeof expirations);
+
+    (void) size;
+    poller->armed = INT64_MAX;
+}

@@ -1,0 +1,38 @@
+from libc.stdint cimport int64_t
+
+
+cdef class Timer:
+    cdef TimerHeap heap
+    cdef object callback  # None once it has run or was cancelled
+    cdef tuple args
+    cdef int64_t when  # nanoseconds of CLOCK_MONOTONIC
+    cdef Py_ssize_t index  # place in the heap, -1 outside it
+    cdef bint background  # does not keep `run` going
+
+    cpdef void cancel(self) noexcept
+
+
+cdef class TimerHeap:
+    cdef list timers  # earliest first
+    cdef Py_ssize_t background  # how many of them are
+
+    cdef Timer plan(self, int64_t when, object callback, tuple args, bint background)
+    cdef bint waits(self) noexcept
+    cdef int64_t earliest(self) noexcept
+    cdef Timer take(self)
+    cdef void remove(self, Timer timer) noexcept
+    cdef void place(self, Timer timer, Py_ssize_t index) noexcept
+    cdef void rise(self, Timer timer, Py_ssize_t index) noexcept
+    cdef void sink(self, Timer timer, Py_ssize_t index) noexcept
+
+
+cdef class WorkQueue:
+    cdef list planned  # for the next turn
+    cdef list taken  # what the turn at work has taken from it
+    cdef Py_ssize_t cursor  # how much of that is done or under way
+
+    cdef void begin(self)
+    cdef bint more(self) noexcept
+    cdef object next(self)
+    cdef void end(self)
+    cdef void take_over(self)
