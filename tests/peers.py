@@ -11,6 +11,7 @@ import os
 import select
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any, Callable, Optional
@@ -19,7 +20,6 @@ import trustme
 
 import sslsock
 from sslsock import EventLoop, SslCertificate, SslConfiguration, SslKey, SslServer, SslSocket, TcpServer, TcpSocket
-from sslsock.sockets import resolver
 
 INSTRUMENTED = bool(os.environ.get("SSLSOCK_SANITIZE") or os.environ.get("SSLSOCK_VALGRIND"))
 
@@ -328,9 +328,9 @@ def error_of(recorder: Recorder) -> Optional[sslsock.SocketError]:
 
 def end_lookups() -> None:
     """A name lookup that nobody waits for any more goes on in its thread, and has files open there."""
-    executor, resolver._executor = resolver._executor, None
-    if executor is not None:
-        executor.shutdown(wait=True)
+    for thread in threading.enumerate():
+        if thread.name == "sslsock-resolver":
+            thread.join()
 
 
 def open_descriptors() -> dict[str, str]:

@@ -41,6 +41,11 @@ ERRORS = {
     errno.EADDRINUSE: SocketError.ADDRESS_IN_USE_ERROR,
 }
 
+LOOKUP_ERRORS = {
+    socket.EAI_AGAIN: SocketError.TEMPORARY_ERROR,
+    socket.EAI_MEMORY: SocketError.SOCKET_RESOURCE_ERROR,
+}
+
 # These say that one family or route does not work here, which is the usual case, and less than any answer of
 # a host.
 LOCAL_TROUBLE = frozenset((errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT))
@@ -49,6 +54,18 @@ LOCAL_TROUBLE = frozenset((errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOT
 def error_of(number: int) -> SocketError:
     """The SocketError for an errno of the system."""
     return ERRORS.get(number, SocketError.NETWORK_ERROR)
+
+
+def lookup_error_of(exc: object) -> SocketError:
+    """The SocketError for what a lookup came to."""
+    if isinstance(exc, MemoryError):
+        return SocketError.SOCKET_RESOURCE_ERROR
+    number = exc.errno if isinstance(exc, OSError) else None
+    if isinstance(exc, socket.gaierror):
+        return LOOKUP_ERRORS.get(number or 0, SocketError.HOST_NOT_FOUND_ERROR)
+    if number == errno.EAGAIN or error_of(number or 0) is SocketError.SOCKET_RESOURCE_ERROR:  # pthread_create(3): EAGAIN
+        return SocketError.SOCKET_RESOURCE_ERROR
+    return SocketError.HOST_NOT_FOUND_ERROR
 
 
 class OwnSocket(socket.socket):
@@ -203,12 +220,10 @@ class Connector:
             return
         self._lookup = None
         if isinstance(answer, Exception) or not answer:
-            temporary = isinstance(answer, socket.gaierror) and answer.errno == socket.EAI_AGAIN
+            error = lookup_error_of(answer) if answer else SocketError.HOST_NOT_FOUND_ERROR
             words = getattr(answer, "strerror", None) or str(answer or "it has no address")
-            self._fail(
-                SocketError.TEMPORARY_ERROR if temporary else SocketError.HOST_NOT_FOUND_ERROR,
-                f"the host {self._hostname!r} was not found: {words}",
-            )
+            found = "was not found" if error is SocketError.HOST_NOT_FOUND_ERROR else "could not be looked up"
+            self._fail(error, f"the host {self._hostname!r} {found}: {words}")
             return
         self._addresses = in_turns(answer)
         consumer.on_host_found()

@@ -1,57 +1,50 @@
-"""Name lookup off the loop's thread: getaddrinfo on a few threads that all loops of the process share.
+"""Name lookup off the loop's thread: getaddrinfo, which the system offers no way to stop, on threads that nobody waits for.
 
-A lookup that nobody wants any more goes on in its thread (the system offers no way to stop it) and is
-forgotten.
+Owns the table of the names that are being looked up in this process. Each has one thread, however many ask for it, so that a
+name whose servers do not answer holds up nobody but those who want that very name. A lookup that nobody wants any more goes on
+in its thread and is forgotten; the threads are daemons, so that neither the interpreter nor a loop waits for one at its end.
+
+More than `LIMIT` names at a time wait for a thread to become free, but not for ever: after `PATIENCE` seconds the answer is
+EAI_AGAIN.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import threading
+from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Callable, Optional, Union
+from typing import Any, Callable, Optional, Union
 
+from ..core.loop import Timer
 from .event_loop import EventLoop
 
-if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
+__all__ = ["Address", "Answer", "Lookup", "numeric_addresses"]
 
-__all__ = ["Address", "Lookup", "numeric_addresses"]
-
-WORKERS = 8
+LIMIT = 256  # threads; each may need a descriptor or two, and a process often has no more than 1,024
+PATIENCE = 5.0  # seconds that a name waits for a thread
 
 Address = tuple[int, Any]
 """Address family, and the address as `socket.connect` takes it."""
 Answer = Union[list[Address], Exception]
 
-_executor: Optional[ThreadPoolExecutor] = None
-_lock = threading.Lock()
-
-
-def executor() -> ThreadPoolExecutor:
-    global _executor
-    with _lock:
-        if _executor is None:
-            from concurrent.futures import ThreadPoolExecutor  # slow to load, and many never look up a name
-
-            _executor = ThreadPoolExecutor(WORKERS, thread_name_prefix="sslsock-resolver")
-        return _executor
-
-
-def _forget_executor() -> None:
-    """In a forked child: threads do not survive a fork, and the lock may have been held by one of them."""
-    global _executor, _lock
-    _executor = None
-    _lock = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_forget_executor)
-
 
 def addresses_of(name: str, port: int, flags: int = 0) -> list[Address]:
-    found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=flags)
+    """What getaddrinfo(3) says. OSError, of which socket.gaierror is one."""
+    try:
+        found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=flags)
+    except socket.gaierror:
+        check_descriptors()
+        raise
     return [(entry[0], entry[4]) for entry in found if entry[0] in (socket.AF_INET, socket.AF_INET6)]
+
+
+def check_descriptors() -> None:
+    """OSError when none is left. The C library then can neither open /etc/hosts nor ask a server, and says that the name is
+    unknown."""
+    socket.socket(socket.AF_INET, socket.SOCK_DGRAM).close()
 
 
 def numeric_addresses(address: str, port: int) -> list[Address]:
@@ -59,34 +52,142 @@ def numeric_addresses(address: str, port: int) -> list[Address]:
     return addresses_of(address, port, socket.AI_NUMERICHOST)
 
 
-def ask(lookup: Lookup, loop: EventLoop, name: str, port: int) -> None:
-    """In a thread of the pool."""
-    answer: Answer
-    try:
-        answer = addresses_of(name, port)
-    except (OSError, UnicodeError) as exc:
-        answer = exc
-    with suppress(RuntimeError):  # the loop was closed meanwhile
-        loop.call_soon_threadsafe(lookup._deliver, answer)
+class Question:
+    """A name that is to be looked up, and who waits for the answer."""
+
+    __slots__ = ("begun", "name", "port", "waiting")
+
+    def __init__(self, name: str, port: int) -> None:
+        self.name = name
+        self.port = port  # of who asked first; addresses come with it
+        self.begun = False  # a thread has it
+        self.waiting: dict[Lookup, None] = {}
+
+
+class Questions:
+    """The questions of the process, and the threads that work on them. From any thread."""
+
+    def __init__(self) -> None:
+        # Reentrant: the garbage collector may run anything inside, and so another lookup.
+        self._lock = threading.RLock()
+        self._asked: dict[str, Question] = {}
+        self._queue: deque[Question] = deque()
+        self._threads = 0
+
+    def ask(self, lookup: Lookup, name: str, port: int) -> Question:
+        """Add `lookup` to those who wait for the name. RuntimeError, MemoryError: no thread can be started."""
+        with self._lock:
+            question = self._asked.get(name)
+            if question is not None:
+                question.waiting[lookup] = None
+                return question
+            question = Question(name, port)
+            question.waiting[lookup] = None
+            self._asked[name] = question
+            if self._threads >= LIMIT:
+                self._queue.append(question)
+                return question
+            question.begun = True
+            self._threads += 1
+            try:
+                threading.Thread(target=self._work, args=(question,), name="sslsock-resolver", daemon=True).start()
+            except (RuntimeError, MemoryError):
+                self._threads -= 1
+                self._forget(question)
+                raise
+            return question
+
+    def leave(self, lookup: Lookup, question: Question) -> None:
+        """`lookup` waits no more."""
+        with self._lock:
+            question.waiting.pop(lookup, None)
+            if not question.begun and not question.waiting:
+                self._forget(question)
+                with suppress(ValueError):
+                    self._queue.remove(question)
+
+    def _forget(self, question: Question) -> None:
+        if self._asked.get(question.name) is question:
+            del self._asked[question.name]
+
+    def _work(self, question: Optional[Question]) -> None:
+        """In a thread: this question, and then those that wait for a thread."""
+        while question is not None:
+            answer: Answer
+            try:
+                answer = addresses_of(question.name, question.port)
+            except Exception as exc:
+                answer = exc
+            with self._lock:
+                self._forget(question)
+                waiting = list(question.waiting)
+            for lookup in waiting:
+                lookup.tell(answer, question.port)
+            del answer, waiting
+            with self._lock:
+                question = self._queue.popleft() if self._queue else None
+                if question is None:
+                    self._threads -= 1
+                else:
+                    question.begun = True
+
+
+_questions = Questions()
+
+
+def _forget_questions() -> None:
+    """In a forked child: threads do not survive a fork, and the lock may have been held by one of them."""
+    global _questions
+    _questions = Questions()
+
+
+os.register_at_fork(after_in_child=_forget_questions)
 
 
 class Lookup:
     """One question. `callback(answer)` comes on the loop, with the addresses in the system's order or the
-    exception."""
+    exception: an OSError as a rule, EAI_AGAIN where it may go better later, EAGAIN where no thread can be had."""
 
-    __slots__ = ("_callback", "_loop")
+    __slots__ = ("_callback", "_limit", "_loop", "_port", "_question")
 
     def __init__(self, loop: EventLoop, name: str, port: int, callback: Callable[[Answer], object]) -> None:
         self._loop = loop
+        self._port = port
         self._callback: Optional[Callable[[Answer], object]] = callback
-        executor().submit(ask, self, loop, name, port)
+        self._question: Optional[Question] = None
+        self._limit: Optional[Timer] = None
         loop.hold()
+        try:
+            self._question = _questions.ask(self, name, port)
+        except (RuntimeError, MemoryError) as exc:
+            loop.call_soon(self._deliver, OSError(errno.EAGAIN, f"no thread can be had for it ({exc})"))
+            return
+        if not self._question.begun:
+            self._limit = loop.call_later(PATIENCE, self._give_up)
 
     def cancel(self) -> None:
         """No answer is wanted any more. No effect once it has come."""
-        if self._callback is not None:
-            self._callback = None
-            self._loop.release()
+        if self._callback is None:
+            return
+        self._callback = None
+        if self._limit is not None:
+            self._limit.cancel()
+        if self._question is not None:
+            _questions.leave(self, self._question)
+        self._loop.release()
+
+    def tell(self, answer: Answer, port: int) -> None:
+        """In the thread of the question: here is the answer, with addresses for `port`."""
+        if isinstance(answer, list) and port != self._port:
+            answer = [(family, (name[0], self._port, *name[2:])) for family, name in answer]
+        with suppress(RuntimeError):  # the loop was closed meanwhile
+            self._loop.call_soon_threadsafe(self._deliver, answer)
+
+    def _give_up(self) -> None:
+        assert self._question is not None
+        if not self._question.begun:
+            words = f"{LIMIT} other names are being looked up, and none was found or given up for {PATIENCE:g} s"
+            self._deliver(socket.gaierror(socket.EAI_AGAIN, words))
 
     def _deliver(self, answer: Answer) -> None:
         callback = self._callback
