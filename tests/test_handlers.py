@@ -6,8 +6,8 @@ import gc
 
 import pytest
 
-from peers import HANDLERS, Recorder, accept, listening, make_ssl_pair, refused_port, secure_server
-from sslsock import SocketState, SslServer, SslSocket
+from peers import HANDLERS, Recorder, accept, listening, make_ssl_pair, make_tcp_pair, refused_port, secure_server
+from sslsock import Relay, RelayReason, SocketState, SslServer, SslSocket, TcpServer, TcpSocket
 
 
 def raise_error(scene, s):
@@ -237,3 +237,202 @@ def test_a_dispatch_inside_a_handler_moves_other_connections(host, certificates)
     assert second.right.data == b"inner"
     first.client.abort()
     second.client.abort()
+
+
+# Handlers that a class defines
+
+
+def method_class(base, name):
+    """A class with the handler as a method, which notes what it was called with."""
+
+    def method(self, *arguments):
+        self.calls.append(arguments)
+        if name == "ssl_errors_handler":
+            self.ignore_ssl_errors()
+
+    return type("Derived", (base,), {name: method, "calls": []})
+
+
+@pytest.mark.parametrize("name", [*HANDLERS, "client_hello_handler"])
+def test_each_handler_may_be_a_method_of_the_class(host, certificates, name):
+    """It is called as often as a handler that was assigned, and with the same arguments but the socket."""
+
+    def play(assigned):
+        calls = []
+        cls = SslSocket if assigned else method_class(SslSocket, name)
+
+        class Server(SslServer):
+            def _make_socket(self, accepted):
+                sock = self._adopted(cls() if name == "client_hello_handler" else SslSocket(), accepted)
+                sock.configuration = self.configuration
+                if assigned and name == "client_hello_handler":
+                    sock.client_hello_handler = lambda s, *arguments: calls.append(arguments)
+                return sock
+
+        server = Server()
+        server.configuration = certificates.server()
+        listening(server, "")
+        client = SslSocket() if name == "client_hello_handler" else cls()
+        client.configuration = certificates.client()
+        if name == "ssl_errors_handler":
+            client.peer_verify_name = "other.example"
+        if assigned and name != "client_hello_handler":
+
+            def handler(s, *arguments):
+                calls.append(arguments)
+                if name == "ssl_errors_handler":
+                    s.ignore_ssl_errors()
+
+            setattr(client, name, handler)
+        client.connect_encrypted("localhost", server.port)
+        client.write(b"question")
+        taken = accept(host, server).socket
+        host.wait_for(lambda: taken.encrypted and client.encrypted)
+        taken.write(b"answer")
+        host.wait_for(lambda: client.bytes_available == 6)
+        if name == "about_to_close_handler":
+            client.close()
+        else:
+            taken.disconnect()
+        host.wait_for(lambda: client.state is SocketState.UNCONNECTED_STATE)
+        taken.abort()
+        server.close()
+        return calls if assigned else cls.calls
+
+    expected, told = play(True), play(False)
+    assert told
+    assert len(told) == len(expected)
+    if name not in ("client_hello_handler", "ssl_errors_handler"):  # whose arguments are equal to themselves only
+        assert told == expected
+
+
+def test_what_is_assigned_goes_before_the_method_until_it_is_deleted(host):
+    calls = []
+
+    class Client(TcpSocket):
+        def connected_handler(self):
+            calls.append("method")
+
+    def play(sock):
+        calls.clear()
+        server = listening(TcpServer())
+        sock.connect("127.0.0.1", server.port)
+        host.wait_for(lambda: sock.state is SocketState.CONNECTED_STATE and server.has_pending_connections)
+        sock.abort()
+        server.close()
+        return list(calls)
+
+    sock = Client()
+    assert play(sock) == ["method"]
+    kept = sock.connected_handler
+    sock.connected_handler = lambda s: calls.append("assigned")
+    assert play(sock) == ["assigned"]
+    sock.connected_handler = None
+    assert play(sock) == []
+    assert sock.connected_handler is None
+    sock.connected_handler = kept  # what the attribute gave
+    assert play(sock) == ["method"]
+    sock.connected_handler = lambda s: calls.append("assigned")
+    del sock.connected_handler
+    assert play(sock) == ["method"]
+    sock.connected_handler()
+    assert calls == ["method", "method"]
+    assert sock.connected_handler == kept
+
+
+def test_a_method_may_call_the_one_that_it_overrides(host):
+    calls = []
+
+    class Base(TcpSocket):
+        def state_changed_handler(self, state):
+            calls.append(("base", state))
+
+    class Middle(Base):
+        pass
+
+    class Derived(Middle):
+        def state_changed_handler(self, state):
+            calls.append(("derived", state))
+            super().state_changed_handler(state)
+            Base.state_changed_handler(self, state)
+
+    class Mixin:
+        def state_changed_handler(self, state):
+            calls.append(("mixin", state))
+
+    class Mixed(Mixin, TcpSocket):
+        pass
+
+    class Silenced(Base):
+        state_changed_handler = None
+
+    class Plain(TcpSocket):
+        @staticmethod
+        def state_changed_handler(sock, state):
+            calls.append((type(sock).__name__, state))
+
+    def states(cls):
+        calls.clear()
+        sock = cls()
+        assert sock.bind(0)
+        sock.abort()
+        return [who for who, _ in calls]
+
+    assert states(Middle) == ["base"] * 2
+    assert states(Derived) == ["derived", "base", "base"] * 2
+    assert states(Mixed) == ["mixin"] * 2
+    assert states(Silenced) == []
+    assert states(Plain) == ["Plain"] * 2
+    with pytest.raises(TypeError, match="state_changed_handler"):
+        type("Wrong", (TcpSocket,), {"state_changed_handler": 5})
+
+
+def test_methods_of_servers_and_relays_are_handlers(host, certificates):
+    calls = []
+
+    class Server(SslServer):
+        def new_connection_handler(self):
+            sock = self.next_pending_secure_connection()
+            sock.encrypted_handler = lambda s: calls.append("encrypted")
+            sock.disconnected_handler = lambda s: calls.append("disconnected")
+
+        def client_hello_handler(self, sock, hello):
+            calls.append((self, type(sock), hello.server_name))
+
+    class Joined(Relay):
+        def closed_handler(self, reason):
+            calls.append(reason)
+
+    server = Server()
+    server.configuration = certificates.server()
+    listening(server, "")
+    client = SslSocket()
+    client.configuration = certificates.client()
+    client.connect_encrypted("localhost", server.port)
+    host.wait_for(lambda: "encrypted" in calls and client.encrypted)
+    assert calls == [(server, SslSocket, "localhost"), "encrypted"]
+    client.disconnect()
+    host.wait_for(lambda: "disconnected" in calls)
+    server.close()
+
+    front, back = make_tcp_pair(host), make_tcp_pair(host)
+    calls.clear()
+    relay = Joined(front.server, back.client)
+    relay.close()
+    assert calls == [RelayReason.ABORTED]
+    front.client.abort()
+    back.server.abort()
+
+
+def test_a_method_that_raises_goes_to_the_exception_handler(host):
+    class Client(TcpSocket):
+        def connected_handler(self):
+            raise ValueError("from a method")
+
+    server = listening(TcpServer())
+    sock = Client()
+    sock.connect("127.0.0.1", server.port)
+    host.wait_for(lambda: host.failures)
+    assert [type(failure) for failure in host.take_failures()] == [ValueError]
+    sock.abort()
+    server.close()

@@ -83,13 +83,13 @@ cdef class Endpoint:
         return self._refuse_write(data) if sink is None else sink.write(data)
 
     @property
-    def bytes_written_handler(self):
-        """`bytes_written_handler(stream, count)`: so many bytes were handed to the system."""
-        return self._bytes_written_handler
+    def _bytes_written_handler(self):
+        """The handler; without one the channel does not count for it."""
+        return self._written_handler
 
-    @bytes_written_handler.setter
-    def bytes_written_handler(self, handler):
-        self._bytes_written_handler = handler
+    @_bytes_written_handler.setter
+    def _bytes_written_handler(self, handler):
+        self._written_handler = handler
         if self._channel is not None:
             self._channel.notify_written = handler is not None
 
@@ -98,12 +98,12 @@ cdef class Endpoint:
     def on_readable(self):
         if self._source is None:
             self._drop_input()
-        elif self.ready_read_handler is not None:
-            self.ready_read_handler(self)
+        elif self._ready_read_handler is not None:
+            self._ready_read_handler(self)
 
     def on_written(self, count):
-        if self._bytes_written_handler is not None:
-            self._bytes_written_handler(self, count)
+        if self._written_handler is not None:
+            self._written_handler(self, count)
 
     # For the classes that derive from this one
 

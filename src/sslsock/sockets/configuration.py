@@ -11,12 +11,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from enum import IntEnum
-from typing import Any, NamedTuple, NoReturn, Optional, TypeVar, Union
+from typing import NamedTuple, NoReturn, Optional, TypeVar, Union
 from weakref import WeakValueDictionary
 
 from ..core.certificate import SslCertificate
 from ..core.context import VERIFY_NONE, VERIFY_PEER, VERIFY_QUERY, Context
 from ..core.key import SslKey
+from .checked import checked, checked_count
 from .constants import PeerVerifyMode, SslProtocol
 
 __all__ = ["Snapshot", "SslConfiguration", "default_configuration"]
@@ -28,6 +29,10 @@ CORE_MODES = {
     PeerVerifyMode.QUERY_PEER: VERIFY_QUERY,
     PeerVerifyMode.VERIFY_PEER: VERIFY_PEER,
 }
+
+
+MOST_DEPTH = 2**31 - 1  # libssl's int
+MOST_NEXT_PROTOCOLS = 2**16 - 1  # RFC 7301, 3.1: ProtocolNameList
 
 
 class Snapshot(NamedTuple):
@@ -58,13 +63,6 @@ def context_of(snapshot: Snapshot) -> Context:
     if context is None:
         context = contexts[snapshot] = Context(**snapshot._asdict())
     return context
-
-
-def checked(value: Any, kind: type, name: str) -> Any:
-    """`value` if it is of the type that the setting has."""
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise TypeError(f"{name} is a {kind.__name__}, not {type(value).__name__}")
-    return value
 
 
 def checked_enum(value: int, kind: type[E], name: str) -> E:
@@ -205,9 +203,7 @@ class SslConfiguration:
 
     @peer_verify_depth.setter
     def peer_verify_depth(self, depth: int) -> None:
-        if checked(depth, int, "peer_verify_depth") < 0:
-            raise ValueError("peer_verify_depth must not be negative")
-        self._peer_verify_depth = depth
+        self._peer_verify_depth = checked_count(depth, "peer_verify_depth", 0, MOST_DEPTH)
         self._changed()
 
     @property
@@ -323,7 +319,10 @@ class SslConfiguration:
     def allowed_next_protocols(self, names: Iterable[Union[str, bytes]]) -> None:
         if isinstance(names, (str, bytes)):
             raise TypeError("allowed_next_protocols is a list of names, not one")
-        self._next_protocols = tuple(encoded_protocol(name) for name in names)
+        encoded = tuple(encoded_protocol(name) for name in names)
+        if sum(len(name) + 1 for name in encoded) > MOST_NEXT_PROTOCOLS:
+            raise ValueError(f"allowed_next_protocols is longer than {MOST_NEXT_PROTOCOLS} bytes")
+        self._next_protocols = encoded
         self._changed()
 
     # A value
@@ -373,9 +372,12 @@ class SslConfiguration:
     __hash__ = None  # type: ignore[assignment]
 
     def __copy__(self) -> SslConfiguration:
-        twin = type(self)()
-        for name in SslConfiguration.__slots__:
-            setattr(twin, name, getattr(self, name))
+        twin = type(self).__new__(type(self))
+        for base in type(self).__mro__:
+            for name in getattr(base, "__slots__", ()):
+                if hasattr(self, name):
+                    setattr(twin, name, getattr(self, name))
+        getattr(twin, "__dict__", {}).update(getattr(self, "__dict__", {}))  # of a derived class
         twin._contexts = dict(self._contexts)
         return twin
 

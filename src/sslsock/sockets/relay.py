@@ -11,8 +11,10 @@ from __future__ import annotations
 from typing import Callable, Optional
 
 from ..core.relay import ChannelRelay
+from .checked import checked_seconds
 from .constants import RelayReason, SocketError
 from .event_loop import EventLoop
+from .loop_object import Handler, LoopObject
 from .tcp_socket import TcpSocket
 from .twins import twin
 
@@ -28,14 +30,7 @@ REASONS = {
 }
 
 
-def checked_timeout(seconds: float) -> float:
-    """A time limit from the program. TypeError, ValueError."""
-    if not seconds >= 0:
-        raise ValueError("idle_timeout must not be negative")
-    return float(seconds)
-
-
-class Relay:
+class Relay(LoopObject):
     """Joins two connected sockets of one loop, each plain, encrypted, or in the middle of its handshake.
 
     From then on bytes go from one to the other in C, and none of the sockets' handlers is called any more, except those of
@@ -64,6 +59,7 @@ class Relay:
     __slots__ = (
         "__weakref__",
         "_back",
+        "_closed_handler",
         "_core",
         "_error_string",
         "_front",
@@ -71,10 +67,9 @@ class Relay:
         "_loop",
         "_noted",
         "_reason",
-        "closed_handler",
     )
 
-    closed_handler: Optional[Callable[[Relay, RelayReason], object]]
+    closed_handler: Handler[Callable[[Relay, RelayReason], object]] = Handler()
     """`closed_handler(relay, reason)`: it has ended, and both sockets are closed."""
 
     def __init__(self, front: TcpSocket, back: TcpSocket, *, idle_timeout: float = 0.0) -> None:
@@ -88,7 +83,7 @@ class Relay:
         front.loop.check()
         front._check_relay()
         back._check_relay()
-        self._idle_timeout = checked_timeout(idle_timeout)
+        self._idle_timeout = checked_seconds(idle_timeout, "idle_timeout")
         self._front = front
         self._back = back
         self._loop: EventLoop = front.loop
@@ -96,7 +91,9 @@ class Relay:
         self._noted: Optional[RelayReason] = None  # why it is about to end
         self._reason: Optional[RelayReason] = None
         self._error_string = ""
-        self.closed_handler = None
+        self._closed_handler = None
+        if self._methods:
+            self._use_methods()
         front._enter_relay(self)
         back._enter_relay(self)
         self._join_if_ready()
@@ -159,7 +156,7 @@ class Relay:
     @idle_timeout.setter
     def idle_timeout(self, seconds: float) -> None:
         self._loop.check()
-        self._idle_timeout = checked_timeout(seconds)
+        self._idle_timeout = checked_seconds(seconds, "idle_timeout")
         if self._core is not None:
             self._core.idle_seconds = self._idle_timeout
 
@@ -212,7 +209,7 @@ class Relay:
             self._error_string = failed._with_peer(self._core.error_text)
         for sock in (self._front, self._back):
             sock._leave_relay(sock is failed or (reason is RelayReason.TRUNCATED and sock._input_cut))
-        handler: Optional[Callable[[Relay, RelayReason], object]] = self.closed_handler
+        handler: Optional[Callable[[Relay, RelayReason], object]] = self._closed_handler
         if handler is not None:
             try:
                 handler(self, reason)

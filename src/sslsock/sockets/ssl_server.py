@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Callable, Optional
 
 from ..core.client_hello import ClientHello
+from .checked import Seconds
 from .configuration import SslConfiguration
+from .loop_object import Handler
 from .ssl_socket import SslSocket
 from .tcp_server import Accepted, TcpServer
 from .twins import twin
@@ -19,19 +21,23 @@ class SslServer(TcpServer):
     `next_pending_secure_connection` gives sockets whose handshake runs by itself; `next_pending_connection`
     gives SslSockets that are not encrypted, for protocols with STARTTLS.
 
-    handshake_timeout: float, seconds a client has for its handshake, 10; 0 for no limit.
+    handshake_timeout: float, seconds a client has for its handshake, 10; 0 for no limit. TypeError, ValueError.
     """
 
-    __slots__ = ("_configuration", "client_hello_handler", "handshake_timeout")
+    __slots__ = ("_client_hello_handler", "_configuration", "_handshake_timeout")
 
-    client_hello_handler: Optional[Callable[[SslSocket, ClientHello], object]]
+    handshake_timeout = Seconds()
+
+    client_hello_handler: Handler[Callable[[SslSocket, ClientHello], object]] = Handler()
     """`client_hello_handler(socket, hello)`: given to the sockets of connections taken from now on."""
 
     def __init__(self) -> None:
         super().__init__()
         self._configuration: Optional[SslConfiguration] = None
-        self.handshake_timeout = 10.0
-        self.client_hello_handler = None
+        self._handshake_timeout = 10.0
+        self._client_hello_handler = None
+        if self._methods:
+            self._use_methods()
 
     @property
     def configuration(self) -> SslConfiguration:
@@ -66,7 +72,8 @@ class SslServer(TcpServer):
     def _make_socket(self, accepted: Accepted) -> SslSocket:
         sock = SslSocket(_loop=self._loop)
         self._adopted(sock, accepted)
-        sock.handshake_timeout = self.handshake_timeout
+        sock._handshake_timeout = self._handshake_timeout
         sock._configuration = self._configuration
-        sock.client_hello_handler = self.client_hello_handler
+        if self._client_hello_handler is not None:
+            sock._client_hello_handler = self.client_hello_handler
         return sock

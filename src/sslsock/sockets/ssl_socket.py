@@ -18,11 +18,13 @@ from ..core import channel as core
 from ..core.certificate import SslCertificate
 from ..core.client_hello import ClientHello, ClientHelloError, parse_client_hello
 from ..core.engine import Engine
+from .checked import Seconds
 from .configuration import SslConfiguration, decoded_protocol, default_configuration
 from .constants import OpenMode, PeerVerifyMode, SocketError, SslMode, SslProtocol
 from .event_loop import EventLoop
 from .hello_wait import HelloPhase, HelloWait
 from .hostname import parse_host
+from .loop_object import Handler
 from .ssl_error import SslError
 from .states import MODE_MOVES, ModeEvent
 from .tcp_socket import CONNECTED, TcpSocket
@@ -56,7 +58,7 @@ class SslSocket(TcpSocket):
 
     `connect_encrypted` it; or `connect` and `start_client_encryption` later; or take it from an SslServer.
 
-    handshake_timeout: float, seconds from the start of a handshake to its end, 30; 0 for no limit.
+    handshake_timeout: float, seconds from the start of a handshake to its end, 30; 0 for no limit. TypeError, ValueError.
     """
 
     UNENCRYPTED_MODE = SslMode.UNENCRYPTED_MODE
@@ -69,34 +71,36 @@ class SslSocket(TcpSocket):
     AUTO_VERIFY_PEER = PeerVerifyMode.AUTO_VERIFY_PEER
 
     __slots__ = (
+        "_client_hello_handler",
         "_configuration",
         "_demanding",
         "_encrypted",
+        "_encrypted_handler",
         "_engine",
         "_handshake_errors",
+        "_handshake_timeout",
         "_hello",
         "_mode",
+        "_mode_changed_handler",
         "_peer_verify_mode",
         "_peer_verify_name",
+        "_ssl_errors_handler",
         "_tolerated",
-        "client_hello_handler",
-        "encrypted_handler",
-        "handshake_timeout",
-        "mode_changed_handler",
-        "ssl_errors_handler",
     )
 
-    client_hello_handler: Optional[Callable[[Self, ClientHello], object]]
+    handshake_timeout = Seconds()
+
+    client_hello_handler: Handler[Callable[[Self, ClientHello], object]] = Handler()
     """`client_hello_handler(socket, hello)`: on the server's side, before the handshake. Set one, and
     `start_server_encryption` reads the client's offer first; afterwards it goes on with what
     `configuration` then is. The handler may also `hold_handshake()`, or end the connection; if it raises, the
     handshake fails. Until the handshake begins nothing can be read; what is written waits for its end, and is
     dropped by a `disconnect` before it begins."""
-    encrypted_handler: Optional[Callable[[Self], object]]
+    encrypted_handler: Handler[Callable[[Self], object]] = Handler()
     """`encrypted_handler(socket)`: the handshake is done, `encrypted` is True."""
-    mode_changed_handler: Optional[Callable[[Self, SslMode], object]]
+    mode_changed_handler: Handler[Callable[[Self, SslMode], object]] = Handler()
     """`mode_changed_handler(socket, mode)`."""
-    ssl_errors_handler: Optional[Callable[[Self, list[SslError]], object]]
+    ssl_errors_handler: Handler[Callable[[Self, list[SslError]], object]] = Handler()
     """`ssl_errors_handler(socket, errors)`: the peer's certificates have errors; `ignore_ssl_errors` may be
     called here."""
 
@@ -113,11 +117,13 @@ class SslSocket(TcpSocket):
         self._handshake_errors: tuple[SslError, ...] = ()
         # What `ignore_ssl_errors` has let pass; None while it may not be called.
         self._tolerated: Optional[tuple[SslError, ...]] = None
-        self.handshake_timeout = 30.0
-        self.client_hello_handler = None
-        self.encrypted_handler = None
-        self.mode_changed_handler = None
-        self.ssl_errors_handler = None
+        self._handshake_timeout = 30.0
+        self._client_hello_handler = None
+        self._encrypted_handler = None
+        self._mode_changed_handler = None
+        self._ssl_errors_handler = None
+        if self._methods:
+            self._use_methods()
 
     # Settings
 
@@ -296,7 +302,7 @@ class SslSocket(TcpSocket):
 
     def on_encrypted(self) -> None:
         self._encrypted = True
-        self._emit("encrypted_handler")
+        self._emit("_encrypted_handler")
         if self._relay is not None:
             self._relay._join_if_ready()
 
@@ -305,7 +311,7 @@ class SslSocket(TcpSocket):
         channel, demanded = self._channel, self._demanding
         found = self._handshake_errors = tuple(SslError(*error) for error in errors)
         self._tolerated = ()
-        decided = self._emit("ssl_errors_handler", list(found))
+        decided = self._emit("_ssl_errors_handler", list(found))
         tolerated, self._tolerated = self._tolerated, None
         if self._channel is not channel:
             return False
@@ -330,8 +336,8 @@ class SslSocket(TcpSocket):
         return changed
 
     def _announce_mode(self) -> None:
-        if self.mode_changed_handler is not None:
-            self._emit("mode_changed_handler", self._mode)
+        if self._mode_changed_handler is not None:
+            self._emit("_mode_changed_handler", self._mode)
 
     def _mode_in_force(self) -> PeerVerifyMode:
         mode = self.peer_verify_mode
@@ -354,10 +360,10 @@ class SslSocket(TcpSocket):
         assert channel is not None
         self._turn(event)
         mode = self._mode
-        if event is START_SERVER and self.client_hello_handler is not None:
+        if event is START_SERVER and self._client_hello_handler is not None:
             self._await_hello(channel)
         else:
-            self._start_tls(channel, event is START_SERVER, self.handshake_timeout)
+            self._start_tls(channel, event is START_SERVER, self._handshake_timeout)
         if self._channel is channel and self._mode is mode:
             self._announce_mode()
 
@@ -403,7 +409,7 @@ class SslSocket(TcpSocket):
         channel.flush()  # what was written before goes out in the clear
         if self._channel is not channel:  # it failed at that
             return
-        wait = self._hello = HelloWait(self._loop, channel, self.handshake_timeout, self._on_hello_overdue)
+        wait = self._hello = HelloWait(self._loop, channel, self._handshake_timeout, self._on_hello_overdue)
         # As long as the system does not take all of that, `_join_ends` allows no writing: the one would hold the
         # other up.
         channel.hold_writes = not channel.bytes_to_write
@@ -429,7 +435,7 @@ class SslSocket(TcpSocket):
         if hello is None:
             return
         wait.phase = DECIDING
-        decided = self._emit("client_hello_handler", hello)
+        decided = self._emit("_client_hello_handler", hello)
         if self._hello is not wait:
             return
         if not decided:

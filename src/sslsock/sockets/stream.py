@@ -11,8 +11,10 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Callable, Optional, Union
 
 from ..core.endpoint import Endpoint
+from .checked import checked_count
 from .constants import OpenMode
 from .event_loop import EventLoop
+from .loop_object import Handler, LoopObject
 from .text import TextCodec, ends_lines_in_ascii
 from .twins import twin
 
@@ -37,12 +39,11 @@ def checked_mode(mode: int) -> int:
     return int(mode)
 
 
-class Stream(Endpoint, ABC):
+class Stream(LoopObject, Endpoint, ABC):
     """A stream of bytes.
 
-    Handlers are attributes, None or a callable. What they raise goes to the loop's exception handler.
-
-    ready_read_handler(stream): new data can be read.
+    Handlers are attributes, None or a callable (TypeError for anything else), or methods of a derived class, which are used as
+    long as nothing was assigned; `del` goes back to them. What they raise goes to the loop's exception handler.
     """
 
     NOT_OPEN_MODE = OpenMode.NOT_OPEN_MODE
@@ -54,17 +55,21 @@ class Stream(Endpoint, ABC):
 
     __slots__ = (
         "__weakref__",
+        "_about_to_close_handler",
         "_announcing_close",
         "_codec",
         "_encoding",
         "_error_string",
         "_open_mode",
         "_read_buffer_size",
-        "about_to_close_handler",
     )
 
     _loop: EventLoop
-    about_to_close_handler: Optional[Callable[[Self], object]]
+    ready_read_handler: Handler[Callable[[Self], object]] = Handler()
+    """`ready_read_handler(stream)`: new data can be read."""
+    bytes_written_handler: Handler[Callable[[Self, int], object]] = Handler()
+    """`bytes_written_handler(stream, count)`: so many bytes were handed to the system."""
+    about_to_close_handler: Handler[Callable[[Self], object]] = Handler()
     """`about_to_close_handler(stream)`: `close` was called; unread data is still there."""
 
     def __init__(self, *, _loop: Optional[EventLoop] = None) -> None:
@@ -75,7 +80,9 @@ class Stream(Endpoint, ABC):
         self._codec: Optional[TextCodec] = None
         self._read_buffer_size = 0
         self._announcing_close = False
-        self.about_to_close_handler = None
+        self._about_to_close_handler = None
+        if self._methods:
+            self._use_methods()
 
     # State
 
@@ -140,15 +147,13 @@ class Stream(Endpoint, ABC):
 
     @property
     def read_buffer_size(self) -> int:
-        """Most bytes kept unread, 0 for no bound. At the bound nothing is taken from the network."""
+        """Most bytes kept unread: int, 0 for no bound. At the bound nothing is taken from the network. ValueError below 0."""
         return self._read_buffer_size
 
     @read_buffer_size.setter
     def read_buffer_size(self, size: int) -> None:
-        if not isinstance(size, int):
-            raise TypeError(f"a number of bytes is needed, not {type(size).__name__}")
-        if size < 0:
-            raise ValueError("read_buffer_size must not be negative")
+        size = checked_count(size, "read_buffer_size")
+        self._check_thread()
         self._read_buffer_size = size
         self._read_buffer_size_changed()
 
@@ -261,14 +266,14 @@ class Stream(Endpoint, ABC):
     def _read_buffer_size_changed(self) -> None: ...
 
     def _emit(self, name: str, *args: object) -> bool:
-        """Call a handler, if there is one. For places where more is to be done afterwards: nothing it raises
+        """Call the handler in a slot, if there is one. For places where more is to be done afterwards: nothing it raises
         gets out, not even what ends programs, which the loop raises when it can. False when it has raised."""
         handler = getattr(self, name)
         if handler is not None:
             try:
                 handler(self, *args)
             except BaseException as exc:
-                self._loop.report(f"exception in {name}", exc, self)
+                self._loop.report(f"exception in {name[1:]}", exc, self)
                 return False
         return True
 
@@ -277,7 +282,7 @@ class Stream(Endpoint, ABC):
         if not self._announcing_close:
             self._announcing_close = True
             try:
-                self._emit("about_to_close_handler")
+                self._emit("_about_to_close_handler")
             finally:
                 self._announcing_close = False
 

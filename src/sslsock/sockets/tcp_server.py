@@ -11,10 +11,12 @@ import socket
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from ..core.listener import Listener
+from .checked import Flag, checked_count
 from .connector import error_of
 from .constants import ErrorConstants, SocketError
 from .event_loop import EventLoop
 from .hostname import is_address
+from .loop_object import Handler, LoopObject
 from .tcp_socket import NOWHERE, TcpSocket, checked_port
 from .twins import twin
 
@@ -62,7 +64,7 @@ def open_listening_socket(address: str, port: int, reuse_port: bool) -> socket.s
     return listening_socket(family, address, port, False, reuse_port)
 
 
-class TcpServer(ErrorConstants):
+class TcpServer(LoopObject, ErrorConstants):
     """A TCP server.
 
     `listen`, then take connections with `next_pending_connection`, as `new_connection_handler` tells of them.
@@ -74,20 +76,22 @@ class TcpServer(ErrorConstants):
 
     __slots__ = (
         "__weakref__",
+        "_accept_error_handler",
         "_error",
         "_error_string",
         "_listener",
         "_loop",
         "_max_pending",
         "_name",
-        "accept_error_handler",
-        "new_connection_handler",
-        "reuse_port",
+        "_new_connection_handler",
+        "_reuse_port",
     )
 
-    new_connection_handler: Optional[Callable[[Self], object]]
+    reuse_port = Flag()
+
+    new_connection_handler: Handler[Callable[[Self], object]] = Handler()
     """`new_connection_handler(server)`: connections are pending."""
-    accept_error_handler: Optional[Callable[[Self, SocketError], object]]
+    accept_error_handler: Handler[Callable[[Self, SocketError], object]] = Handler()
     """`accept_error_handler(server, error)`: accepting failed, for example for want of descriptors; it goes
     on by itself."""
 
@@ -98,9 +102,11 @@ class TcpServer(ErrorConstants):
         self._error: Optional[SocketError] = None
         self._error_string = ""
         self._name = NOWHERE
-        self.reuse_port = False
-        self.new_connection_handler = None
-        self.accept_error_handler = None
+        self._reuse_port = False
+        self._new_connection_handler = None
+        self._accept_error_handler = None
+        if self._methods:
+            self._use_methods()
 
     @property
     def loop(self) -> EventLoop:
@@ -129,13 +135,10 @@ class TcpServer(ErrorConstants):
 
     @max_pending_connections.setter
     def max_pending_connections(self, count: int) -> None:
-        if not isinstance(count, int):
-            raise TypeError(f"a number is needed, not {type(count).__name__}")
-        if count < 1:
-            raise ValueError("max_pending_connections must be at least 1")
-        self._max_pending = count
+        count = checked_count(count, "max_pending_connections", 1)
         if self._listener is not None:
             self._listener.limit = count
+        self._max_pending = count
 
     @property
     def has_pending_connections(self) -> bool:
@@ -165,7 +168,7 @@ class TcpServer(ErrorConstants):
         if bare and not is_address(socket.AF_INET, bare) and not is_address(socket.AF_INET6, bare.partition("%")[0]):
             return self._refuse(SocketError.NETWORK_ERROR, f"{address!r} is not an IPv4 or IPv6 address")
         try:
-            sock = open_listening_socket(bare, port, self.reuse_port)
+            sock = open_listening_socket(bare, port, self._reuse_port)
         except OSError as exc:
             where = f"{address} port {port}" if address else f"port {port}"
             words = exc.strerror or str(exc)
@@ -217,14 +220,14 @@ class TcpServer(ErrorConstants):
     # What the listener tells
 
     def on_pending(self) -> None:
-        handler: Optional[Callable[[Any], object]] = self.new_connection_handler
+        handler: Optional[Callable[[Any], object]] = self._new_connection_handler
         if handler is not None:
             handler(self)
 
     def on_accept_error(self, errno: int) -> None:
         self._error = error_of(errno)
         self._error_string = f"a connection to port {self.port} was not accepted: {os.strerror(errno)}"
-        handler: Optional[Callable[[Any, SocketError], object]] = self.accept_error_handler
+        handler: Optional[Callable[[Any, SocketError], object]] = self._accept_error_handler
         if handler is not None:
             handler(self, self._error)
 

@@ -19,9 +19,11 @@ from typing import TYPE_CHECKING, Callable, Optional
 
 from ..core import channel as core
 from ..core.channel import Channel
+from .checked import Seconds, checked_count
 from .connector import Connector, OwnSocket, bound_socket, error_of
 from .constants import ErrorConstants, OpenMode, SocketError, SocketState
 from .event_loop import EventLoop
+from .loop_object import Handler
 from .states import MOVES, SocketEvent
 from .stream import READ, WRITE, Buffer, Stream, checked_mode
 from .twins import twin
@@ -68,11 +70,7 @@ def plain_address(address: str) -> str:
 
 def checked_port(port: int, least: int) -> int:
     """A port from the program. TypeError, ValueError."""
-    if not isinstance(port, int):
-        raise TypeError(f"a port number is needed, not {type(port).__name__}")
-    if not least <= port <= 65535:
-        raise ValueError(f"a port is {least} to 65535, not {port}")
-    return port
+    return checked_count(port, "a port", least, 65535)
 
 
 class TcpSocket(Stream, ErrorConstants):
@@ -81,7 +79,7 @@ class TcpSocket(Stream, ErrorConstants):
     `connect` it, or take it from a TcpServer. An open socket lives until it is disconnected, also when the
     program keeps no reference to it. It may be connected again after `disconnect` or `abort`.
 
-    connect_timeout: float, seconds for lookup and all connection attempts together, 30; 0 for no limit.
+    connect_timeout: float, seconds for lookup and all connection attempts together, 30; 0 for no limit. TypeError, ValueError.
     """
 
     UNCONNECTED_STATE = SocketState.UNCONNECTED_STATE
@@ -94,10 +92,15 @@ class TcpSocket(Stream, ErrorConstants):
     __slots__ = (
         "_bound",
         "_clean",
+        "_connect_timeout",
+        "_connected_handler",
         "_connector",
+        "_disconnected_handler",
         "_error",
+        "_error_handler",
         "_finishing",
         "_generation",
+        "_host_found_handler",
         "_hostname",
         "_local",
         "_peer_closed",
@@ -105,23 +108,20 @@ class TcpSocket(Stream, ErrorConstants):
         "_remote",
         "_reporting",
         "_state",
-        "connect_timeout",
-        "connected_handler",
-        "disconnected_handler",
-        "error_handler",
-        "host_found_handler",
-        "state_changed_handler",
+        "_state_changed_handler",
     )
 
-    connected_handler: Optional[Callable[[Self], object]]
+    connect_timeout = Seconds()
+
+    connected_handler: Handler[Callable[[Self], object]] = Handler()
     """`connected_handler(socket)`: the connection stands."""
-    disconnected_handler: Optional[Callable[[Self], object]]
+    disconnected_handler: Handler[Callable[[Self], object]] = Handler()
     """`disconnected_handler(socket)`: the connection has ended; data that came before can still be read."""
-    error_handler: Optional[Callable[[Self, SocketError], object]]
+    error_handler: Handler[Callable[[Self, SocketError], object]] = Handler()
     """`error_handler(socket, error)`: `error` and `error_string` are set."""
-    state_changed_handler: Optional[Callable[[Self, SocketState], object]]
+    state_changed_handler: Handler[Callable[[Self, SocketState], object]] = Handler()
     """`state_changed_handler(socket, state)`."""
-    host_found_handler: Optional[Callable[[Self], object]]
+    host_found_handler: Handler[Callable[[Self], object]] = Handler()
     """`host_found_handler(socket)`: the name lookup has succeeded."""
 
     def __init__(self, *, _loop: Optional[EventLoop] = None) -> None:
@@ -139,12 +139,14 @@ class TcpSocket(Stream, ErrorConstants):
         self._finishing = False
         self._reporting = False
         self._relay: Optional[Relay] = None
-        self.connect_timeout = 30.0
-        self.connected_handler = None
-        self.disconnected_handler = None
-        self.error_handler = None
-        self.state_changed_handler = None
-        self.host_found_handler = None
+        self._connect_timeout = 30.0
+        self._connected_handler = None
+        self._disconnected_handler = None
+        self._error_handler = None
+        self._state_changed_handler = None
+        self._host_found_handler = None
+        if self._methods:
+            self._use_methods()
 
     # State
 
@@ -281,7 +283,7 @@ class TcpSocket(Stream, ErrorConstants):
 
     def on_host_found(self) -> None:
         generation = self._generation
-        self._emit("host_found_handler")
+        self._emit("_host_found_handler")
         if self._generation == generation and self._state is HOST_LOOKUP:
             self._advance(SocketEvent.FOUND)
 
@@ -298,7 +300,7 @@ class TcpSocket(Stream, ErrorConstants):
             return
         self._advance(SocketEvent.ESTABLISHED)
         if self._generation == generation and self._state is CONNECTED:
-            self._emit("connected_handler")
+            self._emit("_connected_handler")
 
     def on_unreachable(self, error: SocketError, message: str) -> None:
         generation = self._generation
@@ -360,8 +362,8 @@ class TcpSocket(Stream, ErrorConstants):
             raise RuntimeError(f"{event.value} while {self._state.name}")
         if state is not self._state:
             self._state = state
-            if tell and self.state_changed_handler is not None:
-                self._emit("state_changed_handler", state)
+            if tell and self._state_changed_handler is not None:
+                self._emit("_state_changed_handler", state)
 
     def _connect(self, hostname: str, port: int, open_mode: int, hold_writes: bool = False) -> None:
         """`connect`. `hold_writes`: nothing that is written leaves before it can be encrypted."""
@@ -383,7 +385,7 @@ class TcpSocket(Stream, ErrorConstants):
         self._sink = channel if mode & WRITE else None
         self._source = channel if mode & READ else None
         bound, self._bound = self._bound, None
-        connector = Connector(self._loop, self, hostname, port, self.connect_timeout, bound)
+        connector = Connector(self._loop, self, hostname, port, self._connect_timeout, bound)
         self._connector = connector
         self._advance(SocketEvent.CONNECT)
         if self._generation == generation and self._connector is connector:
@@ -403,7 +405,7 @@ class TcpSocket(Stream, ErrorConstants):
         channel = Channel(self._loop, self)
         if self._read_buffer_size:
             channel.read_bound = self._read_buffer_size
-        if self.bytes_written_handler is not None:
+        if self._bytes_written_handler is not None:
             channel.notify_written = True
         return channel
 
@@ -443,8 +445,8 @@ class TcpSocket(Stream, ErrorConstants):
         self._advance(event)
         if mode_changed and self._generation == generation:
             self._announce_mode()
-        if was_connected and self._generation == generation and self.disconnected_handler is not None:
-            self._emit("disconnected_handler")
+        if was_connected and self._generation == generation and self._disconnected_handler is not None:
+            self._emit("_disconnected_handler")
 
     def _drop_connection(self, keep_input: bool) -> bool:
         """Give back all that the connection held. True when the mode is another one now."""
@@ -530,7 +532,7 @@ class TcpSocket(Stream, ErrorConstants):
         self._error_string = message
         reporting, self._reporting = self._reporting, True
         try:
-            self._emit("error_handler", error)
+            self._emit("_error_handler", error)
         finally:
             self._reporting = reporting
 
