@@ -81,4 +81,18 @@ static inline void byte_queue_move(byte_queue *to, byte_queue *from)
     memset(from, 0, sizeof *from);
 }
 
+/* Everything of `from` behind what is in `to`: 1, or 0 without memory (both are as they were). An empty `to` costs no copy. */
+static inline int byte_queue_join(byte_queue *to, byte_queue *from)
+{
+    if (to->size == 0) {
+        byte_queue_clear(to);
+        byte_queue_move(to, from);
+        return 1;
+    }
+    if (!byte_queue_append(to, byte_queue_front(from), from->size))
+        return 0;
+    byte_queue_clear(from);
+    return 1;
+}
+
 #endif

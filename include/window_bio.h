@@ -27,4 +27,10 @@ typedef struct {
 /* A BIO over `window`, which must outlive it; NULL without memory. */
 BIO *window_bio_new(window_bio *window);
 
+/* Free what `window` owns. */
+static inline void window_bio_clear(window_bio *window)
+{
+    byte_queue_clear(&window->spill);
+}
+
 #endif

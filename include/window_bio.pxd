@@ -16,6 +16,7 @@ cdef extern from "byte_queue.h" nogil:
     void byte_queue_grown(byte_queue *queue, size_t count)
     int byte_queue_append(byte_queue *queue, const char *data, size_t count)
     void byte_queue_move(byte_queue *to, byte_queue *from_)
+    int byte_queue_join(byte_queue *to, byte_queue *from_)
 
 
 cdef extern from "window_bio.h" nogil:
@@ -28,3 +29,4 @@ cdef extern from "window_bio.h" nogil:
         byte_queue spill
 
     BIO *window_bio_new(window_bio *window)
+    void window_bio_clear(window_bio *window)

@@ -49,6 +49,7 @@ cdef class Channel(Watcher):
     cdef size_t queued
     cdef byte_queue raw  # made for the wire and not taken by the kernel yet; goes before the queue
     cdef size_t raw_plain  # plaintext that `raw` stands for
+    cdef size_t answered  # of `raw`, in bytes, at the most: answers of libssl to what the peer has sent
     cdef size_t written  # plaintext taken by the kernel and not reported
     cdef bint blocked  # the kernel takes no more until the next edge
     cdef int send_error  # errno of a failed send, to be reported when what the peer sent has been read
@@ -80,10 +81,10 @@ cdef class Channel(Watcher):
     # writing
     cpdef Py_ssize_t write(self, data) except -1
     cdef size_t unsent(self) noexcept
-    cdef bint keep_output(self, Engine engine) noexcept
     cdef void send_queue(self) noexcept
     cdef bint send_raw(self) noexcept
     cdef bint send_records(self) noexcept
+    cdef bint keep_unsent(self, const char *data, size_t size) noexcept
     cdef size_t push_piece(self, Engine engine, size_t room) noexcept
     cdef bint send_pieces(self) noexcept
     cdef size_t front(self, const char **data) noexcept

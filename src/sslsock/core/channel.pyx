@@ -33,7 +33,7 @@ from sslsock.core.engine cimport (
 from sslsock.core.loop cimport GATHER_SIZE, PLAIN_SIZE, RECEIVE_SIZE, SEND_SIZE, Loop, Scratch, Watcher
 from sslsock.core.schedule cimport Timer
 from window_bio cimport (
-    byte_queue_append, byte_queue_clear, byte_queue_consume, byte_queue_front)
+    byte_queue, byte_queue_append, byte_queue_clear, byte_queue_consume, byte_queue_front, byte_queue_join, byte_queue_move)
 
 cdef enum:
     # bytes
@@ -183,7 +183,7 @@ cdef class Channel(Watcher):
         """Read again in the next turn if there is something that no edge will announce, and room for it."""
         if self.fd >= 0 and (self.engine_ready or not self.drained) and not self.fin:
             if self.phase != PHASE_OPEN or self.bound == 0 or self.kept.size + self.lent_left < self.bound:
-                if self.raw.size < self.raw_plain + ANSWERS_SIZE:
+                if self.answered < ANSWERS_SIZE:
                     self.plan_again()
 
     cdef void receive(self) noexcept:
@@ -194,8 +194,8 @@ cdef class Channel(Watcher):
         cdef char *memory = self.loop.scratch.receive
         if self.bound and unread >= self.bound:
             return
-        if self.raw.size >= self.raw_plain + ANSWERS_SIZE:
-            return  # who asks for answers (key updates, the refusal of a renegotiation) and reads none is not read either
+        if self.answered >= ANSWERS_SIZE:
+            return  # a peer that asks for answers (key updates, renegotiation) and reads none is not read either
         if self.engine_ready:
             self.feed_tls(0)
             return
@@ -237,11 +237,10 @@ cdef class Channel(Watcher):
         """Give the engine `size` bytes from the scratch, after what it has, and pass on what comes out."""
         cdef Engine engine = self.engine  # the consumer may drop the channel's
         cdef char *plain = self.loop.scratch.plain
-        cdef size_t got = 0, room = PLAIN_SIZE
+        cdef size_t got = 0, room = PLAIN_SIZE, waiting = self.raw.size
         cdef int status
         cdef bint kept
         self.engine_ready = False
-        engine.open_out(self.loop.scratch.send_, SEND_SIZE)
         if not engine.open_in(self.loop.scratch.receive, size):
             self.fail(FAILURE_RESOURCE, "no memory for what was received")
             return
@@ -258,9 +257,10 @@ cdef class Channel(Watcher):
         else:
             status = engine.pull(plain, room, &got)
         kept = engine.close_in()
-        if not self.keep_output(engine) or not kept:
+        if engine.take_output(&self.raw) < 0 or not kept:
             self.fail(FAILURE_RESOURCE, "no memory for what was received")
             return
+        self.answered += self.raw.size - waiting
         self.settle(engine)
         self.engine_ready = status == ENGINE_OK  # it stopped for want of room
         if got:
@@ -271,7 +271,7 @@ cdef class Channel(Watcher):
             self.fail_tls(engine)
 
     cdef void shake(self, Engine engine) noexcept:
-        """Go on with the handshake; the engine's windows are open."""
+        """Go on with the handshake; the engine's input is open."""
         cdef int status
         cdef bint kept
         engine.busy = True
@@ -280,9 +280,8 @@ cdef class Channel(Watcher):
         engine.busy = False
         kept = engine.close_in()
         if self.phase != PHASE_OPEN and self.phase != PHASE_FINISHING:  # a verification handler has ended it
-            engine.open_out(NULL, 0)
             return
-        if not self.keep_output(engine) or not kept:
+        if engine.take_output(&self.raw) < 0 or not kept:
             self.fail(FAILURE_RESOURCE, "no memory for the TLS handshake")
         elif status == ENGINE_FAILED:
             self.fail_tls(engine)
@@ -510,16 +509,6 @@ cdef class Channel(Watcher):
         if self.written:
             self.plan_flush()
 
-    cdef bint keep_output(self, Engine engine) noexcept:
-        """What libssl has just written joins `raw`; False without memory."""
-        cdef bint kept = byte_queue_append(&self.raw, engine.window.out, engine.window.out_used)
-        if engine.window.spill.size:
-            kept = byte_queue_append(
-                &self.raw, byte_queue_front(&engine.window.spill), engine.window.spill.size) and kept
-            byte_queue_clear(&engine.window.spill)
-        engine.open_out(NULL, 0)
-        return kept
-
     cdef void send_queue(self) noexcept:
         """Send `raw`, then the queue, until all is out, the kernel takes no more, or it is the others' turn."""
         cdef size_t sent = 0, before
@@ -555,7 +544,7 @@ cdef class Channel(Watcher):
             self.block()
             return False
         self.written += self.raw_plain
-        self.raw_plain = 0
+        self.raw_plain = self.answered = 0
         return True
 
     cdef bint send_records(self) noexcept:
@@ -564,24 +553,26 @@ cdef class Channel(Watcher):
         cdef char *memory = self.loop.scratch.send_
         cdef size_t taken = 0, waiting = self.raw.size, size
         cdef ssize_t sent
-        cdef bint last
+        cdef bint last, failed = False
         if waiting > RAW_JOINED:
             return self.send_raw()
         if waiting:  # a session ticket, a handshake's last message: they leave with the first data
             memcpy(memory, byte_queue_front(&self.raw), waiting)
-        engine.open_out(memory + waiting, SEND_SIZE - waiting)
-        while self.queued and taken < BATCH_SIZE:
+            byte_queue_clear(&self.raw)
+        engine.open_output(memory + waiting, SEND_SIZE - waiting)
+        while self.queued and taken < BATCH_SIZE and not failed:
             size = self.push_piece(engine, BATCH_SIZE - taken)
-            if size == 0:
-                self.keep_output(engine)
-                self.fail_tls(engine)
-                return False
+            failed = size == 0
             taken += size
-        last = self.phase == PHASE_FINISHING and self.queued == 0
+        last = self.phase == PHASE_FINISHING and self.queued == 0 and not failed
         if last:
             engine.goodbye()
-        size = waiting + engine.window.out_used
-        engine.open_out(NULL, 0)
+        size = waiting + engine.take_output(&self.raw)  # `raw` is empty, so that this cannot fail
+        self.raw_plain += taken
+        if failed:
+            self.keep_unsent(memory, size)
+            self.fail_tls(engine)
+            return False
         if size == 0:
             self.drained_out()
             return False
@@ -591,20 +582,29 @@ cdef class Channel(Watcher):
             if not self.blocked:
                 return False
             sent = 0
+        if <size_t> sent >= waiting:
+            self.answered = 0
         if <size_t> sent < size:
             self.block()
-            byte_queue_clear(&self.raw)
-            self.raw_plain += taken
-            if not byte_queue_append(&self.raw, memory + sent, size - sent):
+            if not self.keep_unsent(memory + sent, size - sent):
                 self.fail(FAILURE_RESOURCE, "no memory for what the system does not take")
             return False
-        if waiting:
-            byte_queue_clear(&self.raw)
-        self.written += self.raw_plain + taken
+        if self.raw.size:
+            return True  # small records, whose headers take more than the scratch has room for
+        self.written += self.raw_plain
         self.raw_plain = 0
         if last:
             self.drained_out()
         return not last
+
+    cdef bint keep_unsent(self, const char *data, size_t size) noexcept:
+        """Put `data` in front of `raw`; False without memory."""
+        cdef byte_queue behind
+        byte_queue_move(&behind, &self.raw)
+        if byte_queue_append(&self.raw, data, size) and byte_queue_join(&self.raw, &behind):
+            return True
+        byte_queue_clear(&behind)
+        return False
 
     cdef size_t push_piece(self, Engine engine, size_t room) noexcept:
         """Encrypt from the front of the queue, `room` bytes at the most: a large piece from where it lies, small ones
@@ -726,7 +726,7 @@ cdef class Channel(Watcher):
     cdef void drop_output(self) noexcept:
         self.queue = []
         self.queue_index = 0
-        self.queue_offset = self.queued = self.raw_plain = 0
+        self.queue_offset = self.queued = self.raw_plain = self.answered = 0
         byte_queue_clear(&self.raw)
 
     cdef void end_event(self) noexcept:

@@ -22,7 +22,7 @@ from sslsock.core.ticket_keys cimport TicketKeys
 from sslsock.core.certificate cimport SslCertificate
 from sslsock.core.key cimport SslKey
 from ticket_keys cimport ticket_keys_use
-from window_bio cimport byte_queue_clear, window_bio, window_bio_new
+from window_bio cimport window_bio, window_bio_clear, window_bio_new
 
 from sslsock.core import build
 
@@ -123,7 +123,7 @@ cdef bint can_greet(SSL_CTX *context) except -1:
     result = ssl.SSL_do_handshake(connection)
     result = ssl.SSL_get_error(connection, result)
     ssl.SSL_free(connection)
-    byte_queue_clear(&window.spill)
+    window_bio_clear(&window)
     return result == ssl.SSL_ERROR_WANT_READ
 
 

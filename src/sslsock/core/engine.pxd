@@ -58,7 +58,7 @@ cdef class Engine:
     cdef bint busy  # inside libssl, perhaps without the GIL
     cdef bint asking  # inside libssl, which waits for verify_handler
     cdef unsigned long error_code
-    cdef size_t record_overhead
+    cdef size_t record_overhead  # bytes that RECORD_SIZE of plaintext grows by
 
     # handshake
     cdef int set_names(self, str server_name) except -1
@@ -70,7 +70,8 @@ cdef class Engine:
     cdef int pull(self, char *data, size_t capacity, size_t *got) noexcept nogil
     cdef bint close_in(self) noexcept nogil
     # outgoing
-    cdef void open_out(self, char *data, size_t capacity) noexcept nogil
+    cdef void open_output(self, char *data, size_t capacity) noexcept nogil
+    cdef ssize_t take_output(self, byte_queue *rest) noexcept nogil
     cdef int push(self, const char *data, size_t size) noexcept nogil
     cdef int goodbye(self) noexcept nogil
     cdef void refuse(self, int alert) noexcept nogil
@@ -85,7 +86,6 @@ cdef class Engine:
     cdef int enter(self) except -1
     cdef int leave(self, int status) except -1
     cdef int look(self) except -1
-    cdef bytes take_spill(self)
     cdef int shake_if_needed(self) noexcept
     cdef int pull_some(self, char *data, size_t capacity, size_t *got) noexcept
     cdef bytes pull_rest(self, int *status)

@@ -22,6 +22,7 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyOb
 from cpython.object cimport Py_SIZE, PyObject
 from cpython.ref cimport Py_DECREF
 from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
 
 cimport openssl_ssl as ssl
 from openssl_err cimport (
@@ -33,7 +34,8 @@ from openssl_x509 cimport X509, X509_free, X509_up_ref
 from sslsock.core.context cimport VERIFY_MODE_NONE, VERIFY_MODE_PEER, Context, Session, connection_hooks, reason_of
 from sslsock.core.certificate cimport SslCertificate
 from window_bio cimport (
-    byte_queue_append, byte_queue_clear, byte_queue_consume, byte_queue_front, window_bio_new)
+    byte_queue, byte_queue_append, byte_queue_clear, byte_queue_consume, byte_queue_front, byte_queue_join, window_bio_clear,
+    window_bio_new)
 
 cdef extern from "Python.h":
     # With a bare pointer: a `bytes` may be written and cut only while nobody else refers to it.
@@ -205,7 +207,7 @@ cdef class Engine:
             ssl.SSL_SESSION_free(self.state.sessions[number])
         drop_records(&self.state)
         X509_free(self.state.refused)
-        byte_queue_clear(&self.window.spill)
+        window_bio_clear(&self.window)
         byte_queue_clear(&self.backlog)
 
     cdef int set_names(self, str server_name) except -1:
@@ -341,10 +343,21 @@ cdef class Engine:
                 return ENGINE_WANT_READ  # without asking libssl, which costs a tenth of a small record
         return ENGINE_OK
 
-    cdef void open_out(self, char *data, size_t capacity) noexcept nogil:
+    cdef void open_output(self, char *data, size_t capacity) noexcept nogil:
+        """Have what is made from now on written to `data`, until `take_output`: that what fits is not copied again."""
         self.window.out = data
         self.window.out_capacity = capacity
-        self.window.out_used = 0
+
+    cdef ssize_t take_output(self, byte_queue *rest) noexcept nogil:
+        """Take all that was made since the last time: what lies in the memory of `open_output`, whose size in bytes is
+        returned (0 without one), and after it what is added to `rest`. Nothing leaves an engine in another way. -1 without
+        memory, which an empty `rest` does not need."""
+        cdef ssize_t used = self.window.out_used
+        self.window.out = NULL
+        self.window.out_capacity = self.window.out_used = 0
+        if self.window.spill.size and not byte_queue_join(rest, &self.window.spill):
+            return -1
+        return used
 
     cdef int push(self, const char *data, size_t size) noexcept nogil:
         """Encrypt all of `data`; ENGINE_OK, or ENGINE_FAILED."""
@@ -577,7 +590,9 @@ cdef class Engine:
         cdef Py_buffer view
         cdef bytes cipher
         cdef PyObject *whole
-        cdef size_t records, capacity, used
+        cdef byte_queue rest
+        cdef size_t records, capacity, waiting = self.window.spill.size
+        cdef ssize_t used
         cdef int status
         if self.busy:
             self.enter()
@@ -593,7 +608,7 @@ cdef class Engine:
             capacity = view.len + records * self.record_overhead
             whole = new_bytes(NULL, capacity)
             self.busy = True
-            self.open_out(PyBytes_AS_STRING(<object> whole), capacity)
+            self.open_output(PyBytes_AS_STRING(<object> whole), capacity)
             if view.len < RELEASE_GIL_AT:
                 status = self.push(<const char *> view.buf, view.len)
             else:
@@ -601,29 +616,32 @@ cdef class Engine:
                     status = self.push(<const char *> view.buf, view.len)
         finally:
             PyBuffer_Release(&view)
-        used = self.window.out_used
-        self.open_out(NULL, 0)
-        cipher = shortened(whole, used)
-        if self.window.spill.size:
-            cipher += self.take_spill()
-            self.record_overhead = 256
-        elif status == ENGINE_OK:
-            self.record_overhead = (used - view.len + records - 1) // records
-        self.leave(status)
+        memset(&rest, 0, sizeof(rest))
+        used = self.take_output(&rest)
+        if status == ENGINE_OK and waiting == 0:
+            self.record_overhead = (used + rest.size - view.len + records - 1) // records
+        try:
+            cipher = shortened(whole, used)
+            if rest.size:
+                cipher += byte_queue_front(&rest)[:rest.size]
+        finally:
+            byte_queue_clear(&rest)
+            self.leave(status)
         return cipher
 
     def take(self):
         """What waits to be sent besides the results of `encrypt`: handshake messages, tickets, alerts. bytes, often empty."""
+        cdef bytes waiting
+        cdef byte_queue rest
         if self.busy:
             self.enter()
-        return self.take_spill()
-
-    cdef bytes take_spill(self):
-        cdef bytes waiting
         if self.window.spill.size == 0:
             return b""
-        waiting = PyBytes_FromStringAndSize(byte_queue_front(&self.window.spill), self.window.spill.size)
-        byte_queue_clear(&self.window.spill)
+        waiting = PyBytes_FromStringAndSize(NULL, self.window.spill.size)
+        memset(&rest, 0, sizeof(rest))
+        self.take_output(&rest)
+        memcpy(PyBytes_AS_STRING(waiting), byte_queue_front(&rest), rest.size)
+        byte_queue_clear(&rest)
         return waiting
 
     def close(self):

@@ -44,7 +44,6 @@ cdef class RelaySide(Watcher):
     cdef void answer(self) noexcept nogil
     cdef void end_input(self, bint clean) noexcept nogil
     cdef void send_on(self, const char *data, size_t size, bint last) noexcept nogil
-    cdef void put_spill(self) noexcept nogil
     cdef void put(self, const char *data, size_t size, bint last) noexcept nogil
     cdef size_t give(self, const char *data, size_t size, int flags) noexcept nogil
     cdef void flush_out(self) noexcept nogil

@@ -21,6 +21,7 @@ import os
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint32_t
+from libc.string cimport memset
 
 cimport linux
 from linux cimport errno
@@ -114,10 +115,8 @@ cdef class RelaySide(Watcher):
             elif engine.push(data, size) != ENGINE_OK:
                 break  # reading tells why
             channel.advance_queue(size)
-        if engine is not None:
-            if not byte_queue_append(&self.out, byte_queue_front(&engine.window.spill), engine.window.spill.size):
-                raise MemoryError
-            byte_queue_clear(&engine.window.spill)
+        if engine is not None and engine.take_output(&self.out) < 0:
+            raise MemoryError
         channel.drop_output()
         return 0
 
@@ -220,7 +219,6 @@ cdef class RelaySide(Watcher):
                 self.end_input(True)
             return
         self.engine_ready = False
-        self.engine.open_out(NULL, 0)
         if not self.engine.open_in(self.loop.scratch.receive, size):
             self.relay.break_off(RESOURCE, self, linux.ENOMEM)
             return
@@ -229,8 +227,7 @@ cdef class RelaySide(Watcher):
         self.received += got
         if got:
             self.peer.send_on(plain, got, status == ENGINE_CLOSED)
-        if self.engine.window.spill.size:
-            self.answer()
+        self.answer()
         if self.engine.state.session_count:
             self.plan_report()
         if status == ENGINE_FAILED:
@@ -247,12 +244,13 @@ cdef class RelaySide(Watcher):
     cdef void answer(self) noexcept nogil:
         """Send what libssl has written while it read: an alert, the answer to a key update. Who asks for many and reads none is
         not read either."""
-        cdef size_t size = self.engine.window.spill.size
-        if self.ending:  # RFC 8446, 6.1: nothing follows close_notify
-            byte_queue_clear(&self.engine.window.spill)
-            return
-        self.put_spill()
-        self.answered = self.answered + size if self.out.size else 0
+        cdef byte_queue made
+        memset(&made, 0, sizeof(made))
+        self.engine.take_output(&made)
+        if made.size and not self.ending:  # RFC 8446, 6.1: nothing follows close_notify
+            self.put(byte_queue_front(&made), made.size, False)
+            self.answered = self.answered + made.size if self.out.size else 0
+        byte_queue_clear(&made)
 
     cdef void end_input(self, bint clean) noexcept nogil:
         """The last byte has been passed on; with TLS, `clean` says that its sender said so."""
@@ -275,6 +273,7 @@ cdef class RelaySide(Watcher):
 
     cdef void send_on(self, const char *data, size_t size, bint last) noexcept nogil:
         """Send plaintext; `last`: and then close_notify, with TLS."""
+        cdef byte_queue rest
         cdef size_t used
         cdef int status = ENGINE_OK
         if self.failed:
@@ -283,26 +282,20 @@ cdef class RelaySide(Watcher):
             self.put(data, size, last)
             return
         if self.out.size == 0 and not self.blocked:
-            self.engine.open_out(self.loop.scratch.send_, SEND_SIZE)
-        else:
-            self.engine.open_out(NULL, 0)
+            self.engine.open_output(self.loop.scratch.send_, SEND_SIZE)
         if size:
             status = self.engine.push(data, size)
         if last and status == ENGINE_OK:
             self.engine.goodbye()
-        used = self.engine.window.out_used
-        self.engine.open_out(NULL, 0)
+        memset(&rest, 0, sizeof(rest))
+        used = self.engine.take_output(&rest)
         if used:
             self.put(self.loop.scratch.send_, used, last)
-        if self.engine.window.spill.size:
-            self.put_spill()
+        if rest.size:
+            self.put(byte_queue_front(&rest), rest.size, last)
+            byte_queue_clear(&rest)
         if status != ENGINE_OK:
             self.relay.break_off(TLS, self, 0)
-
-    cdef void put_spill(self) noexcept nogil:
-        """Put what the engine has kept for want of a window behind what is already waiting."""
-        self.put(byte_queue_front(&self.engine.window.spill), self.engine.window.spill.size, False)
-        byte_queue_clear(&self.engine.window.spill)
 
     cdef void put(self, const char *data, size_t size, bint last) noexcept nogil:
         """Give the kernel `data`, keep what it does not take."""
