@@ -25,4 +25,10 @@ static inline const char *compat_group_name(SSL *ssl)
 #endif
 }
 
+/* With its certificates. A macro up to 3.1, with a comma in it that Cython cannot write. */
+static inline void free_X509_stack(STACK_OF(X509) *stack)
+{
+    sk_X509_pop_free(stack, X509_free);
+}
+
 #endif

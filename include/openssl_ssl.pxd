@@ -164,9 +164,11 @@ cdef extern from "openssl/ssl.h" nogil:
     OPENSSL_STACK *SSL_get_peer_cert_chain(const SSL *ssl)
     int sk_X509_num(const OPENSSL_STACK *stack)
     X509 *sk_X509_value(const OPENSSL_STACK *stack, int index)
+    OPENSSL_STACK *X509_chain_up_ref(OPENSSL_STACK *chain)
     const char *SSL_alert_desc_string_long(int value)
     int SSL_new_session_ticket(SSL *ssl)
 
 
 cdef extern from "openssl_compat.h" nogil:
     const char *compat_group_name(SSL *ssl)
+    void free_X509_stack(OPENSSL_STACK *stack)

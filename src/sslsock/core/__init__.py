@@ -19,6 +19,7 @@ NAMES = (
     "ticket_keys",
     "context",
     "client_hello",
+    "agreed",
     "engine",
     "channel",
     "endpoint",

@@ -144,7 +144,7 @@ cdef class Channel(Watcher):
     def can_join(self):
         """Open, and no handshake is under way or due, so that a relay can take it: bool."""
         return self.phase == PHASE_OPEN and self.tls != TLS_SHAKING and not self.hold_writes \
-            and (self.engine is None or not self.engine.busy)
+            and (self.engine is None or not self.engine.in_use())
 
     # incoming
 
@@ -170,7 +170,7 @@ cdef class Channel(Watcher):
 
     cdef void serve(self) noexcept:
         """Do what can be done now, and come back if that was not all."""
-        if self.engine is not None and self.engine.busy:
+        if self.engine is not None and self.engine.in_use():
             return  # below a verification handler: libssl is not to be entered twice; who called it comes back here
         if self.phase == PHASE_LINGERING or (self.phase == PHASE_FINISHING and self.tls != TLS_SHAKING):
             self.discard_input()
@@ -250,10 +250,8 @@ cdef class Channel(Watcher):
         if self.bound:
             room = min(room, self.bound - self.kept.size - self.lent_left)
         if size >= RELEASE_GIL_AT:
-            engine.busy = True
             with nogil:
                 status = engine.pull(plain, room, &got)
-            engine.busy = False
         else:
             status = engine.pull(plain, room, &got)
         kept = engine.close_in()
@@ -274,10 +272,8 @@ cdef class Channel(Watcher):
         """Go on with the handshake; the engine's input is open."""
         cdef int status
         cdef bint kept
-        engine.busy = True
         with nogil:
             status = engine.shake()
-        engine.busy = False
         kept = engine.close_in()
         if self.phase != PHASE_OPEN and self.phase != PHASE_FINISHING:  # a verification handler has ended it
             return
@@ -504,7 +500,7 @@ cdef class Channel(Watcher):
     def flush(self):
         """Send now what is queued, as far as the system takes it."""
         self.require()
-        if self.engine is None or not self.engine.busy:
+        if self.engine is None or not self.engine.in_use():
             self.send_queue()
         if self.written:
             self.plan_flush()
@@ -617,10 +613,8 @@ cdef class Channel(Watcher):
             return size if engine.push(self.loop.scratch.gather, size) == ENGINE_OK else 0
         size = min(size, room)
         if size >= RELEASE_GIL_AT:
-            engine.busy = True
             with nogil:
                 status = engine.push(data, size)
-            engine.busy = False
         else:
             status = engine.push(data, size)
         self.advance_queue(size)
@@ -732,7 +726,7 @@ cdef class Channel(Watcher):
     cdef void end_event(self) noexcept:
         """After whatever has happened: send, and tell how much has been sent."""
         if (self.raw.size or self.queued or self.phase == PHASE_FINISHING) and not self.blocked:
-            if self.engine is None or not self.engine.busy:
+            if self.engine is None or not self.engine.in_use():
                 self.send_queue()
         if self.written:
             self.report_written()

@@ -2,6 +2,7 @@ from cpython.object cimport PyObject
 
 from openssl_ssl cimport SSL, SSL_SESSION, X509_STORE_CTX
 from openssl_x509 cimport X509
+from sslsock.core.agreed cimport agreed_values
 from sslsock.core.context cimport Context, connection_hooks
 from window_bio cimport byte_queue, window_bio
 
@@ -11,6 +12,13 @@ cdef enum engine_status:
     ENGINE_WANT_READ  # more ciphertext is needed
     ENGINE_CLOSED  # the peer said close_notify
     ENGINE_FAILED  # for good; `failure()` says why
+
+
+cdef enum engine_use:
+    USE_FREE  # nobody is inside libssl
+    USE_LIBSSL  # a thread is, perhaps without the GIL
+    USE_ASKING  # a thread is, and waits for verify_handler
+    USE_LENT  # to a relay, for good: nobody else enters
 
 
 cdef struct verify_record:
@@ -55,11 +63,16 @@ cdef class Engine:
     cdef bint failed, closed
     cdef bint in_backlog  # the open input is the backlog
     cdef object handler_error  # what verify_handler raised
-    cdef bint busy  # inside libssl, perhaps without the GIL
-    cdef bint asking  # inside libssl, which waits for verify_handler
+    cdef engine_use use
+    cdef agreed_values agreed
     cdef unsigned long error_code
     cdef size_t record_overhead  # bytes that RECORD_SIZE of plaintext grows by
 
+    # whose turn it is
+    cdef bint in_use(self) noexcept nogil
+    cdef engine_use enter_libssl(self) noexcept nogil
+    cdef void leave_libssl(self, engine_use before) noexcept nogil
+    cdef int lend(self) except -1
     # handshake
     cdef int set_names(self, str server_name) except -1
     cdef void release_buffers(self, bint wanted) noexcept nogil
@@ -68,6 +81,7 @@ cdef class Engine:
     # incoming
     cdef bint open_in(self, const char *data, size_t size) noexcept nogil
     cdef int pull(self, char *data, size_t capacity, size_t *got) noexcept nogil
+    cdef int pull_records(self, char *data, size_t capacity, size_t *got) noexcept nogil
     cdef bint close_in(self) noexcept nogil
     # outgoing
     cdef void open_output(self, char *data, size_t capacity) noexcept nogil
@@ -83,6 +97,7 @@ cdef class Engine:
     cdef str error_text(self, int code)
     cdef object failure(self)
     # the Python half
+    cdef int require_free(self) except -1
     cdef int enter(self) except -1
     cdef int leave(self, int status) except -1
     cdef int look(self) except -1

@@ -11,7 +11,10 @@ The Python half gives the same to programs that do their own input and output.
 
 libssl calls back in two places, from inside a handshake or a read: with a certificate chain to verify and with a session
 that may be resumed. Neither callback lets an exception through; the first asks `verify_handler`, which may do anything
-except use this engine (`busy`).
+except use this engine.
+
+Whose turn it is stands in `use`. The C half enters libssl for whoever the engine belongs to; the Python half, which any thread
+may call, first looks that it is free. What the handshake has agreed on is noted (agreed.pyx) and never asked of libssl.
 """
 
 import ipaddress
@@ -32,6 +35,7 @@ from openssl_err cimport (
 from openssl_ssl cimport SSL_SESSION, X509_STORE_CTX
 from openssl_x509 cimport X509, X509_free, X509_up_ref
 from sslsock.core.context cimport VERIFY_MODE_NONE, VERIFY_MODE_PEER, Context, Session, connection_hooks, reason_of
+from sslsock.core.agreed cimport forget_agreed, note_agreed, note_peer, peer_chain
 from sslsock.core.certificate cimport SslCertificate
 from window_bio cimport (
     byte_queue, byte_queue_append, byte_queue_clear, byte_queue_consume, byte_queue_front, byte_queue_join, window_bio_clear,
@@ -207,6 +211,7 @@ cdef class Engine:
             ssl.SSL_SESSION_free(self.state.sessions[number])
         drop_records(&self.state)
         X509_free(self.state.refused)
+        forget_agreed(&self.agreed)
         window_bio_clear(&self.window)
         byte_queue_clear(&self.backlog)
 
@@ -235,6 +240,27 @@ cdef class Engine:
                     param, ssl.X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | ssl.X509_CHECK_FLAG_NEVER_CHECK_SUBJECT)
                 if ssl.X509_VERIFY_PARAM_set1_host(param, name, PyBytes_GET_SIZE(name)) != 1:
                     raise ValueError(f"{self.verify_name!r} cannot be checked as a host name")
+        return 0
+
+    # Whose turn it is.
+
+    cdef bint in_use(self) noexcept nogil:
+        return self.use != USE_FREE
+
+    cdef engine_use enter_libssl(self) noexcept nogil:
+        """Before a call that may leave the GIL or ask verify_handler. Returns what `leave_libssl` goes back to."""
+        cdef engine_use before = self.use
+        self.use = USE_LIBSSL
+        return before
+
+    cdef void leave_libssl(self, engine_use before) noexcept nogil:
+        self.use = before
+
+    cdef int lend(self) except -1:
+        """Give it to a relay, for good: from now on nobody else enters libssl, for no lock keeps other threads out while the
+        relay's has no GIL."""
+        self.require_free()
+        self.use = USE_LENT
         return 0
 
     # The C half.
@@ -267,17 +293,24 @@ cdef class Engine:
 
     cdef int shake(self) noexcept nogil:
         """Go on with the handshake; ENGINE_OK when it is done."""
-        cdef int result
+        cdef engine_use before
+        cdef int result, status = ENGINE_OK
         if self.failed:
             return ENGINE_FAILED
+        before = self.enter_libssl()
         ERR_clear_error()
         result = ssl.SSL_do_handshake(self.ssl)
-        if result == 1:
-            self.handshake_done = True
+        if result != 1:
+            status = self.classify(result)
+        note_agreed(&self.agreed, self.ssl, result == 1)
+        if status != ENGINE_WANT_READ and not note_peer(&self.agreed, self.ssl):
+            status = self.note_failure()
+        if status == ENGINE_OK:
             if self.offered != NULL:
                 self.note_renewed()
-            return ENGINE_OK
-        return self.classify(result)
+            self.handshake_done = True
+        self.leave_libssl(before)
+        return status
 
     cdef void note_renewed(self) noexcept nogil:
         """A server of TLS 1.2 may renew the ticket of a session that it resumes (RFC 5077, 3.3). libssl then has another session
@@ -318,17 +351,24 @@ cdef class Engine:
         return kept
 
     cdef int pull(self, char *data, size_t capacity, size_t *got) noexcept nogil:
-        """Decrypt records until `data` is full (ENGINE_OK) or the input ends; `got` is set in every case.
-
-        Other users of OpenSSL in this thread (the `ssl` module) leave things in its error queue, and SSL_get_error(3) would
-        blame this call for them. To empty the queue before every call would cost a tenth of a small record, so the queue is
-        looked at when a call has brought nothing. Asking libssl again would not do: after a fatal alert the second answer is
-        that the connection was closed."""
-        cdef size_t count
-        cdef int result
+        """Decrypt records until `data` is full (ENGINE_OK) or the input ends; `got` is set in every case."""
+        cdef engine_use before
+        cdef int status
         got[0] = 0
         if self.failed:
             return ENGINE_FAILED
+        before = self.enter_libssl()
+        status = self.pull_records(data, capacity, got)
+        self.leave_libssl(before)
+        return status
+
+    cdef int pull_records(self, char *data, size_t capacity, size_t *got) noexcept nogil:
+        """Other users of OpenSSL in this thread (the `ssl` module) leave things in its error queue, and SSL_get_error(3) would
+        blame this call for them. To empty the queue before every call would cost a tenth of a small record, so the queue is
+        looked at when a call has brought nothing. To call libssl again would not do: after a fatal alert the second answer is
+        that the connection was closed."""
+        cdef size_t count
+        cdef int result
         while got[0] < capacity:
             result = ssl.SSL_read_ex(self.ssl, data + got[0], capacity - got[0], &count)
             if result != 1:
@@ -361,11 +401,14 @@ cdef class Engine:
 
     cdef int push(self, const char *data, size_t size) noexcept nogil:
         """Encrypt all of `data`; ENGINE_OK, or ENGINE_FAILED."""
+        cdef engine_use before
         cdef size_t written
         cdef int result
         if self.failed:
             return ENGINE_FAILED
+        before = self.enter_libssl()
         result = ssl.SSL_write_ex(self.ssl, data, size, &written)
+        self.leave_libssl(before)
         return ENGINE_OK if result == 1 else self.note_failure()  # a write lacks nothing: the window BIO takes all
 
     cdef int goodbye(self) noexcept nogil:
@@ -428,14 +471,17 @@ cdef class Engine:
                     errors.append(error)
             self.errors = errors
             if handler is not None:
-                self.asking = True
+                note_agreed(&self.agreed, self.ssl, False)
+                if not note_peer(&self.agreed, self.ssl):
+                    raise MemoryError
+                self.use = USE_ASKING
                 return bool(handler(list(errors)))
             return self.context.verify_mode != VERIFY_MODE_PEER
         except BaseException as exc:
             self.handler_error = exc  # nothing may leave a C callback; raised by whoever called libssl
             return False
         finally:
-            self.asking = False
+            self.use = USE_LIBSSL
 
     cdef str error_text(self, int code):
         """A verification error in words."""
@@ -462,15 +508,21 @@ cdef class Engine:
 
     # The Python half.
 
-    cdef int enter(self) except -1:
-        if self.busy:
+    cdef int require_free(self) except -1:
+        if self.use == USE_LENT:
+            raise RuntimeError("this engine is at work in a relay, for good")
+        if self.use != USE_FREE:
             raise RuntimeError("this engine is at work already, in another thread or below its verify_handler")
-        self.busy = True
+        return 0
+
+    cdef int enter(self) except -1:
+        self.require_free()
+        self.use = USE_LIBSSL
         return 0
 
     cdef int leave(self, int status) except -1:
         """After the libssl calls of one method: raise what they have left to raise."""
-        self.busy = False
+        self.use = USE_FREE
         self.settle()
         if self.handler_error is not None:
             error, self.handler_error = self.handler_error, None
@@ -480,8 +532,8 @@ cdef class Engine:
         return 0
 
     cdef int look(self) except -1:
-        """Before reading from libssl's connection: not while another thread is in it."""
-        if self.busy and not self.asking:
+        """Before reading what has been agreed on: not while a handshake in another thread may change it."""
+        if self.use == USE_LIBSSL and not self.handshake_done:
             raise RuntimeError("this engine is at work in another thread")
         return 0
 
@@ -506,7 +558,7 @@ cdef class Engine:
         try:
             self.enter()
             if not self.open_in(<const char *> view.buf, view.len):
-                self.busy = False
+                self.use = USE_FREE
                 raise MemoryError
             status = self.shake_if_needed()
             plain = b""
@@ -519,7 +571,7 @@ cdef class Engine:
                 if status == ENGINE_OK:
                     plain += self.pull_rest(&status)
             if not self.close_in():
-                self.busy = False
+                self.use = USE_FREE
                 raise MemoryError
         finally:
             PyBuffer_Release(&view)
@@ -540,13 +592,13 @@ cdef class Engine:
             try:
                 self.enter()
                 if not self.open_in(<const char *> view.buf, view.len):
-                    self.busy = False
+                    self.use = USE_FREE
                     raise MemoryError
                 status = self.shake_if_needed()
                 if status == ENGINE_OK:
                     status = self.pull_some(<char *> room.buf, room.len, &got)
                 if not self.close_in():
-                    self.busy = False
+                    self.use = USE_FREE
                     raise MemoryError
             finally:
                 PyBuffer_Release(&room)
@@ -594,8 +646,7 @@ cdef class Engine:
         cdef size_t records, capacity, waiting = self.window.spill.size
         cdef ssize_t used
         cdef int status
-        if self.busy:
-            self.enter()
+        self.require_free()
         if not self.handshake_done:
             raise RuntimeError("nothing can be encrypted before the handshake is done")
         if self.closed:
@@ -607,7 +658,7 @@ cdef class Engine:
             records = (<size_t> view.len + RECORD_SIZE - 1) // RECORD_SIZE
             capacity = view.len + records * self.record_overhead
             whole = new_bytes(NULL, capacity)
-            self.busy = True
+            self.enter()
             self.open_output(PyBytes_AS_STRING(<object> whole), capacity)
             if view.len < RELEASE_GIL_AT:
                 status = self.push(<const char *> view.buf, view.len)
@@ -633,8 +684,7 @@ cdef class Engine:
         """What waits to be sent besides the results of `encrypt`: handshake messages, tickets, alerts. bytes, often empty."""
         cdef bytes waiting
         cdef byte_queue rest
-        if self.busy:
-            self.enter()
+        self.require_free()
         if self.window.spill.size == 0:
             return b""
         waiting = PyBytes_FromStringAndSize(NULL, self.window.spill.size)
@@ -668,47 +718,39 @@ cdef class Engine:
     def protocol(self):
         """Version number of the protocol (0x0304: TLS 1.3), 0 before it is agreed on: int."""
         self.look()
-        return ssl.SSL_version(self.ssl) if ssl.SSL_get_current_cipher(self.ssl) != NULL else 0
+        return self.agreed.protocol
 
     @property
     def cipher(self):
         """OpenSSL's name of the cipher suite, "" before it is agreed on: str."""
-        cdef const ssl.SSL_CIPHER *cipher
         self.look()
-        cipher = ssl.SSL_get_current_cipher(self.ssl)
-        return ssl.SSL_CIPHER_get_name(cipher).decode("ascii") if cipher != NULL else ""
+        return ssl.SSL_CIPHER_get_name(self.agreed.cipher).decode("ascii") if self.agreed.cipher != NULL else ""
 
     @property
     def group(self):
         """Name of the key exchange group, "" when there is none: str."""
-        cdef const char *name
         self.look()
-        if not self.handshake_done:
-            return ""
-        name = ssl.compat_group_name(self.ssl)
-        return name.decode("ascii", "replace") if name != NULL else ""
+        return self.agreed.group.decode("ascii", "replace") if self.agreed.group != NULL else ""
 
     @property
     def next_protocol(self):
         """The ALPN protocol agreed on (RFC 7301): bytes or None."""
-        cdef const unsigned char *data = NULL
-        cdef unsigned int size = 0
         self.look()
-        ssl.SSL_get0_alpn_selected(self.ssl, &data, &size)
-        return (<const char *> data)[:size] if size else None
+        if self.agreed.next_protocol_size == 0:
+            return None
+        return (<const char *> self.agreed.next_protocol)[:self.agreed.next_protocol_size]
 
     @property
     def session_reused(self):
         """Whether an earlier session was resumed: bool."""
         self.look()
-        return ssl.SSL_session_reused(self.ssl) == 1
+        return bool(self.agreed.session_reused)
 
     @property
     def requested_server_name(self):
         """The SNI name, as the client sent it (see `ClientHello.server_name`): str or None."""
-        cdef const char *name
+        cdef const char *name = self.agreed.server_name
         self.look()
-        name = ssl.SSL_get_servername(self.ssl, ssl.TLSEXT_NAMETYPE_host_name)
         return name.decode("utf-8", "surrogateescape") if name != NULL and name[0] != 0 else None
 
     @property
@@ -732,22 +774,8 @@ cdef class Engine:
 
     def peer_certificate_chain(self):
         """The peer's certificates as it sent them, its own first: list of SslCertificate."""
-        cdef X509 *own
-        cdef ssl.OPENSSL_STACK *stack
-        cdef X509 *link
-        cdef int number
         self.look()
-        own = ssl.SSL_get1_peer_certificate(self.ssl)
-        stack = ssl.SSL_get_peer_cert_chain(self.ssl)
-        chain = []
-        if own != NULL:
-            chain.append(SslCertificate.wrap(own))
-        # A server's list leaves the client's own certificate out: SSL_get_peer_cert_chain(3).
-        for number in range(0 if self.context.server_side else 1, ssl.sk_X509_num(stack) if stack != NULL else 0):
-            link = ssl.sk_X509_value(stack, number)
-            X509_up_ref(link)
-            chain.append(SslCertificate.wrap(link))
-        return chain
+        return peer_chain(&self.agreed, self.context.server_side)
 
 
 cdef bytes shortened(PyObject *whole, size_t size):

@@ -83,6 +83,8 @@ cdef class RelaySide(Watcher):
     cdef int take_channel(self, Channel channel) except -1:
         """Take everything from `channel` but what it has received, and leave it closed without telling it so."""
         cdef Engine engine = channel.engine
+        if engine is not None:
+            engine.lend()
         self.engine = engine
         self.tls = engine is not None
         self.fin = channel.fin
@@ -94,9 +96,6 @@ cdef class RelaySide(Watcher):
         if engine is not None:
             # What it has read already shows only when it is asked: close_notify and failures, too.
             self.engine_ready = channel.engine_ready or engine.backlog.size > 0 or engine.peer_closed or engine.failed
-            # `busy`: nobody else enters libssl from now on, for no lock keeps other threads out while this one has no GIL;
-            # `asking`: its properties can be read.
-            engine.busy = engine.asking = True
         channel.phase = PHASE_CLOSED
         channel.cancel_deadline()
         return 0
