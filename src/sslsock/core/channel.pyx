@@ -784,6 +784,7 @@ cdef class Channel(Watcher):
         Where nothing has left, the end is a reset. Nothing more is read, and nobody is told."""
         cdef Engine engine = self.engine
         cdef linux.linger reset
+        cdef size_t waiting
         cdef bint told
         self.require()
         if self.phase != PHASE_OPEN:
@@ -792,10 +793,10 @@ cdef class Channel(Watcher):
         if told:
             self.send_queue()
             told = self.phase == PHASE_OPEN and self.queued == 0
-        elif self.tls == TLS_OPEN and alert and not engine.busy:
-            engine.open_out(NULL, 0)
+        elif self.tls == TLS_OPEN and alert and not engine.in_use():
+            waiting = self.raw.size
             engine.refuse(alert)
-            told = engine.window.spill.size > 0 and self.keep_output(engine)
+            told = engine.take_output(&self.raw) == 0 and self.raw.size > waiting
         if self.phase != PHASE_OPEN:
             return
         if told and self.raw.size:
