@@ -282,6 +282,22 @@ def test_tls_that_is_cut_is_passed_on_as_cut(loop, some, direction):
     assert joined.observer.reason == (RELAY_TRUNCATED if cut else RELAY_ENDED)
 
 
+@pytest.mark.parametrize("direction", ["forward", "back"])
+def test_who_answers_a_cut_with_an_alert_does_not_change_what_has_happened(loop, direction):
+    """OpenSSL 3 takes an end without close_notify for an error, and says so."""
+    joined = join(loop, ("tls1.3", "tls1.3"))
+    here, there = (joined.front, joined.back) if direction == "forward" else (joined.back, joined.front)
+    here.write(b"all that there was")
+    here.finish(notify=False)
+    joined.drive(lambda: there.ended)
+    assert there.received == b"all that there was"
+    there.give_up()
+    there.finish(notify=False)
+    joined.until_closed()
+    assert joined.observer.reason == RELAY_TRUNCATED
+    assert joined.relay.failed_side is None and joined.relay.error_text == ""
+
+
 def test_the_peers_close_at_once(loop, kinds):
     joined = join(loop, kinds)
     joined.front.finish()

@@ -124,9 +124,15 @@ def accept(listening: socket.socket, context: Optional[ssl.SSLContext] = None) -
     return sock if context is None else context.wrap_socket(sock, server_side=True, suppress_ragged_eofs=False)
 
 
-def connect(port: int, context: Optional[ssl.SSLContext] = None, name: Optional[str] = "localhost", **options: Any) -> Any:
-    """A client. `options` are of `SSLContext.wrap_socket`."""
-    sock = socket.create_connection(("127.0.0.1", port), TIMEOUT)
+def connect(
+    port: int,
+    context: Optional[ssl.SSLContext] = None,
+    name: Optional[str] = "localhost",
+    source: str = "127.0.0.1",
+    **options: Any,
+) -> Any:
+    """A client, from the address `source`. `options` are of `SSLContext.wrap_socket`."""
+    sock = socket.create_connection(("127.0.0.1", port), TIMEOUT, (source, 0))
     if context is None:
         return sock
     try:
@@ -163,6 +169,22 @@ def receive_all(sock: socket.socket) -> bytes:
     while piece := receive(sock):
         data += piece
     return bytes(data)
+
+
+ALERTS = {"TLSV1_ALERT_INTERNAL_ERROR": "internal_error", "TLSV1_ALERT_ACCESS_DENIED": "access_denied",
+          "TLSV1_UNRECOGNIZED_NAME": "unrecognized_name"}  # fmt: skip
+
+
+def end_of(sock: socket.socket) -> str:
+    """How a connection ends on which nothing comes: "clean" (close_notify, or a FIN in the clear), "reset", or the alert."""
+    try:
+        data = receive(sock)
+    except ConnectionResetError:
+        return "reset"
+    except ssl.SSLError as exc:
+        return ALERTS.get(exc.reason, exc.reason)
+    assert not data, data
+    return "clean"
 
 
 def end_output(sock: socket.socket) -> None:

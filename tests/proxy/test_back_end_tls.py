@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import socket
 import ssl
@@ -17,7 +18,7 @@ import trustme
 from command_helpers import Identity
 from self_signed import Folder
 
-from .running import Proxy, accept, address_of, connect, end_output, listener, receive_exactly
+from .running import Proxy, accept, address_of, connect, end_of, end_output, listener, receive_exactly
 
 NOW = datetime.datetime.now(datetime.timezone.utc)
 
@@ -54,16 +55,14 @@ def to_option(listening: socket.socket, host: str = "127.0.0.1") -> str:
 
 
 def failed(start: Callable[..., Proxy], identity: Identity, context: ssl.SSLContext, *options: object) -> dict[str, Any]:
-    """Connect through a proxy whose back end cannot be trusted, see a clean end, and return the record."""
+    """Connect through a proxy whose back end cannot be trusted, hear an alert, and return the record."""
     with listener() as listening, shaking(listening, context):
         proxy = start(
             "--listen", "tls://127.0.0.1:0", "--cert", identity.both, "--to", to_option(listening), *options
         )
         with connect(proxy.port, identity.client_context()) as client:
-            assert client.recv(1) == b""  # close_notify: a ragged end would raise
-        record = proxy.record()
-    assert proxy.wait_for_message("is left out")
-    return record
+            assert end_of(client) == "internal_error"
+        return proxy.record()
 
 
 def test_a_wrong_authority(start: Callable[..., Proxy], identity: Identity, tmp_path: FilePath) -> None:
@@ -94,7 +93,7 @@ def test_a_back_end_that_speaks_no_tls(start: Callable[..., Proxy], identity: Id
         proxy = start("--listen", "tcp://127.0.0.1:0", "--to", to_option(listening), "--to-ca", identity.ca)
         with connect(proxy.port) as client, accept(listening) as server:
             server.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
-            assert client.recv(1) == b""
+            assert end_of(client) == "reset"
         assert proxy.record()["reason"] == "backend_handshake_failed"
 
 
@@ -104,27 +103,112 @@ def test_a_back_end_that_is_silent_is_given_the_time_to_connect(start: Callable[
             "--listen", "tcp://127.0.0.1:0", "--to", to_option(listening), "--to-ca", identity.ca, "--connect-timeout", 0.2
         )
         with connect(proxy.port) as client, accept(listening):
-            assert client.recv(1) == b""
+            assert end_of(client) == "reset"
             assert proxy.record()["reason"] == "connect_timeout"
 
 
-def test_one_that_fails_its_handshake_is_left_out_and_the_next_one_tried(
+def use(proxy: Proxy, identity: Identity, good: socket.socket, source: str = "127.0.0.1", **options: Any) -> None:
+    """A client from `source` that is served by the good back end."""
+    with connect(proxy.port, source=source, **options) as client, accept(good, identity.server_context()) as server:
+        client.sendall(b"hello")
+        assert receive_exactly(server, 5) == b"hello"
+    assert proxy.record()["backend"] == address_of(good)
+
+
+def untrusted() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    return context
+
+
+def test_one_that_fails_handshakes_of_different_clients_is_left_out(start: Callable[..., Proxy], identity: Identity) -> None:
+    with listener() as bad, listener() as good, shaking(bad, untrusted()) as failures:
+        to = ("--to", to_option(bad), "--to", to_option(good), "--to-ca", identity.ca)
+        proxy = start("--listen", "tcp://127.0.0.1:0", *to)
+        sources = ["127.0.0.1", "127.0.0.2", "127.0.0.3"]
+        for source in sources:
+            assert not any("is left out" in line for line in proxy.messages)
+            use(proxy, identity, good, source)
+        assert "certificate" in proxy.wait_for_message("is left out")
+        use(proxy, identity, good, "127.0.0.4")
+        assert len(failures) == len(sources)
+
+
+def test_one_client_alone_leaves_no_back_end_out(start: Callable[..., Proxy], identity: Identity) -> None:
+    """Each of its connections still gets to the next one."""
+    with listener() as bad, listener() as good, shaking(bad, untrusted()) as failures:
+        to = ("--to", to_option(bad), "--to", to_option(good), "--to-ca", identity.ca)
+        proxy = start("--listen", "tcp://127.0.0.1:0", *to)
+        for _ in range(8):
+            use(proxy, identity, good)
+        assert not proxy.messages
+        assert len(failures) >= 4, "it has its turns"
+
+
+def test_a_protocol_that_the_back_end_does_not_speak_is_the_clients_trouble(
     start: Callable[..., Proxy], identity: Identity
 ) -> None:
-    with listener() as bad, listener() as good:
-        other = trustme.CA().issue_cert("127.0.0.1")
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        other.configure_cert(context)
-        with shaking(bad, context) as failures:
-            to = ("--to", to_option(bad), "--to", to_option(good), "--to-ca", identity.ca)
-            proxy = start("--listen", "tcp://127.0.0.1:0", *to)
-            for _ in range(2):
-                with connect(proxy.port) as client, accept(good, identity.server_context()) as server:
-                    client.sendall(b"hello")
-                    assert receive_exactly(server, 5) == b"hello"
-                    assert "certificate" in proxy.wait_for_message("is left out")
-                assert proxy.record()["backend"] == address_of(good)
-            assert len(failures) == 1
+    """ALPN goes on from client to back end, so a client can make every handshake with it fail (RFC 7301, 3.2)."""
+    own, other = identity.server_context(), identity.client_context()
+    other.set_alpn_protocols(["h2"])
+    with listener() as good:
+        front = ("--listen", "tls://127.0.0.1:0", "--cert", identity.both, "--alpn", "h2,http/1.1")
+        proxy = start(*front, "--to", to_option(good), "--to-ca", identity.ca)
+
+        def refuse() -> None:
+            with good.accept()[0] as sock, contextlib.suppress(OSError):
+                sock.settimeout(30)
+                sock.recv(65536)  # the ClientHello
+                sock.sendall(b"\x15\x03\x03\0\2\2\x78")  # no_application_protocol
+
+        for _ in range(5):
+            with connect(proxy.port, other) as client:
+                refuse()
+                assert end_of(client) == "internal_error"
+            record = proxy.record()
+            assert record["reason"] == "backend_handshake_failed" and "application protocol" in record["error"]
+        with connect(proxy.port, identity.client_context()) as client, accept(good, own) as server:
+            server.sendall(b"x")
+            assert receive_exactly(client, 1) == b"x"
+        assert not proxy.messages, "nothing was left out, and nothing used again"
+
+
+def test_a_success_in_between_begins_the_count_anew(start: Callable[..., Proxy], identity: Identity) -> None:
+    with listener() as back:
+        proxy = start("--listen", "tcp://127.0.0.1:0", "--to", to_option(back), "--to-ca", identity.ca)
+        for number in range(6):
+            with connect(proxy.port, source=f"127.0.0.{number + 1}") as client:
+                if number % 3 == 2:
+                    with accept(back, identity.server_context()) as server:
+                        server.sendall(b"x")
+                        assert receive_exactly(client, 1) == b"x"
+                else:
+                    accept(back).close()
+                    assert end_of(client) == "reset"
+        assert not proxy.messages
+
+
+def test_routes_to_one_address_do_not_share_what_goes_wrong(
+    start: Callable[..., Proxy], identity: Identity, tmp_path: FilePath
+) -> None:
+    """One of them asks for a name that the back end has not: its failures are not the other's."""
+    with listener() as back, shaking(back, identity.server_context()):
+        target = f'to = "{to_option(back)}"\nto-ca = "{identity.ca}"\n'
+        config = tmp_path / "proxy.toml"
+        config.write_text(
+            f'[[listener]]\nlisten = "tcp://127.0.0.1:0"\n{target}to-server-name = "elsewhere.example"\n'
+            f'[[listener]]\nlisten = "tcp://127.0.0.1:0"\n{target}'
+        )
+        proxy = start("--config", config, listeners=2)
+        for number in range(1, 4):
+            with connect(proxy.ports[0], source=f"127.0.0.{number}") as client:
+                assert end_of(client) == "reset"
+            assert proxy.record()["reason"] == "backend_handshake_failed"
+        proxy.wait_for_message("is left out")
+        with connect(proxy.ports[1]) as client:
+            assert end_of(client) == "clean"
+        assert proxy.record()["reason"] in ("ended", "truncated")
+        assert len(proxy.messages) == 1, "the other one was never left out, so it is not used again"
 
 
 def test_insecure(start: Callable[..., Proxy], tmp_path: FilePath) -> None:
@@ -182,7 +266,7 @@ def test_a_demanded_client_certificate_that_there_is_not(start: Callable[..., Pr
     with listener() as listening, shaking(listening, context):
         proxy = start("--listen", "tcp://127.0.0.1:0", "--to", to_option(listening), "--to-ca", identity.ca)
         with connect(proxy.port) as client:
-            assert client.recv(1) == b""
+            assert end_of(client) in ("clean", "reset")
         record = proxy.record()
     assert record["reason"] in ("tls_failed", "backend_handshake_failed")
     assert "certificate required" in record["error"]

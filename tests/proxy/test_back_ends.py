@@ -10,7 +10,7 @@ from typing import Any, Callable
 from command_helpers import Identity
 from peers import refused_port, stuck_port
 
-from .running import Proxy, accept, connect, listener, receive_exactly
+from .running import Proxy, accept, connect, end_of, listener, receive_exactly
 
 Start = Callable[..., Proxy]
 
@@ -84,9 +84,10 @@ def test_one_that_does_not_answer_is_passed_over(start: Start) -> None:
         assert proxy.record()["backend"] == f"127.0.0.1:{port_of(good)}"
 
 
-def closes(proxy: Proxy, context: Any = None) -> dict[str, Any]:
+def fails(proxy: Proxy, context: Any = None) -> dict[str, Any]:
+    """A connection that the proxy ends, and not as if all were well; the record of it."""
     with connect(proxy.port, context) as client:
-        assert client.recv(1) == b""
+        assert end_of(client) == ("reset" if context is None else "internal_error")
     record: dict[str, Any] = proxy.record()
     return record
 
@@ -94,7 +95,7 @@ def closes(proxy: Proxy, context: Any = None) -> dict[str, Any]:
 def test_none_that_can_be_reached(start: Start, identity: Identity) -> None:
     with refused_port() as one, refused_port() as two:
         proxy = start("--listen", "tls://127.0.0.1:0", "--cert", identity.both, *to_options(one, two))
-        record = closes(proxy, identity.client_context())
+        record = fails(proxy, identity.client_context())
         assert record["reason"] == "no_backend"
         assert "refused" in record["error"] and str(one) in record["error"] and str(two) in record["error"]
         assert record["backend"] is None
@@ -103,7 +104,7 @@ def test_none_that_can_be_reached(start: Start, identity: Identity) -> None:
 def test_none_that_answers(start: Start) -> None:
     with stuck_port() as port:
         proxy = start("--listen", "tcp://127.0.0.1:0", *to_options(port), "--connect-timeout", 0.2)
-        assert closes(proxy)["reason"] == "connect_timeout"
+        assert fails(proxy)["reason"] == "connect_timeout"
 
 
 def test_one_comes_back_while_all_are_left_out(start: Start) -> None:
@@ -112,7 +113,7 @@ def test_one_comes_back_while_all_are_left_out(start: Start) -> None:
         late.bind(("127.0.0.1", 0))
         late.settimeout(30)
         proxy = start("--listen", "tcp://127.0.0.1:0", *to_options(port_of(late)))
-        assert closes(proxy)["reason"] == "no_backend"
+        assert fails(proxy)["reason"] == "no_backend"
         late.listen()
         use(proxy, late)
 
@@ -127,7 +128,7 @@ def test_a_name_with_several_addresses(start: Start) -> None:
 
 def test_a_name_that_nobody_knows(start: Start) -> None:
     proxy = start("--listen", "tcp://127.0.0.1:0", "--to", "tcp://nobody.invalid:80")
-    record = closes(proxy)
+    record = fails(proxy)
     assert record["reason"] in ("no_backend", "connect_timeout")
     assert "name" in record["error"]
 

@@ -31,6 +31,7 @@ from .running import (
     accept,
     address_of,
     connect,
+    end_of,
     listener,
     path,
     receive_all,
@@ -128,7 +129,7 @@ def test_every_truncation_then_silence(impatient: Path, version: str) -> None:
         socks[-1].sendall(header[:size])
     for sock in socks:
         with sock:
-            assert receive_all(sock) == b""
+            assert end_of(sock) == "reset"
     assert {impatient.proxy.record()["reason"] for _ in socks} == {"proxy_header_timeout"}
 
 
@@ -138,7 +139,7 @@ def test_every_truncation_then_silence(impatient: Path, version: str) -> None:
 def test_no_header(informed: Path, data: bytes) -> None:
     with socket.create_connection(("127.0.0.1", informed.proxy.port), TIMEOUT) as raw:
         raw.sendall(data)
-        assert receive_all(raw) == b""
+        assert end_of(raw) == "reset"
     record = informed.proxy.record()
     assert record["reason"] == "bad_proxy_header"
     assert record["error"]
@@ -160,7 +161,7 @@ def test_a_peer_that_is_not_trusted(start: Start) -> None:
         with connect(proxy.port) as client:
             peer = address_of(client)
             client.sendall(HEADERS["v1"])
-            assert receive_all(client) == b""
+            assert end_of(client) == "reset"
         record = proxy.record()
     assert (record["reason"], record["peer"]) == ("untrusted_proxy", peer), "what it claims is not believed"
 

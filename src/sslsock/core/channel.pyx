@@ -779,9 +779,10 @@ cdef class Channel(Watcher):
         self.close_now()
 
     def refuse(self, int alert=0):
-        """End it at once, and so that nobody takes it for an end in order: what was written before TLS leaves (an alert in the
-        clear, perhaps), then, where TLS stands, the fatal alert with this number (RFC 8446, 6; 0: none) if libssl can send it.
-        Where nothing has left, the end is a reset. Nothing more is read, and nobody is told."""
+        """End it at once, and so that nobody takes it for an end in order. Where TLS stands, by the fatal alert with this number
+        (RFC 8446, 6; 0: none), or by internal_error where libssl can send no other (TLS 1.2, and clients); before TLS, by what
+        has been written (an alert in the clear, perhaps). Where there is nothing of these, by a reset. Nothing more is read, and
+        nobody is told."""
         cdef Engine engine = self.engine
         cdef linux.linger reset
         cdef size_t waiting

@@ -47,7 +47,6 @@ cdef extern from "Python.h":
     int _PyBytes_Resize(PyObject **whole, Py_ssize_t size) except -1
 
 cdef enum:
-    ALERT_INTERNAL_ERROR = 80  # RFC 8446, 6
     ALERT_REASONS = 1000  # SSL_AD_REASON_OFFSET: reason 1048 is "the peer sent alert 48"
     RELEASE_GIL_AT = 65536  # bytes: below, giving the GIL away costs more than the work (docs/design.md, "The GIL")
 
@@ -423,8 +422,8 @@ cdef class Engine:
         """End both directions with a fatal alert (RFC 8446, 6.2), if libssl can be brought to send one: it has no call for that.
 
         A server of TLS 1.3 may send a ticket at any time; an extension that cannot be made for it ends the connection with
-        whatever alert its callback names (SSL_new_session_ticket(3), SSL_CTX_add_custom_ext(3)). Elsewhere there is
-        internal_error only: what libssl says when it has nothing to read from."""
+        whatever alert its callback names (SSL_new_session_ticket(3), SSL_CTX_add_custom_ext(3)). Elsewhere it is
+        internal_error, whatever was asked for: what libssl says when it has nothing to read from."""
         cdef char[RECORD_SIZE] record
         cdef size_t got
         if self.closed or self.failed or not self.handshake_done:
@@ -434,7 +433,7 @@ cdef class Engine:
             self.state.hooks.alert = alert
             if ssl.SSL_new_session_ticket(self.ssl) == 1:
                 ssl.SSL_do_handshake(self.ssl)
-        elif alert == ALERT_INTERNAL_ERROR:
+        else:
             ssl.SSL_set0_rbio(self.ssl, NULL)
             while ssl.SSL_read_ex(self.ssl, record, RECORD_SIZE, &got) == 1:
                 pass  # the rest of a record that it had decrypted

@@ -459,6 +459,8 @@ cdef class ChannelRelay:
         """An error: nothing more is read. `work` winds up, and a report starts the deadline for that."""
         if self.broken or self.over:
             return
+        if reason == TLS and culprit.peer.truncated:
+            reason = TRUNCATED  # it was told no close_notify, for there was none, and answers that with an alert (RFC 8446, 6.1)
         self.broken = True
         self.culprit_back = culprit is self.back
         self.reason = reason
@@ -587,7 +589,7 @@ cdef class ChannelRelay:
     @property
     def failed_side(self):
         """Which side an error came from: "front", "back", or None."""
-        if not self.broken:
+        if not self.broken or self.reason == TRUNCATED:
             return None
         return "back" if self.culprit_back else "front"
 
@@ -595,7 +597,7 @@ cdef class ChannelRelay:
     def error_text(self):
         """What went wrong, in words: str, "" when nothing did."""
         cdef RelaySide side = self.back if self.culprit_back else self.front
-        if not self.broken:
+        if not self.broken or self.reason == TRUNCATED:
             return ""
         if self.reason == TLS:
             return str(side.engine.failure())

@@ -7,6 +7,10 @@ trial is one connection, given out in turn once the pause is over; while it is u
 that were already on their way when the back end failed do not lengthen the pause: a hundred failures at once are one event.
 Where every back end is left out, the one that failed longest ago is tried anyway: there is nothing to lose.
 
+A back end is blamed for what is its own: it refuses, is unreachable or does not answer. A TLS handshake may fail of what comes
+from the client (the protocols it offers, the address that a PROXY header names), so it takes several in a row, from different
+clients, for the back end to be the one that is at fault.
+
 Each address of a name is a back end of its own. The addresses of a name are kept for 30 s; the first use after that starts a
 new lookup and goes on with the old ones.
 """
@@ -14,7 +18,7 @@ new lookup and goes on with the old ones.
 from __future__ import annotations
 
 import socket
-from collections.abc import Container
+from collections.abc import Container, Hashable, Iterable
 from typing import Any, Callable, NamedTuple, Optional, Protocol, Union
 
 from ..core.dial import pack_address
@@ -23,13 +27,14 @@ from ..sockets.resolver import Address as SocketAddress
 from ..sockets.resolver import numeric_addresses
 from .settings import Address
 
-__all__ = ["Backend", "BackendPool", "BackendState", "Resolve"]
+__all__ = ["Backend", "BackendPool", "BackendState", "News", "Resolve", "summed_up"]
 
 FIRST_PAUSE = 1.0  # seconds that a back end is left out after it has failed
 LONGEST_PAUSE = 60.0
 TRIAL_LIMIT = 60.0  # seconds after which a trial that nobody reports on counts as over
 KEPT = 30.0  # seconds that the addresses of a name are used unasked
 LOOKUP_PAUSE = 1.0  # seconds from a failed lookup to the next
+DOUBTERS = 3  # sources of clients whose handshakes fail in a row, until the back end is left out
 
 NEVER = float("inf")
 
@@ -56,6 +61,42 @@ class BackendState(NamedTuple):
     """Connections that were established, since the start."""
 
 
+class News(NamedTuple):
+    """The last that one worker's pool has heard of a back end."""
+
+    pool: Hashable
+    """The same for the pools of a route in all workers."""
+    name: str
+    """As in `--to`, without its scheme: "app.internal:8080"."""
+    peer: str
+    """The address behind it."""
+    up: bool
+    moment: float
+    """When that was heard, by the pool's clock; 0: never, so `up` is only assumed."""
+
+
+def summed_up(news: Iterable[News]) -> tuple[dict[str, bool], dict[tuple[str, str], bool]]:
+    """Which names are up, and which (name, address).
+
+    Of the workers, the one that has heard last is right. A name is up when one of its addresses is. It is down when it is down
+    for one of the routes that lead to it: each speaks to it in its own way, and one may fail where the other does not.
+    """
+    last: dict[tuple[Hashable, str, str], News] = {}
+    for item in news:
+        key = item.pool, item.name, item.peer
+        if key not in last or item.moment > last[key].moment:
+            last[key] = item
+    routes: dict[tuple[Hashable, str], bool] = {}
+    addresses: dict[tuple[str, str], bool] = {}
+    for item in last.values():
+        routes[item.pool, item.name] = routes.get((item.pool, item.name), False) or item.up
+        addresses[item.name, item.peer] = addresses.get((item.name, item.peer), True) and item.up
+    names: dict[str, bool] = {}
+    for (_, name), up in routes.items():
+        names[name] = names.get(name, True) and up
+    return names, addresses
+
+
 class Backend:
     """One address to connect to.
 
@@ -67,10 +108,13 @@ class Backend:
     __slots__ = (
         "address",
         "connections",
+        "doubters",
         "failed_at",
         "failures",
         "family",
-        "packed", "pause",
+        "moment",
+        "packed",
+        "pause",
         "reason",
         "retry_at",
         "sockaddr",
@@ -87,6 +131,8 @@ class Backend:
         self.reason = ""
         self.failures = 0
         self.connections = 0
+        self.doubters: Optional[set[Hashable]] = None  # whose handshakes have failed since the last one that did not
+        self.moment = 0.0  # of the last result; 0: there was none
         self.failed_at = 0.0
         self.pause = 0.0
         self.retry_at = 0.0
@@ -184,8 +230,10 @@ class BackendPool:
         return last
 
     def failed(self, backend: Backend, reason: str) -> None:
-        """No connection could be made. reason: in words, for metrics and the log."""
+        """No connection could be made, and that is the back end's fault. reason: in words, for metrics and the log."""
         now = self._clock()
+        backend.doubters = None
+        backend.moment = now
         backend.failures += 1
         backend.reason = reason
         backend.failed_at = now
@@ -199,9 +247,22 @@ class BackendPool:
             return
         backend.retry_at = now + backend.pause
 
+    def handshake_failed(self, backend: Backend, source: Hashable) -> bool:
+        """TLS with it has failed, for a client from `source`. Returns whether that is taken for the back end's fault, so that
+        `failed` is to be told; if not, the attempt ends without a result."""
+        if backend.doubters is None:
+            backend.doubters = set()
+        backend.doubters.add(source)
+        if len(backend.doubters) >= DOUBTERS:
+            return True
+        backend.trial_until = 0.0
+        return False
+
     def succeeded(self, backend: Backend) -> None:
         """A connection was made."""
         backend.connections += 1
+        backend.doubters = None
+        backend.moment = self._clock()
         backend.up = True
         backend.reason = ""
         backend.trial_until = 0.0
@@ -213,6 +274,12 @@ class BackendPool:
     def states(self) -> list[BackendState]:
         """The back ends as they are now, in the order of `--to`. From any thread."""
         return [BackendState(str(b.address), b.peer, b.up, b.failures, b.connections) for b in self._backends]
+
+    def news(self, key: Hashable) -> list[News]:
+        """The same for `summed_up`; key: names this pool among those of its worker. From any thread."""
+        return [
+            News(key, target.address.place, b.peer, b.up, b.moment) for target in self._targets for b in target.backends
+        ]
 
     # Names
 

@@ -5,6 +5,7 @@ A policy never changes. To read the files again is to make a new one; connection
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Optional
 
 from ..core.certificate import SslCertificate
@@ -20,15 +21,24 @@ __all__ = ["ListenerPolicy", "RoutePolicy"]
 
 
 class RoutePolicy:
-    """One route, and how its TLS back ends are spoken to."""
+    """One route, and how its TLS back ends are spoken to.
 
-    def __init__(self, route: Route) -> None:
+    proxy_protocol: of the PROXY header that they get, or None. connecting: all that decides whether a connection to them comes
+    about. What is known of the back ends of one route holds for those of another only where this is the same.
+    """
+
+    def __init__(self, route: Route, proxy_protocol: Optional[str] = None) -> None:
         self.route = route
         self.passthrough = route.passthrough
         tls = route.back_tls
         self._authorities = read_certificates(tls.ca) if tls.ca is not None else []
         self._pairs = [load_checked(tls.key_pair)] if tls.key_pair is not None else []
         self._contexts: dict[tuple[str, ...], Context] = {}
+        self.connecting: Hashable = (
+            *(route.to, tls, proxy_protocol),
+            tuple(authority.digest() for authority in self._authorities),  # the files may say something else by now
+            tuple(certificate.digest() for certificate, _, _ in self._pairs),
+        )
         if any(address.tls for address in route.to):
             self.back_context(tls.alpn)  # now, so that what does not hold is told at the start
 
@@ -76,7 +86,7 @@ class ListenerPolicy:
         self.name = str(settings.listen)
         self.local = (settings.listen.host, settings.listen.port)
         self.tls = settings.listen.tls
-        self.routes = tuple(RoutePolicy(route) for route in settings.routes)
+        self.routes = tuple(RoutePolicy(route, settings.proxy_protocol_out) for route in settings.routes)
         self.allowed = NameList(settings.allow_names) if settings.allow_names else None
         self.store: Optional[CertificateStore] = None
         self.made_in_memory = False

@@ -27,6 +27,7 @@ from ..sockets.hostname import parse_host
 from ..sockets.tcp_server import open_listening_socket
 from . import record
 from .access_log import AccessLog, LineWriter
+from .backends import summed_up
 from .certificates import CertificateError
 from .metrics import MetricsError, make_collector
 from .policy import ListenerPolicy
@@ -398,11 +399,8 @@ class Server:
     # What the metrics ask, in a scraper's thread
 
     def _backends_view(self) -> dict[str, bool]:
-        view: dict[str, bool] = {}
-        for worker in self._workers:
-            for state in worker.backend_states():
-                view[state.peer] = view.get(state.peer, False) or state.up
-        return view
+        names, _ = summed_up(item for worker in self._workers for item in worker.backend_news())
+        return names
 
     def _certificates_view(self) -> dict[str, float]:
         return {

@@ -12,12 +12,18 @@ Stages, each left for the next or for the end:
 
 A session is the consumer of the client's channel, of the dial and of the relay, one after the other. Whatever happens, it
 ends by `_end`, once, with a record.
+
+An end that the proxy decides is not to be taken for one in order: no close_notify, no FIN alone, but an alert where TLS stands,
+else a reset.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import socket
+import struct
+from contextlib import suppress
 from functools import partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Optional, Union
@@ -36,6 +42,7 @@ from . import proxy_protocol, record
 from .backends import Backend, BackendPool
 from .policy import ListenerPolicy, RoutePolicy
 from .record import ConnectionRecord
+from .sources import source_of
 
 if TYPE_CHECKING:
     from .worker import Worker
@@ -45,11 +52,20 @@ __all__ = ["Session"]
 HEADER, HELLO, HANDSHAKE, DIALING, GREETING, RELAYING, OVER = range(7)
 
 UNREAD_BOUND = 64 * 1024  # bytes kept of a client whose back end is not there yet
-UNRECOGNIZED_NAME = 112  # RFC 8446, 6
+ACCESS_DENIED, INTERNAL_ERROR, UNRECOGNIZED_NAME = 49, 80, 112  # alerts: RFC 8446, 6
+RESET = struct.pack("ii", 1, 0)  # struct linger
 LEAST_SECONDS = 0.001  # 0 would be no limit
 
 # What a dial may fail of that is not the back end's fault: other connections would fail just so.
 OUR_TROUBLE = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+
+# What is the back end's, or the way's to it. All else (no local port is left: connect(2), EADDRNOTAVAIL) says nothing about it.
+THEIR_TROUBLE = frozenset(
+    (
+        *(errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED, errno.ETIMEDOUT),
+        *(errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETUNREACH, errno.ENETDOWN, errno.ENETRESET, errno.ENONET),
+    )
+)
 
 REASONS = {
     ends.RELAY_ENDED: record.ENDED,
@@ -63,6 +79,12 @@ REASONS = {
 LATE = (failures.FAILURE_HANDSHAKE_TIMEOUT, failures.FAILURE_TIMEOUT)
 
 PROTOCOL_NAMES = {int(protocol): str(protocol).replace("TLS ", "TLSv") for protocol in SslProtocol}
+
+
+def reset(fd: int) -> None:
+    """Close a connection so that its peer does not take that for an end in order (socket(7): SO_LINGER)."""
+    with socket.socket(fileno=fd) as connection, suppress(OSError):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
 
 
 class _Back:
@@ -113,6 +135,7 @@ class Session:
         "_started",
         "_tried",
         "_trouble",
+        "_why",
         "_worker",
         "policy",
         "record",
@@ -132,7 +155,7 @@ class Session:
         self._pool: Optional[BackendPool] = None  # from the first dial on
         self._address: Optional[Backend] = None
         self._tried: list[Backend] = []
-        self._trouble = record.NO_BACKEND  # what the last of them has failed of
+        self._trouble, self._why = record.NO_BACKEND, ""  # what the last of them has failed of
         self._started = worker.loop.time()
         self._dialed_at = 0.0
         self._stage = HEADER
@@ -229,21 +252,21 @@ class Session:
                 return
         except ClientHelloError as exc:
             # Not for libssl, which might understand what we do not, and shake hands although no route was chosen.
-            self._refuse(front, exc.alert)
+            self._answer(front, exc.alert)
             self.record.handshake_result = record.HANDSHAKE_BROKEN
-            self._fail(record.HANDSHAKE_FAILED, str(exc))
+            self._finish(record.HANDSHAKE_FAILED, str(exc))
             return
         self.record.server_name = hello.server_name
         self.record.ja4 = hello.ja4 if self._worker.wants_details else None
         self._route, context = self.policy.choose(hello)
         if self._route is None:
-            self._refuse(front, UNRECOGNIZED_NAME)
+            self._answer(front, UNRECOGNIZED_NAME)
             self._fail(record.NO_ROUTE, f"no route for the name {hello.server_name!r} and what it offers")
             return
         self._begin(context)
 
     @staticmethod
-    def _refuse(front: Channel, alert: int) -> None:
+    def _answer(front: Channel, alert: int) -> None:
         """Answer a ClientHello with a fatal alert, in the clear: no handshake has begun that could send it. 0: with none."""
         if alert:
             front.write(bytes((0x15, 3, 3, 0, 2, 2, alert)))
@@ -278,7 +301,7 @@ class Session:
             if name is None:
                 who = "no certificate" if certificate is None else repr(certificate)
                 self.record.handshake_result = record.HANDSHAKE_REFUSED
-                self._fail(record.CLIENT_CERTIFICATE_REFUSED, f"not among the allowed names: {who}")
+                self._fail(record.CLIENT_CERTIFICATE_REFUSED, f"not among the allowed names: {who}", ACCESS_DENIED)
                 return False
             self.record.client_name = name
         elif certificate is not None:
@@ -297,12 +320,12 @@ class Session:
             return
         assert isinstance(self._front, Channel)
         if not self._front.bytes_available:
-            self._fail(record.CLIENT_RESET, "the client closed the connection before it had begun")
+            self._finish(record.CLIENT_RESET, "the client closed the connection before it had begun")
         elif self._stage == HEADER:
-            self._fail(record.BAD_PROXY_HEADER, "the connection ended within the PROXY header")
+            self._finish(record.BAD_PROXY_HEADER, "the connection ended within the PROXY header")
         else:
             self.record.handshake_result = record.HANDSHAKE_BROKEN
-            self._fail(record.HANDSHAKE_FAILED, "the connection ended within the ClientHello")
+            self._finish(record.HANDSHAKE_FAILED, "the connection ended within the ClientHello")
 
     def on_failed(self, failure: int, message: str) -> None:
         if self._stage == OVER:
@@ -324,7 +347,7 @@ class Session:
     def _start_dialing(self) -> None:
         assert self._route is not None
         self._stage = DIALING
-        self._pool = self._worker.pool(self._route.route)
+        self._pool = self._worker.pool(self._route)
         self._drop_deadline()
         self._dial_next()
 
@@ -342,8 +365,8 @@ class Session:
                     # Each in a call of its own: what goes wrong in one of those that wait is not the next one's.
                     pool.call_when_looked_up(partial(worker.loop.call_soon, self._dial_next))
                 else:
-                    last = self._tried[-1].reason if self._tried else "its name was not found"
-                    self._fail(self._trouble, f"no back end of {', '.join(map(str, route.route.to))}: {last}")
+                    why = self._why if self._tried else "its name was not found"
+                    self._fail(self._trouble, f"no back end of {', '.join(map(str, route.route.to))}: {why}")
                 return
             self._address = backend
             self._dialed_at = worker.loop.time()
@@ -357,20 +380,32 @@ class Session:
             if -fd in OUR_TROUBLE:
                 self._fail(record.INTERNAL_ERROR, f"no connection to {backend.peer} can be begun: {os.strerror(-fd)}")
                 return
-            self._blame(record.NO_BACKEND, os.strerror(-fd))
+            self._unreached(-fd)
 
-    def _blame(self, trouble: str, reason: str) -> None:
-        """The back end in turn has failed; the next one may have more luck."""
+    def _pass_over(self, trouble: str, why: str, blamed: bool) -> None:
+        """No connection to the back end in turn; the next one may have more luck. blamed: it is left out for a while."""
         backend, self._address, self._dial = self._address, None, None
         assert backend is not None and self._pool is not None
         self._tried.append(backend)
-        self._trouble = trouble
-        self._worker.backend_failed(self._pool, backend, reason)
+        self._trouble, self._why = trouble, why
+        if blamed:
+            self._worker.backend_failed(self._pool, backend, why)
+        else:
+            self._pool.abandoned(backend)
+
+    def _unreached(self, number: int) -> None:
+        trouble = record.CONNECT_TIMEOUT if number == errno.ETIMEDOUT else record.NO_BACKEND
+        self._pass_over(trouble, os.strerror(number), number in THEIR_TROUBLE)
 
     def on_dial_failed(self, number: int) -> None:
-        if self._stage == DIALING:
-            self._blame(record.CONNECT_TIMEOUT if number == errno.ETIMEDOUT else record.NO_BACKEND, os.strerror(number))
-            self._dial_next()
+        if self._stage != DIALING:
+            return
+        if number in OUR_TROUBLE:
+            self._dial = None
+            self._fail(record.INTERNAL_ERROR, f"the connection to a back end failed: {os.strerror(number)}")
+            return
+        self._unreached(number)
+        self._dial_next()
 
     def on_dialed(self, fd: int) -> None:
         if self._stage != DIALING:
@@ -420,12 +455,21 @@ class Session:
             self._connected(self._back, b"")
 
     def on_back_failed(self, failure: int, message: str) -> None:
-        """The back end's channel is closed. Nothing of the client has been sent there, so another one may have it."""
+        """TLS with the back end has failed. Nothing of the client has been sent there, so another one may have it."""
         if self._stage != GREETING:
             return
-        self._back = -1
+        back, self._back = self._back, -1
+        assert isinstance(back, Channel) and self._pool is not None and self._address is not None
+        self._worker.see_out(back)
         self._stage = DIALING
-        self._blame(record.CONNECT_TIMEOUT if failure in LATE else record.BACKEND_HANDSHAKE_FAILED, message)
+        if failure == failures.FAILURE_RESOURCE:
+            self._fail(record.INTERNAL_ERROR, message)
+            return
+        if failure in LATE:
+            self._pass_over(record.CONNECT_TIMEOUT, message, True)
+        else:
+            blamed = self._pool.handshake_failed(self._address, source_of(self.record.peer[0]))
+            self._pass_over(record.BACKEND_HANDSHAKE_FAILED, message, blamed)
         self._dial_next()
 
     def _connected(self, back: Union[Channel, int], head: bytes) -> None:
@@ -506,15 +550,21 @@ class Session:
         elif self._stage != OVER:
             self._fail(reason, None)
 
-    def _fail(self, reason: str, error: Optional[str]) -> None:
-        """End what has not come to a relay."""
+    def _finish(self, reason: str, error: str) -> None:
+        """After an end of the client's own before TLS stands: it has closed, or broken its handshake."""
+        assert isinstance(self._front, Channel)
+        self._front.finish()
+        self._end(reason, error)
+
+    def _fail(self, reason: str, error: Optional[str], alert: int = INTERNAL_ERROR) -> None:
+        """End what has not come to a relay, as the proxy has decided. alert: for a client with whom TLS stands."""
         if self._stage == OVER:
             return
         for end in (self._front, self._back):
             if isinstance(end, Channel):
-                end.finish()
+                end.refuse(alert)
             elif end >= 0:
-                os.close(end)
+                reset(end)
         self._end(reason, error)
 
     def _end(self, reason: str, error: Optional[str]) -> None:

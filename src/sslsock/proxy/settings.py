@@ -86,9 +86,14 @@ class Address:
     def tls(self) -> bool:
         return self.scheme == "tls"
 
-    def __str__(self) -> str:
+    @property
+    def place(self) -> str:
+        """Without its scheme: "example.com:443", "[::1]:443"."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host}:{self.port}"
+        return f"{host}:{self.port}"
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.place}"
 
 
 @dataclass(frozen=True)

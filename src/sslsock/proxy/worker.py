@@ -12,7 +12,7 @@ import select
 import socket
 import threading
 from collections import deque
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Callable, Optional
@@ -26,11 +26,11 @@ from ..sockets.resolver import Lookup
 from ..sockets.tcp_socket import plain_address
 from . import record
 from .access_log import AccessLog, LineWriter
-from .backends import Backend, BackendPool, BackendState
+from .backends import Backend, BackendPool, News
 from .metrics import Counters
-from .policy import ListenerPolicy
+from .policy import ListenerPolicy, RoutePolicy
 from .session import Session
-from .settings import Address, Limits, Route
+from .settings import Address, Limits
 from .syn_filter import drop_new_connections
 
 __all__ = ["ACCEPTED_AHEAD", "Entrance", "Gate", "Worker", "borrowed"]
@@ -206,8 +206,8 @@ class Worker:
         self._log = log
         self._writer = writer
         # Weak: a pool of older settings goes with the last connection that uses it.
-        self._pools: WeakValueDictionary[tuple[Address, ...], BackendPool] = WeakValueDictionary()
-        self._current: list[BackendPool] = []
+        self._pools: WeakValueDictionary[Hashable, BackendPool] = WeakValueDictionary()
+        self._current: list[tuple[Hashable, BackendPool]] = []
         self._draining = False
         self._drained_handler = drained_handler
         self._said: set[str] = set()
@@ -310,12 +310,12 @@ class Worker:
 
     # Back ends
 
-    def pool(self, route: Route) -> BackendPool:
+    def pool(self, route: RoutePolicy) -> BackendPool:
         """The one that a connection keeps while it looks for a back end, whatever is read again meanwhile."""
-        pool = self._pools.get(route.to)
+        pool = self._pools.get(route.connecting)
         if pool is None:
-            pool = self._pools[route.to] = BackendPool(
-                route.to, partial(Lookup, self.loop), self.loop.time, self._on_lookup
+            pool = self._pools[route.connecting] = BackendPool(
+                route.route.to, partial(Lookup, self.loop), self.loop.time, self._on_lookup
             )
         return pool
 
@@ -329,14 +329,14 @@ class Worker:
             self._writer.write(f"{backend.address} ({backend.peer}) is used again")
         pool.succeeded(backend)
 
-    def backend_states(self) -> list[BackendState]:
+    def backend_news(self) -> list[News]:
         """From any thread."""
-        return [state for pool in self._current for state in pool.states()]
+        return [item for key, pool in self._current for item in pool.news(key)]
 
     def _use_routes(self, policies: Sequence[ListenerPolicy]) -> None:
         """A pool for each set of back ends; those that were there before keep what they know."""
-        routes = {route.route.to: route.route for policy in policies for route in policy.routes}
-        self._current = [self.pool(route) for route in routes.values()]
+        routes = {route.connecting: route for policy in policies for route in policy.routes}
+        self._current = [(key, self.pool(route)) for key, route in routes.items()]
 
     def _on_lookup(self, address: Address, error: Optional[Exception]) -> None:
         self._writer.write(f"{address}: {'its name was found again' if error is None else f'its name was not found: {error}'}")
