@@ -91,6 +91,8 @@ cdef extern from "openssl/x509.h" nogil:
     int X509_up_ref(X509 *certificate)
     X509 *d2i_X509(X509 **out, const unsigned char **data, long size)
     int i2d_X509(const X509 *certificate, unsigned char **out)
+    X509 *d2i_X509_AUX(X509 **out, const unsigned char **data, long size)
+    int i2d_X509_AUX(const X509 *certificate, unsigned char **out)
     int X509_digest(const X509 *certificate, const EVP_MD *digest, unsigned char *out, unsigned int *size)
     const X509_NAME *X509_get_subject_name(const X509 *certificate)
     const X509_NAME *X509_get_issuer_name(const X509 *certificate)

@@ -5,7 +5,6 @@ import copy
 import datetime
 import hashlib
 import pickle
-import re
 import subprocess
 
 import pytest
@@ -442,18 +441,128 @@ def test_a_bundle_gives_all_its_certificates_in_order(pem, der, authority, issue
     assert SslCertificate.from_bytes(bytearray(b"".join(c.to_der() for c in found))) == found
 
 
-def test_damaged_blocks_of_a_bundle_are_passed_over(pem, authority):
+def in_block(der, label="CERTIFICATE"):
+    return f"-----BEGIN {label}-----\n".encode() + base64.encodebytes(der) + f"-----END {label}-----\n".encode()
+
+
+# What may become of the second of three blocks, and what is said of it.
+DAMAGE = {
+    "base64": (lambda pem, der: pem.replace(b"\nMII", b"\nM!I"), "bad base64"),
+    "a line is lost": (lambda pem, der: b"\n".join([*pem.split(b"\n")[:2], *pem.split(b"\n")[3:]]), "truncated|damaged"),
+    "the end is lost": (lambda pem, der: pem[: len(pem) // 2] + b"\n", "no END line before the next BEGIN line"),
+    "the END line is lost": (lambda pem, der: pem.replace(b"-----END CERTIFICATE-----\n", b""), "no END line before the next"),
+    "no line feed behind it": (lambda pem, der: pem.rstrip(b"\n"), "no whole END line"),
+    "no line feed before it": (lambda pem, der: b"text" + pem, "no BEGIN line"),
+    "the BEGIN line is lost": (lambda pem, der: pem.replace(b"-----BEGIN CERTIFICATE-----\n", b""), "no BEGIN line"),
+    "a dash of BEGIN": (lambda pem, der: pem[1:], "BEGIN line is not whole"),
+    "a last dash of BEGIN": (lambda pem, der: pem.replace(b"-----\n", b"----\n", 1), "BEGIN line is not whole"),
+    "a dash of END": (lambda pem, der: pem.replace(b"\n-----END", b"\n----END"), "no whole END line"),
+    "a last dash of END": (lambda pem, der: pem[:-2] + b"\n", "no whole END line"),
+    "indented": (lambda pem, der: b"  " + pem.replace(b"\n", b"\n  ", pem.count(b"\n") - 1), "not at the start of a line"),
+    "a byte order mark": (lambda pem, der: b"\xef\xbb\xbf" + pem, "not at the start of a line"),
+    "another END": (lambda pem, der: pem.replace(b"END CERTIFICATE", b"END X509 CRL"), "of another kind"),
+    "empty": (lambda pem, der: in_block(b""), "damaged"),
+    "foreign": (lambda pem, der: in_block(b"\0\0\0"), "damaged"),
+    "DER that is cut": (lambda pem, der: in_block(der[:-1]), "truncated: it has"),
+    "DER of another kind": (lambda pem, der: in_block(b"\x30\x03\x02\x01\x00"), "damaged, or unknown"),
+    "two in one": (lambda pem, der: in_block(der + der), "bytes too many"),
+    "old label": (lambda pem, der: in_block(der[:-1], "X509 CERTIFICATE"), "truncated: it has"),
+    "trust settings that are cut": (
+        lambda pem, der: in_block(der + b"\x30\x0a\x0c\x08" + b"a" * 7, "TRUSTED CERTIFICATE"), "damaged, or unknown"
+    ),
+    "a container": (lambda pem, der: in_block(der, "PKCS7"), "PKCS #7 container"),
+    "a key without its end": (lambda pem, der: b"-----BEGIN PRIVATE KEY-----\nAAAA\n", "no END line before the next"),
+}
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_block_of_a_bundle_is_named(pem, der, authority, tmp_path, damage, line_end):
     root = authority.cert_pem.bytes()
-    empty = b"-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"
-    damaged = re.sub(rb"\nMII", b"\nM!I", pem)
-    foreign = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
-    found = SslCertificate.from_bytes(damaged + pem + empty + foreign + root + pem[:200])
-    assert found == [SslCertificate(pem), SslCertificate(root)]
+    made, words = DAMAGE[damage]
+    line = root.count(b"\n") + 2
+    data = b"first\n" + root + made(pem, der) + root
+    text = data.replace(b"\n", line_end)
+    with pytest.raises(ValueError, match=words) as caught:
+        SslCertificate.from_bytes(text)
+    if "no BEGIN" in words:  # which its END line tells
+        line += pem.count(b"\n") - 1 - (damage == "the BEGIN line is lost")
+    assert str(caught.value).startswith(f"block 2 (line {line}): ")
+    path = tmp_path / "bundle.pem"
+    path.write_bytes(text)
+    with pytest.raises(ValueError) as named:
+        SslCertificate.from_path(path)
+    assert str(named.value) == f"{path}: {caught.value}"
 
 
-@pytest.mark.parametrize("data", [b"", "", b"x", b"0", b"0" * 50, b"-----BEGIN CERTIFICATE-----", b"\0" * 99])
+def test_every_truncation_of_a_bundle_is_told(pem, authority):
+    root = authority.cert_pem.bytes()
+    for size in range(1, len(pem) - 1):
+        with pytest.raises(ValueError, match=r"block 2 \(line"):
+            SslCertificate.from_bytes(root + pem[:size])
+    assert len(SslCertificate.from_bytes(root + pem[:-1])) == 2  # only the last line feed
+
+
+def test_every_truncation_of_a_bundle_in_der_is_told(der):
+    for size in range(1, len(der)):
+        with pytest.raises(ValueError, match=rf"certificate 2 \(byte {len(der)}\)"):
+            SslCertificate.from_bytes(der + der[:size])
+    for size in range(2, len(der)):
+        with pytest.raises(ValueError, match=r"certificate 1 \(byte 0\): .*truncated"):
+            SslCertificate.from_bytes(der[:size])
+    for behind in (b"\0", b"\n", b"-----BEGIN CERTIFICATE-----\n"):
+        with pytest.raises(ValueError, match=r"certificate 2"):
+            SslCertificate.from_bytes(der + behind)
+
+
+def test_what_is_no_certificate_is_passed_over_in_a_bundle(pem, issued, signer):
+    old_key = signer.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.BestAvailableEncryption(b"x")
+    )
+    assert b"Proc-Type" in old_key
+    others = (
+        issued.private_key_pem.bytes(),
+        old_key,
+        in_block(b"\6\5", "EC PARAMETERS"),
+        b"-----BEGIN PGP SIGNATURE-----\n\niQ!\n=ab\n-----END PGP SIGNATURE-----\n",
+        b"---- BEGIN SSH2 PUBLIC KEY ----\nAAAA\n---- END SSH2 PUBLIC KEY ----\n",
+        b"# -----BEGIN CERTIFICATE-----\n#AAAA\n# -----END CERTIFICATE-----\n",
+        b"Certificate:\n    Data:\n        Version: 3 (0x2)\n---\n-----\nCERTIFICATE\n",
+        b"\0\xff\n",
+        b"",
+    )
+    for line_end in (b"\n", b"\r\n"):
+        for other in others:
+            blanks = pem.replace(b"CERTIFICATE-----\n", b"CERTIFICATE----- \t\n")
+            text = (other + pem + other + blanks + other).replace(b"\n", line_end)
+            assert SslCertificate.from_bytes(text) == [SslCertificate(pem)] * 2
+            assert SslCertificate.from_bytes(b"\xef\xbb\xbf" + text) == [SslCertificate(pem)] * 2
+
+
+@pytest.mark.parametrize("data", [b"", "", b"x", b"0", b"0" * 50, b"\0" * 99, "----\n", b"\xff\xfe-\0-\0"])
 def test_a_bundle_without_certificates_is_an_empty_list(data):
     assert SslCertificate.from_bytes(data) == []
+
+
+def with_trust(pem, *options):
+    made = subprocess.run(["openssl", "x509", "-trustout", *options], input=pem, check=True, capture_output=True)
+    assert made.stdout.startswith(b"-----BEGIN TRUSTED CERTIFICATE-----")
+    return made.stdout
+
+
+def test_a_certificate_with_trust_settings_loads(pem, der):
+    plain = SslCertificate(pem)
+    trusted = with_trust(pem, "-addreject", "serverAuth", "-setalias", "mine")
+    loaded = SslCertificate(trusted)
+    assert SslCertificate.from_bytes(pem + trusted + pem) == [plain, loaded, plain]
+    assert loaded.subject == plain.subject
+    assert (loaded.to_pem(), loaded.to_der()) == (pem, der)
+    # Another value: whoever takes one for the other would trust what is not to be trusted.
+    assert loaded != plain and SslCertificate(with_trust(pem, "-addtrust", "serverAuth")) not in (plain, loaded)
+    for twin in (pickle.loads(pickle.dumps(loaded)), copy.copy(loaded), SslCertificate(trusted)):
+        assert twin == loaded and hash(twin) == hash(loaded)
+    assert pickle.loads(pickle.dumps(loaded)).digest() == plain.digest()
+    assert SslCertificate(with_trust(pem)) == plain  # no settings
 
 
 def test_text_that_starts_like_der_is_still_pem(pem):

@@ -130,6 +130,7 @@ def test_wrong_files_are_told_with_their_options(identity: Identity, tmp_path: P
     text.write_text("no certificate\n")
     folder.mkdir()
     whole = identity.cert.read_text()
+    line = whole.count("\n") + 1
     damaged.write_text(whole + re.sub(r"\n.{20}", "\n" + "A" * 20, whole, count=1))
     other = trustme.CA().issue_cert("x").private_key_pem
     other.write_to_path(tmp_path / "other.key")
@@ -137,9 +138,9 @@ def test_wrong_files_are_told_with_their_options(identity: Identity, tmp_path: P
         ("--cert", tmp_path / "none", "No such file or directory"),
         ("--cert", folder, "Is a directory"),
         ("--cert", text, ""),
-        ("--cert", damaged, "of its 2 certificates only 1 can be read"),
+        ("--cert", damaged, f"block 2 (line {line}): the certificate in the PEM text is damaged"),
         ("--client-ca", text, ""),
-        ("--client-ca", damaged, "of its 2 certificates only 1 can be read"),
+        ("--client-ca", damaged, f"block 2 (line {line}): the certificate in the PEM text is damaged"),
         ("--ca-out", tmp_path / "none" / "ca.pem", f"there is no folder {tmp_path}/none"),
         ("--ca-out", folder, "it is a folder"),
     ):

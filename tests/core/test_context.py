@@ -1,6 +1,7 @@
 """Contexts: what they accept, what they refuse, and the words they refuse it with."""
 
 import ssl
+import subprocess
 
 import pytest
 
@@ -235,3 +236,36 @@ def test_engines_keep_their_context_alive(version):
     client, server = Engine(client_context(version)), Engine(server_context(version, next_protocols=[b"h2"]))
     shake(client, server)
     assert server.decrypt(client.encrypt(b"x")) == b"x"
+
+
+# trust settings of OpenSSL's own: openssl-x509(1), "Trust Settings"
+
+
+@pytest.mark.parametrize(
+    ("options", "side", "trusted"),
+    [
+        ((), "client", True),
+        (("-addtrust", "serverAuth"), "client", True),
+        (("-addtrust", "clientAuth"), "client", False),
+        (("-addreject", "serverAuth"), "client", False),
+        (("-addreject", "clientAuth"), "client", True),
+        (("-addtrust", "clientAuth"), "server", True),
+        (("-addtrust", "serverAuth"), "server", False),
+        (("-addreject", "clientAuth"), "server", False),
+    ],
+)
+def test_an_authority_is_trusted_for_what_its_settings_say(options, side, trusted):
+    own = identity()
+    made = subprocess.run(
+        ["openssl", "x509", "-trustout", *options], input=own.authority.to_pem(), check=True, capture_output=True
+    )
+    authority = SslCertificate(made.stdout)
+    pair = {"certificate": own.certificate, "private_key": own.key}
+    client = Engine(client_context(ca_certificates=[authority if side == "client" else own.authority], **pair))
+    verify_mode = VERIFY_PEER if side == "server" else VERIFY_NONE
+    server = Engine(server_context(ca_certificates=[authority], verify_mode=verify_mode))
+    if trusted:
+        shake(client, server)
+    else:
+        with pytest.raises(TlsError, match="certificate"):
+            shake(client, server)

@@ -1,5 +1,6 @@
 """Ticket keys: who resumes whose sessions, with which key, and what may happen to the keys meanwhile."""
 
+import base64
 import datetime
 import gc
 import hmac
@@ -259,11 +260,19 @@ def test_a_session_with_ignored_errors_is_not_resumed_elsewhere(version):
         assert not server.session_reused and server.verify_errors
 
 
+def trusted_for_clients(authority):
+    """`openssl x509 -trustout -addtrust clientAuth`: X509_CERT_AUX with the one object identifier."""
+    settings = bytes.fromhex("300c 300a 0608 2b06010505070302")
+    text = base64.encodebytes(authority.to_der() + settings).decode()
+    return SslCertificate(f"-----BEGIN TRUSTED CERTIFICATE-----\n{text}-----END TRUSTED CERTIFICATE-----\n")
+
+
 POLICIES = {
     "verification mode": {"verify_mode": VERIFY_QUERY},
     "verification depth": {"verify_depth": 5},
     "the system's authorities": {"use_system_ca": True},
     "an authority more": {"ca_certificates": [identity().authority, identity(by="second").authority]},
+    "trust settings of an authority": {"ca_certificates": [trusted_for_clients(identity().authority)]},
     "certificate": {
         "certificate": identity(by="second").certificate,
         "private_key": identity(by="second").key,

@@ -6,14 +6,16 @@ that is in use.
 """
 
 cimport cython
+from cpython.buffer cimport PyBUF_READ
 from cpython.bytes cimport PyBytes_AS_STRING
-from libc.string cimport strcmp
+from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.time cimport tm
 
 from openssl_err cimport ERR_clear_error
 from openssl_x509 cimport *
 from sslsock.core.encoded cimport (
-    Source, free_block, next_block, open_text, openssl_reason, pem_block, refuse_block, refuse_der, refuse_pem)
+    PEM_KINDS, PemPart, Source, contains, free_block, next_block, open_part, openssl_reason, pem_block, pem_parts, refuse_block,
+    refuse_der, refuse_text)
 
 import ipaddress
 import os
@@ -22,8 +24,9 @@ from datetime import datetime, timezone
 from sslsock.core.encoded import SslEncoding
 
 
-cdef bint is_certificate(const char *label) noexcept nogil:
-    return strcmp(label, "CERTIFICATE") == 0 or strcmp(label, "X509 CERTIFICATE") == 0
+cdef frozenset CERTIFICATES = frozenset((b"CERTIFICATE", b"X509 CERTIFICATE", b"TRUSTED CERTIFICATE"))
+# These may hold certificates too.
+cdef frozenset CONTAINERS = frozenset((b"PKCS7", b"PKCS #7 SIGNED DATA", b"CMS"))
 
 
 cdef X509 *certificate_from_der(Source source) except? NULL:
@@ -36,71 +39,87 @@ cdef X509 *certificate_from_der(Source source) except? NULL:
     return NULL
 
 
-cdef X509 *certificate_from_pem(Source source) except? NULL:
-    """The first certificate of the text, whatever else is before or after it."""
-    cdef BIO *bio = open_text(source)
+cdef X509 *certificate_from_part(Source source, PemPart part) except? NULL:
+    """The certificate of a block that has the label of one; NULL: `source.error` says why."""
+    cdef BIO *bio
     cdef pem_block block
     cdef const unsigned char *p
     cdef X509 *certificate
-    other = None
-    try:
-        while next_block(bio, &block):
-            try:
-                if is_certificate(block.label):
-                    p = block.data
-                    certificate = d2i_X509(NULL, &p, block.size)
-                    if certificate == NULL:
-                        source.error = refuse_block(&block, "the certificate")
-                    return certificate
-                if other is None:
-                    other = <bytes> block.label
-            finally:
-                free_block(&block)
-        source.error = refuse_pem(source, "a certificate", other)
+    if part.trouble:
+        source.error = part.trouble
         return NULL
+    bio = open_part(source, part)
+    try:
+        if not next_block(bio, &block):
+            source.error = f"the PEM text is damaged or truncated (OpenSSL: {openssl_reason()})"
+            return NULL
     finally:
         BIO_free(bio)
+    try:
+        p = block.data
+        # OpenSSL's own kind has trust settings behind the certificate: d2i_X509_AUX(3).
+        if part.label == b"TRUSTED CERTIFICATE":
+            certificate = d2i_X509_AUX(NULL, &p, block.size)
+        else:
+            certificate = d2i_X509(NULL, &p, block.size)
+        if certificate != NULL and p == block.data + block.size:
+            return certificate
+        source.error = refuse_block(&block, "the certificate")
+        X509_free(certificate)
+        return NULL
+    finally:
+        free_block(&block)
 
 
-cdef list certificates_from_der(Source source):
-    cdef const unsigned char *p = source.data
-    cdef const unsigned char *end = source.data + source.size
-    cdef X509 *certificate
-    cdef list found = []
-    while p < end:
-        certificate = d2i_X509(NULL, &p, end - p)
-        if certificate == NULL:
-            break
-        found.append(SslCertificate.wrap(certificate))
-    return found
+cdef X509 *certificate_from_pem(Source source) except? NULL:
+    """The first certificate of the text, whatever else is before or after it."""
+    cdef PemPart part
+    other = None
+    for part in pem_parts(source):
+        if part.trouble or part.label in CERTIFICATES:
+            return certificate_from_part(source, part)
+        if other is None:
+            other = part.label
+    source.error = refuse_text(source, "a certificate", other)
+    return NULL
 
 
 cdef list certificates_from_pem(Source source):
-    cdef BIO *bio = open_text(source)
-    cdef pem_block block
-    cdef const unsigned char *p
+    """All certificates of the text. ValueError."""
+    cdef PemPart part
     cdef X509 *certificate
     cdef list found = []
-    cdef size_t left
-    try:
-        while True:
-            left = BIO_ctrl_pending(bio)
-            if not next_block(bio, &block):
-                # A damaged block is passed over; what follows it may be whole.
-                if BIO_ctrl_pending(bio) < left:
-                    ERR_clear_error()
-                    continue
+    for part in pem_parts(source):
+        if part.label in CONTAINERS:
+            raise ValueError(f"{part.place()}: this is {PEM_KINDS.get(part.label)}, whose certificates are not read here")
+        if part.trouble or part.label in CERTIFICATES:
+            certificate = certificate_from_part(source, part)
+            if certificate == NULL:
+                raise ValueError(f"{part.place()}: {source.error}")
+            found.append(SslCertificate.wrap(certificate))
+    return found
+
+
+cdef list certificates_from_der(Source source):
+    """Certificates that follow one another, or an empty list: it is not DER. ValueError."""
+    cdef const unsigned char *p = source.data
+    cdef const unsigned char *end = source.data + source.size
+    cdef const unsigned char *start
+    cdef X509 *certificate
+    cdef Source rest
+    cdef list found = []
+    while p < end:
+        start = p
+        certificate = d2i_X509(NULL, &p, end - p)
+        if certificate == NULL:
+            # No certificate is so short that its size fits one byte (X.690, 8.1.3), and text has no such second character.
+            if not found and (source.size < 2 or source.data[1] < 0x80 or contains(source, b"-----BEGIN ")):
                 return found
-            try:
-                if is_certificate(block.label):
-                    p = block.data
-                    certificate = d2i_X509(NULL, &p, block.size)
-                    if certificate != NULL:
-                        found.append(SslCertificate.wrap(certificate))
-            finally:
-                free_block(&block)
-    finally:
-        BIO_free(bio)
+            rest = Source(PyMemoryView_FromMemory(<char *> start, end - start, PyBUF_READ), True)
+            reason = refuse_der(rest, "a certificate")
+            raise ValueError(f"certificate {len(found) + 1} (byte {start - source.data}): {reason}")
+        found.append(SslCertificate.wrap(certificate))
+    return found
 
 
 cdef str visible(bytes raw, str codec):
@@ -209,10 +228,17 @@ cdef tuple general_name(GENERAL_NAME *name):
 
 
 def _restore_certificate(der: bytes, error: str) -> SslCertificate:
-    """What a pickle calls."""
+    """What a pickle calls. der: with the trust settings behind it."""
     cdef SslCertificate certificate
+    cdef const unsigned char *p
+    cdef X509 *x509
     if der:
-        return SslCertificate(der, SslEncoding.DER)
+        p = <const unsigned char *> PyBytes_AS_STRING(der)
+        x509 = d2i_X509_AUX(NULL, &p, len(der))
+        if x509 == NULL:
+            ERR_clear_error()
+            return SslCertificate(der, SslEncoding.DER)  # which says why
+        return SslCertificate.wrap(x509)
     certificate = SslCertificate()
     certificate._error = error
     return certificate
@@ -220,10 +246,13 @@ def _restore_certificate(der: bytes, error: str) -> SslCertificate:
 
 @cython.final
 cdef class SslCertificate:
-    """An X.509 certificate. Immutable; equal, hashed and pickled by its DER.
+    """An X.509 certificate. Immutable; equal, hashed and pickled by its DER, and by OpenSSL's trust settings where
+    it has some.
 
     encoded: any buffer, or for PEM a str. Of PEM text the first certificate is loaded, whatever stands around
-    it; DER has to be one certificate and nothing else.
+    it; DER has to be one certificate and nothing else. A PEM block `TRUSTED CERTIFICATE` (`openssl x509 -trustout`)
+    brings trust settings, which count where the certificate is an authority: what it is rejected for, or not trusted
+    for, is refused. `to_pem` and `to_der` leave them out.
     format: `SslEncoding`.
 
     Data that cannot be loaded makes a certificate that is `null`, with `error_string` saying why. TypeError:
@@ -268,13 +297,17 @@ cdef class SslCertificate:
         """All certificates in PEM text, or in DER, where they follow one another; a list, empty where there
         is none.
 
-        data: any buffer or a str. Blocks that are no certificate, or damaged, are passed over. TypeError:
-        `data` is neither a buffer nor text.
+        data: any buffer or a str. PEM blocks that are no certificate (keys, parameters, requests) and the text
+        between blocks are passed over. ValueError: a certificate is damaged or cut off, or there is a block whose
+        lines are, so that nobody can say what is in it; the number of the block and its first line are named.
+        TypeError: `data` is neither a buffer nor text.
         """
         cdef Source source = Source(data, False)
         cdef list found = []
-        if source.error:
+        if source.size == 0:
             return found
+        if source.error:
+            raise ValueError(source.error)
         ERR_clear_error()
         try:
             if source.data[0] == 0x30:
@@ -285,9 +318,15 @@ cdef class SslCertificate:
 
     @staticmethod
     def from_path(path):
-        """All certificates in a file, as `from_bytes` finds them. OSError: the file cannot be read."""
-        with open(os.fspath(path), "rb") as file:
-            return SslCertificate.from_bytes(file.read())
+        """All certificates in a file, as `from_bytes` finds them. OSError: the file cannot be read. ValueError
+        names the file too."""
+        path = os.fspath(path)
+        with open(path, "rb") as file:
+            data = file.read()
+        try:
+            return SslCertificate.from_bytes(data)
+        except ValueError as exc:
+            raise ValueError(f"{os.fsdecode(path)}: {exc}") from None
 
     @property
     def null(self):
@@ -438,13 +477,28 @@ cdef class SslCertificate:
         finally:
             OPENSSL_free(out)
 
+    cdef bytes value(self):
+        """DER and, where there are some, the trust settings; empty when null."""
+        cdef unsigned char *out = NULL
+        cdef int size
+        if self.x509 == NULL:
+            return b""
+        size = i2d_X509_AUX(self.x509, &out)
+        if size < 0:
+            ERR_clear_error()
+            raise MemoryError
+        try:
+            return out[:size]
+        finally:
+            OPENSSL_free(out)
+
     def __eq__(self, other):
         if not isinstance(other, SslCertificate):
             return NotImplemented
-        return self is other or self.to_der() == other.to_der()
+        return self is other or self.value() == (<SslCertificate> other).value()
 
     def __hash__(self):
-        return hash(self.to_der())
+        return hash(self.value())
 
     def __repr__(self):
         if self.x509 == NULL:
@@ -460,4 +514,4 @@ cdef class SslCertificate:
         return self
 
     def __reduce__(self):
-        return _restore_certificate, (self.to_der(), self._error)
+        return _restore_certificate, (self.value(), self._error)

@@ -8,3 +8,6 @@ class SslEncoding(IntEnum):
 @final
 class Source:
     def __new__(cls, encoded: Union[bytes, bytearray, memoryview, str], binary: bool) -> Source: ...
+
+@final
+class PemPart: ...

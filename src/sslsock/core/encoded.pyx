@@ -7,10 +7,12 @@ key is at fault, and ask for a passphrase on the terminal where no callback is g
 
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_READ
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.limits cimport INT_MAX
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy
+from libc.string cimport memchr, memcpy
 
 from openssl_err cimport (
     ERR_GET_LIB,
@@ -25,6 +27,7 @@ from openssl_err cimport (
 )
 from openssl_x509 cimport *
 
+import re
 from enum import IntEnum
 
 
@@ -139,11 +142,99 @@ cdef class Source:
 # ---- PEM blocks --------------------------------------------------------------------------------------------
 
 
+# A line that begins or ends a block (RFC 7468, 2), or was meant to: one that is indented, has lost a dash, or is cut off where the
+# text ends.
+cdef object MARK = re.compile(
+    rb"^[ \t\xef\xbb\xbf]*(?:-----(?:BEGIN|END) |-+ ?(?:BEGIN|END) [A-Z0-9 ]*CERT)[^\r\n]*|^-{1,5}B?E?G?I?N?\Z", re.MULTILINE)
+cdef object WHOLE_MARK = re.compile(rb"-----(BEGIN|END) ([^\r\n-]*(?:-[^\r\n-]+)*)-----[ \t]*")
+
+
+@cython.final
+@cython.auto_pickle(False)
+cdef class PemPart:
+    """One block of PEM text: where it lies, and what is wrong with its BEGIN and END lines."""
+
+    cdef str place(self):
+        return f"block {self.number} (line {self.line})"
+
+
+cdef int line_feeds(const unsigned char *data, Py_ssize_t size) noexcept nogil:
+    cdef const unsigned char *end = data + size
+    cdef int count = 0
+    while True:
+        data = <const unsigned char *> memchr(data, c"\n", end - data)
+        if data == NULL:
+            return count
+        data += 1
+        count += 1
+
+
+cdef list pem_parts(Source source):
+    """The blocks of the text in order, up to the first that has trouble.
+
+    PEM_read_bio(3) takes a BEGIN line that is not whole, and all behind it, for text between the blocks.
+    """
+    cdef Py_ssize_t skipped = 3 if has_byte_order_mark(source) else 0
+    cdef Py_ssize_t counted = 0
+    cdef int line = 1
+    cdef PemPart part = None
+    cdef list parts = []
+    text = PyMemoryView_FromMemory(<char *> source.data + skipped, source.size - skipped, PyBUF_READ)
+    for mark in MARK.finditer(text):
+        start = mark.start()
+        line += line_feeds(source.data + skipped + counted, start - counted)
+        counted = start
+        whole = WHOLE_MARK.fullmatch(mark.group())
+        begins = whole is not None and whole[1] == b"BEGIN"
+        if part is not None and whole is not None and not begins and whole[2] == part.label:
+            part.end = skipped + <Py_ssize_t> mark.end()
+            part = None
+            continue
+        if part is None:
+            part = PemPart.__new__(PemPart)
+            part.number = len(parts) + 1
+            part.line = line
+            part.start = skipped + <Py_ssize_t> start
+            part.trouble = ""
+            parts.append(part)
+            if begins:
+                part.label = whole[2]
+                continue
+            if whole is None:
+                part.trouble = "the PEM text is damaged: its BEGIN line is not whole, or not at the start of a line"
+            else:
+                part.trouble = "the PEM text is damaged: its END line has no BEGIN line before it"
+        elif whole is None:
+            part.trouble = f"the PEM text is damaged or truncated: line {line} is no whole END line, with nothing behind it"
+        elif begins:
+            part.trouble = f"the PEM text is truncated: it has no END line before the next BEGIN line (line {line})"
+        else:
+            part.trouble = f"the PEM text is damaged: its END line (line {line}) is of another kind"
+        return parts
+    if part is not None:
+        part.trouble = "the PEM text is truncated: it has no END line"
+    return parts
+
+
+cdef BIO *open_part(Source source, PemPart part) except NULL:
+    """One block as text for `next_block`."""
+    cdef BIO *bio = BIO_new_mem_buf(source.data + part.start, <int> (part.end - part.start))
+    if bio == NULL:
+        ERR_clear_error()
+        raise MemoryError
+    return bio
+
+
+cdef bint has_byte_order_mark(Source source) noexcept:
+    """Some editors write one; it would hide the first BEGIN line."""
+    cdef const unsigned char *data = source.data
+    return source.size >= 3 and data[0] == 0xEF and data[1] == 0xBB and data[2] == 0xBF
+
+
 cdef BIO *open_text(Source source) except NULL:
     cdef const unsigned char *data = source.data
     cdef int size = <int> source.size
-    # A byte order mark, as some editors write, would hide the first BEGIN line.
-    if size >= 3 and data[0] == 0xEF and data[1] == 0xBB and data[2] == 0xBF:
+    if has_byte_order_mark(source):
         data += 3
         size -= 3
     cdef BIO *bio = BIO_new_mem_buf(data, size)
@@ -279,6 +370,11 @@ cdef str refuse_pem(Source source, str wanted, bytes other):
             return "the PEM text is truncated: it has no END line"
     if ERR_GET_LIB(code) != ERR_LIB_PEM or ERR_GET_REASON(code) != PEM_R_NO_START_LINE:
         return f"the PEM text is damaged or truncated (OpenSSL: {reason})"
+    return refuse_text(source, wanted, other)
+
+
+cdef str refuse_text(Source source, str wanted, bytes other):
+    """Why `source` has no PEM block that is wanted, where all its blocks are whole. `other`: as above."""
     if other is not None:
         kind = PEM_KINDS.get(other, "a PEM block of another kind")
         return f"this is {kind}, not {wanted}"
@@ -286,7 +382,7 @@ cdef str refuse_pem(Source source, str wanted, bytes other):
         return "this is DER, not PEM"
     if contains(source, b"-----BEGIN "):
         return "the PEM text is damaged: its BEGIN line is not whole, or not at the start of a line"
-    return f"this is not PEM: it has no BEGIN line (OpenSSL: {reason})"
+    return "this is not PEM: it has no BEGIN line"
 
 
 cdef str refuse_block(const pem_block *block, str wanted):
@@ -294,4 +390,6 @@ cdef str refuse_block(const pem_block *block, str wanted):
     cdef long long declared = declared_size(block.data, block.size)
     if declared > block.size:
         return f"{wanted} in the PEM text is truncated: it has {block.size} of {declared} bytes"
+    if 0 <= declared < block.size and not ERR_peek_error():
+        return f"bytes too many after {wanted} in the PEM text: {block.size - declared}"
     return f"{wanted} in the PEM text is damaged, or unknown to this OpenSSL (OpenSSL: {openssl_reason()})"

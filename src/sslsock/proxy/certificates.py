@@ -39,9 +39,6 @@ Pair = tuple[SslCertificate, list[SslCertificate], SslKey]
 """Certificate, chain behind it, key: what `Context` takes."""
 
 
-PEM_BEGIN = b"-----BEGIN CERTIFICATE-----"
-
-
 class CertificateError(ValueError):
     """A file that cannot be used: its path and why. `path` is that file's."""
 
@@ -176,12 +173,12 @@ def read_file(path: str) -> bytes:
 
 
 def certificates_in(path: str, text: bytes) -> list[SslCertificate]:
-    found = SslCertificate.from_bytes(text)
+    try:
+        found = SslCertificate.from_bytes(text)
+    except ValueError as exc:
+        raise CertificateError(path, str(exc)) from None
     if not found:
         raise CertificateError(path, SslCertificate(text).error_string or "it holds no certificate")
-    # Damaged blocks are passed over by from_bytes; here that would be a chain with a gap, or an authority less.
-    if text.count(PEM_BEGIN) > len(found):
-        raise CertificateError(path, f"of its {text.count(PEM_BEGIN)} certificates only {len(found)} can be read")
     return found
 
 

@@ -232,14 +232,14 @@ class SslConfiguration:
         self._changed()
 
     def add_ca_file(self, path: Union[str, os.PathLike[str]]) -> None:
-        """Trust the authorities in a file of PEM certificates. OSError; ValueError when it holds no
-        certificate."""
-        found = SslCertificate.from_path(os.fspath(path))
-        for certificate in found:
-            if certificate.null:
-                raise ValueError(f"{os.fspath(path)}: {certificate.error_string}")
+        """Trust the authorities in a file of PEM or DER certificates: all of them, or none when it raises. OSError;
+        ValueError, which names the file and the block, when one is damaged, and when it holds no certificate."""
+        path = os.fspath(path)
+        found = SslCertificate.from_path(path)
         if not found:
-            raise ValueError(f"{os.fspath(path)} holds no certificate")
+            with open(path, "rb") as file:
+                reason = SslCertificate(file.read()).error_string
+            raise ValueError(f"{path} holds no certificate: {reason}")
         self._ca_certificates += tuple(found)
         self._changed()
 
