@@ -9,7 +9,7 @@ from typing import Any, Callable, Optional
 import pytest
 
 from peers import Host
-from sslsock.proxy.backends import Backend, BackendPool, BackendState
+from sslsock.proxy.backends import DOUBTERS, Backend, BackendPool, BackendState, News, summed_up
 from sslsock.proxy.settings import Address
 from sslsock.sockets.resolver import Lookup
 
@@ -273,6 +273,82 @@ def test_states_for_metrics() -> None:
     bench.pool.succeeded(second)
     assert second.reason == ""
     assert bench.up() == [True, True]
+
+
+# Whose fault
+
+
+def test_handshakes_that_fail_for_one_source_say_nothing(two: Bench) -> None:
+    for _ in range(3 * DOUBTERS):
+        assert not two.pool.handshake_failed(two.next(), "192.0.2.1")
+    assert two.up() == [True, True]
+
+
+def test_handshakes_that_fail_for_different_sources_in_a_row_are_the_back_ends_fault(two: Bench) -> None:
+    bad = two.next()
+    blamed = [two.pool.handshake_failed(bad, f"192.0.2.{number}") for number in range(DOUBTERS)]
+    assert blamed == [False] * (DOUBTERS - 1) + [True]
+
+
+def test_a_success_begins_the_row_anew(two: Bench) -> None:
+    back = two.next()
+    for number in range(3 * DOUBTERS):
+        assert not two.pool.handshake_failed(back, f"192.0.2.{number}")
+        if number % (DOUBTERS - 1):
+            two.pool.succeeded(back)
+
+
+def test_one_source_does_not_prolong_the_time_that_a_back_end_is_left_out(two: Bench) -> None:
+    """Whose trial it happens to be: the next one may have it."""
+    first, second = two.next(), two.next()
+    two.pool.failed(first, "")
+    two.clock.now += 1
+    for _ in range(5):
+        assert two.next(second) is first
+        assert not two.pool.handshake_failed(first, "192.0.2.1")
+    two.pool.succeeded(two.next(second))
+    assert two.up() == [True, True]
+
+
+def test_a_trial_that_fails_for_different_sources_prolongs_it(two: Bench) -> None:
+    first, second = two.next(), two.next()
+    two.pool.failed(first, "")
+    two.clock.now += 1
+    for number in range(DOUBTERS):
+        assert two.next(second) is first
+        if two.pool.handshake_failed(first, f"192.0.2.{number}"):
+            two.pool.failed(first, "")
+    two.clock.now += 1.9
+    assert two.take(2) == ["10.0.0.2", "10.0.0.2"]
+    two.clock.now += 0.2
+    assert two.next(second) is first
+
+
+def up(*news: News) -> dict[str, bool]:
+    return summed_up(news)[0]
+
+
+def test_a_name_is_up_while_one_of_its_addresses_is() -> None:
+    bench = Bench("localhost")
+    bench.resolver.questions[0].answer("::1", "127.0.0.1")
+    first, second = bench.next(), bench.next()
+    bench.pool.failed(first, "refused")
+    bench.pool.succeeded(second)
+    names, addresses = summed_up(bench.pool.news("route"))
+    assert names == {"localhost:8000": True}
+    assert addresses == {("localhost:8000", "[::1]:8000"): False, ("localhost:8000", "127.0.0.1:8000"): True}
+    bench.pool.failed(second, "refused")
+    assert up(*bench.pool.news("route")) == {"localhost:8000": False}
+
+
+def test_of_the_workers_the_one_that_has_heard_last_is_right() -> None:
+    silent, failed, succeeded = (News("route", "b:1", "b:1", up, moment) for up, moment in ((True, 0), (False, 5), (True, 6)))
+    assert up(silent, failed) == up(failed, silent) == {"b:1": False}
+    assert up(failed, succeeded) == up(succeeded, failed, silent) == {"b:1": True}
+
+
+def test_what_is_down_for_one_route_is_down() -> None:
+    assert up(News("one", "b:1", "b:1", True, 6), News("other", "b:1", "b:1", False, 5)) == {"b:1": False}
 
 
 # Names

@@ -16,6 +16,7 @@ import socket
 import ssl
 import subprocess
 import threading
+import urllib.request
 from collections.abc import Iterator
 from typing import Any, Optional
 
@@ -60,6 +61,14 @@ class Proxy:
             with self._news:
                 self.messages.append(text)
                 self._news.notify_all()
+
+    def metrics(self) -> list[str]:
+        """The lines of its metrics, once; it was started with --metrics."""
+        assert self.process.stdout is not None
+        address = self.process.stdout.readline().decode().partition("metrics at ")[2].strip()
+        with urllib.request.urlopen(address, timeout=TIMEOUT) as answer:
+            lines: list[str] = answer.read().decode().splitlines()
+        return lines
 
     def record(self, peer: Optional[str] = None) -> dict[str, Any]:
         """What the proxy has logged of the next connection that ended; peer: of the next one of this client."""

@@ -208,10 +208,12 @@ def make_collector(
     backends_view: Callable[[], Mapping[str, bool]],
     certificates_view: Callable[[], Mapping[str, float]],
     lines_dropped: Callable[[], int] = lambda: 0,
+    addresses_view: Callable[[], Mapping[tuple[str, str], bool]] = dict,
 ) -> Collector:
     """What a registry of prometheus_client asks at each scrape; the functions are called in the scraping thread.
 
-    workers: may grow later. backends_view: address → True when it is used, False when it is left out for a while.
+    workers: may grow later. backends_view: back end → True when it is used, False when all its addresses are left out for a
+    while; addresses_view: the same for (back end, address).
     certificates_view: file → when its certificate expires, in seconds since the epoch. lines_dropped: `LineWriter.dropped`.
 
     MetricsError: the package prometheus_client is missing.
@@ -284,6 +286,13 @@ def make_collector(
             )
             for backend, state in backends_view().items():
                 up.add_metric([backend], float(state))
+            address_up = core.GaugeMetricFamily(
+                "sslsock_proxy_backend_address_up",
+                "The same for each address behind the name of a back end.",
+                labels=["backend", "address"],
+            )
+            for labels, state in addresses_view().items():
+                address_up.add_metric(labels, float(state))
             expiry = core.GaugeMetricFamily(
                 "sslsock_proxy_certificate_expiry_timestamp_seconds",
                 "When a certificate in use expires, in seconds since the epoch.",
@@ -292,7 +301,7 @@ def make_collector(
             for certificate, moment in certificates_view().items():
                 expiry.add_metric([certificate], moment)
             failures = sum(worker.accept_failures for worker in workers)
-            yield from (up, expiry)
+            yield from (up, address_up, expiry)
             yield core.CounterMetricFamily(
                 "sslsock_proxy_accept_failures", "Connections that the system could not give: no descriptors.", failures
             )

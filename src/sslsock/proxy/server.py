@@ -149,9 +149,10 @@ class Server:
                 self._metrics.start(
                     make_collector(
                         [worker.counters for worker in self._workers],
-                        self._backends_view,
+                        lambda: self._backends_up()[0],
                         self._certificates_view,
                         lambda: self._writer.dropped,
+                        lambda: self._backends_up()[1],
                     )
                 )
         except PrivilegeError as exc:
@@ -398,9 +399,8 @@ class Server:
 
     # What the metrics ask, in a scraper's thread
 
-    def _backends_view(self) -> dict[str, bool]:
-        names, _ = summed_up(item for worker in self._workers for item in worker.backend_news())
-        return names
+    def _backends_up(self) -> tuple[dict[str, bool], dict[tuple[str, str], bool]]:
+        return summed_up(item for worker in self._workers for item in worker.backend_news())
 
     def _certificates_view(self) -> dict[str, float]:
         return {
