@@ -90,7 +90,7 @@ def test_the_host_ends_the_connection_while_it_is_read(loop, endpoint, name):
 
 @pytest.mark.parametrize("name", WRITING)
 def test_the_host_ends_the_connection_while_it_is_written_to(loop, endpoint, name):
-    endpoint.bytes_written_handler = lambda endpoint, count: None
+    endpoint._bytes_written_handler = lambda endpoint, count: None
     loop.host_call_soon = lambda callback: endpoint.abort()
     try:
         assert WRITING[name](endpoint) in (100, 300_000)

@@ -1,7 +1,8 @@
-from typing import Optional, Protocol, Union, final
+from typing import Protocol, Union, final
 
 from .engine import Engine, _Buffer
-from .loop import Loop, Watcher
+from .link import Link
+from .loop import Loop
 
 # Why a channel failed, as `_ChannelConsumer.on_failed` is told.
 FAILURE_RESET: int  # the peer reset the connection, or is gone
@@ -24,7 +25,7 @@ class _ChannelConsumer(Protocol):
     def on_failed(self, failure: int, message: str) -> None: ...
 
 @final
-class Channel(Watcher):
+class Channel(Link):
     """A connected descriptor, perhaps TLS, and its queues."""
 
     read_bound: int
@@ -36,8 +37,6 @@ class Channel(Watcher):
     @property
     def can_join(self) -> bool: ...
     def start_tls(self, engine: Engine, timeout: float) -> None: ...
-    @property
-    def engine(self) -> Optional[Engine]: ...
     @property
     def encrypted(self) -> bool: ...
     @property

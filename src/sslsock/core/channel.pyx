@@ -1,21 +1,22 @@
 """A channel: one connected descriptor, perhaps TLS on it, and its queues.
 
-Owns the descriptor and the engine, and the bytes that are on their way: plaintext that nobody has read (`kept`), plaintext
-that was written and not encrypted (`queue`), bytes made for the wire that the kernel did not take (`raw`). Knows nothing of
-names, connecting or Python handlers; it reports to one consumer (channel.pyi: _ChannelConsumer).
+A link (link.pyx) with what is on its way for a program: plaintext that nobody has read (`input`), plaintext that was written
+and not encrypted (`queue`). Knows nothing of names, connecting or Python handlers; it reports to one consumer (channel.pyi:
+_ChannelConsumer).
 
 In: recv into the loop's scratch; the engine decrypts from there into the plaintext scratch, as many records as there are;
-the consumer is told once and reads straight from the scratch (`lent`); what it leaves is copied to `kept`.
+the consumer is told once and reads straight from the scratch; what it leaves is kept.
 
 Out: `write` queues a reference to the caller's bytes. Small writes wait for the end of the event or the turn and leave
 together; from LEAVE_AT on they leave at once. A batch is encrypted into the send scratch and given to the kernel in one
-send; only what the kernel refuses is copied to `raw`, and the rest of the queue stays as references to be encrypted later.
+send; only what the kernel refuses is copied (`out`), and the rest of the queue stays as references to be encrypted later.
 
 After every call of the consumer the channel may be finished, aborted, or inside another turn: each such call is followed by
-a look at `phase`, and nothing is kept in the scratch across it except `lent`, which belongs to this level of turns.
+a look at `phase`, and nothing is kept in the scratch across it except what `input` borrows, which belongs to this level of
+turns.
 
 The phases of the end: finish() -> FINISHING -> (all sent, close_notify too) on_drained -> LINGERING -> CLOSED;
-abort() or a failure -> CLOSED, a failure that has an alert to send by way of LINGERING.
+abort() or a failure -> CLOSED, a failure that has an alert to send by way of LINGERING; a relay takes over: CLOSED.
 """
 
 import os
@@ -24,16 +25,17 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport uint32_t
-from libc.string cimport memchr, memcpy
+from libc.string cimport memcpy
 
 cimport linux
-from linux cimport errno
-from sslsock.core.engine cimport (
-    ENGINE_CLOSED, ENGINE_FAILED, ENGINE_OK, RECORD_SIZE, Engine)
-from sslsock.core.loop cimport GATHER_SIZE, PLAIN_SIZE, RECEIVE_SIZE, SEND_SIZE, Loop, Scratch, Watcher
+from sslsock.core.engine cimport ENGINE_CLOSED, ENGINE_FAILED, ENGINE_OK, RECORD_SIZE, Engine
+from sslsock.core.input_buffer cimport input_clear, input_consume, input_copy, input_keep, input_line, input_size
+from sslsock.core.link cimport (
+    ANSWERS_SIZE, INPUT_AFTER_END, INPUT_AFTER_FAILURE, NETWORK_FAILED, NO_FAILURE, NO_MEMORY, PEER_RESET, TIMED_OUT, TLS_FAILED, Link)
+from sslsock.core.loop cimport GATHER_SIZE, PLAIN_SIZE, SEND_SIZE, Loop, Scratch
+from sslsock.core.output_queue cimport OutputQueue
 from sslsock.core.schedule cimport Timer
-from window_bio cimport (
-    byte_queue, byte_queue_append, byte_queue_clear, byte_queue_consume, byte_queue_front, byte_queue_join, byte_queue_move)
+from window_bio cimport byte_queue, byte_queue_append, byte_queue_clear, byte_queue_front, byte_queue_move
 
 cdef enum:
     # bytes
@@ -41,12 +43,10 @@ cdef enum:
     LEAVE_AT = 256 * 1024  # queued plaintext that does not wait for the end of the event
     BATCH_SIZE = 512 * 1024  # plaintext encrypted for one send
     RECORD_ROOM = RECORD_SIZE + 512  # one record with all that any cipher suite adds
-    ANSWERS_SIZE = 64 * 1024  # what libssl has answered by itself to a peer that does not read
-    RAW_JOINED = 16 * 1024  # what is copied in front of a batch, so that one send does for both
+    OUT_JOINED = 16 * 1024  # what is copied in front of a batch, so that one send does for both
     TURN_SIZE = 4 * BATCH_SIZE  # plaintext sent in one go before others have their turn
-    RELEASE_GIL_AT = 64 * 1024  # below, giving the GIL away costs more than the work (docs/design.md, "The GIL")
     REFUSED_SIZE = 64 * 1024  # unread input of a peer that is refused, thrown away so that it hears why
-    QUEUE_SLACK = 64  # used pieces at the front of the queue before its list is cut
+    RELEASE_GIL_AT = 64 * 1024  # below, giving the GIL away costs more than the work (docs/design.md, "The GIL")
 
 
 cdef double LINGER_SECONDS = 5.0
@@ -54,9 +54,13 @@ cdef double LINGER_SECONDS = 5.0
 FAILURE_RESET, FAILURE_NETWORK, FAILURE_TIMEOUT, FAILURE_HANDSHAKE, FAILURE_HANDSHAKE_TIMEOUT, FAILURE_HANDSHAKE_CLOSED, \
     FAILURE_TLS, FAILURE_RESOURCE = range(8)
 
+# What a link's failure is to the consumer; one of TLS depends on the phase.
+cdef dict FAILURES = {
+    PEER_RESET: FAILURE_RESET, NETWORK_FAILED: FAILURE_NETWORK, TIMED_OUT: FAILURE_TIMEOUT, NO_MEMORY: FAILURE_RESOURCE}
+
 
 @cython.final
-cdef class Channel(Watcher):
+cdef class Channel(Link):
     """A connected descriptor, perhaps TLS, and its queues.
 
     loop: Loop. consumer: _ChannelConsumer, told what happens; held until the end.
@@ -68,16 +72,13 @@ cdef class Channel(Watcher):
     def __cinit__(self, Loop loop not None, consumer):
         self.loop = loop
         self.consumer = consumer
-        self.queue = []
+        self.queue = OutputQueue.__new__(OutputQueue)
         self.phase = PHASE_NEW
         self.tls = TLS_NONE
         self.drained = True
 
     def __dealloc__(self):
-        if self.fd >= 0:
-            linux.close(self.fd)
-        byte_queue_clear(&self.kept)
-        byte_queue_clear(&self.raw)
+        input_clear(&self.input)
 
     cdef int require(self) except -1:
         if self.loop.is_closed or not self.loop.in_own_thread():
@@ -100,31 +101,32 @@ cdef class Channel(Watcher):
             raise RuntimeError("the channel has a descriptor already")
         self.start_watching(fd, linux.EPOLLIN | linux.EPOLLRDHUP | linux.EPOLLPRI)
         self.phase = PHASE_OPEN
-        if self.queued and not self.hold_writes:
+        if self.queue.size and not self.hold_writes:
             self.plan_flush()
 
     def start_tls(self, Engine engine not None, double timeout):
         """Begin the handshake. What was received and not read belongs to it; what was queued goes out in the clear before
         it, unless `hold_writes`. timeout: seconds until it has to be done, 0 for none."""
+        cdef const char *data
+        cdef size_t size
         self.require()
         if self.phase != PHASE_OPEN or self.tls != TLS_NONE:
             raise RuntimeError("TLS starts once, on an open channel")
-        if not self.hold_writes and self.queued:
+        if not self.hold_writes and self.queue.size:
             self.send_queue()
             if self.phase != PHASE_OPEN:
                 return
-            while self.queued:
-                piece = <bytes> self.queue[self.queue_index]
-                size = PyBytes_GET_SIZE(piece) - self.queue_offset
-                if not byte_queue_append(&self.raw, PyBytes_AS_STRING(piece) + self.queue_offset, size):
+            while self.queue.size:
+                size = self.queue.front(&data)
+                if not byte_queue_append(&self.out, data, size):
                     raise MemoryError
-                self.raw_plain += size
-                self.advance_queue(size)
+                self.out_plain += size
+                self.queue.advance(size)
         self.keep_lent()
-        if self.kept.size:
-            if not byte_queue_append(&engine.backlog, byte_queue_front(&self.kept), self.kept.size):
+        if self.input.kept.size:
+            if not byte_queue_append(&engine.backlog, byte_queue_front(&self.input.kept), self.input.kept.size):
                 raise MemoryError
-            byte_queue_clear(&self.kept)
+            input_clear(&self.input)
         engine.release_buffers(True)  # an idle connection keeps no record buffer
         self.engine = engine
         self.tls = TLS_SHAKING
@@ -149,14 +151,7 @@ cdef class Channel(Watcher):
     # incoming
 
     cdef void on_event(self, uint32_t events) noexcept:
-        if events & (linux.EPOLLIN | linux.EPOLLRDHUP | linux.EPOLLHUP | linux.EPOLLERR):
-            self.drained = False
-            if events & (linux.EPOLLRDHUP | linux.EPOLLHUP | linux.EPOLLERR):
-                self.hang_up = True
-            if events & linux.EPOLLPRI:
-                self.urgent = True
-        if events & (linux.EPOLLOUT | linux.EPOLLHUP | linux.EPOLLERR):
-            self.blocked = False
+        self.note_events(events)
         self.serve()
 
     cdef void on_again(self) noexcept:
@@ -176,111 +171,108 @@ cdef class Channel(Watcher):
             self.discard_input()
         elif self.phase == PHASE_OPEN or self.phase == PHASE_FINISHING:
             self.receive()
+            if self.phase == PHASE_OPEN and (self.hang_up or self.suspect) and not self.fin and self.paused():
+                self.look_for_end()
+                if self.fin:
+                    self.meet_end()
         self.end_event()
         self.read_on()
 
+    cdef bint paused(self) noexcept:
+        """Not to be read now: the consumer has as much unread as it wants, or the peer does not read what libssl answers to it
+        (to key updates, to a renegotiation)."""
+        if self.bound and self.phase == PHASE_OPEN and input_size(&self.input) >= self.bound:
+            return True
+        return self.answered >= ANSWERS_SIZE
+
     cdef void read_on(self) noexcept:
         """Read again in the next turn if there is something that no edge will announce, and room for it."""
-        if self.fd >= 0 and (self.engine_ready or not self.drained) and not self.fin:
-            if self.phase != PHASE_OPEN or self.bound == 0 or self.kept.size + self.lent_left < self.bound:
-                if self.answered < ANSWERS_SIZE:
-                    self.plan_again()
+        if self.fd >= 0 and (self.engine_ready or not self.drained) and not self.fin and not self.paused():
+            self.plan_again()
 
     cdef void receive(self) noexcept:
         """One receive at the most, so that no peer keeps the others waiting."""
-        cdef size_t wanted = READ_SIZE, unread = self.kept.size + self.lent_left
-        cdef ssize_t size
-        cdef int fd = self.fd
+        cdef size_t wanted = READ_SIZE, size
         cdef char *memory = self.loop.scratch.receive
-        if self.bound and unread >= self.bound:
+        if self.paused():
             return
-        if self.answered >= ANSWERS_SIZE:
-            return  # a peer that asks for answers (key updates, renegotiation) and reads none is not read either
         if self.engine_ready:
             self.feed_tls(0)
             return
         if self.drained:
             return
         if self.bound:
-            wanted = min(wanted, self.bound - unread)
+            wanted = min(wanted, self.bound - input_size(&self.input))
             if self.tls != TLS_NONE:
                 wanted = max(wanted, <size_t> RECORD_ROOM)
         if self.bulk:
             with nogil:
-                size = linux.recv(fd, memory, wanted, 0)
+                size = self.take_in(memory, wanted)
         else:
-            size = linux.recv(fd, memory, wanted, 0)
-        if size > 0:
+            size = self.take_in(memory, wanted)
+        if size:
             self.bulk = size >= RELEASE_GIL_AT
-            if <size_t> size < wanted and not self.hang_up and not self.urgent:
-                self.drained = True  # epoll(7): a short read has emptied a stream
             if self.tls == TLS_NONE:
                 self.deliver(memory, size)
             else:
                 self.feed_tls(size)
-        elif size == 0:
-            self.drained = self.fin = True
-            if self.send_error:
-                self.fail_system(self.send_error, "sending")
-            elif self.tls == TLS_SHAKING:
-                self.fail(FAILURE_HANDSHAKE_CLOSED, "the peer closed the connection during the TLS handshake")
-            else:
-                self.end_of_input(self.tls == TLS_NONE)
-        elif errno == linux.EAGAIN:
-            self.drained = True
-            if self.send_error:
-                self.fail_system(self.send_error, "sending")
-        elif errno != linux.EINTR:
-            self.fail_system(errno, "receiving")
+        elif self.fin:
+            self.meet_end()
+
+    cdef void meet_end(self) noexcept:
+        """Nothing more comes from the system."""
+        if self.dead:
+            self.fail_link()
+        elif self.tls == TLS_SHAKING:
+            self.fail(FAILURE_HANDSHAKE_CLOSED, "the peer closed the connection during the TLS handshake", 0)
+        else:
+            self.end_of_input(self.tls == TLS_NONE)
 
     cdef void feed_tls(self, size_t size) noexcept:
         """Give the engine `size` bytes from the scratch, after what it has, and pass on what comes out."""
-        cdef Engine engine = self.engine  # the consumer may drop the channel's
-        cdef char *plain = self.loop.scratch.plain
-        cdef size_t got = 0, room = PLAIN_SIZE, waiting = self.raw.size
+        cdef Engine engine = self.engine
+        cdef size_t got = 0, room = PLAIN_SIZE
+        cdef int status
+        if self.tls == TLS_SHAKING:
+            self.shake(engine, size)
+            return
+        if self.bound:
+            room = min(room, self.bound - input_size(&self.input))
+        if size >= RELEASE_GIL_AT:
+            with nogil:
+                status = self.decrypt(size, room, &got)
+        else:
+            status = self.decrypt(size, room, &got)
+        if not self.keep_output():
+            status = ENGINE_FAILED
+        self.settle(engine)
+        if got:
+            self.deliver(self.loop.scratch.plain, got)
+        if status == ENGINE_CLOSED:
+            self.end_of_input(True)
+        elif status == ENGINE_FAILED:
+            self.fail_link()
+
+    cdef void shake(self, Engine engine, size_t size) noexcept:
+        """Go on with the handshake."""
         cdef int status
         cdef bint kept
         self.engine_ready = False
         if not engine.open_in(self.loop.scratch.receive, size):
-            self.fail(FAILURE_RESOURCE, "no memory for what was received")
+            self.fail_with(NO_MEMORY, linux.ENOMEM, False)
+            self.fail_link()
             return
-        if self.tls == TLS_SHAKING:
-            self.shake(engine)
-            return
-        if self.bound:
-            room = min(room, self.bound - self.kept.size - self.lent_left)
-        if size >= RELEASE_GIL_AT:
-            with nogil:
-                status = engine.pull(plain, room, &got)
-        else:
-            status = engine.pull(plain, room, &got)
-        kept = engine.close_in()
-        if engine.take_output(&self.raw) < 0 or not kept:
-            self.fail(FAILURE_RESOURCE, "no memory for what was received")
-            return
-        self.answered += self.raw.size - waiting
-        self.settle(engine)
-        self.engine_ready = status == ENGINE_OK  # it stopped for want of room
-        if got:
-            self.deliver(plain, got)
-        if status == ENGINE_CLOSED:
-            self.end_of_input(True)
-        elif status == ENGINE_FAILED:
-            self.fail_tls(engine)
-
-    cdef void shake(self, Engine engine) noexcept:
-        """Go on with the handshake; the engine's input is open."""
-        cdef int status
-        cdef bint kept
         with nogil:
             status = engine.shake()
         kept = engine.close_in()
         if self.phase != PHASE_OPEN and self.phase != PHASE_FINISHING:  # a verification handler has ended it
             return
-        if engine.take_output(&self.raw) < 0 or not kept:
-            self.fail(FAILURE_RESOURCE, "no memory for the TLS handshake")
+        if not kept:
+            self.fail_with(NO_MEMORY, linux.ENOMEM, False)
         elif status == ENGINE_FAILED:
-            self.fail_tls(engine)
+            self.fail_with(TLS_FAILED, 0, False)
+        if not self.keep_output() or not kept or status == ENGINE_FAILED:
+            self.fail_link()
         elif status == ENGINE_OK:
             self.cancel_deadline()
             self.tls = TLS_OPEN
@@ -288,14 +280,15 @@ cdef class Channel(Watcher):
             self.settle(engine)
             self.engine_ready = engine.backlog.size > 0
             if self.phase == PHASE_OPEN:
+                consumer = self.consumer
                 try:
-                    self.consumer.on_encrypted()
+                    consumer.on_encrypted()
                 except BaseException as exc:
-                    self.loop.report("exception in encrypted_handler", exc, self.consumer)
+                    self.loop.report_call(consumer, "on_encrypted", exc)
                 if self.phase == PHASE_OPEN and self.engine_ready:
                     self.receive()  # data that came with the last handshake message
         elif self.fin:  # the peer's end was read before TLS started
-            self.fail(FAILURE_HANDSHAKE_CLOSED, "the peer closed the connection during the TLS handshake")
+            self.meet_end()
 
     cdef void settle(self, Engine engine) noexcept:
         try:
@@ -306,6 +299,7 @@ cdef class Channel(Watcher):
     def _ask_verify_handler(self, errors):
         """The engine's verify_handler: the consumer's, in a scratch of its own, for libssl is at work in the current one."""
         cdef Scratch outer
+        consumer = self.consumer
         handler, self.verify_handler = self.verify_handler, None
         if handler is None:
             return False
@@ -313,7 +307,7 @@ cdef class Channel(Watcher):
         try:
             return bool(handler(errors))
         except BaseException as exc:
-            self.loop.report("exception in ssl_errors_handler", exc, self.consumer)
+            self.loop.report_call(consumer, "verify_handler", exc)
             return False
         finally:
             self.loop.leave_scratch(outer)
@@ -321,28 +315,27 @@ cdef class Channel(Watcher):
     def _handshake_overdue(self):
         """The handshake's deadline."""
         if self.tls == TLS_SHAKING and self.phase != PHASE_CLOSED:
-            self.fail(FAILURE_HANDSHAKE_TIMEOUT, "the TLS handshake was not done in time")
+            self.fail(FAILURE_HANDSHAKE_TIMEOUT, "the TLS handshake was not done in time", INPUT_AFTER_FAILURE)
 
     cdef void deliver(self, const char *data, size_t size) noexcept:
         """Tell the consumer of new plaintext, which it may read straight from the scratch; keep what it leaves."""
+        consumer = self.consumer
         if self.phase != PHASE_OPEN:
             return
         self.keep_lent()  # of an outer turn, when a handler has called dispatch
-        self.lent = data
-        self.lent_left = size
+        self.input.lent = data
+        self.input.lent_left = size
         self.read_on()  # a consumer that waits for more in a nested turn must find it there
         try:
-            self.consumer.on_readable()
+            consumer.on_readable()
         except BaseException as exc:
-            self.loop.report("exception in ready_read_handler", exc, self.consumer)
+            self.loop.report_call(consumer, "on_readable", exc)
         self.keep_lent()
 
     cdef void keep_lent(self) noexcept:
-        cdef size_t size = self.lent_left
-        if size:
-            self.lent_left = 0
-            if not byte_queue_append(&self.kept, self.lent, size):
-                self.fail(FAILURE_RESOURCE, "no memory for unread data")
+        if not input_keep(&self.input):
+            self.fail_with(NO_MEMORY, linux.ENOMEM, False)
+            self.fail_link()
 
     # reading
 
@@ -358,51 +351,31 @@ cdef class Channel(Watcher):
 
     @property
     def read_bound(self):
-        """Most plaintext bytes kept unread, 0 for no bound: int. At the bound nothing is received."""
+        """Most plaintext bytes kept unread, 0 for no bound: int. At the bound nothing is received, but an error of the connection
+        is told."""
         return self.bound
 
     @read_bound.setter
     def read_bound(self, size_t bound):
         self.require_thread()
         self.bound = bound
+        if self.hang_up:
+            self.plan_again()
         self.read_on()
 
     cdef size_t unread(self) noexcept:
-        return self.kept.size + self.lent_left
+        return input_size(&self.input)
 
     cdef size_t line_end(self) noexcept:
-        """Bytes up to and with the first newline, 0 without one."""
-        cdef const char *start
-        cdef const char *found
-        if self.kept.size:
-            start = byte_queue_front(&self.kept)
-            found = <const char *> memchr(start, 10, self.kept.size)
-            if found != NULL:
-                return found - start + 1
-        if self.lent_left:
-            found = <const char *> memchr(self.lent, 10, self.lent_left)
-            if found != NULL:
-                return self.kept.size + (found - self.lent) + 1
-        return 0
+        return input_line(&self.input)
 
     cdef size_t limited(self, Py_ssize_t count) noexcept:
         """Of what can be read, `count` bytes at the most; negative: all."""
-        cdef size_t size = self.kept.size + self.lent_left
+        cdef size_t size = input_size(&self.input)
         return size if count < 0 or <size_t> count > size else <size_t> count
 
-    cdef void copy_out(self, char *data, size_t size) noexcept:
-        cdef size_t first = min(size, self.kept.size)
-        if first:
-            memcpy(data, byte_queue_front(&self.kept), first)
-        if size > first:
-            memcpy(data + first, self.lent, size - first)
-
     cdef void consume(self, size_t size) noexcept:
-        cdef size_t first = min(size, self.kept.size)
-        if first:
-            byte_queue_consume(&self.kept, first)
-        self.lent += size - first
-        self.lent_left -= size - first
+        input_consume(&self.input, size)
         if self.bound:
             self.read_on()
 
@@ -411,7 +384,7 @@ cdef class Channel(Watcher):
         if size == 0:
             return b""
         data = PyBytes_FromStringAndSize(NULL, size)
-        self.copy_out(PyBytes_AS_STRING(data), size)
+        input_copy(&self.input, PyBytes_AS_STRING(data), size)
         self.consume(size)
         return data
 
@@ -428,7 +401,7 @@ cdef class Channel(Watcher):
         size = self.limited(count)
         data = PyBytes_FromStringAndSize(NULL, size)
         if size:
-            self.copy_out(PyBytes_AS_STRING(data), size)
+            input_copy(&self.input, PyBytes_AS_STRING(data), size)
         return data
 
     cpdef bytes read_line(self, Py_ssize_t count=-1):
@@ -447,7 +420,7 @@ cdef class Channel(Watcher):
         try:
             # Getting a buffer and giving it back may run code of the caller's (PEP 688), which may read here itself.
             size = self.limited(view.len)
-            self.copy_out(<char *> view.buf, size)
+            input_copy(&self.input, <char *> view.buf, size)
             self.consume(size)
         finally:
             PyBuffer_Release(&view)
@@ -456,8 +429,7 @@ cdef class Channel(Watcher):
     def discard(self):
         """Throw away what was received and not read."""
         self.require_thread()
-        self.lent_left = 0
-        byte_queue_clear(&self.kept)
+        input_clear(&self.input)
         if self.bound:
             self.read_on()
 
@@ -469,7 +441,7 @@ cdef class Channel(Watcher):
         return self.unsent()
 
     cdef size_t unsent(self) noexcept:
-        return self.queued + self.raw_plain
+        return self.queue.size + self.out_plain
 
     cpdef Py_ssize_t write(self, data) except -1:
         """Queue `data` (bytes-like) to be sent. Returns its length in bytes: all of it is taken. RuntimeError after
@@ -483,13 +455,12 @@ cdef class Channel(Watcher):
         if self.phase != PHASE_OPEN and self.phase != PHASE_NEW:
             raise RuntimeError("nothing can be written to a channel that is finished or closed")
         size = PyBytes_GET_SIZE(piece)
-        if size == 0 or self.send_error:
+        if size == 0 or self.dead:
             return size
         self.queue.append(piece)
-        self.queued += size
         if self.phase == PHASE_NEW or self.blocked:
             return size
-        if self.queued >= LEAVE_AT and self.tls != TLS_SHAKING and not self.hold_writes:
+        if self.queue.size >= LEAVE_AT and self.tls != TLS_SHAKING and not self.hold_writes:
             alive = self  # a failure is told at once, and may end with the caller's last reference
             self.send_queue()
             if not self.notify_written:
@@ -506,110 +477,95 @@ cdef class Channel(Watcher):
             self.plan_flush()
 
     cdef void send_queue(self) noexcept:
-        """Send `raw`, then the queue, until all is out, the kernel takes no more, or it is the others' turn."""
+        """Send `out`, then the queue, until all is out, the kernel takes no more, or it is the others' turn."""
         cdef size_t sent = 0, before
-        while not self.blocked and (self.phase == PHASE_OPEN or self.phase == PHASE_FINISHING):
+        while not self.blocked and not self.dead and (self.phase == PHASE_OPEN or self.phase == PHASE_FINISHING):
             if sent >= TURN_SIZE:
                 self.plan_flush()
                 return
-            before = self.queued
-            if self.tls == TLS_SHAKING or self.hold_writes or not (self.queued or self.phase == PHASE_FINISHING):
-                if self.raw.size == 0 or not self.send_raw():
+            before = self.queue.size
+            if self.tls == TLS_SHAKING or self.hold_writes or not (self.queue.size or self.phase == PHASE_FINISHING):
+                if self.out.size == 0 or not self.send_out():
                     return
             elif self.tls == TLS_OPEN:
                 if not self.send_records():
                     return
-            elif self.raw.size:
-                if not self.send_raw():
+            elif self.out.size:
+                if not self.send_out():
                     return
-            elif self.queued:
+            elif self.queue.size:
                 if not self.send_pieces():
                     return
             else:
                 self.drained_out()
                 return
-            sent += before - self.queued
+            sent += before - self.queue.size
 
-    cdef bint send_raw(self) noexcept:
-        """Send from `raw`; True when all of it is out."""
-        cdef ssize_t size = self.send_some(byte_queue_front(&self.raw), self.raw.size, 0)
-        if size < 0:
+    cdef bint all_sent(self) noexcept:
+        """After a send: whether `out` is empty, and with it all that it stood for with the kernel."""
+        if self.dead:
+            self.send_failed()
             return False
-        byte_queue_consume(&self.raw, size)
-        if self.raw.size:
-            self.block()
+        if self.out.size:
             return False
-        self.written += self.raw_plain
-        self.raw_plain = self.answered = 0
+        self.written += self.out_plain
+        self.out_plain = self.answered = 0
         return True
 
+    cdef bint send_out(self) noexcept:
+        """Send from `out`; True when all of it is out."""
+        if self.out.size >= RELEASE_GIL_AT:
+            with nogil:
+                self.flush_out()
+        else:
+            self.flush_out()
+        return self.all_sent()
+
     cdef bint send_records(self) noexcept:
-        """Encrypt a batch behind what little is in `raw`, and send it; True when all of it is out."""
+        """Encrypt a batch behind what little is in `out`, and send it; True when all of it is out."""
         cdef Engine engine = self.engine
         cdef char *memory = self.loop.scratch.send_
-        cdef size_t taken = 0, waiting = self.raw.size, size
-        cdef ssize_t sent
+        cdef size_t taken = 0, waiting = self.out.size, size
         cdef bint last, failed = False
-        if waiting > RAW_JOINED:
-            return self.send_raw()
+        cdef int flags = 0
+        if waiting > OUT_JOINED:
+            return self.send_out()
         if waiting:  # a session ticket, a handshake's last message: they leave with the first data
-            memcpy(memory, byte_queue_front(&self.raw), waiting)
-            byte_queue_clear(&self.raw)
+            memcpy(memory, byte_queue_front(&self.out), waiting)
+            byte_queue_clear(&self.out)
         engine.open_output(memory + waiting, SEND_SIZE - waiting)
-        while self.queued and taken < BATCH_SIZE and not failed:
+        while self.queue.size and taken < BATCH_SIZE and not failed:
             size = self.push_piece(engine, BATCH_SIZE - taken)
             failed = size == 0
             taken += size
-        last = self.phase == PHASE_FINISHING and self.queued == 0 and not failed
+        last = self.phase == PHASE_FINISHING and self.queue.size == 0 and not failed
         if last:
             engine.goodbye()
-        size = waiting + engine.take_output(&self.raw)  # `raw` is empty, so that this cannot fail
-        self.raw_plain += taken
-        if failed:
-            self.keep_unsent(memory, size)
-            self.fail_tls(engine)
+            flags = linux.MSG_MORE  # what `linger` does next is to send the FIN, which then shares the last data's packet
+        self.out_plain += taken
+        if taken >= RELEASE_GIL_AT:
+            with nogil:
+                self.put_output(memory, waiting, flags)
+        else:
+            self.put_output(memory, waiting, flags)
+        if failed and not self.dead:
+            self.fail_with(TLS_FAILED, 0, False)
+            self.fail_link()
             return False
-        if size == 0:
-            self.drained_out()
+        if not self.all_sent():
             return False
-        # MSG_MORE: what `linger` does next is to send the FIN, which then shares the last data's packet.
-        sent = self.send_some(memory, size, linux.MSG_MORE if last else 0)
-        if sent < 0:
-            if not self.blocked:
-                return False
-            sent = 0
-        if <size_t> sent >= waiting:
-            self.answered = 0
-        if <size_t> sent < size:
-            self.block()
-            if not self.keep_unsent(memory + sent, size - sent):
-                self.fail(FAILURE_RESOURCE, "no memory for what the system does not take")
-            return False
-        if self.raw.size:
-            return True  # small records, whose headers take more than the scratch has room for
-        self.written += self.raw_plain
-        self.raw_plain = 0
         if last:
             self.drained_out()
         return not last
-
-    cdef bint keep_unsent(self, const char *data, size_t size) noexcept:
-        """Put `data` in front of `raw`; False without memory."""
-        cdef byte_queue behind
-        byte_queue_move(&behind, &self.raw)
-        if byte_queue_append(&self.raw, data, size) and byte_queue_join(&self.raw, &behind):
-            return True
-        byte_queue_clear(&behind)
-        return False
 
     cdef size_t push_piece(self, Engine engine, size_t room) noexcept:
         """Encrypt from the front of the queue, `room` bytes at the most: a large piece from where it lies, small ones
         joined to one record. Returns how many, 0 when the engine has failed."""
         cdef const char *data
-        cdef size_t size = self.front(&data)
+        cdef size_t size = self.queue.front(&data)
         cdef int status
-        if size < GATHER_SIZE and size < self.queued:
-            size = self.join(self.loop.scratch.gather, GATHER_SIZE)
+        if size < GATHER_SIZE and size < self.queue.size:
+            size = self.queue.join(self.loop.scratch.gather, GATHER_SIZE)
             return size if engine.push(self.loop.scratch.gather, size) == ENGINE_OK else 0
         size = min(size, room)
         if size >= RELEASE_GIL_AT:
@@ -617,115 +573,45 @@ cdef class Channel(Watcher):
                 status = engine.push(data, size)
         else:
             status = engine.push(data, size)
-        self.advance_queue(size)
+        self.queue.advance(size)
         return size if status == ENGINE_OK else 0
 
     cdef bint send_pieces(self) noexcept:
         """Send from the queue as it is; True when the kernel takes more."""
         cdef const char *data
         cdef char *memory = self.loop.scratch.send_
-        cdef size_t size = self.front(&data), joined
-        cdef ssize_t sent
-        if size < GATHER_SIZE and size < self.queued:
-            joined = self.join(memory, SEND_SIZE)
-            sent = self.send_some(memory, joined, 0)
-            if sent < 0:
-                if not self.blocked:
-                    return False
-                sent = 0
-            self.written += sent
-            if <size_t> sent < joined:
-                self.block()
-                self.raw_plain = joined - sent
-                if not byte_queue_append(&self.raw, memory + sent, joined - sent):
-                    self.fail(FAILURE_RESOURCE, "no memory for what the system does not take")
-                return False
-            return True
-        sent = self.send_some(data, size, 0)
-        if sent < 0:
-            return False
-        self.written += sent
-        self.advance_queue(sent)
-        if <size_t> sent < size:
-            self.block()
-            return False
-        return True
-
-    cdef size_t front(self, const char **data) noexcept:
-        """What is left of the queue's first piece: its size."""
-        cdef bytes piece = <bytes> self.queue[self.queue_index]
-        data[0] = PyBytes_AS_STRING(piece) + self.queue_offset
-        return PyBytes_GET_SIZE(piece) - self.queue_offset
-
-    cdef size_t join(self, char *memory, size_t room) noexcept:
-        """Move from the front of the queue to `memory`, `room` bytes at the most. Returns how many."""
-        cdef const char *data
-        cdef size_t joined = 0, size
-        while self.queued and joined < room:
-            size = min(self.front(&data), room - joined)
-            memcpy(memory + joined, data, size)
-            joined += size
-            self.advance_queue(size)
-        return joined
-
-    cdef void advance_queue(self, size_t size) noexcept:
-        """The first piece has been used up to `size` bytes further; it may be freed here."""
-        self.queue_offset += size
-        self.queued -= size
-        if self.queue_offset == <size_t> PyBytes_GET_SIZE(<bytes> self.queue[self.queue_index]):
-            self.queue_offset = 0
-            self.queue[self.queue_index] = None
-            self.queue_index += 1
-            if self.queue_index == len(self.queue):
-                self.queue_index = 0
-                self.queue.clear()
-            elif self.queue_index >= QUEUE_SLACK and self.queue_index * 2 >= len(self.queue):  # moves each piece once
-                del self.queue[:self.queue_index]
-                self.queue_index = 0
-
-    cdef ssize_t send_some(self, const char *data, size_t size, int flags) noexcept:
-        """One send. Returns the bytes taken, or -1 when there is no more to be done now: `blocked`, or the peer is gone."""
-        cdef ssize_t sent
-        cdef int fd = self.fd
-        flags |= linux.MSG_NOSIGNAL
-        while True:
-            if size >= RELEASE_GIL_AT:
-                with nogil:
-                    sent = linux.send(fd, data, size, flags)
-            else:
-                sent = linux.send(fd, data, size, flags)
-            if sent >= 0:
-                return sent
-            if errno != linux.EINTR:
-                break
-        if errno == linux.EAGAIN:
-            self.block()
-            return -1
-        if self.phase == PHASE_FINISHING or self.fin:
-            self.fail_system(errno, "sending")
+        cdef size_t size = self.queue.front(&data), sent
+        if size < GATHER_SIZE and size < self.queue.size:
+            size = self.queue.join(memory, SEND_SIZE)
+            self.put(memory, size, 0)
+            self.out_plain = self.out.size
+            self.written += size - self.out.size
+            return self.all_sent()
+        if size >= RELEASE_GIL_AT:
+            with nogil:
+                sent = self.give(data, size, 0)
         else:
-            # What the peer sent before it went is read first; the end of it then reports this error.
-            self.send_error = errno
-            self.drop_output()
-            self.hang_up = True
-            self.drained = False
-            self.plan_again()
-        return -1
+            sent = self.give(data, size, 0)
+        self.written += sent
+        self.queue.advance(sent)
+        return self.all_sent() and not self.blocked
 
-    cdef void block(self) noexcept:
-        """The kernel has not taken all: nothing more is sent before it announces room."""
-        self.blocked = True
-        self.await_room()
+    cdef void send_failed(self) noexcept:
+        """Nothing can be sent any more. What the peer sent before it went is read first; the end of it then tells."""
+        self.drop_output()
+        if self.phase == PHASE_FINISHING or self.fin:
+            self.fail_link()
+        else:
+            self.plan_again()
 
     cdef void drop_output(self) noexcept:
-        self.queue = []
-        self.queue_index = 0
-        self.queue_offset = self.queued = self.raw_plain = self.answered = 0
-        byte_queue_clear(&self.raw)
+        self.queue.clear()
+        self.out_plain = self.answered = 0
+        byte_queue_clear(&self.out)
 
     cdef void end_event(self) noexcept:
         """After whatever has happened: send, and tell how much has been sent."""
-        if (self.raw.size or self.queued or self.phase == PHASE_FINISHING) and not self.blocked:
+        if (self.out.size or self.queue.size or self.phase == PHASE_FINISHING) and not self.blocked:
             if self.engine is None or not self.engine.in_use():
                 self.send_queue()
         if self.written:
@@ -733,12 +619,13 @@ cdef class Channel(Watcher):
 
     cdef void report_written(self) noexcept:
         cdef size_t count = self.written
+        consumer = self.consumer
         self.written = 0
-        if self.notify_written and self.consumer is not None:
+        if self.notify_written and consumer is not None:
             try:
-                self.consumer.on_written(count)
+                consumer.on_written(count)
             except BaseException as exc:
-                self.loop.report("exception in bytes_written_handler", exc, self.consumer)
+                self.loop.report_call(consumer, "on_written", exc)
 
     # the end
 
@@ -762,13 +649,13 @@ cdef class Channel(Watcher):
         self.require()
         if self.phase != PHASE_OPEN:
             return
-        if self.hold_writes or (self.tls == TLS_SHAKING and self.queued == 0):
+        if self.hold_writes or (self.tls == TLS_SHAKING and self.queue.size == 0):
             self.drained_out()  # there is nothing that may go out: what is held is never sent in the clear
             return
         self.phase = PHASE_FINISHING
-        if self.send_error:
-            self.fail_system(self.send_error, "sending")
-        elif self.queued:
+        if self.dead:
+            self.fail_link()
+        elif self.queue.size:
             self.plan_flush()
         else:
             self.send_queue()
@@ -779,53 +666,80 @@ cdef class Channel(Watcher):
         self.close_now()
 
     def refuse(self, int alert=0):
-        """End it at once, and so that nobody takes it for an end in order. Where TLS stands, by the fatal alert with this number
-        (RFC 8446, 6; 0: none), or by internal_error where libssl can send no other (TLS 1.2, and clients); before TLS, by what
-        has been written (an alert in the clear, perhaps). Where there is nothing of these, by a reset. Nothing more is read, and
-        nobody is told."""
+        """End it at once, and so that nobody takes it for an end in order: what was written before TLS leaves (an alert in the
+        clear, perhaps), then, where TLS stands, the fatal alert with this number (RFC 8446, 6; 0: none) if libssl can send it.
+        Where nothing has left, the end is a reset. Nothing more is read, and nobody is told."""
         cdef Engine engine = self.engine
-        cdef linux.linger reset
-        cdef size_t waiting
+        cdef size_t before
         cdef bint told
         self.require()
         if self.phase != PHASE_OPEN:
             return
-        told = self.tls == TLS_NONE and self.queued > 0 and not self.hold_writes
+        told = self.tls == TLS_NONE and self.queue.size > 0 and not self.hold_writes
         if told:
             self.send_queue()
-            told = self.phase == PHASE_OPEN and self.queued == 0
+            if self.phase != PHASE_OPEN:
+                return
+            told = not self.dead and self.queue.size == 0
         elif self.tls == TLS_OPEN and alert and not engine.in_use():
-            waiting = self.raw.size
+            before = self.out.size
             engine.refuse(alert)
-            told = engine.take_output(&self.raw) == 0 and self.raw.size > waiting
-        if self.phase != PHASE_OPEN:
-            return
-        if told and self.raw.size:
-            told = not self.blocked and linux.send(
-                self.fd, byte_queue_front(&self.raw), self.raw.size, linux.MSG_NOSIGNAL) == <ssize_t> self.raw.size
-        if told:
+            told = self.keep_output() and self.out.size > before
+        if told and self.out.size and not self.blocked:
+            self.flush_out()
+        if told and self.out.size == 0 and not self.dead:
             # A close over bytes that were not read is a reset, which can overtake the alert (RFC 2525, 2.17): what is here
             # already is thrown away (tcp(7): MSG_TRUNC). What comes later meets a closed socket, and the kernel resets.
             linux.recv(self.fd, NULL, REFUSED_SIZE, linux.MSG_TRUNC | linux.MSG_DONTWAIT)
         else:
-            reset.l_onoff, reset.l_linger = 1, 0  # socket(7)
-            linux.setsockopt(self.fd, linux.SOL_SOCKET, linux.SO_LINGER, &reset, sizeof(reset))
+            self.resets = True
         self.close_now()
+
+    cdef object release(self, Link heir, byte_queue *unread, bint *ended):
+        """Hand the connection over to `heir`, which watches the descriptor already (`take_over_watch`): the engine, what the
+        kernel has said, what was written and has not left. What was received and not read comes to `unread`; `ended`: its end
+        was met. The channel is closed then, and nobody has been told. Returns the consumer, for the caller to let go of when
+        all is settled: it may be its end. MemoryError: the connection is lost."""
+        cdef const char *data
+        cdef size_t size
+        if self.engine is not None:
+            self.engine.lend()
+        consumer, self.consumer = self.consumer, None
+        self.phase = PHASE_CLOSED
+        self.cancel_deadline()
+        self.move_to(heir)
+        ended[0] = self.input_ended
+        if not input_keep(&self.input):
+            raise MemoryError
+        byte_queue_move(unread, &self.input.kept)
+        while self.queue.size and not heir.dead:
+            size = self.queue.front(&data)
+            if heir.engine is None:
+                if not byte_queue_append(&heir.out, data, size):
+                    raise MemoryError
+            elif heir.engine.push(data, size) != ENGINE_OK:
+                break  # reading tells why
+            self.queue.advance(size)
+        if heir.engine is not None and not heir.keep_output():
+            raise MemoryError
+        self.drop_output()
+        return consumer
 
     cdef void end_of_input(self, bint clean) noexcept:
         """The peer has sent its last byte; with TLS, `clean` says that it said so itself."""
+        consumer = self.consumer
         if self.phase != PHASE_OPEN or self.input_ended:
             return
         self.input_ended = True
         try:
-            self.consumer.on_peer_closed(clean)
+            consumer.on_peer_closed(clean)
         except BaseException as exc:
-            self.loop.report("exception in error_handler or disconnected_handler", exc, self.consumer)
+            self.loop.report_call(consumer, "on_peer_closed", exc)
 
     cdef void drained_out(self) noexcept:
         """Everything has been handed to the system."""
         consumer, self.consumer = self.consumer, None
-        self.linger()
+        self.linger(INPUT_AFTER_END)
         if consumer is not None:
             self.notify(consumer)
 
@@ -835,15 +749,14 @@ cdef class Channel(Watcher):
                 count, self.written = self.written, 0
                 consumer.on_written(count)
         except BaseException as exc:
-            self.loop.report("exception in bytes_written_handler", exc, consumer)
+            self.loop.report_call(consumer, "on_written", exc)
         try:
             consumer.on_drained()
         except BaseException as exc:
-            self.loop.report("exception in disconnected_handler", exc, consumer)
+            self.loop.report_call(consumer, "on_drained", exc)
 
-    cdef void linger(self) noexcept:
-        """Half-close, and wait for the peer's end: closing over bytes that were not read makes the kernel send a reset,
-        which can destroy our last bytes on their way (RFC 2525, 2.17)."""
+    cdef void linger(self, size_t most_input) noexcept:
+        """Half-close, and await the peer's end (link.pyx), LINGER_SECONDS and `most_input` bytes at the most."""
         self.cancel_deadline()
         linux.shutdown(self.fd, linux.SHUT_WR)
         self.drop_output()
@@ -851,6 +764,7 @@ cdef class Channel(Watcher):
             self.close_now()
             return
         self.phase = PHASE_LINGERING
+        self.most_input = most_input
         try:
             self.set_deadline(LINGER_SECONDS, self.abort)
         except BaseException:
@@ -859,73 +773,51 @@ cdef class Channel(Watcher):
         self.read_on()
 
     cdef void discard_input(self) noexcept:
-        cdef ssize_t size
         self.engine_ready = False  # what it has decrypted is thrown away too
-        if self.drained:
-            return
-        size = linux.recv(self.fd, self.loop.scratch.receive, RECEIVE_SIZE, 0)
-        if size > 0:
-            if size < RECEIVE_SIZE and not self.urgent:
-                self.drained = True
-                if self.hang_up and self.phase == PHASE_LINGERING:
-                    self.close_now()  # that was all before the end that has been announced
-                elif self.hang_up:
-                    self.drained = False
-        elif size == 0:
-            self.drained = self.fin = True
-            if self.phase == PHASE_LINGERING:
+        if self.phase == PHASE_LINGERING:
+            if self.throw_away(self.most_input):
                 self.close_now()
-        elif errno == linux.EAGAIN:
-            self.drained = True
-        elif errno != linux.EINTR:
-            if self.phase == PHASE_LINGERING:
-                self.close_now()
+        elif self.throw_away(INPUT_AFTER_END):
+            if self.resets:
+                self.fail(FAILURE_NETWORK, "the peer sends on and on, and does not read what is left for it", 0)
+            elif self.dead:
+                self.fail_link()
+
+    cdef void fail_link(self) noexcept:
+        """Tell the link's failure. After one of TLS its alert, if it made one, is in `out`."""
+        cdef str text
+        if self.failure.kind == TLS_FAILED:
+            text = str(self.engine.failure())
+            if self.tls == TLS_SHAKING:
+                self.fail(FAILURE_HANDSHAKE, f"the TLS handshake failed: {text}", INPUT_AFTER_FAILURE)
             else:
-                self.fail_system(errno, "receiving")
-
-    cdef void fail_tls(self, Engine engine) noexcept:
-        """TLS has failed; its alert, if it made one, is in `raw`."""
-        cdef bint shaking = self.tls == TLS_SHAKING
-        text = str(engine.failure())
-        if shaking:
-            self.fail(FAILURE_HANDSHAKE, f"the TLS handshake failed: {text}")
+                self.fail(FAILURE_TLS, f"TLS failed: {text}", INPUT_AFTER_FAILURE)
         else:
-            self.fail(FAILURE_TLS, f"TLS failed: {text}")
+            text = "sending" if self.failure.sending else "receiving"
+            self.fail(FAILURES[self.failure.kind], f"{os.strerror(self.failure.number)}, while {text}", 0)
 
-    cdef void fail_system(self, int number, str doing) noexcept:
-        cdef int failure = FAILURE_NETWORK
-        if number in (linux.ECONNRESET, linux.EPIPE, linux.ECONNABORTED):
-            failure = FAILURE_RESET
-        elif number == linux.ETIMEDOUT:
-            failure = FAILURE_TIMEOUT
-        elif number in (linux.ENOBUFS, linux.ENOMEM):
-            failure = FAILURE_RESOURCE
-        self.fail(failure, f"{os.strerror(number)}, while {doing}")
-
-    cdef void fail(self, int failure, str message) noexcept:
-        """Close, after an attempt to send an alert that waits, and tell why."""
+    cdef void fail(self, int failure, str message, size_t most_input) noexcept:
+        """Close and tell why. most_input: bytes for which the peer's end is awaited, after an attempt to send the alert that
+        waits; 0: closed at once."""
         consumer, self.consumer = self.consumer, None
         if self.phase == PHASE_CLOSED:
             return
-        if failure in (FAILURE_HANDSHAKE, FAILURE_TLS, FAILURE_HANDSHAKE_TIMEOUT) and self.fd >= 0 and not self.fin:
-            if self.raw.size:
-                linux.send(self.fd, byte_queue_front(&self.raw), self.raw.size, linux.MSG_NOSIGNAL)
-            self.linger()
+        if most_input and self.fd >= 0 and not self.fin and not self.dead:
+            if self.out.size:
+                self.flush_out()
+            self.linger(most_input)
         else:
             self.close_now()
         if consumer is not None:
             try:
                 consumer.on_failed(failure, message)
             except BaseException as exc:
-                self.loop.report("exception in error_handler or disconnected_handler", exc, consumer)
+                self.loop.report_call(consumer, "on_failed", exc)
 
     cdef void close_now(self) noexcept:
-        cdef int fd = self.fd
         self.phase = PHASE_CLOSED
         self.engine_ready = False
-        if fd >= 0:
-            self.stop_watching()
-            linux.close(fd)
+        self.close_descriptor()
         self.cancel_deadline()
         self.drop_output()
         if self.engine is not None:

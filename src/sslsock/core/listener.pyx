@@ -13,6 +13,7 @@ from libc.stdint cimport uint32_t
 cimport linux
 from linux cimport errno
 from sslsock.core.loop cimport Loop, Watcher
+from sslsock.core.schedule cimport Timer
 
 cdef enum:
     ACCEPTS_PER_TURN = 64
@@ -119,11 +120,12 @@ cdef class Listener(Watcher):
             else:
                 self.on_refused(errno)
                 break
-        if count and self.consumer is not None and len(self.accepted) > self.taken:
+        consumer = self.consumer
+        if count and consumer is not None and len(self.accepted) > self.taken:
             try:
-                self.consumer.on_pending()
+                consumer.on_pending()
             except BaseException as exc:
-                self.loop.report("exception in new_connection_handler", exc, self.consumer)
+                self.loop.report_call(consumer, "on_pending", exc)
         self.resume_soon()
 
     cdef void resume_soon(self) noexcept:
@@ -133,12 +135,13 @@ cdef class Listener(Watcher):
             self.plan_again()
 
     cdef void on_refused(self, int number) noexcept:
+        consumer = self.consumer
         try:
             self.retry = self.loop.plan(REST_SECONDS, self._rested, (), False)
-            if self.consumer is not None:
-                self.consumer.on_accept_error(number)
+            if consumer is not None:
+                consumer.on_accept_error(number)
         except BaseException as exc:
-            self.loop.report("exception in accept_error_handler", exc, self.consumer)
+            self.loop.report_call(consumer, "on_accept_error", exc)
 
     def _rested(self):
         """The end of a rest."""
@@ -180,6 +183,8 @@ cdef class Listener(Watcher):
     cdef void close_all(self) noexcept:
         cdef int fd = self.fd
         cdef list waiting = self.accepted[self.taken:]
+        cdef Timer retry = self.retry
+        self.retry = None
         if fd >= 0:
             self.stop_watching()
             linux.close(fd)
@@ -187,7 +192,6 @@ cdef class Listener(Watcher):
         self.taken = 0
         for connection in waiting:
             linux.close(connection[0])
-        if self.retry is not None:
-            self.retry.cancel()
-            self.retry = None
+        if retry is not None:
+            retry.cancel()
         self.consumer = None  # last: it may be the end of the consumer, and what that calls finds a closed listener

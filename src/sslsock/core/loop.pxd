@@ -125,6 +125,7 @@ cdef class Loop:
     cdef void run_again(self) noexcept
     cdef void run_flushes(self) noexcept
     cdef void call(self, object callback, tuple args) noexcept
+    cdef void report_call(self, object consumer, str method, object exception) noexcept
     # closing
     cdef void bury(self, Watcher watcher) noexcept
 

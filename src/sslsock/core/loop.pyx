@@ -666,6 +666,16 @@ cdef class Loop:
             if not isinstance(exc, Exception):
                 self.escaped = exc
 
+    cdef void report_call(self, object consumer, str method, object exception) noexcept:
+        """`report` what has come out of a consumer's method. Programs know that by the name which `_handler_names` of the consumer,
+        a dict, gives it."""
+        name = method
+        try:
+            name = consumer._handler_names.get(method, method)
+        except Exception:
+            pass  # a consumer that gives none
+        self.report(f"exception in {name}", exception, consumer)
+
     def close(self):
         """Close every connection at once and give the descriptors back. No effect the second time; RuntimeError inside a
         turn or from another thread."""

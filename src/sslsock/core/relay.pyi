@@ -1,7 +1,8 @@
 from typing import Optional, Protocol, Union, final
 
 from .channel import Channel
-from .loop import Loop, Watcher
+from .link import Link
+from .loop import Loop
 
 # Why a relay has ended.
 RELAY_ENDED: int  # both directions were ended by their peers
@@ -19,7 +20,7 @@ class _RelayObserver(Protocol):
     def on_relay_closed(self, reason: int) -> None: ...
 
 @final
-class RelaySide(Watcher): ...
+class RelaySide(Link): ...
 
 @final
 class ChannelRelay:

@@ -1,7 +1,7 @@
 """A relay: two connected descriptors, each perhaps with TLS, joined in C.
 
-What comes in on one side goes out on the other, without the GIL and without a call of Python. Each side owns its
-descriptor, its engine and what the kernel has not taken (`out`); there is nothing between the two sides.
+What comes in on one side goes out on the other, without the GIL and without a call of Python. Each side is a link (link.pyx):
+its descriptor, its engine and what the kernel has not taken (`out`); there is nothing between the two sides.
 
 Back-pressure: a side is read only while its peer has nothing unsent. So the high mark is what one receive makes (half a
 MiB), and the low mark is zero: when the kernel announces room it still has two thirds of its own send buffer to send, and
@@ -9,9 +9,9 @@ the line does not run dry while the next piece is fetched.
 
 The end of one direction is passed on as what it was: a FIN as a FIN, close_notify as close_notify and FIN (RFC 8446, 6.1:
 each direction is closed by itself), TLS that was cut without close_notify as a FIN without one. When both have ended, both
-descriptors are closed. After an error nothing more is read; what is on its way is delivered to the side that still takes
-it, which is then half-closed and awaited (RFC 2525, 2.17). Neither an error nor an idle limit makes a close_notify: nobody has
-said that the data is complete.
+descriptors are closed. After an error nothing more is read but what the system still holds of a side that has failed; it is
+delivered to the side that still takes it, which is then half-closed and awaited. An error is met also where a side is not
+read. Neither an error nor an idle limit makes a close_notify: nobody has said that the data is complete.
 
 Only post-handshake messages remain for libssl to handle (tickets, key updates), so none of its callbacks needs Python here.
 """
@@ -24,11 +24,13 @@ from libc.stdint cimport uint32_t
 from libc.string cimport memset
 
 cimport linux
-from linux cimport errno
-from sslsock.core.channel cimport PHASE_CLOSED, Channel
-from sslsock.core.engine cimport ENGINE_CLOSED, ENGINE_FAILED, ENGINE_OK, Engine
-from sslsock.core.loop cimport PLAIN_SIZE, RECEIVE_SIZE, SEND_SIZE, Loop, Watcher, monotonic_ns
-from window_bio cimport byte_queue_append, byte_queue_clear, byte_queue_consume, byte_queue_front, byte_queue_move
+from sslsock.core.channel cimport Channel
+from sslsock.core.engine cimport ENGINE_CLOSED, ENGINE_FAILED, ENGINE_OK
+from sslsock.core.link cimport (
+    ANSWERS_SIZE, INPUT_AFTER_END, INPUT_AFTER_FAILURE, NO_MEMORY, PEER_RESET, TLS_FAILED, Link, failure_kind)
+from sslsock.core.loop cimport PLAIN_SIZE, RECEIVE_SIZE, SEND_SIZE, Loop, monotonic_ns
+from sslsock.core.schedule cimport Timer
+from window_bio cimport byte_queue, byte_queue_clear, byte_queue_front
 
 cdef double LINGER_SECONDS = 5.0
 cdef uint32_t WATCHED = linux.EPOLLIN | linux.EPOLLRDHUP | linux.EPOLLPRI
@@ -36,30 +38,22 @@ cdef uint32_t WATCHED = linux.EPOLLIN | linux.EPOLLRDHUP | linux.EPOLLPRI
 RELAY_ENDED, RELAY_TRUNCATED, RELAY_RESET, RELAY_NETWORK, RELAY_TLS, RELAY_RESOURCE, RELAY_IDLE, RELAY_ABORTED = range(8)
 
 cdef enum:
-    ANSWERS_SIZE = 64 * 1024  # bytes of answers that the peer has not taken
-
-cdef enum:
     # The same, for C.
     ENDED, TRUNCATED, RESET, NETWORK, TLS, RESOURCE, IDLE, ABORTED
 
 
-cdef int reason_of(int number) noexcept nogil:
-    """What an errno ends a relay with."""
-    if number == linux.ECONNRESET or number == linux.EPIPE or number == linux.ECONNABORTED:
+cdef int reason_of(failure_kind kind) noexcept nogil:
+    """What a failure ends a relay with."""
+    if kind == PEER_RESET:
         return RESET
-    if number == linux.ENOBUFS or number == linux.ENOMEM:
+    if kind == NO_MEMORY:
         return RESOURCE
-    return NETWORK
+    return TLS if kind == TLS_FAILED else NETWORK
 
 
 @cython.final
-cdef class RelaySide(Watcher):
+cdef class RelaySide(Link):
     """One of the two. Everything but taking over and closing happens without the GIL."""
-
-    def __dealloc__(self):
-        if self.fd >= 0:
-            linux.close(self.fd)
-        byte_queue_clear(&self.out)
 
     # taking over
 
@@ -80,55 +74,18 @@ cdef class RelaySide(Watcher):
             self.stop_watching()
         return 0
 
-    cdef int take_channel(self, Channel channel) except -1:
-        """Take everything from `channel` but what it has received, and leave it closed without telling it so."""
-        cdef Engine engine = channel.engine
-        if engine is not None:
-            engine.lend()
-        self.engine = engine
-        self.tls = engine is not None
-        self.fin = channel.fin
-        self.hang_up = channel.hang_up
-        if channel.send_error:
-            self.failed = True
-            self.error = channel.send_error
-        self.take_queue(channel)
-        if engine is not None:
+    cdef object take_over(self, Channel channel, byte_queue *unread, bint *ended):
+        """Take what `channel` holds. Returns its consumer, as Channel.release does."""
+        consumer = channel.release(self, unread, ended)
+        if self.engine is not None:
             # What it has read already shows only when it is asked: close_notify and failures, too.
-            self.engine_ready = channel.engine_ready or engine.backlog.size > 0 or engine.peer_closed or engine.failed
-        channel.phase = PHASE_CLOSED
-        channel.cancel_deadline()
-        return 0
-
-    cdef int take_queue(self, Channel channel) except -1:
-        """What was written to the channel and has not left: first what is made for the wire, then the pieces."""
-        cdef Engine engine = channel.engine
-        cdef const char *data
-        cdef size_t size
-        byte_queue_move(&self.out, &channel.raw)
-        while channel.queued:
-            size = channel.front(&data)
-            if engine is None:
-                if not byte_queue_append(&self.out, data, size):
-                    raise MemoryError
-            elif engine.push(data, size) != ENGINE_OK:
-                break  # reading tells why
-            channel.advance_queue(size)
-        if engine is not None and engine.take_output(&self.out) < 0:
-            raise MemoryError
-        channel.drop_output()
-        return 0
+            self.engine_ready = self.engine_ready or self.engine.backlog.size > 0 or self.engine.peer_closed or self.engine.failed
+        return consumer
 
     # events
 
     cdef void on_event_nogil(self, uint32_t events) noexcept nogil:
-        if events & (linux.EPOLLIN | linux.EPOLLRDHUP | linux.EPOLLHUP | linux.EPOLLERR):
-            self.drained = False
-            if events & (linux.EPOLLRDHUP | linux.EPOLLHUP | linux.EPOLLERR | linux.EPOLLPRI):
-                self.hang_up = True
-        if events & (linux.EPOLLOUT | linux.EPOLLHUP | linux.EPOLLERR):
-            self.blocked = False
-        self.relay.active = self.loop.now
+        self.note_events(events)
         self.work()
 
     cdef void on_again_nogil(self) noexcept nogil:
@@ -149,7 +106,7 @@ cdef class RelaySide(Watcher):
         if self.relay.over:
             return
         if self.out.size and not self.blocked:
-            self.flush_out()
+            self.send_waiting()
         self.pump()
         self.peer.pump()
         if self.relay.broken and not self.relay.over:
@@ -160,96 +117,83 @@ cdef class RelaySide(Watcher):
     # incoming
 
     cdef bint readable(self) noexcept nogil:
-        return not self.input_ended and (self.engine_ready or not self.drained) and self.peer.out.size == 0 \
-            and not self.peer.failed and self.answered < ANSWERS_SIZE
+        return not self.input_ended and not self.fin and (self.engine_ready or not self.drained) and self.peer.out.size == 0 \
+            and not self.peer.dead and self.answered < ANSWERS_SIZE
+
+    cdef bint leaves_more(self) noexcept nogil:
+        """It has failed, and what it sent before is still to be passed on."""
+        return self.dead and not self.fin and not self.input_ended and not self.peer.dead
 
     cdef void pump(self) noexcept nogil:
         """One receive at the most, so that no connection keeps the others waiting."""
-        if self.relay.broken:
+        if self.relay.broken and not self.leaves_more():
             return
         if self.readable():
             self.receive()
-            if self.relay.broken:
+            if self.relay.over:
                 return
             if self.readable():
                 self.plan_again_nogil()
+        elif self.suspect and not self.drained and self.look_for_error():
+            self.relay.break_off(self)
 
     cdef void receive(self) noexcept nogil:
         cdef char *memory = self.loop.scratch.receive
         cdef size_t size = 0
         if not self.engine_ready:
             size = self.take_in(memory, RECEIVE_SIZE)
-            if 0 < size < RECEIVE_SIZE and self.hang_up:
+            if 0 < size < RECEIVE_SIZE and (self.hang_up or self.urgent):
                 # The end is met now, so that what it causes leaves with these bytes.
                 size += self.take_in(memory + size, RECEIVE_SIZE - size)
             if size == 0 and not self.fin:
                 return
         self.pass_on(size)
-        if self.fin and self.error:
-            self.relay.break_off(reason_of(self.error), self, self.error)
-
-    cdef size_t take_in(self, char *memory, size_t room) noexcept nogil:
-        """One recv. Returns how many bytes came; what else it says is in `drained`, `fin` and `error`."""
-        cdef ssize_t size = linux.recv(self.fd, memory, room, linux.MSG_DONTWAIT)
-        if size > 0:
-            # epoll(7): a short read has emptied a stream, but for its end and for what lies behind urgent data.
-            self.drained = <size_t> size < room and not self.hang_up
-            return size
-        if size == 0:
-            self.drained = self.fin = True
-        elif errno == linux.EAGAIN:
-            self.drained = True
-        elif errno != linux.EINTR:
-            self.drained = self.fin = self.failed = True
-            self.error = errno
-        return 0
+        if self.fin and self.dead:
+            self.relay.break_off(self)
 
     cdef void pass_on(self, size_t size) noexcept nogil:
         """Give the peer what lies in the scratch (`size` bytes) and in the engine, and its end."""
         cdef char *plain = self.loop.scratch.plain
         cdef size_t got = 0
         cdef int status
-        cdef bint kept, end = self.fin and self.error == 0
-        if not self.tls:
-            self.received += size
+        cdef bint end = self.fin and not self.dead
+        if self.engine is None:
             if size:
-                self.peer.send_on(self.loop.scratch.receive, size, end)
+                self.pass_plain(self.loop.scratch.receive, size, end)
             if end:
                 self.end_input(True)
             return
-        self.engine_ready = False
-        if not self.engine.open_in(self.loop.scratch.receive, size):
-            self.relay.break_off(RESOURCE, self, linux.ENOMEM)
-            return
-        status = self.engine.pull(plain, PLAIN_SIZE, &got)
-        kept = self.engine.close_in()
-        self.received += got
+        status = self.decrypt(size, PLAIN_SIZE, &got)
         if got:
-            self.peer.send_on(plain, got, status == ENGINE_CLOSED)
+            self.pass_plain(plain, got, status == ENGINE_CLOSED)
         self.answer()
         if self.engine.state.session_count:
             self.plan_report()
         if status == ENGINE_FAILED:
-            self.relay.break_off(TLS, self, 0)
-        elif not kept:
-            self.relay.break_off(RESOURCE, self, linux.ENOMEM)
+            self.relay.break_off(self)
         elif status == ENGINE_CLOSED:
             self.end_input(True)
-        elif status == ENGINE_OK:
-            self.engine_ready = True  # it stopped for want of room
-        elif end:
+        elif status != ENGINE_OK and end:
             self.end_input(False)
 
+    cdef void pass_plain(self, const char *data, size_t size, bint last) noexcept nogil:
+        """Data has come; what else a peer may send (key updates, tickets) keeps no relay from being idle."""
+        self.received += size
+        self.relay.active = self.loop.now
+        self.peer.send_on(data, size, last)
+
     cdef void answer(self) noexcept nogil:
-        """Send what libssl has written while it read: an alert, the answer to a key update. Who asks for many and reads none is
-        not read either."""
-        cdef byte_queue made
-        memset(&made, 0, sizeof(made))
-        self.engine.take_output(&made)
-        if made.size and not self.ending:  # RFC 8446, 6.1: nothing follows close_notify
-            self.put(byte_queue_front(&made), made.size, False)
-            self.answered = self.answered + made.size if self.out.size else 0
-        byte_queue_clear(&made)
+        """Send what libssl has written while it read: an alert, the answer to a key update. A peer that does not read our answers
+        is not read either."""
+        cdef size_t before = self.out.size
+        cdef byte_queue unwanted
+        if self.ending:  # RFC 8446, 6.1: nothing follows close_notify
+            memset(&unwanted, 0, sizeof(unwanted))
+            self.engine.take_output(&unwanted)
+            byte_queue_clear(&unwanted)
+        elif self.keep_output() and self.out.size > before:
+            if not self.blocked:
+                self.send_waiting()
 
     cdef void end_input(self, bint clean) noexcept nogil:
         """The last byte has been passed on; with TLS, `clean` says that its sender said so."""
@@ -258,85 +202,61 @@ cdef class RelaySide(Watcher):
         self.input_ended = True
         self.truncated = not clean
         self.peer.ending = True
-        if self.peer.failed:
-            self.relay.break_off(reason_of(self.peer.error), self.peer, self.peer.error)
+        if self.peer.dead:
+            self.relay.break_off(self.peer)
             return
-        if self.peer.tls and clean:
+        if self.peer.engine is not None and clean:
             self.peer.send_on(NULL, 0, True)
         if self.peer.out.size == 0:
             self.peer.end_output()
-        if self.error:
-            self.relay.break_off(reason_of(self.error), self, self.error)
+        if self.dead:
+            self.relay.break_off(self)
+
+    cdef void pass_unread(self, byte_queue *unread, bint ended) noexcept:
+        """What a channel's consumer has not read goes first; `ended`: and the end behind it."""
+        if unread.size:
+            self.received += unread.size
+            self.peer.send_on(byte_queue_front(unread), unread.size, False)
+        if ended:
+            self.end_input(self.engine is None or self.engine.peer_closed)
 
     # outgoing
 
     cdef void send_on(self, const char *data, size_t size, bint last) noexcept nogil:
         """Send plaintext; `last`: and then close_notify, with TLS."""
-        cdef byte_queue rest
-        cdef size_t used
+        cdef int flags = linux.MSG_MORE if last else 0  # the FIN that follows shares the last data's packet
         cdef int status = ENGINE_OK
-        if self.failed:
+        if self.dead:
             return
-        if not self.tls:
-            self.put(data, size, last)
-            return
-        if self.out.size == 0 and not self.blocked:
-            self.engine.open_output(self.loop.scratch.send_, SEND_SIZE)
-        if size:
-            status = self.engine.push(data, size)
-        if last and status == ENGINE_OK:
-            self.engine.goodbye()
-        memset(&rest, 0, sizeof(rest))
-        used = self.engine.take_output(&rest)
-        if used:
-            self.put(self.loop.scratch.send_, used, last)
-        if rest.size:
-            self.put(byte_queue_front(&rest), rest.size, last)
-            byte_queue_clear(&rest)
-        if status != ENGINE_OK:
-            self.relay.break_off(TLS, self, 0)
+        if self.engine is None:
+            self.put(data, size, flags)
+        else:
+            if self.out.size == 0 and not self.blocked:
+                self.engine.open_output(self.loop.scratch.send_, SEND_SIZE)
+            if size:
+                status = self.engine.push(data, size)
+            if last and status == ENGINE_OK:
+                self.engine.goodbye()
+            self.put_output(self.loop.scratch.send_, 0, flags)
+            if status != ENGINE_OK:
+                self.fail_with(TLS_FAILED, 0, False)
+                self.relay.break_off(self)
+        if self.dead:
+            self.send_failed()
 
-    cdef void put(self, const char *data, size_t size, bint last) noexcept nogil:
-        """Give the kernel `data`, keep what it does not take."""
-        cdef size_t sent = 0
-        if self.failed:
-            return
-        if self.out.size == 0 and not self.blocked:
-            # MSG_MORE: the FIN that follows shares the last data's packet.
-            sent = self.give(data, size, linux.MSG_MORE if last else 0)
-        if sent < size and not self.failed:
-            if not byte_queue_append(&self.out, data + sent, size - sent):
-                self.relay.break_off(RESOURCE, self, linux.ENOMEM)
-
-    cdef size_t give(self, const char *data, size_t size, int flags) noexcept nogil:
-        """One send. Returns how many bytes the kernel has taken; when that is not all of them, it is `blocked` or `failed`."""
-        cdef ssize_t sent
-        while True:
-            sent = linux.send(self.fd, data, size, linux.MSG_NOSIGNAL | linux.MSG_DONTWAIT | flags)
-            if sent < 0 and errno == linux.EAGAIN:
-                sent = 0
-            if sent >= 0:
-                if <size_t> sent < size:
-                    self.blocked = True
-                    self.await_room()
-                return sent
-            if errno != linux.EINTR:
-                self.fail_output(errno)
-                return 0
-
-    cdef void flush_out(self) noexcept nogil:
-        cdef size_t sent = self.give(byte_queue_front(&self.out), self.out.size, 0)
-        if self.failed:
-            return
-        byte_queue_consume(&self.out, sent)
-        if self.out.size == 0:
-            self.answered = 0
-            if self.ending and not self.relay.broken:
-                self.end_output()
+    cdef void send_waiting(self) noexcept nogil:
+        """Send what the kernel did not take before."""
+        cdef bint data = self.out.size > self.answered
+        if self.flush_out() and data:
+            self.relay.active = self.loop.now
+        if self.dead:
+            self.send_failed()
+        elif self.out.size == 0 and self.ending and not self.relay.broken:
+            self.end_output()
 
     cdef void end_output(self) noexcept nogil:
         """All is out."""
-        if self.ended or self.failed:
+        if self.ended or self.dead:
             return
         self.ended = True
         if self.peer.ended:
@@ -344,40 +264,34 @@ cdef class RelaySide(Watcher):
         else:
             linux.shutdown(self.fd, linux.SHUT_WR)
 
-    cdef void fail_output(self, int number) noexcept nogil:
-        """Nothing can be sent any more. What was received before that is still passed on; its end then ends the relay."""
-        self.failed = True
-        self.error = number
-        byte_queue_clear(&self.out)
-        self.hang_up = True
-        self.drained = False
-        if self.input_ended or self.peer.failed:
-            self.relay.break_off(reason_of(number), self, number)
+    cdef void send_failed(self) noexcept nogil:
+        """Nothing can be sent any more. What was received before that is still passed on; its end then ends the relay, unless
+        nobody takes it now."""
+        if self.input_ended or self.peer.dead or self.peer.out.size:
+            self.relay.break_off(self)
         else:
             self.plan_again_nogil()
 
     cdef bint wind_up(self) noexcept nogil:
         """After an error: see the last bytes out, half-close, and await the peer's end. True when that is done."""
-        if self.out.size and not self.blocked and not self.failed:
-            self.flush_out()
-        if self.failed:
-            return True
-        if self.out.size:
+        if self.out.size and not self.blocked:
+            self.send_waiting()
+        if self.dead:
+            return not self.leaves_more()
+        if self.out.size or self.peer.leaves_more():
             return False
         if not self.ended:
             self.ended = True
             linux.shutdown(self.fd, linux.SHUT_WR)
+        # It is not the survivor's fault: it may be in the middle of an upload, and is to get its last bytes.
+        if self.throw_away(INPUT_AFTER_FAILURE if self.failure.kind else INPUT_AFTER_END):
+            return True
         if not self.drained:
-            self.take_in(self.loop.scratch.receive, RECEIVE_SIZE)  # thrown away
-            if not self.drained:
-                self.plan_again_nogil()
-        return self.fin
+            self.plan_again_nogil()
+        return False
 
     cdef void close_now(self) noexcept:
-        cdef int fd = self.fd
-        if fd >= 0:
-            self.stop_watching()
-            linux.close(fd)
+        self.close_descriptor()
         byte_queue_clear(&self.out)
 
 
@@ -394,13 +308,15 @@ cdef class ChannelRelay:
     """
 
     def __cinit__(self, Loop loop not None, front, back, observer, double idle_seconds=0.0, bytes head=b""):
+        cdef byte_queue[2] unread
+        cdef bint[2] ended = [False, False]
+        cdef int number
         cdef RelaySide side
         loop.require()
         for end in (front, back):
             if isinstance(end, Channel):
                 if (<Channel> end).loop is not loop or not end.can_join:
                     raise ValueError("a channel can be joined when it is open, of this loop, and no handshake is under way")
-                (<Channel> end).keep_lent()
             elif not isinstance(end, int):
                 raise TypeError(f"a Channel or a descriptor is needed, not {type(end).__name__}")
         if front == back:
@@ -421,50 +337,41 @@ cdef class ChannelRelay:
             self.front.unwatch(front)
             self.cut()
             raise
+        memset(unread, 0, sizeof(unread))
+        consumers = []  # let go of last: it may be their end, and what that calls finds a relay
         try:
-            for side, end in ((self.front, front), (self.back, back)):
+            for number, (side, end) in enumerate(((self.front, front), (self.back, back))):
                 if isinstance(end, Channel):
-                    side.take_channel(<Channel> end)
+                    consumers.append(side.take_over(<Channel> end, &unread[number], &ended[number]))
+            if idle_seconds > 0:
+                self.watch_idle(idle_seconds)
+            if head:
+                self.back.send_on(PyBytes_AS_STRING(head), PyBytes_GET_SIZE(head), False)
+            self.front.pass_unread(&unread[0], ended[0])
+            self.back.pass_unread(&unread[1], ended[1])
         except BaseException:
             self.observer = None
             self.bury()
             raise
-        if idle_seconds > 0:
-            self.watch_idle(idle_seconds)
-        if head:
-            self.back.send_on(PyBytes_AS_STRING(head), PyBytes_GET_SIZE(head), False)
-        self.pass_unread(front, self.back, self.front)
-        self.pass_unread(back, self.front, self.back)
+        finally:
+            byte_queue_clear(&unread[0])
+            byte_queue_clear(&unread[1])
         # One edge is announced for a descriptor that is ready already, but not for what an engine holds.
         self.front.plan_again_nogil()
         self.back.plan_again_nogil()
         loop.plan_turn()
-        for end in (front, back):
-            if isinstance(end, Channel):
-                (<Channel> end).consumer = None  # last: it may be the end of the consumer, and what that calls finds a relay
 
-    cdef void pass_unread(self, object end, RelaySide to, RelaySide source) noexcept:
-        """What a channel's consumer has not read goes first."""
-        cdef Channel channel
-        if isinstance(end, Channel):
-            channel = <Channel> end
-            if channel.kept.size:
-                source.received += channel.kept.size
-                to.send_on(byte_queue_front(&channel.kept), channel.kept.size, False)
-                byte_queue_clear(&channel.kept)
-            if channel.input_ended:
-                source.end_input(not source.tls or source.engine.peer_closed)
-
-    cdef void break_off(self, int reason, RelaySide culprit, int error) noexcept nogil:
-        """An error: nothing more is read. `work` winds up, and a report starts the deadline for that."""
+    cdef void break_off(self, RelaySide culprit) noexcept nogil:
+        """A side has failed: nothing more is read but what it leaves. `work` winds up, and a report starts the deadline for
+        that."""
         if self.broken or self.over:
             return
-        if reason == TLS and culprit.peer.truncated:
-            reason = TRUNCATED  # it was told no close_notify, for there was none, and answers that with an alert (RFC 8446, 6.1)
         self.broken = True
         self.culprit_back = culprit is self.back
-        self.reason = reason
-        self.error = error
+        self.reason = reason_of(culprit.failure.kind)
+        if self.reason == TLS and culprit.peer.truncated:
+            # It was told no close_notify, for there was none, and answers that with an alert (RFC 8446, 6.1).
+            self.reason = TRUNCATED
         self.front.plan_again_nogil()
         self.back.plan_again_nogil()
         self.front.plan_report()
@@ -483,7 +390,7 @@ cdef class ChannelRelay:
     cdef void report(self) noexcept:
         cdef RelaySide side
         for side in (self.front, self.back):
-            if side.tls:
+            if side.engine is not None:
                 try:
                     side.engine.settle()
                 except BaseException as exc:
@@ -507,12 +414,17 @@ cdef class ChannelRelay:
             return
         if seconds > 0:
             self.watch_idle(seconds)
-        elif self.timer is not None:
-            self.timer.cancel()
+        else:
+            self.stop_timer()
+
+    cdef void stop_timer(self) noexcept:
+        cdef Timer timer = self.timer
+        self.timer = None
+        if timer is not None:
+            timer.cancel()
 
     cdef void watch_idle(self, double seconds) noexcept:
-        if self.timer is not None:
-            self.timer.cancel()
+        self.stop_timer()
         try:
             self.timer = self.loop.plan(seconds, self._look, (), False)
         except BaseException as exc:
@@ -542,15 +454,13 @@ cdef class ChannelRelay:
         self.finished = monotonic_ns()
         self.front.close_now()
         self.back.close_now()
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
+        self.stop_timer()
         self.cut()
         if observer is not None and not self.loop.is_closed:
             try:
                 observer.on_relay_closed(self.reason)
             except BaseException as exc:
-                self.loop.report("exception in closed_handler", exc, observer)
+                self.loop.report_call(observer, "on_relay_closed", exc)
 
     cdef void cut(self) noexcept:
         self.front.peer = self.back.peer = None
@@ -601,4 +511,4 @@ cdef class ChannelRelay:
             return ""
         if self.reason == TLS:
             return str(side.engine.failure())
-        return os.strerror(self.error)
+        return os.strerror(side.failure.number)

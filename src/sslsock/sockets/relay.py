@@ -20,6 +20,8 @@ from .twins import twin
 
 __all__ = ["Relay"]
 
+HANDLER_NAMES = {"on_relay_closed": "closed_handler"}
+
 # What a side's error before both were ready means; any other is NETWORK_ERROR.
 REASONS = {
     SocketError.SSL_HANDSHAKE_FAILED_ERROR: RelayReason.HANDSHAKE_FAILED,
@@ -55,6 +57,8 @@ class Relay(LoopObject):
     inside `error_handler`, which tells of it. idle_timeout: seconds (float) in which nothing comes on either side before
     the joined relay is ended, 0 for no limit. ValueError, TypeError.
     """
+
+    _handler_names = HANDLER_NAMES
 
     __slots__ = (
         "__weakref__",

@@ -74,6 +74,8 @@ class TcpServer(LoopObject, ErrorConstants):
     port.
     """
 
+    _handler_names = {"on_pending": "new_connection_handler", "on_accept_error": "accept_error_handler"}
+
     __slots__ = (
         "__weakref__",
         "_accept_error_handler",

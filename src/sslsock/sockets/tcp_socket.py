@@ -58,6 +58,17 @@ FAILURES = {
     core.FAILURE_RESOURCE: SocketError.SOCKET_RESOURCE_ERROR,
 }
 
+# What a program knows the channel's calls by.
+HANDLER_NAMES = {
+    "on_readable": "ready_read_handler",
+    "on_written": "bytes_written_handler",
+    "on_encrypted": "encrypted_handler",
+    "on_drained": "disconnected_handler",
+    "on_peer_closed": "error_handler or disconnected_handler",
+    "on_failed": "error_handler or disconnected_handler",
+    "verify_handler": "ssl_errors_handler",
+}
+
 NOWHERE = ("", 0)
 
 RELAY_UNREAD = 64 * 1024  # bytes kept of one side of a relay while the other is not ready
@@ -88,6 +99,8 @@ class TcpSocket(Stream, ErrorConstants):
     CONNECTED_STATE = SocketState.CONNECTED_STATE
     BOUND_STATE = SocketState.BOUND_STATE
     CLOSING_STATE = SocketState.CLOSING_STATE
+
+    _handler_names = HANDLER_NAMES
 
     __slots__ = (
         "_bound",
