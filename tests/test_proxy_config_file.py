@@ -269,6 +269,14 @@ ERRORS = [
     (ROUTE.replace("tls", "tcp") + "alpn = 'x' #!\n", "alpn: a tcp:// listener does not see what TLS asks for"),
     (ROUTE + "server-names = ['x',\n'10.0.0.1'] #!\n", "server-names: '10.0.0.1' is an address, which no client asks for"),
     (ROUTE + "server-names = ['x',\n\n'a.*.b'] #!\n", "server-names: 'a.*.b': a wildcard is a whole label, the first"),
+    (ROUTE + "server-names = ['x',\n'$name'] #!\n", "server-names: '$name' is no host name"),
+    *((ROUTE + f"{first}\n" + "[[listener.route]]\nto = 'tcp://b:1'\n" + f"{second} #!\n", f"server-names: {reason}")
+      for first, second, reason in (
+          ("server-names = 'x'", "server-names = ['y', 'X']", "x: it never gets here: route 1 takes it"),
+          ("server-names = '*.x'", "server-names = 'a.x'", "a.x: it never gets here"),
+          ("server-names = '*.x'", "server-names = '*.x'", "*.x: it never gets here"),
+          ("server-names = 'x'\nalpn = ['h2', 'a']", "alpn = 'h2'\nserver-names = 'x'", "x: it never gets here"),
+      )),
     (ROUTE + "server-names = '*' #!\n", "server-names: '*': a wildcard is a whole label, the first"),
     (ROUTE + "server-names = '*.' #!\n", "server-names: the host name is empty"),
     (ROUTE.replace("tcp", "tls") + "to-cert = ['a',\n'b'] #!\n", "to-cert: one certificate only"),
@@ -279,6 +287,21 @@ ERRORS = [
     (BARE + "route = [\n  { to = 'tcp://a:1',\nalpn = 1 } ] #!\n".replace("\nalpn", " alpn"), "alpn: a string or a list"),
     ("listener = [\n{listen = 'tls://:1',\tto = ['tcp://a:1', 'x'] } #!\n]", "to: 'x' has no scheme"),
 ]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("server-names = 'a.x'", "server-names = '*.x'"),
+        ("server-names = '*.x'", "server-names = ['x', 'a.b.x']"),
+        ("server-names = 'x'\nalpn = 'h2'", "server-names = 'x'"),
+        ("server-names = 'x'\nalpn = 'h2'", "server-names = 'x'\nalpn = ['h2', 'http/1.1']"),
+        ("server-names = 'x'", "alpn = 'h2'"),
+    ],
+)
+def test_routes_that_leave_something_to_each_other(tmp_path: Path, first: str, second: str) -> None:
+    document = ROUTE + f"{first}\n[[listener.route]]\nto = 'tcp://b:1'\n{second}\n"
+    assert len(read_settings(write(tmp_path, document)).listeners[0].routes) == 2
 
 
 @pytest.mark.parametrize("ending", ["\n", "\r\n"])

@@ -159,6 +159,7 @@ def test_a_missing_to_key_is_in_the_to_cert_file() -> None:
 
 
 TLS_NEEDED = "TLS does not end at a tcp:// listener; --listen tls://… does that"
+NO_NAME = "is no host name: it may have letters, digits, hyphens, underscores and dots"
 BACK_NEEDED = "it is for back ends that are spoken to with TLS: --to tls://…"
 
 
@@ -179,6 +180,15 @@ BACK_NEEDED = "it is for back ends that are spoken to with TLS: --to tls://…"
         ([*TLS, *TO_TCP, "--to", "https://a:1"], "--to: 'https://a:1': the scheme is tls or tcp, not 'https'"),
         ([*TLS, "--to", "tcp://:1"], "--to: ':1' has no host: HOST:PORT is needed"),
         ([*TLS, "--to", "tcp://a:0"], "--to: 'a:0': a port is 1 to 65535, not '0'"),
+        *(([*TLS, "--to", f"tcp://{host}:443"], f"--to: {host!r} {NO_NAME}")
+          for host in ("*", "*.example.com", "$name", "a.$name", "%", "a;b", "{sni}", "a?")),
+        *(([*TLS, "--to", f"tcp://{host}:443"], f"--to: {host.strip('[]')} means every address of this machine: "
+           "it can be listened on, and not connected to")
+          for host in ("0.0.0.0", "[::]")),
+        *(([*TLS, *TO_TLS, "--to-server-name", name], f"--to-server-name: {name!r} {NO_NAME}")
+          for name in ("*.x", "*", "$name")),
+        (["--listen", "tls://$name:443", *TO_TCP], f"--listen: '$name' {NO_NAME}"),
+        ([*TLS, *TO_TCP, "--metrics", "$name:9100"], f"--metrics: '$name' {NO_NAME}"),
         ([*TLS, "--to", ""], "--to: an empty string is in the list"),
         *(([*TCP, *TO_TCP, f"--{name}", "x"], f"--{name}: {TLS_NEEDED}")
           for name in ("cert", "ca-out", "client-ca", "allow-name", "alpn")),

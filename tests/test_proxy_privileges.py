@@ -15,7 +15,7 @@ from typing import Optional
 import pytest
 
 from command_helpers import ENVIRONMENT, TIMEOUT
-from sslsock.proxy.privileges import InheritedSocket, PrivilegeError, drop_to, find_account, match_sockets
+from sslsock.proxy.privileges import InheritedSocket, ListenerSockets, PrivilegeError, drop_to, find_account, match_sockets
 from sslsock.proxy.settings import Address
 
 # ---- socket activation -------------------------------------------------------------------------------------
@@ -184,6 +184,31 @@ def test_a_listener_without_a_host_is_bound_to_every_address(sockets: list[socke
     with socket.create_server((host, 0), family=family) as everywhere:
         listeners = [listener("127.0.0.1", 1), listener("", port(everywhere))]
         assert matched(listeners, sockets[0], everywhere) == [sockets[0], everywhere]
+
+
+def both_families() -> tuple[socket.socket, socket.socket]:
+    """Sockets that listen at 127.0.0.1 and ::1, on one port."""
+    while True:
+        four = socket.create_server(("127.0.0.1", 0))
+        try:
+            return four, socket.create_server(("::1", port(four)), family=socket.AF_INET6)
+        except OSError:  # somebody has it
+            four.close()
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", ""])
+def test_a_listener_may_have_a_socket_for_each_family(sockets: list[socket.socket], host: str) -> None:
+    four, six = both_families()
+    with four, six:
+        listeners = [listener(host, port(four)), listener("elsewhere.example", port(sockets[0]))]
+        found = match_sockets(listeners, [InheritedSocket("unknown", each) for each in (four, six, sockets[0])])
+        assert found == [ListenerSockets(four, (six,)), ListenerSockets(sockets[0])]
+
+
+def test_sockets_with_one_port_go_to_listeners_of_their_own() -> None:
+    four, six = both_families()
+    with four, six:
+        assert matched([listener("::1", port(six)), listener("127.0.0.1", port(four))], four, six) == [six, four]
 
 
 def test_more_sockets_than_listeners_are_refused(sockets: list[socket.socket]) -> None:

@@ -277,6 +277,36 @@ def inherited(listening: socket.socket, *arguments: object) -> list[str]:
     return [sys.executable, "-c", PASS_IN, str(listening.fileno()), *command("proxy", *arguments)]
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_inherited_sockets_of_both_families_serve_one_listener(back: Origin, threads: int) -> None:
+    with contextlib.ExitStack() as stack:
+        while True:
+            four = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            port = four.getsockname()[1]
+            with contextlib.suppress(OSError):  # somebody has it
+                six = stack.enter_context(socket.create_server(("::1", port), family=socket.AF_INET6))
+                break
+        arguments = command("proxy", "--listen", f"tcp://localhost:{port}", "--to", back.url, "--threads", threads)
+        descriptors = (four.fileno(), six.fileno())
+        program = [sys.executable, "-c", PASS_BOTH, *map(str, descriptors), *arguments]
+        with proxy(program=program, pass_fds=descriptors) as running:
+            for address in ("127.0.0.1", "::1"):
+                with socket.create_connection((address, port), DEADLINE) as connection:
+                    assert ask(connection, 1000) == answer_of("origin", 1000)
+            assert running.end() == 0
+
+
+PASS_BOTH = """
+import os, sys
+four, six = os.dup(int(sys.argv[1])), os.dup(int(sys.argv[2]))
+high = [os.dup2(fd, 200 + fd) for fd in (four, six)]
+os.dup2(high[0], 3)
+os.dup2(high[1], 4)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="2")
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+
+
 PASS_IN = """
 import os, sys
 if int(sys.argv[1]) != 3:

@@ -6,13 +6,14 @@ Here are all names, the kind of value each takes, and what cannot stand together
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from sys import float_info
 from typing import NoReturn, Optional, Union
 
 from ..sockets.host_port import parse_connect_address, parse_listen_address
-from ..sockets.hostname import parse_host
+from ..sockets.hostname import Host, parse_host
 from .allowed import NameList
 from .settings import (
     Address,
@@ -38,6 +39,8 @@ TARGET = ("to", "passthrough", *BACK_TLS)
 FRONT_TLS = ("cert", "key", "ca-out", "client-ca", "allow-name", "alpn")
 LISTENER = ("listen", *FRONT_TLS, "proxy-protocol-in", "trusted-proxy", "proxy-protocol-out", *TARGET)
 ROUTE = ("server-names", "alpn", *TARGET)
+
+NAME = re.compile(r"[A-Za-z0-9._-]+")  # underscores: not in host names (RFC 1123, 2.1), and yet in use
 
 MOST_THREADS = 1024
 MOST_CONNECTIONS = 2**31 - 1
@@ -209,10 +212,21 @@ def parse_address(table: Table, text: str, listening: bool, *parts: Part) -> Add
     try:
         host, port = parse_listen_address(rest) if listening else parse_connect_address(rest)
         if host:
-            parse_host(host)
+            found = one_host(host)
+            if not listening and found.numeric and ip_address(found.verify_name).is_unspecified:
+                raise ValueError(f"{host} means every address of this machine: it can be listened on, and not connected to")
     except ValueError as exc:
         table.fail(str(exc), *parts)
     return Address(scheme.lower(), host, port)
+
+
+def one_host(text: str) -> Host:
+    """A name or an address that stands for itself. ValueError, also for patterns and variables, which some proxies know: the
+    resolver may take one of them for this machine."""
+    host = parse_host(text)
+    if not host.numeric and not NAME.fullmatch(host.name):
+        raise ValueError(f"{text!r} is no host name: it may have letters, digits, hyphens, underscores and dots")
+    return host
 
 
 def listener_of(table: Table, route_tables: Sequence[Table]) -> ListenerSettings:
@@ -295,6 +309,10 @@ def routes_of(listener: Table, tables: Sequence[Table], listen: Address) -> tupl
             tables[number - 1].fail(f"it is never reached: route {takes_all} takes every connection")
         if not route.server_names and not route.alpn:
             takes_all = number
+        for index, name in enumerate(route.server_names):
+            for earlier, other in enumerate(routes[: number - 1], 1):
+                if takes(other, name, route.alpn):
+                    tables[number - 1].fail(f"{name}: it never gets here: route {earlier} takes it", "server-names", index)
     if "to" in listener or not routes:
         if takes_all is not None:
             listener.fail(f"it is never reached: route {takes_all} takes every connection", "to")
@@ -308,6 +326,12 @@ def routes_of(listener: Table, tables: Sequence[Table], listen: Address) -> tupl
     return tuple(routes)
 
 
+def takes(route: Route, name: str, alpn: tuple[str, ...]) -> bool:
+    """Whether a route leaves nothing of a server name (which may be a wildcard) to a later one for these protocols."""
+    named = name in route.server_names or f"*.{name.partition('.')[2]}" in route.server_names
+    return named and (not route.alpn or (bool(alpn) and set(alpn) <= set(route.alpn)))
+
+
 def route_of(table: Table, listen: Address) -> Route:
     if not listen.tls:
         table.refuse(["server-names", "alpn"], "a tcp:// listener does not see what TLS asks for")
@@ -319,11 +343,12 @@ def server_name(table: Table, text: str, index: int) -> str:
     """A name as it stands in a ClientHello: ASCII, lower case, no dot at the end."""
     wildcard = text.startswith("*.")
     try:
-        name = parse_host(text[2:] if wildcard else text).server_name
+        rest = text[2:] if wildcard else text
+        if "*" in rest:
+            raise ValueError(f"{text!r}: a wildcard is a whole label, the first: *.example.com")
+        name = one_host(rest).server_name
         if name is None:
             raise ValueError(f"{text!r} is an address, which no client asks for by name (RFC 6066, section 3)")
-        if "*" in name:
-            raise ValueError(f"{text!r}: a wildcard is a whole label, the first: *.example.com")
     except ValueError as exc:
         table.fail(str(exc), "server-names", index)
     return ("*." if wildcard else "") + name.lower()
@@ -347,7 +372,7 @@ def target_of(table: Table, listen: Address, names: tuple[str, ...], alpn: tuple
     name = table.text("to-server-name")
     if name is not None:
         try:
-            name = parse_host(name).verify_name
+            name = one_host(name).verify_name
         except ValueError as exc:
             table.fail(str(exc), "to-server-name")
     return Route(

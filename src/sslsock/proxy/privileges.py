@@ -11,6 +11,7 @@ from collections.abc import MutableMapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple, NoReturn, Optional
 
+from ..sockets.hostname import parse_host
 from .settings import Address
 
 __all__ = ["InheritedSocket", "PrivilegeError", "drop_to", "listen_fds", "match_sockets"]
@@ -31,6 +32,13 @@ class InheritedSocket(NamedTuple):
 
     name: str
     socket: socket.socket
+
+
+class ListenerSockets(NamedTuple):
+    """The sockets that were passed in for one listener: the first, and others with its port."""
+
+    socket: socket.socket
+    beside: tuple[socket.socket, ...] = ()
 
 
 def listen_fds(environment: MutableMapping[str, str] = os.environ) -> list[InheritedSocket]:
@@ -88,25 +96,33 @@ def take_over(name: str, descriptor: int) -> socket.socket:
     raise PrivilegeError(f"descriptor {descriptor} ({name}) from LISTEN_FDS {reason}")
 
 
-def match_sockets(listeners: Sequence[Address], inherited: Sequence[InheritedSocket]) -> list[Optional[InheritedSocket]]:
-    """Which inherited socket serves each listener, None for one that has to be bound.
+def match_sockets(listeners: Sequence[Address], inherited: Sequence[InheritedSocket]) -> list[Optional[ListenerSockets]]:
+    """Which inherited sockets serve each listener, None for one that has to be bound.
 
-    Those bound to exactly a listener's address are taken for it; the others go to the listeners that are left, in order. So a
-    unit may listen elsewhere than the settings say. PrivilegeError: there are more sockets than listeners.
+    Those bound to exactly a listener's address are taken for it, and for a name those with its port; the others go to the
+    listeners that are left, in order. So a unit may listen elsewhere than the settings say. What is left then stands beside the
+    socket with the same port: a listener may have one for IPv4 and one for IPv6. PrivilegeError: there are more.
     """
-    if len(inherited) > len(listeners):
-        raise PrivilegeError(f"{len(inherited)} sockets were passed in for {len(listeners)} listeners")
-    left = list(inherited)
-    matched: list[Optional[InheritedSocket]] = []
-    for listener in listeners:
-        fitting = next((entry for entry in left if is_bound_to(entry.socket, listener)), None)
-        if fitting is not None:
-            left.remove(fitting)
-        matched.append(fitting)
-    for index, entry in enumerate(matched):
-        if entry is None and left:
-            matched[index] = left.pop(0)
+    left = [entry.socket for entry in inherited]
+    matched: list[Optional[ListenerSockets]] = [None] * len(listeners)
+    for fits in (is_bound_to, may_be_bound_to, lambda bound, address: True):
+        for index, listener in enumerate(listeners):
+            found = next((bound for bound in left if fits(bound, listener)), None)
+            if matched[index] is None and found is not None:
+                left.remove(found)
+                matched[index] = ListenerSockets(found)
+    for further in left:
+        for index, entry in enumerate(matched):
+            if entry is not None and port_of(entry.socket) == port_of(further):
+                matched[index] = entry._replace(beside=(*entry.beside, further))
+                break
+        else:
+            raise PrivilegeError(f"{len(inherited)} sockets were passed in for {len(listeners)} listeners")
     return matched
+
+
+def port_of(bound: socket.socket) -> int:
+    return int(bound.getsockname()[1])
 
 
 def is_bound_to(bound: socket.socket, address: Address) -> bool:
@@ -118,7 +134,12 @@ def is_bound_to(bound: socket.socket, address: Address) -> bool:
         return here.is_unspecified
     with suppress(ValueError):
         return here == ipaddress.ip_address(address.host.partition("%")[0])
-    return False  # a name: only the order can tell
+    return False  # a name
+
+
+def may_be_bound_to(bound: socket.socket, address: Address) -> bool:
+    """For a name: its port."""
+    return not parse_host(address.host or "::").numeric and port_of(bound) == address.port
 
 
 # ---- becoming another user ---------------------------------------------------------------------------------

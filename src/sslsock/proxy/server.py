@@ -179,10 +179,10 @@ class Server:
         columns: list[list[list[int]]] = []
         for address, given in zip(addresses, inherited):
             if given is not None:
-                first = given.socket.detach()
-                column = [first, *(os.dup(first) for _ in range(settings.threads - 1))]
-                self._shared.update(column)
-                columns.append([[fd] for fd in column])
+                first = [passed.detach() for passed in (given.socket, *given.beside)]
+                column = [first, *([os.dup(fd) for fd in first] for _ in range(settings.threads - 1))]
+                self._shared.update(fd for row in column for fd in row)
+                columns.append(column)
             else:
                 columns.append(open_listeners(address, addresses_of(address), settings.threads, self._writer))
         rows = [list(row) for row in zip(*columns)]
