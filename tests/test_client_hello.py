@@ -487,8 +487,9 @@ def test_a_held_connection_takes_no_more_than_a_hello_may_be(peer):
 def test_other_starts_have_no_effect_meanwhile(peer):
     p = peer(lambda sock, hello: sock.hold_handshake())
     for _ in range(2):
-        p.socket.start_server_encryption()
-        p.socket.start_client_encryption()
+        for start in (p.socket.start_server_encryption, p.socket.start_client_encryption):
+            with pytest.warns(RuntimeWarning, match="no effect"):
+                start()
         p.peer.sendall(HELLO if not p.hellos else b"")
         p.wait_for_hello()
     assert len(p.hellos) == 1 and p.socket.handshake_held and p.socket._channel.engine is None

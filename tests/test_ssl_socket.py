@@ -653,9 +653,8 @@ UNUSABLE = ["no certificate", "unknown cipher", "other key", "broken CA"]
 
 @pytest.mark.parametrize("case", UNUSABLE)
 def test_a_server_with_an_unusable_configuration(host, certificates, case):
-    server = SslServer()
-    server.configuration = unusable(certificates, case)
-    listening(server)
+    server = listening(SslServer())
+    server.configuration = unusable(certificates, case)  # too late for `listen` to see it
     client = SslSocket()
     client.configuration = certificates.client()
     left = Recorder(client)

@@ -175,11 +175,13 @@ def test_write_in_every_state(host, state):
 def test_encryption_starts_when_connected_only(host, state, role, certificates):
     with socket_in(host, state) as (sock, recorder, _):
         sock.configuration = certificates.server()
-        getattr(sock, f"start_{role}_encryption")()
+        with contextlib.nullcontext() if state is CONNECTED else pytest.warns(RuntimeWarning, match="not connected"):
+            getattr(sock, f"start_{role}_encryption")()
         mode = getattr(SslMode, f"SSL_{role.upper()}_MODE") if state is CONNECTED else SslMode.UNENCRYPTED_MODE
         assert sock.mode is mode
         assert recorder.events == ([("mode", mode)] if state is CONNECTED else [])
-        sock.start_client_encryption()  # a second start has no effect
+        with pytest.warns(RuntimeWarning, match="encrypted already" if state is CONNECTED else "not connected"):
+            sock.start_client_encryption()  # a second start has no effect
         assert sock.mode is mode
 
 

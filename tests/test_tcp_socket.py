@@ -96,21 +96,21 @@ def test_refused_connection(host):
     with refused_port() as port:
         sock = TcpSocket()
         recorder = connect(host, sock, "127.0.0.1", port)
-    assert recorder.events[-2:] == [("error", SocketError.CONNECTION_REFUSED_ERROR), ("state", UNCONNECTED)]
+    assert recorder.events[-2:] == [("state", UNCONNECTED), ("error", SocketError.CONNECTION_REFUSED_ERROR)]
     assert sock.error is SocketError.CONNECTION_REFUSED_ERROR
     assert f"127.0.0.1 port {port}" in sock.error_string
     assert "refused" in sock.error_string
     assert not recorder.has("disconnected")
 
 
-def test_error_handler_sees_the_state_before(host):
+def test_error_handler_sees_that_the_attempt_is_over(host):
     with refused_port() as port:
         sock = TcpSocket()
         states = []
         sock.error_handler = lambda s, error: states.append((s.state, s.error is error))
         sock.connect("127.0.0.1", port)
         host.wait_for(lambda: states)
-    assert states == [(CONNECTING, True)]
+    assert states == [(UNCONNECTED, True)]
     assert sock.state is UNCONNECTED
 
 

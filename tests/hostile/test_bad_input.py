@@ -658,7 +658,7 @@ def test_a_host_that_is_not_there_is_told_with_the_reason(host, monkeypatch, cer
     host.wait_for(lambda: sock.state is UNCONNECTED, recorder.events)
     if error is not None:
         assert recorder.of("error") == [error]
-    assert recorder.names() == ["state", "error", "state"]
+    assert recorder.names() == ["state", "state", "error"]
     assert words in sock.error_string
     check_consistent(sock)
     silence_one(sock)

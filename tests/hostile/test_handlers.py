@@ -10,6 +10,7 @@ import gc
 import os
 import resource
 import socket
+import warnings
 import weakref
 
 import pytest
@@ -44,8 +45,10 @@ def abort_and_connect_again(scene, s):
 
 
 def start_encryption(scene, s):
-    s.start_client_encryption()
-    s.start_server_encryption()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # where it has no effect
+        s.start_client_encryption()
+        s.start_server_encryption()
 
 
 def read(scene, s):

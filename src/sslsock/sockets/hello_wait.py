@@ -36,18 +36,18 @@ class HelloPhase(Enum):
 class HelloWait:
     """What belongs to the wait: the channel that is waited on, the phase and the deadline.
 
-    timeout: seconds, 0 for no limit. overdue: called when they have passed.
+    timeout: seconds, 0 for no limit. overdue: called with the wait when they have passed.
     """
 
     __slots__ = ("_end", "_timer", "channel", "phase")
 
-    def __init__(self, loop: Loop, channel: Channel, timeout: float, overdue: Callable[[], object]) -> None:
+    def __init__(self, loop: Loop, channel: Channel, timeout: float, overdue: Callable[[HelloWait], object]) -> None:
         self.channel = channel
         self.phase = HelloPhase.AWAITED
         self._end = time.monotonic() + timeout
-        self._timer: Optional[Timer] = loop.call_later(timeout, overdue) if timeout > 0 else None
         # Whatever bound the program has set: a ClientHello must find room, and no client more than that.
         channel.read_bound = MAX_CLIENT_HELLO
+        self._timer: Optional[Timer] = loop.call_later(timeout, overdue, self) if timeout > 0 else None
 
     def leave(self) -> float:
         """The wait is over. Returns the seconds that are left for the handshake, 0.0 for no limit."""

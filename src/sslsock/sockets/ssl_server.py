@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Callable, Optional
+from typing import TYPE_CHECKING, Callable, Optional
 
 from ..core.client_hello import ClientHello
 from .checked import Seconds
 from .configuration import SslConfiguration
+from .constants import PeerVerifyMode
 from .loop_object import Handler
 from .ssl_socket import SslSocket
-from .tcp_server import Accepted, TcpServer
+from .tcp_server import TcpServer
 from .twins import twin
 
+if TYPE_CHECKING:
+    from .accepted import Accepted
+
 __all__ = ["SslServer"]
+
+AUTO_VERIFY_PEER = PeerVerifyMode.AUTO_VERIFY_PEER
+QUERY_PEER = PeerVerifyMode.QUERY_PEER
 
 
 class SslServer(TcpServer):
@@ -20,6 +27,9 @@ class SslServer(TcpServer):
 
     `next_pending_secure_connection` gives sockets whose handshake runs by itself; `next_pending_connection`
     gives SslSockets that are not encrypted, for protocols with STARTTLS.
+
+    `listen` refuses a configuration that was set and that OpenSSL refuses, or that has no certificate, unless a
+    `client_hello_handler` may choose another: False, `error_string` says why.
 
     handshake_timeout: float, seconds a client has for its handshake, 10; 0 for no limit. TypeError, ValueError.
     """
@@ -51,6 +61,21 @@ class SslServer(TcpServer):
         if not isinstance(configuration, SslConfiguration):
             raise TypeError(f"an SslConfiguration is needed, not {type(configuration).__name__}")
         self._configuration = configuration
+
+    def _unusable(self) -> str:
+        configuration = self._configuration
+        if configuration is None:  # nothing was said: each socket may be given its own, for STARTTLS
+            return ""
+        own = configuration.local_certificate is not None or configuration.local_certificate_chain
+        if not own and self._client_hello_handler is None:  # which may choose another configuration
+            return "the server's configuration has no certificate"
+        if own:
+            mode = configuration.peer_verify_mode
+            try:
+                configuration.context(True, QUERY_PEER if mode is AUTO_VERIFY_PEER else mode)
+            except ValueError as exc:  # a ConfigurationError among them
+                return f"the server's configuration cannot be used: {exc}"
+        return ""
 
     def next_pending_connection(self) -> Optional[SslSocket]:
         """Take a connection as it is: SslSocket, CONNECTED and UNENCRYPTED; None when none is pending. It has

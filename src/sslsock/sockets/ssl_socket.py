@@ -4,13 +4,15 @@ Owns the mode, which stands beside the state (tabled in `states`; only `_turn` w
 program wants of the peer. The TLS connection itself is the engine's, in the channel; the socket keeps a
 reference, for what was agreed on is asked for after the end as well.
 
-Between "we shall encrypt" and "we do" no byte may leave in the clear: `connect_encrypted` holds writes back
-from the start, and a configuration that OpenSSL refuses closes both directions at once, though the failure is
-told from the loop.
+From "we shall encrypt" to the end of the connection no byte leaves in the clear, and none that came in the clear is read. The
+mode is what says so: it changes first, and `_may_read` and `_may_write` open the channel again when it shakes hands, or holds
+what is written until it does. Nothing does that with a configuration that OpenSSL refuses, so both directions stay closed,
+whatever the program calls, until the failure is told from the loop. `connect_encrypted` holds writes back from the start.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Callable, Optional
 
@@ -21,13 +23,14 @@ from ..core.engine import Engine
 from .checked import Seconds
 from .configuration import SslConfiguration, decoded_protocol, default_configuration
 from .constants import OpenMode, PeerVerifyMode, SocketError, SslMode, SslProtocol
+from .error_log import INFO
 from .event_loop import EventLoop
 from .hello_wait import HelloPhase, HelloWait
 from .hostname import parse_host
 from .loop_object import Handler
 from .ssl_error import SslError
 from .states import MODE_MOVES, ModeEvent
-from .tcp_socket import CONNECTED, TcpSocket
+from .tcp_socket import CONNECTED, TcpSocket, whole
 from .twins import twin
 
 if TYPE_CHECKING:
@@ -242,11 +245,13 @@ class SslSocket(TcpSocket):
         self._connect(hostname, port, open_mode, hold_writes=True)
 
     def start_client_encryption(self) -> None:
-        """Begin TLS as the client. No effect unless the socket is CONNECTED and UNENCRYPTED. RuntimeError in a relay."""
+        """Begin TLS as the client: nothing that is written from now on leaves in the clear. No effect, and a RuntimeWarning,
+        unless the socket is CONNECTED and UNENCRYPTED. RuntimeError in a relay."""
         self._start_on_request(ModeEvent.START_CLIENT)
 
     def start_server_encryption(self) -> None:
-        """Begin TLS as the server. No effect unless the socket is CONNECTED and UNENCRYPTED. RuntimeError in a relay."""
+        """Begin TLS as the server: nothing that is written from now on leaves in the clear. No effect, and a RuntimeWarning,
+        unless the socket is CONNECTED and UNENCRYPTED. RuntimeError in a relay."""
         self._start_on_request(START_SERVER)
 
     @property
@@ -287,12 +292,14 @@ class SslSocket(TcpSocket):
 
     # What connector and channel tell
 
+    @whole
     def on_established(self, fd: int, address: str, port: int) -> None:
         channel = self._channel
         super().on_established(fd, address, port)
         if self._channel is channel and channel is not None and channel.hold_writes:
             self._start_if_plain(ModeEvent.START_CLIENT)
 
+    @whole
     def on_peer_closed(self, clean: bool) -> None:
         if self._hello is not None:
             message = "the peer closed the connection during the TLS handshake"
@@ -300,6 +307,7 @@ class SslSocket(TcpSocket):
         else:
             super().on_peer_closed(clean)
 
+    @whole
     def on_encrypted(self) -> None:
         self._encrypted = True
         self._emit("_encrypted_handler")
@@ -320,9 +328,10 @@ class SslSocket(TcpSocket):
         # One that has raised has not come to the end of its checks.
         return decided and tolerated is not None and all(error in tolerated for error in found)
 
-    def _on_unusable_configuration(self, generation: int, message: str) -> None:
-        if self._generation == generation and self._channel is not None:
-            self.on_unreachable(SocketError.SSL_INVALID_USERDATA_ERROR, self._with_peer(message))
+    @whole
+    def _on_unusable_configuration(self, channel: Channel, message: str) -> None:
+        if self._channel is channel:
+            self._fall(SocketError.SSL_INVALID_USERDATA_ERROR, self._with_peer(message), keep_input=False)
 
     # Steps
 
@@ -336,8 +345,7 @@ class SslSocket(TcpSocket):
         return changed
 
     def _announce_mode(self) -> None:
-        if self._mode_changed_handler is not None:
-            self._emit("_mode_changed_handler", self._mode)
+        self._emit("_mode_changed_handler", self._mode)
 
     def _mode_in_force(self) -> PeerVerifyMode:
         mode = self.peer_verify_mode
@@ -345,21 +353,32 @@ class SslSocket(TcpSocket):
             return mode
         return QUERY_PEER if self._mode is SSL_SERVER else VERIFY_PEER
 
+    def _may_start(self) -> bool:
+        channel = self._channel
+        return self._state is CONNECTED and self._mode is UNENCRYPTED and channel is not None and channel.is_open
+
     def _start_on_request(self, event: ModeEvent) -> None:
         self._loop.check()
         if self._relay is not None and self._mode is UNENCRYPTED:
             raise RuntimeError("encryption starts before the socket is put in a relay")  # not silently: it stays plain
-        self._start_if_plain(event)
+        if self._may_start():
+            self._start_encryption(event)
+            return
+        reason = "not connected" if self._mode is UNENCRYPTED else "encrypted already, or about to be"
+        warnings.warn(f"{event.value}_encryption() has no effect: the socket is {reason}", RuntimeWarning, stacklevel=3)
 
     def _start_if_plain(self, event: ModeEvent) -> None:
-        if self._state is CONNECTED and self._mode is UNENCRYPTED:
+        if self._may_start():
             self._start_encryption(event)
 
+    @whole
     def _start_encryption(self, event: ModeEvent) -> None:
         channel = self._channel
         assert channel is not None
         self._turn(event)
+        self._join_ends()
         mode = self._mode
+        self._codec = None  # nothing that was said in the clear decides how protected bytes are read
         if event is START_SERVER and self._client_hello_handler is not None:
             self._await_hello(channel)
         else:
@@ -369,12 +388,20 @@ class SslSocket(TcpSocket):
 
     def _start_tls(self, channel: Channel, server_side: bool, timeout: float) -> None:
         try:
-            self._engine = self._make_engine(server_side)
+            engine = self._make_engine(server_side)
         except ValueError as exc:  # a ConfigurationError among them
-            self._source = self._sink = None
-            self._loop.call_soon(self._on_unusable_configuration, self._generation, str(exc))
-        else:
-            channel.start_tls(self._engine, timeout)
+            self._loop.call_soon(self._on_unusable_configuration, channel, str(exc))
+            return
+        channel.start_tls(engine, timeout)
+        self._engine = engine
+        self._join_ends()
+
+    def _may_read(self, channel: Channel) -> bool:
+        return self._mode is UNENCRYPTED or self._engine is not None
+
+    def _may_write(self, channel: Channel) -> bool:
+        # Before the handshake the channel holds what is written; not, as long as something of before has to leave in the clear.
+        return self._may_read(channel) or (self._hello is not None and channel.hold_writes)
 
     def _make_engine(self, server_side: bool) -> Engine:
         configuration = self._configuration or default_configuration()
@@ -402,27 +429,27 @@ class SslSocket(TcpSocket):
             session_key=session_key,
         )
 
-    # The ClientHello, before the handshake. Meanwhile `_source` is None: its bytes are not the program's to
-    # read, and `_drop_input` is called when there are more.
+    # The ClientHello, before the handshake. Its bytes are not the program's to read, and `_drop_input` is called when there are
+    # more.
 
     def _await_hello(self, channel: Channel) -> None:
         channel.flush()  # what was written before goes out in the clear
         if self._channel is not channel:  # it failed at that
             return
         wait = self._hello = HelloWait(self._loop, channel, self._handshake_timeout, self._on_hello_overdue)
-        # As long as the system does not take all of that, `_join_ends` allows no writing: the one would hold the
-        # other up.
-        channel.hold_writes = not channel.bytes_to_write
+        channel.hold_writes = not channel.bytes_to_write  # one would hold the other up: see `_may_write`
         self._join_ends()
         if channel.bytes_available:
             self._loop.call_soon(self._read_hello, wait)
 
+    @whole
     def _drop_input(self) -> None:
         if self._hello is not None:
             self._read_hello(self._hello)
         else:
             super()._drop_input()
 
+    @whole
     def _read_hello(self, wait: HelloWait) -> None:
         if self._hello is not wait or wait.phase is not AWAITED:
             return
@@ -444,11 +471,12 @@ class SslSocket(TcpSocket):
         elif wait.phase is DECIDING:
             self._end_hello(wait)
 
+    @whole
     def _end_hello(self, wait: HelloWait) -> None:
         """The handshake begins, with the bytes that were looked at."""
         self._hello = None
-        timeout = wait.leave()
         self._join_ends()
+        timeout = wait.leave()
         self._read_buffer_size_changed()
         self._start_tls(wait.channel, True, timeout)
 
@@ -467,10 +495,11 @@ class SslSocket(TcpSocket):
             wait.channel.hold_writes = False
             self._read_buffer_size_changed()
 
-    def _on_hello_overdue(self) -> None:
-        if self._hello is not None:
+    @whole
+    def _on_hello_overdue(self, wait: HelloWait) -> None:
+        if self._hello is wait:
             message = "the TLS handshake was not done in time"
-            self._fail_hello(self._hello, core.FAILURE_HANDSHAKE_TIMEOUT, message)
+            self._fail_hello(wait, core.FAILURE_HANDSHAKE_TIMEOUT, message)
 
     def _fail_hello(self, wait: HelloWait, failure: int, message: str, alert: int = 0) -> None:
         """The handshake has failed before it began: tell the peer why, if nothing is in the way, and then the program."""
@@ -486,16 +515,14 @@ class SslSocket(TcpSocket):
         if self._hello is wait:  # else it failed at that, and has been told
             self.on_failed(failure, message)
 
-    def _join_ends(self) -> None:
-        super()._join_ends()
-        if self._hello is not None:
-            self._source = None
-            if not self._hello.channel.hold_writes:
-                self._sink = None
-
     def _read_buffer_size_changed(self) -> None:
         if self._hello is None:
             super()._read_buffer_size_changed()
+
+    def _log_level(self, error: SocketError) -> int:
+        # What strangers try with a server is no trouble of its own.
+        strange = error is SocketError.SSL_HANDSHAKE_FAILED_ERROR and self._mode is SSL_SERVER
+        return INFO if strange else super()._log_level(error)
 
     # In a relay
 
@@ -529,8 +556,8 @@ class SslSocket(TcpSocket):
         channel = self._channel
         # What was written for an encrypted connection must not be sent in the clear, nor be lost.
         if channel is not None and channel.hold_writes and channel.bytes_to_write:
-            self.start_client_encryption()
-        if self._channel is channel:
+            self._start_if_plain(ModeEvent.START_CLIENT)
+        if self._channel is channel and self._state is CONNECTED:
             self._forget_hello()
             super()._finish()
 

@@ -11,9 +11,11 @@ import socket
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from ..core.listener import Listener
+from .accepted import Accepted
 from .checked import Flag, checked_count
 from .connector import error_of
 from .constants import ErrorConstants, SocketError
+from .error_log import WARNING, log_error
 from .event_loop import EventLoop
 from .hostname import is_address
 from .loop_object import Handler, LoopObject
@@ -24,8 +26,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 __all__ = ["TcpServer"]
-
-Accepted = tuple[int, str, int]  # descriptor, the peer's address and port
 
 BACKLOG = 4096  # the system cuts it to net.core.somaxconn
 
@@ -86,6 +86,7 @@ class TcpServer(LoopObject, ErrorConstants):
         "_max_pending",
         "_name",
         "_new_connection_handler",
+        "_refusing",
         "_reuse_port",
     )
 
@@ -104,6 +105,7 @@ class TcpServer(LoopObject, ErrorConstants):
         self._error: Optional[SocketError] = None
         self._error_string = ""
         self._name = NOWHERE
+        self._refusing = False  # accepting has failed since the last connection
         self._reuse_port = False
         self._new_connection_handler = None
         self._accept_error_handler = None
@@ -169,21 +171,27 @@ class TcpServer(LoopObject, ErrorConstants):
         bare = address[1:-1] if address.startswith("[") and address.endswith("]") else address
         if bare and not is_address(socket.AF_INET, bare) and not is_address(socket.AF_INET6, bare.partition("%")[0]):
             return self._refuse(SocketError.NETWORK_ERROR, f"{address!r} is not an IPv4 or IPv6 address")
+        unusable = self._unusable()
+        if unusable:
+            return self._refuse(SocketError.SSL_INVALID_USERDATA_ERROR, unusable)
         try:
             sock = open_listening_socket(bare, port, self._reuse_port)
         except OSError as exc:
             where = f"{address} port {port}" if address else f"port {port}"
             words = exc.strerror or str(exc)
             return self._refuse(error_of(exc.errno or 0), f"cannot listen on {where}: {words}")
-        try:
-            self._listener = Listener(self._loop, sock.fileno(), self, self._max_pending)
-        except OSError as exc:
-            sock.close()
-            return self._refuse(error_of(exc.errno or 0), f"port {port} cannot be watched: {exc.strerror}")
+        with sock:  # closed where that fails
+            name = sock.getsockname()[:2]
+            try:
+                listener = Listener(self._loop, sock.fileno(), self, self._max_pending)
+            except OSError as exc:
+                return self._refuse(error_of(exc.errno or 0), f"port {port} cannot be watched: {exc.strerror}")
+            sock.detach()  # it is the listener's now
         self._error = None
         self._error_string = ""
-        self._name = sock.getsockname()[:2]
-        sock.detach()  # it is the listener's now
+        self._refusing = False
+        self._name = name
+        self._listener = listener
         return True
 
     def close(self) -> None:
@@ -222,6 +230,7 @@ class TcpServer(LoopObject, ErrorConstants):
     # What the listener tells
 
     def on_pending(self) -> None:
+        self._refusing = False
         handler: Optional[Callable[[Any], object]] = self._new_connection_handler
         if handler is not None:
             handler(self)
@@ -232,24 +241,27 @@ class TcpServer(LoopObject, ErrorConstants):
         handler: Optional[Callable[[Any, SocketError], object]] = self._accept_error_handler
         if handler is not None:
             handler(self, self._error)
+        elif not self._refusing:  # the listener tries again several times a second
+            self._refusing = True
+            log_error(WARNING, self._error, self._error_string)
 
     # Steps
 
     def _take(self) -> Optional[Accepted]:
         self._loop.check()
-        return self._listener.take() if self._listener is not None else None
+        taken = self._listener.take() if self._listener is not None else None
+        return None if taken is None else Accepted(*taken)
+
+    def _unusable(self) -> str:
+        """Why no connection could be served, in words; "" when nothing is in the way."""
+        return ""
 
     def _make_socket(self, accepted: Accepted) -> TcpSocket:
         """The socket for an accepted connection. The place for a derived class to make one of its own."""
         return self._adopted(TcpSocket(_loop=self._loop), accepted)
 
     def _adopted(self, sock: TcpSocket, accepted: Accepted) -> TcpSocket:
-        fd, address, port = accepted
-        try:
-            sock._adopt(fd, (address, port))
-        except BaseException:
-            os.close(fd)
-            raise
+        sock._adopt(accepted)
         return sock
 
     def _refuse(self, error: SocketError, message: str) -> bool:

@@ -5,7 +5,10 @@ and the channel, which moves the bytes. Rules:
 
 - State first, then the handler, then look again: a handler may have closed, aborted or connected this very
   socket. `_generation` counts connections, so that what belongs to an earlier one is not told to a later one.
-- `_source` and `_sink` (core/endpoint.pyx) are the channel where reading or writing is allowed now, else None.
+- `_source` and `_sink` (core/endpoint.pyx) are the channel where reading or writing is allowed now, else None. Only
+  `_join_ends` says where that is; it is called whenever something has changed that it looks at.
+- A method checks first, and then changes the connection in a step that is `whole`: what raises has changed nothing, or has
+  closed both directions.
 - After a connection the socket keeps its channel only if that holds unread data, and the channel keeps no way
   back.
 - In a relay (`_relay`) there is neither `_source` nor `_sink`, and the end of the connection is the relay's to tell.
@@ -15,13 +18,16 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import TYPE_CHECKING, Callable, Optional
+from contextlib import suppress
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from ..core import channel as core
 from ..core.channel import Channel
 from .checked import Seconds, checked_count
 from .connector import Connector, OwnSocket, bound_socket, error_of
 from .constants import ErrorConstants, OpenMode, SocketError, SocketState
+from .error_log import DEBUG, WARNING, log_error
 from .event_loop import EventLoop
 from .loop_object import Handler
 from .states import MOVES, SocketEvent
@@ -29,14 +35,21 @@ from .stream import READ, WRITE, Buffer, Stream, checked_mode
 from .twins import twin
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import TypeVar
 
+    from typing_extensions import Concatenate, ParamSpec, Self
+
+    from .accepted import Accepted
     from .relay import Relay
+
+    P = ParamSpec("P")
+    R = TypeVar("R")
 
 __all__ = ["TcpSocket"]
 
 UNCONNECTED = SocketState.UNCONNECTED_STATE
 HOST_LOOKUP = SocketState.HOST_LOOKUP_STATE
+CONNECTING = SocketState.CONNECTING_STATE
 CONNECTED = SocketState.CONNECTED_STATE
 BOUND = SocketState.BOUND_STATE
 CLOSING = SocketState.CLOSING_STATE
@@ -72,6 +85,21 @@ HANDLER_NAMES = {
 NOWHERE = ("", 0)
 
 RELAY_UNREAD = 64 * 1024  # bytes kept of one side of a relay while the other is not ready
+
+
+def whole(step: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any, P], R]:
+    """A step that changes a connection. Where it raises, a MemoryError for example, both directions are closed, however far it
+    has come: nobody goes on with a connection in a state that was not meant."""
+
+    @wraps(step)
+    def guarded(self: TcpSocket, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return step(self, *args, **kwargs)
+        except BaseException as exc:
+            self._break_off(exc)
+            raise
+
+    return guarded
 
 
 def plain_address(address: str) -> str:
@@ -111,7 +139,6 @@ class TcpSocket(Stream, ErrorConstants):
         "_disconnected_handler",
         "_error",
         "_error_handler",
-        "_finishing",
         "_generation",
         "_host_found_handler",
         "_hostname",
@@ -131,7 +158,9 @@ class TcpSocket(Stream, ErrorConstants):
     disconnected_handler: Handler[Callable[[Self], object]] = Handler()
     """`disconnected_handler(socket)`: the connection has ended; data that came before can still be read."""
     error_handler: Handler[Callable[[Self, SocketError], object]] = Handler()
-    """`error_handler(socket, error)`: `error` and `error_string` are set."""
+    """`error_handler(socket, error)`: `error` and `error_string` are set. After an attempt to connect that has failed the
+    socket is UNCONNECTED, and may be connected again here. Without a handler an error is logged ("sslsock", WARNING; DEBUG when
+    the peer has closed in good order)."""
     state_changed_handler: Handler[Callable[[Self, SocketState], object]] = Handler()
     """`state_changed_handler(socket, state)`."""
     host_found_handler: Handler[Callable[[Self], object]] = Handler()
@@ -149,7 +178,6 @@ class TcpSocket(Stream, ErrorConstants):
         self._remote = NOWHERE
         self._clean = True
         self._peer_closed = False
-        self._finishing = False
         self._reporting = False
         self._relay: Optional[Relay] = None
         self._connect_timeout = 30.0
@@ -211,14 +239,8 @@ class TcpSocket(Stream, ErrorConstants):
     def disconnect(self) -> None:
         """End the connection. What was written goes out first (CLOSING). One that does not stand yet is given
         up."""
-        loop, state = self._loop, self._state
-        loop.check()
-        if self._relay is not None:
-            self._relay.close()
-        elif state is CONNECTED:
-            self._finish()
-        elif state is not CLOSING and state is not UNCONNECTED:
-            self._leave(SocketEvent.CLOSE, keep_input=False)
+        self._loop.check()
+        self._disconnect()
 
     def abort(self) -> None:
         """End the connection at once: what has not been sent or read is dropped. The socket is closed
@@ -227,15 +249,8 @@ class TcpSocket(Stream, ErrorConstants):
         generation = self._generation
         if self._state is not UNCONNECTED and self._open_mode:
             self._announce_close()
-        if self._generation != generation:
-            return
-        self._open_mode = 0
-        if self._relay is not None:
-            self._relay.close()
-        elif self._state is UNCONNECTED:
-            self._source = None
-        else:
-            self._leave(SocketEvent.ABORT, keep_input=False)
+        if self._generation == generation:
+            self._abort()
 
     def open(self, mode: int) -> bool:
         """Set the open mode of a socket that is not open. False when it is open, or `mode` is NOT_OPEN_MODE.
@@ -244,8 +259,7 @@ class TcpSocket(Stream, ErrorConstants):
         mode = checked_mode(mode)
         if self._open_mode or not mode:
             return False
-        self._open_mode = mode
-        self._join_ends()
+        self._set_open_mode(mode)
         return True
 
     def close(self) -> None:
@@ -254,13 +268,8 @@ class TcpSocket(Stream, ErrorConstants):
         generation = self._generation
         if self._open_mode:
             self._announce_close()
-        if self._generation != generation:
-            return
-        self._open_mode = 0
-        self._join_ends()
-        if self._channel is not None:
-            self._channel.discard()
-        self.disconnect()
+        if self._generation == generation:
+            self._close()
 
     def bind(self, port: int) -> bool:
         """Reserve a local port, 0 for any, to connect from. False, with `error` set, when that is not
@@ -275,10 +284,7 @@ class TcpSocket(Stream, ErrorConstants):
         except OSError as exc:
             self._fail(error_of(exc.errno or 0), f"port {port} cannot be bound: {exc.strerror}")
             return False
-        self._reset()
-        self._bound = bound
-        self._local = bound.getsockname()[:2]
-        self._advance(SocketEvent.BIND)
+        self._take_port(bound)
         return True
 
     connect_async = twin(connect)
@@ -294,47 +300,54 @@ class TcpSocket(Stream, ErrorConstants):
 
     # What the connector tells
 
+    @whole
     def on_host_found(self) -> None:
         generation = self._generation
         self._emit("_host_found_handler")
         if self._generation == generation and self._state is HOST_LOOKUP:
             self._advance(SocketEvent.FOUND)
 
+    @whole
     def on_established(self, fd: int, address: str, port: int) -> None:
-        generation, channel = self._generation, self._channel
+        channel = self._channel
         assert channel is not None
-        self._connector = self._local = None
-        self._remote = (plain_address(address), port)
         try:
             channel.attach(fd)
-        except OSError as exc:
-            os.close(fd)
+        except BaseException as exc:
+            if channel.fileno() < 0:
+                os.close(fd)
+            if not isinstance(exc, OSError):
+                raise
             self.on_unreachable(SocketError.SOCKET_RESOURCE_ERROR, f"the connection cannot be watched: {exc}")
             return
+        generation = self._generation
+        self._connector = self._local = None
+        self._remote = (plain_address(address), port)
         self._advance(SocketEvent.ESTABLISHED)
         if self._generation == generation and self._state is CONNECTED:
             self._emit("_connected_handler")
 
+    @whole
     def on_unreachable(self, error: SocketError, message: str) -> None:
+        """There will be no connection. `error_handler` finds the socket UNCONNECTED, and may connect it again."""
         generation = self._generation
-        self._sink = None
-        if self._relay is not None:
-            self._relay._note(error, message)
-        self._fail(error, message)
-        if self._generation == generation and self._state is not UNCONNECTED:
-            self._leave(SocketEvent.FAILED, keep_input=False)
+        self._error = error
+        self._error_string = message
+        self._leave(SocketEvent.FAILED, keep_input=False)
+        if self._generation == generation:
+            self._fail(error, message)
 
     # What the channel tells
 
     def on_encrypted(self) -> None:
         pass
 
+    @whole
     def on_drained(self) -> None:
-        if self._finishing:  # inside `_finish`, which goes on
-            self._finishing = False
-        elif self._state is CLOSING:
+        if self._state is CLOSING:
             self._leave(DRAINED)
 
+    @whole
     def on_peer_closed(self, clean: bool) -> None:
         if self._relay is not None:
             return  # the channel remembers it, and the relay passes it on
@@ -352,19 +365,9 @@ class TcpSocket(Stream, ErrorConstants):
         if self._generation == generation and self._state is CONNECTED and self._relay is None:
             self._finish()
 
+    @whole
     def on_failed(self, failure: int, message: str) -> None:
-        generation = self._generation
-        error = FAILURES.get(failure, SocketError.UNKNOWN_ERROR)
-        self._sink = None  # the channel is closed
-        message = self._with_peer(message)
-        if self._relay is not None:
-            self._relay._note(error, message)
-        # A peer that has closed does not take our last bytes any more: no second news, nor a cut of what it sent.
-        if not (self._peer_closed and error is SocketError.REMOTE_HOST_CLOSED_ERROR):
-            self._clean = False
-            self._fail(error, message)
-        if self._generation == generation and self._state is not UNCONNECTED:
-            self._leave(SocketEvent.FAILED)
+        self._fall(FAILURES.get(failure, SocketError.UNKNOWN_ERROR), self._with_peer(message))
 
     # Steps
 
@@ -375,7 +378,8 @@ class TcpSocket(Stream, ErrorConstants):
             raise RuntimeError(f"{event.value} while {self._state.name}")
         if state is not self._state:
             self._state = state
-            if tell and self._state_changed_handler is not None:
+            self._join_ends()
+            if tell:
                 self._emit("_state_changed_handler", state)
 
     def _connect(self, hostname: str, port: int, open_mode: int, hold_writes: bool = False) -> None:
@@ -388,31 +392,69 @@ class TcpSocket(Stream, ErrorConstants):
         if self._state is not UNCONNECTED and self._state is not BOUND:
             self._refuse(f"connect() while the socket is {self._state.name}")
             return
+        self._begin(hostname, port, mode, hold_writes)
+
+    @whole
+    def _begin(self, hostname: str, port: int, mode: int, hold_writes: bool) -> None:
         self._reset()
         generation = self._generation
         self._hostname = hostname
         self._open_mode = mode
         channel = self._channel = self._make_channel()
-        if hold_writes:
-            channel.hold_writes = True
-        self._sink = channel if mode & WRITE else None
-        self._source = channel if mode & READ else None
-        bound, self._bound = self._bound, None
-        connector = Connector(self._loop, self, hostname, port, self._connect_timeout, bound)
+        channel.hold_writes = hold_writes
+        connector = Connector(self._loop, self, hostname, port, self._connect_timeout, self._bound)
         self._connector = connector
+        self._bound = None
         self._advance(SocketEvent.CONNECT)
         if self._generation == generation and self._connector is connector:
             connector.start()
 
-    def _adopt(self, fd: int, remote: tuple[str, int]) -> None:
-        """Take over a connected descriptor of a server."""
-        channel = self._make_channel()
-        channel.attach(fd)
+    @whole
+    def _adopt(self, accepted: Accepted) -> None:
+        """Take over a connection of a server."""
+        channel = self._channel = self._make_channel()
+        accepted.give(channel)
         self._generation += 1
-        self._remote = remote
+        self._remote = (accepted.address, accepted.port)
         self._open_mode = READ | WRITE
-        self._channel = self._source = self._sink = channel
         self._advance(ACCEPTED)
+
+    @whole
+    def _take_port(self, bound: OwnSocket) -> None:
+        self._reset()
+        self._bound = bound
+        self._local = bound.getsockname()[:2]
+        self._advance(SocketEvent.BIND)
+
+    @whole
+    def _set_open_mode(self, mode: int) -> None:
+        self._open_mode = mode
+        self._join_ends()
+
+    @whole
+    def _disconnect(self) -> None:
+        state = self._state
+        if self._relay is not None:
+            self._relay.close()
+        elif state is CONNECTED:
+            self._finish()
+        elif state is not CLOSING and state is not UNCONNECTED:
+            self._leave(CLOSE, keep_input=False)
+
+    @whole
+    def _close(self) -> None:
+        self._set_open_mode(0)
+        if self._channel is not None:
+            self._channel.discard()
+        self._disconnect()
+
+    @whole
+    def _abort(self) -> None:
+        self._set_open_mode(0)
+        if self._relay is not None:
+            self._relay.close()
+        elif self._state is not UNCONNECTED:
+            self._leave(SocketEvent.ABORT, keep_input=False)
 
     def _make_channel(self) -> Channel:
         channel = Channel(self._loop, self)
@@ -433,51 +475,92 @@ class TcpSocket(Stream, ErrorConstants):
         self._codec = None  # a new stream of characters begins
 
     def _finish(self) -> None:
-        """Close in good order: what was written, then the end of the stream."""
+        """Close in good order: what was written, then the end of the stream. CLOSING is told if that takes a while."""
         channel = self._channel
         assert channel is not None
-        self._sink = None
-        self._finishing = True
+        self._advance(FINISH, tell=False)
         channel.finish()
-        if self._channel is not channel:  # it failed at that
-            return
-        if not self._finishing:  # all of it has gone out
-            self._leave(CLOSE)
-        else:
-            self._finishing = False
-            self._advance(FINISH)
+        if self._channel is channel and self._state is CLOSING:
+            self._emit("_state_changed_handler", CLOSING)
+
+    def _fall(self, error: SocketError, message: str, keep_input: bool = True) -> None:
+        """A connection that stands has failed."""
+        generation = self._generation
+        self._join_ends()  # the channel is closed
+        if self._relay is not None:
+            self._relay._note(error, message)
+        # A peer that has closed does not take our last bytes any more: no second news, nor a cut of what it sent.
+        if not (self._peer_closed and error is SocketError.REMOTE_HOST_CLOSED_ERROR):
+            self._clean = False
+            self._fail(error, message)
+        if self._generation == generation and self._state is not UNCONNECTED:
+            self._leave(SocketEvent.FAILED, keep_input)
 
     def _leave(self, event: SocketEvent, keep_input: bool = True) -> None:
         """The connection, or the attempt at one, is over."""
         if self._relay is not None:
             self._relay._end()
             return
-        generation = self._generation
         was_connected = self._state is CONNECTED or self._state is CLOSING
         mode_changed = self._drop_connection(keep_input)
+        generation = self._generation
         self._advance(event)
+        self._tell_end(generation, mode_changed, was_connected)
+
+    def _tell_end(self, generation: int, mode_changed: bool, was_connected: bool) -> None:
         if mode_changed and self._generation == generation:
             self._announce_mode()
-        if was_connected and self._generation == generation and self._disconnected_handler is not None:
+        if was_connected and self._generation == generation:
             self._emit("_disconnected_handler")
 
     def _drop_connection(self, keep_input: bool) -> bool:
-        """Give back all that the connection held. True when the mode is another one now."""
+        """Give back all that the connection held. True when the mode is another one now. Each thing is forgotten when it has
+        been ended, so that all of it can be done again."""
         connector, bound, channel = self._connector, self._bound, self._channel
-        self._connector = self._bound = self._channel = self._sink = None
-        self._finishing = False
-        self._local = None
-        self._remote = NOWHERE
-        if not keep_input or (self._source is not None and not self._source.bytes_available):
-            self._source = None
         if connector is not None:
             connector.cancel()
+            self._connector = None
         if bound is not None:
             bound.close()
+            self._bound = None
         # One that was finished says goodbye by itself; one that has failed is closed already.
         if channel is not None and not keep_input:
             channel.abort()
+        self._channel = self._sink = None
+        if not keep_input or (self._source is not None and not self._source.bytes_available):
+            self._source = None
+        self._local = None
+        self._remote = NOWHERE
         return False
+
+    def _break_off(self, exc: BaseException) -> None:
+        """A step has raised in the middle: close both directions at once. Handlers are told by the loop, later: who has called
+        hears of the exception first."""
+        state = self._state
+        if state is UNCONNECTED and self._channel is None and self._bound is None:
+            return
+        resource = isinstance(exc, (MemoryError, OSError))
+        error = SocketError.SOCKET_RESOURCE_ERROR if resource else SocketError.UNKNOWN_ERROR
+        message = self._with_peer(f"{type(exc).__name__}, which ended the connection: {exc}")
+        if self._relay is not None:
+            self._relay._note(error, message)
+            self._relay.close()
+        mode_changed = self._drop_connection(keep_input=False)
+        self._advance(SocketEvent.ABORT, tell=False)
+        self._clean = False
+        self._error = error
+        self._error_string = message
+        if state is not UNCONNECTED:
+            with suppress(RuntimeError, MemoryError):  # the loop is closed, or nothing can be told any more
+                self._loop.call_soon(self._tell_break_off, self._generation, state, mode_changed)
+
+    def _tell_break_off(self, generation: int, state: SocketState, mode_changed: bool) -> None:
+        error, message = self._error, self._error_string
+        if self._generation == generation:
+            self._emit("_state_changed_handler", UNCONNECTED)
+        if self._generation == generation and error is not None:
+            self._fail(error, message)
+        self._tell_end(generation, mode_changed, state is CONNECTED or state is CLOSING)
 
     # In a relay
 
@@ -496,7 +579,7 @@ class TcpSocket(Stream, ErrorConstants):
         assert channel is not None
         self._local_name()  # while the descriptor is the channel's
         self._relay = relay
-        self._source = self._sink = None
+        self._join_ends()
         channel.notify_written = False
         self._read_buffer_size_changed()
 
@@ -524,16 +607,27 @@ class TcpSocket(Stream, ErrorConstants):
         pass
 
     def _join_ends(self) -> None:
-        """Set `_source` and `_sink` to what mode and state allow."""
+        """The one place that says whether the program may read from the channel, and write to it."""
         mode, channel, state = self._open_mode, self._channel, self._state
-        if self._relay is not None:
-            self._source = self._sink = None
-            return
-        if not mode & READ:
+        self._sink = None
+        if self._relay is not None or not mode & READ:
             self._source = None
-        elif channel is not None:
-            self._source = channel
-        self._sink = channel if mode & WRITE and state is not CLOSING else None
+        elif channel is not None:  # else what the last connection has left stays to be read
+            self._source = channel if self._may_read(channel) else None
+        if self._relay is not None or not mode & WRITE or channel is None:
+            return
+        # A channel that has failed stays the socket's until that has been told.
+        stands = state is CONNECTED and channel.is_open
+        if (stands or state is HOST_LOOKUP or state is CONNECTING) and self._may_write(channel):
+            self._sink = channel
+
+    def _may_read(self, channel: Channel) -> bool:
+        """The channel's bytes are the program's."""
+        return True
+
+    def _may_write(self, channel: Channel) -> bool:
+        """What is written to the channel leaves as it is meant to."""
+        return True
 
     def _drop_input(self) -> None:
         """The socket is not open for reading, so nobody will ever take what has come: except a relay, later."""
@@ -541,13 +635,23 @@ class TcpSocket(Stream, ErrorConstants):
             super()._drop_input()
 
     def _fail(self, error: SocketError, message: str) -> None:
+        """Set `error` and tell it: the handler, or the log where there is none."""
+        repeated = self._error is error and self._error_string == message and error is SocketError.OPERATION_ERROR
         self._error = error
         self._error_string = message
+        if self._error_handler is None:
+            if not repeated and (self._relay is None or self._relay.closed_handler is None):
+                log_error(self._log_level(error), error, message)
+            return
         reporting, self._reporting = self._reporting, True
         try:
             self._emit("_error_handler", error)
         finally:
             self._reporting = reporting
+
+    def _log_level(self, error: SocketError) -> int:
+        """How loud an error is that no handler takes. A peer that has closed in good order is none."""
+        return DEBUG if error is SocketError.REMOTE_HOST_CLOSED_ERROR and self._clean else WARNING
 
     def _refuse(self, message: str) -> None:
         """A call that is not possible now. An error handler that causes one is not called for it again, and
@@ -572,7 +676,7 @@ class TcpSocket(Stream, ErrorConstants):
 
     def _with_peer(self, message: str) -> str:
         name = self._hostname or self._remote[0]
-        return f"{name} port {self._remote[1]}: {message}"
+        return f"{name} port {self._remote[1]}: {message}" if name else message
 
     def _local_name(self) -> tuple[str, int]:
         name = self._local
