@@ -1,4 +1,4 @@
-#define _GNU_SOURCE /* pipe2(2) */
+#define _GNU_SOURCE /* pipe2(2), dup3(2) */
 
 #include "poller.h"
 
@@ -52,6 +52,28 @@ void poller_close(poller *poller)
     shut(&poller->timer);
     shut(&poller->wake_read);
     shut(&poller->wake_write);
+}
+
+/* The descriptor `own`, or none, in place of `shared`. */
+static void replace(int *shared, int own)
+{
+    if (own < 0 || dup3(own, *shared, O_CLOEXEC) < 0)
+        shut(shared);
+    shut(&own);
+}
+
+void poller_leave(poller *poller)
+{
+    int ends[2];
+
+    if (poller->epoll < 0)
+        return;
+    shut(&poller->timer);
+    replace(&poller->epoll, epoll_create1(EPOLL_CLOEXEC));
+    if (pipe2(ends, O_NONBLOCK | O_CLOEXEC) < 0)
+        ends[0] = ends[1] = -1;
+    replace(&poller->wake_read, ends[0]);
+    replace(&poller->wake_write, ends[1]);
 }
 
 void poller_arm(poller *poller, int64_t when)

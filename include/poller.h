@@ -20,6 +20,10 @@ int poller_open(poller *poller);
 
 void poller_close(poller *poller);
 
+/* In a forked child: lets go of what it shares with its parent. `epoll` and `wake_write` go on to be a set and a pipe, of the
+ * child's own and never used: a host loop and signal.set_wakeup_fd may have their numbers. */
+void poller_leave(poller *poller);
+
 /* Has the timer fire at `when`. */
 void poller_arm(poller *poller, int64_t when);
 

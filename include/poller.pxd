@@ -12,6 +12,7 @@ cdef extern from "poller.h" nogil:
     void poller_init(poller *poller)
     int poller_open(poller *poller)
     void poller_close(poller *poller)
+    void poller_leave(poller *poller)
     void poller_arm(poller *poller, int64_t when)
     void poller_wake(poller *poller)
     void poller_wake_once(poller *poller)

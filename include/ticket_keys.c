@@ -20,14 +20,17 @@ typedef struct {
 _Static_assert(sizeof(ticket_key) == TICKET_KEY_SIZE, "a key is copied as it lies in memory");
 
 struct ticket_keys {
-    pthread_mutex_t lock; /* for all below but `cipher`; held for copies only, so nobody waits long for it */
     size_t references;
     size_t count;
     ticket_key keys[TICKET_KEYS_MOST];
     EVP_CIPHER *cipher; /* fetched once: EVP_aes_256_cbc() is looked up anew for each ticket (crypto(7)) */
 };
 
-static pthread_once_t index_once = PTHREAD_ONCE_INIT;
+/* For everything in a `ticket_keys` but `cipher`. One lock for all of them: it is held for copies only, so nobody waits long for
+ * it, and a fork can take it, so that no child is born with keys half replaced and a lock that nobody will ever open. */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+static pthread_once_t once = PTHREAD_ONCE_INIT;
 static int context_index = -1; /* where an SSL_CTX has its keys */
 
 static void on_context_freed(void *context, void *keys, CRYPTO_EX_DATA *data, int index, long argument, void *pointer)
@@ -35,8 +38,20 @@ static void on_context_freed(void *context, void *keys, CRYPTO_EX_DATA *data, in
     ticket_keys_free(keys);
 }
 
-static void make_index(void)
+static void enter(void)
 {
+    pthread_mutex_lock(&lock);
+}
+
+static void leave(void)
+{
+    pthread_mutex_unlock(&lock);
+}
+
+static void begin(void)
+{
+    if (pthread_atfork(enter, leave, leave) != 0)
+        return;
     context_index = SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, on_context_freed);
 }
 
@@ -44,13 +59,12 @@ ticket_keys *ticket_keys_new(void)
 {
     ticket_keys *keys;
 
-    pthread_once(&index_once, make_index);
+    pthread_once(&once, begin);
     if (context_index < 0)
         return NULL;
     keys = calloc(1, sizeof *keys);
     if (keys == NULL)
         return NULL;
-    pthread_mutex_init(&keys->lock, NULL); /* with default attributes it cannot fail here */
     keys->references = 1;
     keys->cipher = EVP_CIPHER_fetch(NULL, "AES-256-CBC", NULL);
     if (keys->cipher == NULL || !ticket_keys_rotate(keys, 0)) {
@@ -66,12 +80,11 @@ void ticket_keys_free(ticket_keys *keys)
 
     if (keys == NULL)
         return;
-    pthread_mutex_lock(&keys->lock);
+    enter();
     left = --keys->references;
-    pthread_mutex_unlock(&keys->lock);
+    leave();
     if (left > 0)
         return;
-    pthread_mutex_destroy(&keys->lock);
     EVP_CIPHER_free(keys->cipher);
     OPENSSL_cleanse(keys->keys, sizeof keys->keys);
     free(keys);
@@ -91,36 +104,36 @@ int ticket_keys_rotate(ticket_keys *keys, size_t older)
     if (RAND_bytes(fresh.name, sizeof fresh.name) != 1 || RAND_priv_bytes(fresh.hmac, sizeof fresh.hmac) != 1
         || RAND_priv_bytes(fresh.aes, sizeof fresh.aes) != 1)
         return 0;
-    pthread_mutex_lock(&keys->lock);
+    enter();
     if (older > keys->count)
         older = keys->count;
     memmove(keys->keys + 1, keys->keys, older * sizeof keys->keys[0]);
     keys->keys[0] = fresh;
     keys->count = older + 1;
     wipe_rest(keys);
-    pthread_mutex_unlock(&keys->lock);
+    leave();
     OPENSSL_cleanse(&fresh, sizeof fresh);
     return 1;
 }
 
 void ticket_keys_replace(ticket_keys *keys, const unsigned char *material, size_t count)
 {
-    pthread_mutex_lock(&keys->lock);
+    enter();
     memcpy(keys->keys, material, count * sizeof keys->keys[0]);
     keys->count = count;
     wipe_rest(keys);
-    pthread_mutex_unlock(&keys->lock);
+    leave();
 }
 
 size_t ticket_keys_names(ticket_keys *keys, unsigned char names[TICKET_KEYS_MOST][TICKET_KEY_NAME_SIZE])
 {
     size_t place, count;
 
-    pthread_mutex_lock(&keys->lock);
+    enter();
     count = keys->count;
     for (place = 0; place < count; place++)
         memcpy(names[place], keys->keys[place].name, TICKET_KEY_NAME_SIZE);
-    pthread_mutex_unlock(&keys->lock);
+    leave();
     return count;
 }
 
@@ -129,13 +142,13 @@ static int copy_key(ticket_keys *keys, const unsigned char *name, ticket_key *co
 {
     int place, found = -1;
 
-    pthread_mutex_lock(&keys->lock);
+    enter();
     for (place = 0; place < (int) keys->count && found < 0; place++)
         if (name == NULL || memcmp(keys->keys[place].name, name, TICKET_KEY_NAME_SIZE) == 0)
             found = place;
     if (found >= 0)
         *copy = keys->keys[found];
-    pthread_mutex_unlock(&keys->lock);
+    leave();
     return found;
 }
 
@@ -177,8 +190,8 @@ int ticket_keys_use(ticket_keys *keys, SSL_CTX *context)
 {
     if (SSL_CTX_set_ex_data(context, context_index, keys) != 1)
         return 0;
-    pthread_mutex_lock(&keys->lock);
+    enter();
     keys->references++;
-    pthread_mutex_unlock(&keys->lock);
+    leave();
     return SSL_CTX_set_tlsext_ticket_key_evp_cb(context, on_ticket) == 1;
 }

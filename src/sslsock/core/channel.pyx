@@ -163,6 +163,11 @@ cdef class Channel(Link):
     cdef void on_loop_closed(self) noexcept:
         self.close_now()
 
+    cdef void on_fork(self) noexcept:
+        self.phase = PHASE_CLOSED
+        self.engine_ready = False
+        self.written = 0
+
     cdef void serve(self) noexcept:
         """Do what can be done now, and come back if that was not all."""
         if self.engine is not None and self.engine.in_use():

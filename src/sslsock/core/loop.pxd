@@ -52,6 +52,7 @@ cdef class Watcher:
     cdef void on_again(self) noexcept
     cdef void on_flush(self) noexcept
     cdef void on_loop_closed(self) noexcept
+    cdef void on_fork(self) noexcept
     # called by the loop without the GIL, and for nothing else while `is_nogil`
     cdef void on_event_nogil(self, uint32_t events) noexcept nogil
     cdef void on_again_nogil(self) noexcept nogil
@@ -73,6 +74,8 @@ cdef class Loop:
     cdef unsigned long owner  # the thread
     cdef int fork_count  # of the process that made it
     cdef bint is_closed
+    cdef list inherited  # in a forked child: what was the parent's, never touched again
+    cdef list copies  # and its own descriptors of the parent's connections, to be closed
 
     # descriptors
     cdef poller poller
@@ -127,6 +130,8 @@ cdef class Loop:
     cdef void call(self, object callback, tuple args) noexcept
     cdef void report_call(self, object consumer, str method, object exception) noexcept
     # closing
+    cdef void leave_to_parent(self)
+    cdef void close_copies(self) noexcept
     cdef void bury(self, Watcher watcher) noexcept
 
 

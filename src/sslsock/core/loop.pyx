@@ -22,16 +22,18 @@ events come, the loop waits and works without the GIL (`nogil_turns`); what they
 
 import os
 from collections import deque
+from weakref import WeakSet
 
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
+from cpython.ref cimport Py_INCREF
 from libc.stdint cimport INT64_MAX, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 
 cimport linux
 from line cimport line_join, line_leave, line_next
 from linux cimport epoll_event, errno
-from poller cimport poller_arm, poller_close, poller_init, poller_open, poller_takes, poller_wake, poller_wake_once
+from poller cimport poller_arm, poller_close, poller_init, poller_leave, poller_open, poller_takes, poller_wake, poller_wake_once
 from sslsock.core.schedule cimport Timer, TimerHeap, WorkQueue
 
 cdef extern from "pythread.h" nogil:
@@ -51,7 +53,8 @@ cdef object logger():
     return logging.getLogger("sslsock")
 
 
-# Counts the forks that led to this process: a loop whose own count differs belongs to a parent.
+# Counts the forks that led to this process: a loop whose own count differs belongs to a parent. It is counted also where
+# Python does not learn of the fork.
 cdef int forks = 0
 
 
@@ -61,6 +64,19 @@ cdef void count_fork() noexcept nogil:
 
 
 linux.pthread_atfork(NULL, NULL, count_fork)
+
+cdef object loops = WeakSet()  # all of this process
+
+
+def _leave_parents_loops():
+    """In a forked child, before it goes on: it may do so in the middle of a turn, when a handler has forked."""
+    cdef Loop loop
+    for loop in list(loops):
+        if loop.fork_count != forks and loop.inherited is None:
+            loop.leave_to_parent()
+
+
+os.register_at_fork(after_in_child=_leave_parents_loops)
 
 
 cdef int64_t monotonic_ns() noexcept nogil:
@@ -136,8 +152,7 @@ cdef class Watcher:
             line_leave(&self.loop.reports, &self.report_place)
         if self.loop.watchers.get(fd) is not self:
             return  # the number means another watcher's descriptor by now
-        if self.loop.fork_count == forks:  # a child shares the set with its parent and must leave it alone
-            linux.epoll_ctl(self.loop.poller.epoll, linux.EPOLL_CTL_DEL, fd, &event)
+        linux.epoll_ctl(self.loop.poller.epoll, linux.EPOLL_CTL_DEL, fd, &event)
         self.loop.bury(self)
         del self.loop.watchers[fd]
 
@@ -183,6 +198,9 @@ cdef class Watcher:
 
     cdef void on_loop_closed(self) noexcept:
         self.stop_watching()
+
+    cdef void on_fork(self) noexcept:
+        """In a forked child: do nothing more, also if it is called from one of your methods."""
 
 
 @cython.final
@@ -250,9 +268,11 @@ cdef class Loop:
         if error:
             raise OSError(error, os.strerror(error))
         self.use_scratch(Scratch())
+        loops.add(self)
 
     def __dealloc__(self):
         poller_close(&self.poller)
+        self.close_copies()
 
     # who may use it
 
@@ -260,10 +280,10 @@ cdef class Loop:
         return self.owner == PyThread_get_thread_ident() and self.fork_count == forks
 
     cdef int require(self) except -1:
-        if self.is_closed:
-            raise RuntimeError("the event loop is closed")
         if self.fork_count != forks:
             raise RuntimeError("this event loop belongs to the parent process: a forked child must make its own")
+        if self.is_closed:
+            raise RuntimeError("the event loop is closed")
         if self.owner != PyThread_get_thread_ident():
             raise RuntimeError("this belongs to the event loop of another thread: use the _async twin or call_soon_threadsafe")
         return 0
@@ -344,10 +364,10 @@ cdef class Loop:
 
     def call_soon_threadsafe(self, callback, *args):
         """Call `callback(*args)` in the loop's thread; may be called from any thread, and from a signal handler."""
-        if self.is_closed:
-            raise RuntimeError("the event loop is closed")
         if self.fork_count != forks:
             raise RuntimeError("this event loop belongs to the parent process: a forked child must make its own")
+        if self.is_closed:
+            raise RuntimeError("the event loop is closed")
         if not callable(callback):
             raise TypeError(f"a callable is needed, not {type(callback).__name__}")
         self.foreign.append((callback, args))
@@ -445,6 +465,8 @@ cdef class Loop:
             while not self.stopping and not self.idle:
                 self.turn(INT64_MAX)
                 PyErr_CheckSignals()
+            if self.fork_count != forks:  # a signal's handler has forked
+                self.require()
         finally:
             self.is_running = False
             self.stopping = False
@@ -516,11 +538,13 @@ cdef class Loop:
                 self.leave_scratch(outer)
         if self.graves:  # a nested turn has worked off the batches of the outer ones, so no event is left of anybody
             self.graves = []
-        if self.depth == 0 and not self.is_running and self.unfinished() and self.fork_count == forks:
+        if self.depth == 0 and not self.is_running and self.unfinished():
             self.plan_turn()
         if self.escaped is not None:
             escaped, self.escaped = self.escaped, None
             raise escaped
+        if self.fork_count != forks:  # a handler has forked and returned in the child
+            self.require()
         return max(count, 0) + done
 
     cdef bint unfinished(self) noexcept:
@@ -575,7 +599,7 @@ cdef class Loop:
             watcher.on_report()
 
     cdef void run_events(self) noexcept:
-        # Here and below: a handler that forked returns in the child as well, where nothing of the parent's may be touched.
+        # Here and below: a handler that forked returns in the child as well, where the turn is over (`leave_to_parent`).
         cdef epoll_event event
         cdef Watcher watcher
         while self.batch_next < self.batch_count and self.fork_count == forks:
@@ -679,12 +703,14 @@ cdef class Loop:
     def close(self):
         """Close every connection at once and give the descriptors back. No effect the second time; RuntimeError inside a
         turn or from another thread."""
+        if self.fork_count != forks:
+            self.close_copies()
+            return
         if self.is_closed:
             return
-        if self.fork_count == forks:
-            self.require()
-            if self.depth > 0:
-                raise RuntimeError("the event loop cannot be closed from inside a turn: stop() it first")
+        self.require()
+        if self.depth > 0:
+            raise RuntimeError("the event loop cannot be closed from inside a turn: stop() it first")
         self.is_closed = True
         for watcher in list(self.watchers.values()):
             (<Watcher> watcher).on_loop_closed()
@@ -695,3 +721,42 @@ cdef class Loop:
         self.flushes = WorkQueue()
         self.foreign.clear()
         poller_close(&self.poller)
+
+    # in a forked child
+
+    cdef void leave_to_parent(self):
+        """Nothing that this process does with the loop reaches its parent any more, wherever in a turn it goes on.
+
+        Descriptors are shared by what they refer to: a child that waited on the epoll set would take its parent's events, one that
+        sent would send in the middle of its parent's records, and shutdown(2) ends the connection for both. So the child has
+        neither the set nor a number of a connection left when the fork returns. Nothing is freed: destructors of the program
+        may do things that only the parent should do.
+        """
+        cdef Watcher watcher
+        poller_leave(&self.poller)
+        self.copies = []
+        self.inherited = [self.watchers, self.graves, self.timers, self.soon, self.foreign, self.again, self.flushes]
+        if self.owner != PyThread_get_thread_ident():
+            # Its thread does not exist here. What that was doing may be half done, so nothing of it is looked at or ever freed.
+            Py_INCREF(self)
+            return
+        self.is_closed = True
+        self.host_call_soon = self.asked_host = None
+        for watcher in self.watchers.values():
+            if not isinstance(watcher, Watch):  # whose descriptor is the program's
+                self.copies.append(watcher.fd)
+            watcher.fd = -1
+            watcher.on_fork()
+        self.watchers, self.graves = {}, []
+        self.timers = TimerHeap()
+        self.soon, self.again, self.flushes = WorkQueue(), WorkQueue(), WorkQueue()
+        self.foreign = deque()
+        self.nogil_again.first = self.reports.first = NULL
+        self.batch, self.batch_next, self.batch_count = NULL, 0, 0
+
+    cdef void close_copies(self) noexcept:
+        """The child's own descriptors: that ends nothing as long as the parent has its."""
+        if self.copies is not None:
+            for fd in self.copies:
+                linux.close(fd)
+            self.copies = []
