@@ -755,6 +755,8 @@ cdef class Channel(Link):
                 consumer.on_written(count)
         except BaseException as exc:
             self.loop.report_call(consumer, "on_written", exc)
+        if not self.loop.in_own_thread():
+            return  # that handler has forked, and this is the child
         try:
             consumer.on_drained()
         except BaseException as exc:

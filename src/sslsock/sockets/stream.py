@@ -270,6 +270,8 @@ class Stream(LoopObject, Endpoint, ABC):
         gets out, not even what ends programs, which the loop raises when it can. False when it has raised."""
         handler = getattr(self, name)
         if handler is not None:
+            if not self._loop.in_thread():
+                return False  # the handler before this one has forked, and this is the child
             try:
                 handler(self, *args)
             except BaseException as exc:
