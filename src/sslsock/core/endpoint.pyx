@@ -9,6 +9,8 @@ A method that goes on in the channel holds it in a variable of its own: what run
 `__buffer__`, a host loop's `call_soon`) may abort the socket, which lets go of the channel.
 """
 
+from cpython.bytes cimport PyBytes_CheckExact
+
 from sslsock.core.channel cimport Channel
 from sslsock.core.loop cimport Loop
 
@@ -80,6 +82,9 @@ cdef class Endpoint:
         OPERATION_ERROR, when the socket is not open for writing, not connected or closing. TypeError for anything that is
         not bytes-like."""
         cdef Channel sink = self._sink
+        if sink is not None and not PyBytes_CheckExact(data):
+            data = memoryview(data).tobytes()  # Python code may run here, and end the connection
+            sink = self._sink
         return self._refuse_write(data) if sink is None else sink.write(data)
 
     @property

@@ -1,0 +1,101 @@
+"""What the fuzzers have found stays found, and the fuzzers find what they are there for. `ci/fuzz` looks for more."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import pytest
+
+from sslsock import EventLoop
+
+from . import parsers, play
+from .engines import EnginePlay
+from .sockets import SocketPlay
+from .streams import check_records, check_text, text
+
+# Seeds that have shown a fault, and which. A change of a fuzzer changes what its seeds mean: then the fault needs a new one.
+FOUND = {
+    ("sockets", 1001): "write() raised when Python code inside it had ended the connection",
+}
+SAMPLE = 12  # seeds of each kind besides
+
+
+@pytest.fixture(autouse=True)
+def closed_loop() -> Iterator[None]:
+    yield
+    EventLoop.current().close()
+
+
+@pytest.mark.parametrize(("kind", "seed"), FOUND)
+def test_a_seed_that_has_shown_a_fault(kind: str, seed: int) -> None:
+    play.PLAYS[kind](seed).run()
+
+
+@pytest.mark.parametrize("seed", range(SAMPLE))
+@pytest.mark.parametrize("kind", play.PLAYS)
+def test_a_sample_of_seeds(kind: str, seed: int) -> None:
+    play.PLAYS[kind](seed).run()
+
+
+@pytest.mark.parametrize("seed", range(SAMPLE))
+def test_a_seed_of_engines_repeats_its_run(seed: int) -> None:
+    first, second = EnginePlay(seed), EnginePlay(seed)
+    first.run()
+    second.run()
+    assert first.trace == second.trace
+
+
+def test_seeds_differ() -> None:
+    plays = [SocketPlay(seed) for seed in range(40)]
+    assert {one.style for one in plays} == {"plain", "tls", "starttls"}
+    assert {one.relayed for one in plays} == {one.small for one in plays} == {True, False}
+
+
+@pytest.mark.parametrize("target", parsers.TARGETS)
+def test_well_formed_and_damaged_inputs(target: str) -> None:
+    """The inputs that fuzzing begins with, whole, cut, and with each a changed byte."""
+    choose = random.Random(target)
+    for data in parsers.seeds(target):
+        parsers.TARGETS[target](data)
+        for _ in range(50):
+            damaged = bytearray(data[: choose.randrange(len(data)) + 1])
+            damaged[choose.randrange(len(damaged))] ^= 1 << choose.randrange(8)
+            parsers.TARGETS[target](bytes(damaged))
+
+
+@pytest.mark.parametrize("target", parsers.TARGETS)
+def test_inputs_that_have_shown_a_fault(target: str) -> None:
+    for path in sorted(parsers.FOUND.glob(f"{target}/*")):
+        parsers.TARGETS[target](path.read_bytes())
+
+
+# What the fuzzers look for
+
+
+WRONG = {"moved": text(1, 1, 100), "changed": text(1, 0, 99) + b"x", "another stream's": text(2, 0, 100)}
+
+
+@pytest.mark.parametrize("data", WRONG.values(), ids=WRONG)
+def test_bytes_that_are_not_those_written_are_seen(data: bytes) -> None:
+    check_text(1, 0, text(1, 0, 100), "nobody")
+    with pytest.raises(AssertionError, match="is not what was written"):
+        check_text(1, 0, data, "nobody")
+
+
+def test_plain_bytes_between_records_are_seen() -> None:
+    record = b"\x17\3\3\0\4abcd"
+    check_records(record * 2 + record[:7], "nobody")
+    with pytest.raises(AssertionError, match="no TLS record"):
+        check_records(record + b"LOGIN user secret", "nobody")
+
+
+def test_a_write_that_is_lost_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fuzzer itself: with a socket that says that it has taken what it drops, some run fails."""
+    from .sockets import End
+
+    take = End.take
+    monkeypatch.setattr(End, "take", lambda self, line, data: take(self, line, data[:-1] if len(data) > 50 else data))
+    with pytest.raises(AssertionError):
+        for seed in range(SAMPLE):
+            SocketPlay(seed).run()
