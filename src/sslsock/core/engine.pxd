@@ -83,6 +83,7 @@ cdef class Engine:
     cdef int pull(self, char *data, size_t capacity, size_t *got) noexcept nogil
     cdef int pull_records(self, char *data, size_t capacity, size_t *got) noexcept nogil
     cdef bint close_in(self) noexcept nogil
+    cdef bint holds_more(self) noexcept nogil
     # outgoing
     cdef void open_output(self, char *data, size_t capacity) noexcept nogil
     cdef ssize_t take_output(self, byte_queue *rest) noexcept nogil

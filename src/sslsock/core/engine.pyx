@@ -349,6 +349,10 @@ cdef class Engine:
         self.window.in_left = 0
         return kept
 
+    cdef bint holds_more(self) noexcept nogil:
+        """Whether there is something to read without new ciphertext, as far as can be told without reading."""
+        return self.backlog.size > 0 or ssl.SSL_pending(self.ssl) > 0
+
     cdef int pull(self, char *data, size_t capacity, size_t *got) noexcept nogil:
         """Decrypt records until `data` is full (ENGINE_OK) or the input ends; `got` is set in every case."""
         cdef engine_use before

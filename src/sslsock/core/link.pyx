@@ -111,7 +111,7 @@ cdef class Link(Watcher):
             return ENGINE_FAILED
         if status == ENGINE_FAILED:
             self.fail_with(TLS_FAILED, 0, False)
-        self.engine_ready = status == ENGINE_OK  # it stopped for want of room
+        self.engine_ready = status == ENGINE_OK and self.engine.holds_more()  # it stopped for want of room
         return status
 
     # outgoing

@@ -285,6 +285,8 @@ cdef class RelaySide(Link):
             linux.shutdown(self.fd, linux.SHUT_WR)
         # It is not the survivor's fault: it may be in the middle of an upload, and is to get its last bytes.
         if self.throw_away(INPUT_AFTER_FAILURE if self.failure.kind else INPUT_AFTER_END):
+            if self.resets and self.fd >= 0:
+                self.plan_report()
             return True
         if not self.drained:
             self.plan_again_nogil()
@@ -395,6 +397,8 @@ cdef class ChannelRelay:
                     side.engine.settle()
                 except BaseException as exc:
                     self.loop.report("a TLS session could not be kept", exc, self.observer)
+            if side.resets:
+                side.close_now()
         if self.over:
             self.bury()
         elif self.broken and not self.lingering:
