@@ -80,25 +80,21 @@ class SslServer(TcpServer):
     def next_pending_connection(self) -> Optional[SslSocket]:
         """Take a connection as it is: SslSocket, CONNECTED and UNENCRYPTED; None when none is pending. It has
         the server's configuration, for `start_server_encryption`."""
-        accepted = self._take()
-        return None if accepted is None else self._make_socket(accepted)
+        return self._take()  # type: ignore[no-any-return]
 
     def next_pending_secure_connection(self) -> Optional[SslSocket]:
         """Take a connection: SslSocket in SSL_SERVER_MODE, its handshake under way; None when none is
         pending."""
-        sock = self.next_pending_connection()
-        if sock is not None:
-            sock.start_server_encryption()
-        return sock
+        return self._take(secure=True)  # type: ignore[no-any-return]
 
     next_pending_connection_async = twin(next_pending_connection)
     next_pending_secure_connection_async = twin(next_pending_secure_connection)
 
     def _make_socket(self, accepted: Accepted) -> SslSocket:
         sock = SslSocket(_loop=self._loop)
-        self._adopted(sock, accepted)
         sock._handshake_timeout = self._handshake_timeout
         sock._configuration = self._configuration
         if self._client_hello_handler is not None:
             sock._client_hello_handler = self.client_hello_handler
+        self._adopted(sock, accepted)
         return sock

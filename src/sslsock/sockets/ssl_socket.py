@@ -292,10 +292,9 @@ class SslSocket(TcpSocket):
 
     # What connector and channel tell
 
-    @whole
-    def on_established(self, fd: int, address: str, port: int) -> None:
+    def _begin_connection(self, address: str, port: int) -> None:
         channel = self._channel
-        super().on_established(fd, address, port)
+        super()._begin_connection(address, port)
         if self._channel is channel and channel is not None and channel.hold_writes:
             self._start_if_plain(ModeEvent.START_CLIENT)
 

@@ -5,8 +5,8 @@
     UNCONNECTED, BOUND --connect--> HOST_LOOKUP --found--> CONNECTING --established--> CONNECTED
     UNCONNECTED --accepted--> CONNECTED                             a server's socket begins there
     HOST_LOOKUP, CONNECTING, CONNECTED, CLOSING --failed--> UNCONNECTED
-    CONNECTED --finish--> CLOSING --drained--> UNCONNECTED          data is pending
-    BOUND, HOST_LOOKUP, CONNECTING, CONNECTED --close--> UNCONNECTED    nothing is
+    CONNECTED --finish--> CLOSING --drained--> UNCONNECTED          at once, if nothing is pending
+    BOUND, HOST_LOOKUP, CONNECTING, CONNECTED --close--> UNCONNECTED
     any --abort--> UNCONNECTED
 
 The end of the peer's stream is no event of its own: the socket answers it with close or finish.

@@ -216,8 +216,7 @@ class TcpServer(LoopObject, ErrorConstants):
 
     def next_pending_connection(self) -> Optional[TcpSocket]:
         """Take a connection: TcpSocket in CONNECTED_STATE, None when none is pending."""
-        accepted = self._take()
-        return None if accepted is None else self._make_socket(accepted)
+        return self._take()  # type: ignore[no-any-return]
 
     listen_async = twin(listen)
     close_async = twin(close)
@@ -247,10 +246,20 @@ class TcpServer(LoopObject, ErrorConstants):
 
     # Steps
 
-    def _take(self) -> Optional[Accepted]:
+    def _take(self, secure: bool = False) -> Any:
+        """The socket of the oldest connection, None when none is pending. What raises closes the connection."""
         self._loop.check()
-        taken = self._listener.take() if self._listener is not None else None
-        return None if taken is None else Accepted(*taken)
+        if self._listener is None or not self._listener.pending:
+            return None
+        accepted = Accepted(self._listener)
+        try:
+            sock: Any = self._make_socket(accepted)
+            if secure:
+                sock.start_server_encryption()
+            return sock
+        except BaseException as exc:
+            accepted.break_off(exc)
+            raise
 
     def _unusable(self) -> str:
         """Why no connection could be served, in words; "" when nothing is in the way."""

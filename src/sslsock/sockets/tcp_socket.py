@@ -320,9 +320,12 @@ class TcpSocket(Stream, ErrorConstants):
                 raise
             self.on_unreachable(SocketError.SOCKET_RESOURCE_ERROR, f"the connection cannot be watched: {exc}")
             return
+        self._begin_connection(plain_address(address), port)
+
+    def _begin_connection(self, address: str, port: int) -> None:
         generation = self._generation
         self._connector = self._local = None
-        self._remote = (plain_address(address), port)
+        self._remote = (address, port)
         self._advance(SocketEvent.ESTABLISHED)
         if self._generation == generation and self._state is CONNECTED:
             self._emit("_connected_handler")
@@ -413,7 +416,7 @@ class TcpSocket(Stream, ErrorConstants):
     def _adopt(self, accepted: Accepted) -> None:
         """Take over a connection of a server."""
         channel = self._channel = self._make_channel()
-        accepted.give(channel)
+        accepted.give(self, channel)
         self._generation += 1
         self._remote = (accepted.address, accepted.port)
         self._open_mode = READ | WRITE
