@@ -1,6 +1,7 @@
 """Faults: an exception at one chosen step of the sockets' own code.
 
-A step is a line of one of the modules that hold the state machines. The test that uses it plays a scene again and again, with the fault one step later each time, until the scene ends before the fault.
+A step is a line of one of the modules that hold the state machines. The test that uses it plays a scene again and again, with
+the fault one step later each time, until the scene ends before the fault.
 """
 
 from __future__ import annotations
