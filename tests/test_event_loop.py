@@ -84,6 +84,26 @@ def test_stop_ends_run(loop):
     timer.cancel()
 
 
+@pytest.mark.parametrize("times", [1, 2])
+def test_stop_before_run_lets_main_be_called_in_that_run(loop, times):
+    timer, seen = loop.call_later(60, print), []
+    for _ in range(times):
+        sslsock.stop()
+    sslsock.run(lambda: seen.append("first"))
+    assert seen == ["first"]
+    sslsock.run(lambda: (seen.append("second"), sslsock.stop()))
+    assert seen == ["first", "second"]
+    timer.cancel()
+    sslsock.run()
+    assert seen == ["first", "second"] and loop.idle
+
+
+def test_what_main_raises_comes_out_of_a_run_that_was_stopped_before(loop):
+    sslsock.stop()
+    with pytest.raises(ZeroDivisionError):
+        sslsock.run(lambda: 1 / 0)
+
+
 def test_a_cancelled_timer_does_not_keep_the_loop(loop):
     loop.call_later(60, print).cancel()
     sslsock.run()

@@ -94,6 +94,7 @@ cdef class Loop:
     cdef line reports  # those that have something to say with it
     cdef Py_ssize_t nogil_count  # watchers that work without the GIL
     cdef int64_t now  # when the last wait of `nogil_turns` ended: nanoseconds of CLOCK_MONOTONIC
+    cdef bint full  # the last wait has brought as many events as it could
     cdef epoll_event *batch
     cdef int batch_next, batch_count
 
@@ -118,12 +119,15 @@ cdef class Loop:
     cdef void use_scratch(self, Scratch scratch) noexcept
     # turns
     cdef int turn(self, int64_t patience) except -1
+    cdef int serve(self, epoll_event *events, int milliseconds) except -1
+    cdef int catch_up(self, epoll_event *events) except -1
     cdef int nogil_turns(self, epoll_event *events, int milliseconds, int *done) noexcept nogil
     cdef bint unfinished(self) noexcept
     cdef void run_again_nogil(self) noexcept nogil
     cdef void run_reports(self) noexcept
     cdef void run_events(self) noexcept
-    cdef void run_timers(self) noexcept
+    cdef int64_t due(self) noexcept
+    cdef void run_timers(self, int64_t now) noexcept
     cdef void run_calls(self) noexcept
     cdef void run_again(self) noexcept
     cdef void run_flushes(self) noexcept

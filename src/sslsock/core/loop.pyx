@@ -7,11 +7,11 @@ Descriptors are watched edge-triggered (epoll(7), "Level-triggered and edge-trig
 epoll_ctl in its life, and a second when a send is refused for the first time (`await_room`), however often it is blocked or
 paused. The price is that whoever stops before the kernel has nothing left must come back by itself: `plan_again`.
 
-A turn: wait, descriptors, timers, planned calls, watchers that have more to do, flushes. It is the same whether the loop
-runs by itself (`run`) or nested in another loop (`dispatch`, called when `fileno()` is readable). A handler may call
-`dispatch` again; each such level works in scratch memory of its own, for the outer one is still in use, and first takes over
-what the outer one had still to do: an edge or a call that waits for the handler to return would never come to a handler that
-waits for it.
+A turn: wait, descriptors, timers, planned calls, watchers that have more to do, flushes. What the kernel holds already is read
+before a deadline counts (`catch_up`). It is the same whether the loop runs by itself (`run`) or nested in another loop
+(`dispatch`, called when `fileno()` is readable). A handler may call `dispatch` again; each such level works in scratch memory
+of its own, for the outer one is still in use, and first takes over what the outer one had still to do: an edge or a call that
+waits for the handler to return would never come to a handler that waits for it.
 
 Events carry the address of a watcher. A watcher closed in a turn is kept in `graves` until a turn ends, so an event that is
 already in a batch never points to freed memory.
@@ -462,9 +462,11 @@ cdef class Loop:
             raise RuntimeError("the event loop is running already")
         self.is_running = True
         try:
-            while not self.stopping and not self.idle:
+            while not self.idle:
                 self.turn(INT64_MAX)
                 PyErr_CheckSignals()
+                if self.stopping:
+                    break
             if self.fork_count != forks:  # a signal's handler has forked
                 self.require()
         finally:
@@ -474,7 +476,7 @@ cdef class Loop:
                 self.plan_turn()
 
     def stop(self):
-        """End `run()` after the current turn; open connections stay as they are."""
+        """End `run()` after the current turn, or the next `run()` after its first; open connections stay as they are."""
         self.require()
         self.stopping = True
         self.plan_turn()
@@ -494,7 +496,8 @@ cdef class Loop:
 
     cdef int turn(self, int64_t patience) except -1:
         cdef epoll_event events[BATCH]
-        cdef int count, milliseconds, done = 0
+        cdef int milliseconds, done = 0
+        cdef int64_t due
         cdef Scratch outer = None
 
         if self.depth > 0:
@@ -514,19 +517,11 @@ cdef class Loop:
                 milliseconds = 0
             else:
                 milliseconds = -1 if patience == INT64_MAX else <int> min((patience + 999999) // 1000000, 1000000000)
-            if self.nogil_count:
-                with nogil:
-                    count = self.nogil_turns(events, milliseconds, &done)
-            elif milliseconds == 0:
-                count = linux.epoll_wait(self.poller.epoll, events, BATCH, 0)
-            else:
-                with nogil:
-                    count = linux.epoll_wait(self.poller.epoll, events, BATCH, milliseconds)
-            self.batch, self.batch_next = events, 0
-            self.batch_count = max(count, 0)  # below 0 is EINTR: signals are looked at by the caller
-            self.run_reports()  # with the batch in place: what they call may turn the loop, which then works it off
-            self.run_events()
-            self.run_timers()
+            done += self.serve(events, milliseconds)
+            due = self.due()
+            if due:
+                done += self.catch_up(events)
+                self.run_timers(due)
             self.run_calls()
             self.run_again()
             self.run_flushes()
@@ -545,7 +540,38 @@ cdef class Loop:
             raise escaped
         if self.fork_count != forks:  # a handler has forked and returned in the child
             self.require()
-        return max(count, 0) + done
+        return done
+
+    cdef int serve(self, epoll_event *events, int milliseconds) except -1:
+        """Wait, and do what is ready. Returns how many events there were."""
+        cdef int count, done = 0
+        if self.nogil_count:
+            with nogil:
+                count = self.nogil_turns(events, milliseconds, &done)
+        else:
+            if milliseconds == 0:
+                count = linux.epoll_wait(self.poller.epoll, events, BATCH, 0)
+            else:
+                with nogil:
+                    count = linux.epoll_wait(self.poller.epoll, events, BATCH, milliseconds)
+            self.full = count == BATCH
+        count = max(count, 0)  # below 0 is EINTR: signals are looked at by who called the turn
+        self.batch, self.batch_next, self.batch_count = events, 0, count
+        self.run_reports()  # with the batch in place: what they call may turn the loop, which then works it off
+        self.run_events()
+        return count + done
+
+    cdef int catch_up(self, epoll_event *events) except -1:
+        """Do what the kernel has held ready since before a deadline: the wait may have ended by a signal, its batch may have been
+        full, and a process that was stopped for a while finds all its deadlines past. Returns how many events there were."""
+        cdef Py_ssize_t rounds = len(self.watchers) // BATCH + 1  # the kernel's queue is fair, so that is once for each
+        cdef int done = 0
+        self.full = True
+        while self.full and rounds > 0 and self.fork_count == forks:
+            rounds -= 1
+            done += self.serve(events, 0)
+        self.run_again()
+        return done
 
     cdef bint unfinished(self) noexcept:
         """There is work that no descriptor announces."""
@@ -561,6 +587,7 @@ cdef class Loop:
         while True:
             count = linux.epoll_wait(self.poller.epoll, events, BATCH, 0 if self.nogil_again.first != NULL else milliseconds)
             self.now = monotonic_ns()
+            self.full = count == BATCH
             rest = 0
             for number in range(count):
                 if events[number].data.u64 & NOGIL:
@@ -610,12 +637,22 @@ cdef class Loop:
                 if watcher.fd >= 0:
                     watcher.on_event(event.events)
 
-    cdef void run_timers(self) noexcept:
-        cdef Timer timer
+    cdef int64_t due(self) noexcept:
+        """The time, if a timer is due; else 0."""
         cdef int64_t now, earliest = self.timers.earliest()
         if earliest == INT64_MAX:
-            return
+            return 0
         now = monotonic_ns()
+        if earliest <= now:
+            return now
+        if earliest < self.poller.armed:
+            poller_arm(&self.poller, earliest)
+        return 0
+
+    cdef void run_timers(self, int64_t now) noexcept:
+        """Those that were due at `now`."""
+        cdef Timer timer
+        cdef int64_t earliest = self.timers.earliest()
         while earliest <= now and self.fork_count == forks:
             timer = self.timers.take()
             callback, args = timer.callback, timer.args

@@ -151,5 +151,6 @@ def run(main: Optional[Callable[[], object]] = None) -> None:
 
 
 def stop() -> None:
-    """End `run()` of this thread's loop after the current turn."""
+    """End `run()` of this thread's loop after the current turn. Called before `run()`, it ends that after its first turn, in
+    which `main` is called."""
     EventLoop.current().stop()
