@@ -71,6 +71,7 @@ cdef extern from "openssl/ssl.h" nogil:
     void SSL_CTX_free(SSL_CTX *context)
     uint64_t SSL_CTX_set_options(SSL_CTX *context, uint64_t options)
     long SSL_CTX_set_mode(SSL_CTX *context, long mode)
+    long SSL_CTX_clear_mode(SSL_CTX *context, long mode)
     void SSL_CTX_set_security_level(SSL_CTX *context, int level)
     int SSL_CTX_set_min_proto_version(SSL_CTX *context, int version)
     int SSL_CTX_set_max_proto_version(SSL_CTX *context, int version)

@@ -23,6 +23,7 @@ cdef extern from "window_bio.h" nogil:
     ctypedef struct window_bio:
         const char *in_ "in"
         size_t in_left
+        int dry
         char *out
         size_t out_capacity
         size_t out_used

@@ -268,6 +268,8 @@ cdef class Context:
             ssl.SSL_OP_NO_COMPRESSION | ssl.SSL_OP_NO_RENEGOTIATION
             | ssl.SSL_OP_CIPHER_SERVER_PREFERENCE | ssl.SSL_OP_PRIORITIZE_CHACHA)
         ssl.SSL_CTX_set_mode(self.ctx, ssl.SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER)
+        # A read comes back after each handshake message, so that the engine can count those that bring no data.
+        ssl.SSL_CTX_clear_mode(self.ctx, ssl.SSL_MODE_AUTO_RETRY)
         self.set_protocols(minimum_protocol, maximum_protocol)
         self.set_algorithms(minimum_protocol, ciphers, ciphersuites, groups)
         self.set_identities(identities)

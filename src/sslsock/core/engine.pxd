@@ -66,6 +66,8 @@ cdef class Engine:
     cdef engine_use use
     cdef agreed_values agreed
     cdef unsigned long error_code
+    cdef const char *own_reason  # in place of what libssl says; NULL: none
+    cdef int messages  # that came after the last data and brought none
     cdef size_t record_overhead  # bytes that RECORD_SIZE of plaintext grows by
 
     # whose turn it is
@@ -82,6 +84,8 @@ cdef class Engine:
     cdef bint open_in(self, const char *data, size_t size) noexcept nogil
     cdef int pull(self, char *data, size_t capacity, size_t *got) noexcept nogil
     cdef int pull_records(self, char *data, size_t capacity, size_t *got) noexcept nogil
+    cdef int classify_read(self, int result) noexcept nogil
+    cdef int refuse_flood(self) noexcept nogil
     cdef bint close_in(self) noexcept nogil
     cdef bint holds_more(self) noexcept nogil
     # outgoing

@@ -47,6 +47,7 @@ cdef extern from "Python.h":
     int _PyBytes_Resize(PyObject **whole, Py_ssize_t size) except -1
 
 cdef enum:
+    MESSAGES = 32  # without data that a peer may send between two records with data; libssl bounds empty records by as many
     ALERT_REASONS = 1000  # SSL_AD_REASON_OFFSET: reason 1048 is "the peer sent alert 48"
     RELEASE_GIL_AT = 65536  # bytes: below, giving the GIL away costs more than the work (docs/design.md, "The GIL")
 
@@ -68,6 +69,11 @@ class TlsError(Exception):
         self.reason = reason
         self.alert = alert
         self.handshaking = handshaking
+
+
+# A record that cannot be: handshake messages come encrypted, and no record is that long. TLS 1.3 answers with unexpected_message,
+# TLS 1.2 with record_overflow.
+cdef const char *IMPOSSIBLE_RECORD = b"\x16\x03\x03\xff\xff"
 
 
 # libssl's callbacks.
@@ -334,6 +340,7 @@ cdef class Engine:
         else:
             self.window.in_ = data
             self.window.in_left = size
+        self.window.dry = False
         return True
 
     cdef bint close_in(self) noexcept nogil:
@@ -354,7 +361,8 @@ cdef class Engine:
         return self.backlog.size > 0 or ssl.SSL_pending(self.ssl) > 0
 
     cdef int pull(self, char *data, size_t capacity, size_t *got) noexcept nogil:
-        """Decrypt records until `data` is full (ENGINE_OK) or the input ends; `got` is set in every case."""
+        """Decrypt records until `data` is full (ENGINE_OK) or the input ends; `got` is set in every case. ENGINE_OK too when it
+        is others' turn, for there were many messages besides the data."""
         cdef engine_use before
         cdef int status
         got[0] = 0
@@ -366,25 +374,58 @@ cdef class Engine:
         return status
 
     cdef int pull_records(self, char *data, size_t capacity, size_t *got) noexcept nogil:
-        """Other users of OpenSSL in this thread (the `ssl` module) leave things in its error queue, and SSL_get_error(3) would
-        blame this call for them. To empty the queue before every call would cost a tenth of a small record, so the queue is
-        looked at when a call has brought nothing. To call libssl again would not do: after a fatal alert the second answer is
-        that the connection was closed."""
-        cdef size_t count
-        cdef int result
+        cdef size_t count, made = self.window.spill.size
+        cdef int result, status, seen = 0
         while got[0] < capacity:
             result = ssl.SSL_read_ex(self.ssl, data + got[0], capacity - got[0], &count)
-            if result != 1:
-                if ERR_peek_last_error() == 0:
-                    return self.classify(result)
-                if not ssl.SSL_want_read(self.ssl) and ssl.SSL_in_init(self.ssl):
-                    return self.note_failure()  # libssl's own: it leaves its state machine in the error state
-                ERR_clear_error()
-                return self.classify(result)
-            got[0] += count
-            if self.window.in_left == 0 and got[0] < capacity and ssl.SSL_pending(self.ssl) == 0:
-                return ENGINE_WANT_READ  # without asking libssl, which costs a tenth of a small record
+            if result == 1:
+                self.messages = 0
+                got[0] += count
+                if self.window.in_left == 0 and got[0] < capacity and ssl.SSL_pending(self.ssl) == 0:
+                    return ENGINE_WANT_READ  # without asking libssl, which costs a tenth of a small record
+                continue
+            status = self.classify_read(result)
+            if status != ENGINE_WANT_READ or self.window.dry:
+                return status
+            # It has come to the end of a message that brings no data (SSL_CTX_set_mode(3), SSL_MODE_AUTO_RETRY): a key update, a
+            # ticket, the wish to renegotiate. Each costs as much as a large record, so a peer that sends nothing else is stopped,
+            # and one that puts them between its data waits for its next turn. Where libssl has written something, TLS 1.3 has
+            # only answered the key update before, and the message is still to come.
+            if self.window.spill.size == made or self.agreed.protocol < ssl.TLS1_3_VERSION:
+                self.messages += 1
+                if self.messages > MESSAGES:
+                    return self.refuse_flood()
+            made = self.window.spill.size
+            seen += 1
+            if seen == MESSAGES:
+                return ENGINE_OK
         return ENGINE_OK
+
+    cdef int classify_read(self, int result) noexcept nogil:
+        """`classify`, for a read that has brought nothing.
+
+        Other users of OpenSSL in this thread (the `ssl` module) leave things in its error queue, and SSL_get_error(3) would
+        blame this call for them. To empty the queue before every call would cost a tenth of a small record, so the queue is
+        looked at afterwards. To call libssl again would not do: after a fatal alert the second answer is that the connection
+        was closed."""
+        if ERR_peek_last_error() != 0:
+            if not ssl.SSL_want_read(self.ssl) and ssl.SSL_in_init(self.ssl):
+                return self.note_failure()  # libssl's own: it leaves its state machine in the error state
+            ERR_clear_error()
+        return self.classify(result)
+
+    cdef int refuse_flood(self) noexcept nogil:
+        """Fail as after unexpected_message (RFC 8446, 6.2). libssl has no call to send an alert: it is given what makes it
+        send one."""
+        cdef char[RECORD_SIZE] record
+        cdef size_t got
+        cdef int status = ENGINE_WANT_READ
+        self.own_reason = b"too many messages without data"
+        self.window.in_ = IMPOSSIBLE_RECORD
+        self.window.in_left = 5
+        while status == ENGINE_WANT_READ and not self.window.dry:  # the record before may hold more messages
+            status = self.classify_read(ssl.SSL_read_ex(self.ssl, record, RECORD_SIZE, &got))
+        return status if status == ENGINE_FAILED else self.note_failure()
 
     cdef void open_output(self, char *data, size_t capacity) noexcept nogil:
         """Have what is made from now on written to `data`, until `take_output`: that what fits is not copied again."""
@@ -495,18 +536,21 @@ cdef class Engine:
     cdef object failure(self):
         """The TlsError for a failure that `classify` has seen."""
         cdef int reason_code = ERR_GET_REASON(self.error_code)
-        cdef str reason = reason_of(self.error_code) if self.error_code else "the connection was cut"
-        cdef str text = reason
+        cdef str reason, text
         alert = None
-        if ALERT_REASONS <= reason_code < ALERT_REASONS + 256:
-            number = reason_code - ALERT_REASONS
-            alert = NEWER_ALERTS.get(number) or ssl.SSL_alert_desc_string_long(number).decode("ascii", "replace")
-            alert = f"number {number}" if alert == "unknown" else alert.replace("_", " ")  # OpenSSL's "unexpected_message"
-            text = f"the peer sent the alert \"{alert}\""
-        elif self.errors and not self.handshake_done:
-            code, depth, words, certificate = self.errors[0]
-            name = f" ({certificate!r}, depth {depth})" if certificate is not None else ""
-            text = f"{reason}: {words}{name}"
+        if self.own_reason != NULL:
+            text = reason = self.own_reason.decode("ascii")
+        else:
+            text = reason = reason_of(self.error_code) if self.error_code else "the connection was cut"
+            if ALERT_REASONS <= reason_code < ALERT_REASONS + 256:
+                number = reason_code - ALERT_REASONS
+                alert = NEWER_ALERTS.get(number) or ssl.SSL_alert_desc_string_long(number).decode("ascii", "replace")
+                alert = f"number {number}" if alert == "unknown" else alert.replace("_", " ")  # OpenSSL's "unexpected_message"
+                text = f"the peer sent the alert \"{alert}\""
+            elif self.errors and self.state.refused != NULL:
+                code, depth, words, certificate = self.errors[0]
+                name = f" ({certificate!r}, depth {depth})" if certificate is not None else ""
+                text = f"{reason}: {words}{name}"
         return TlsError(text, reason, alert, not self.handshake_done)
 
     # The Python half.
@@ -587,7 +631,7 @@ cdef class Engine:
         """Like `decrypt`, but into `buffer` (writable). Returns the number of bytes written: int. What finds no room is given
         by the next call, which may come with empty `data`."""
         cdef Py_buffer view, room
-        cdef size_t got = 0
+        cdef size_t got = 0, more = 0
         cdef int status
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         try:
@@ -598,8 +642,9 @@ cdef class Engine:
                     self.use = USE_FREE
                     raise MemoryError
                 status = self.shake_if_needed()
-                if status == ENGINE_OK:
-                    status = self.pull_some(<char *> room.buf, room.len, &got)
+                while status == ENGINE_OK and got < <size_t> room.len:
+                    status = self.pull_some(<char *> room.buf + got, room.len - got, &more)
+                    got += more
                 if not self.close_in():
                     self.use = USE_FREE
                     raise MemoryError
