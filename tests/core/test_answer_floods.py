@@ -43,17 +43,20 @@ def forge(loop, tmp_path):
 
 
 class Flood:
-    """`count` questions of a Forger, and a word of data. answers: bytes that answer them, and a word in return."""
+    """`count` questions of a Forger with as much data between them as is needed not to be a flood without data, and a word of
+    data. answers: bytes that answer them, and a word in return."""
 
     def __init__(self, forger, kind, count):
         self.forger = forger
         if kind == "renegotiation":  # refused with a warning: RFC 5246, 7.2.2
             hello = b"\0\0\0\0" if forger.server_side else b"\1\0\0\0"
-            questions = [forger.record(HANDSHAKE, hello) for _ in range(count)]
+            ask = lambda: forger.record(HANDSHAKE, hello)  # noqa: E731
             self.answers, self.kinds = count * 31 + 35, [ALERT] * count + [DATA]
         else:  # RFC 8446, 4.6.3; libssl answers when the next one comes, or with its next data
-            questions = [forger.key_update() for _ in range(count)]
+            ask = forger.key_update
             self.answers, self.kinds = count * 27 + 28, [DATA] * (count + 1)
+        questions = [ask() if number % 33 else forger.record(DATA, b"x") for number in range(count + (count + 31) // 32)]
+        self.data = b"x" * (len(questions) - count) + b"the end"
         self.rest = memoryview(b"".join(questions) + forger.record(DATA, b"the end"))
         self.size = len(self.rest)
 
@@ -101,7 +104,7 @@ def test_who_reads_no_answers_is_not_read(loop, make_flood, relayed):
     def read():
         answers.extend(forger.read())
         received.extend(behind.received() if relayed else forger.recorder.received[len(received) :])
-        return flood.send() and received == b"the end"
+        return flood.send() and received == flood.data
 
     drive(loop, read, "the end of the flood", 0)
     (behind.sock.send if relayed else forger.channel.write)(b"answer")
@@ -119,7 +122,7 @@ def test_who_reads_the_answers_is_read(loop, make_flood):
 
     def read():
         answers.extend(forger.read())
-        return flood.send() and forger.recorder.received == b"the end"
+        return flood.send() and forger.recorder.received == flood.data
 
     drive(loop, read, "the end of the flood", 0)
     forger.channel.write(b"answer")
