@@ -128,7 +128,7 @@ class Libssl:
         return words
 
     def outcome(self, result):
-        """Whether a call has succeeded; False: it wants to read, or there is no more. PeerError if the connection has failed."""
+        """Whether a call has succeeded; False: it wants to read, or there is no more. PeerError when it has failed."""
         if result == 1:
             return True
         error = self.call["SSL_get_error"](self.ssl, result)

@@ -175,7 +175,7 @@ def test_a_channel_sends_every_byte_and_says_so(loop, wire_to, suite, fragment, 
 @both_sides
 def test_a_peer_that_sends_all_before_it_reads(loop, wire_to, suite, fragment, server_side):
     """What waits for the peer is no reason not to read it, however much larger it is than the data in it."""
-    channel, recorder, wire = wire_to(suite, server_side, fragment)
+    channel, _, wire = wire_to(suite, server_side, fragment)
     data = os.urandom(MUCH)
     channel.write(data)
     wire.write(data[::-1])
