@@ -31,7 +31,8 @@ from .settings import (
 __all__ = ["LISTENER", "ROUTE", "TOP", "Table", "refuse_unknown", "settings_of"]
 
 TOP = (
-    *("threads", "max-connections", "handshake-timeout", "connect-timeout", "idle-timeout", "drain-timeout"),
+    *("threads", "max-connections", "max-connections-per-source"),
+    *("handshake-timeout", "connect-timeout", "idle-timeout", "drain-timeout"),
     *("ticket-key-file", "metrics", "log-format", "user"),
 )
 BACK_TLS = ("to-ca", "to-cert", "to-key", "to-server-name", "to-alpn", "to-insecure")
@@ -182,6 +183,9 @@ def settings_of(top: Table, listeners: Sequence[tuple[Table, Sequence[Table]]]) 
         listeners=made,
         limits=Limits(
             max_connections=top.count("max-connections", 0, MOST_CONNECTIONS, defaults.max_connections),
+            max_connections_per_source=top.count(
+                "max-connections-per-source", 0, MOST_CONNECTIONS, defaults.max_connections_per_source
+            ),
             handshake_timeout=top.seconds("handshake-timeout", defaults.handshake_timeout),
             connect_timeout=top.seconds("connect-timeout", defaults.connect_timeout),
             idle_timeout=top.seconds("idle-timeout", defaults.idle_timeout),

@@ -51,6 +51,11 @@ class MetricsServer:
         """The port that it is bound to."""
         return int(self._socket.getsockname()[1])
 
+    @property
+    def most_descriptors(self) -> int:
+        """How many scrapers may hold at once: a connection each, with one that has to go, and a file read for its answer."""
+        return 2 * (SCRAPERS + 1)
+
     def start(self, collector: Collector) -> None:
         """Answer from now on. collector: from `make_collector`."""
         self._registry.register(collector)

@@ -139,6 +139,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="threads, each with a loop (as many as there are cores to use)")
     add("--max-connections", metavar="N", type=whole, action=Once,
         help="connections at the same time; the others wait (0: as many as descriptors allow)")
+    add("--max-connections-per-source", metavar="N", type=whole, action=Once,
+        help="of these, from one IPv4 address or IPv6 /64 network; further ones are reset (0: no limit)")
     for name, seconds, what in (
         ("handshake", 10, "for a client's TLS handshake, with its PROXY header if one is expected"),
         ("connect", 5, "for reaching a back end, with the TLS handshake there"),

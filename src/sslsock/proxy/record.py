@@ -18,9 +18,11 @@ TRUNCATED = "truncated"  # TLS without close_notify: data may be missing
 IDLE_TIMEOUT = "idle_timeout"
 HANDSHAKE_FAILED = "handshake_failed"
 HANDSHAKE_TIMEOUT = "handshake_timeout"
+HANDSHAKE_EVICTED = "handshake_evicted"  # it gave way to others, for all places were taken
 CLIENT_CERTIFICATE_REFUSED = "client_certificate_refused"
 BACKEND_HANDSHAKE_FAILED = "backend_handshake_failed"
 TLS_FAILED = "tls_failed"  # after the handshake: a record that does not decrypt, an alert
+SOURCE_LIMIT = "source_limit"  # --max-connections-per-source
 NO_ROUTE = "no_route"  # the names and protocols that it asks for lead nowhere
 NO_BACKEND = "no_backend"  # none could be connected to
 CONNECT_TIMEOUT = "connect_timeout"
@@ -39,9 +41,11 @@ REASONS = (
     IDLE_TIMEOUT,
     HANDSHAKE_FAILED,
     HANDSHAKE_TIMEOUT,
+    HANDSHAKE_EVICTED,
     CLIENT_CERTIFICATE_REFUSED,
     BACKEND_HANDSHAKE_FAILED,
     TLS_FAILED,
+    SOURCE_LIMIT,
     NO_ROUTE,
     NO_BACKEND,
     CONNECT_TIMEOUT,

@@ -10,7 +10,6 @@ from __future__ import annotations
 import codecs
 import errno
 import os
-import resource
 import signal
 import socket
 import sys
@@ -29,21 +28,22 @@ from . import record
 from .access_log import AccessLog, LineWriter
 from .backends import summed_up
 from .certificates import CertificateError
+from .descriptors import AMPLE, Needs, available, open_now, share_out
+from .gate import Gate
 from .metrics import MetricsError, make_collector
 from .policy import ListenerPolicy
 from .privileges import PrivilegeError, drop_to, listen_fds, match_sockets
 from .settings import Address, ListenerSettings, ProxySettings, SettingsError
+from .sources import Sources
 from .summary import INTERVAL, Summary
 from .tickets import TicketKeyError, TicketKeyFile, TicketRotation
-from .worker import ACCEPTED_AHEAD, Gate, Worker, borrowed
+from .worker import Worker, borrowed
 
 if TYPE_CHECKING:
     from .metrics_server import MetricsServer
 
 __all__ = ["run"]
 
-OWN_DESCRIPTORS = 48  # for files, scrapers and lookups
-THREAD_DESCRIPTORS = 8
 TICKET_SECONDS = 1.0  # how often the ticket keys are looked at
 RELOAD_SECONDS = 1.0  # that the end waits for a SIGHUP which is being followed
 
@@ -93,7 +93,10 @@ class Server:
         self._writer = writer
         self._log = AccessLog(writer, settings.log_format)
         self._doors = len(settings.listeners)  # listening descriptors of a worker
-        self._gate = Gate(self._connection_limit())
+        self._held = 0  # descriptors that are open when it starts
+        self._rooms = AMPLE
+        self._gate = Gate(0)
+        self._sources = Sources(settings.limits.max_connections_per_source)
         self._keys = TicketKeys()
         self._ticket_source: Union[TicketKeyFile, TicketRotation]
         self._policies: list[ListenerPolicy] = []
@@ -186,10 +189,9 @@ class Server:
             else:
                 columns.append(open_listeners(address, addresses_of(address), settings.threads, self._writer))
         rows = [list(row) for row in zip(*columns)]
-        doors = sum(map(len, rows[0]))
-        if doors != self._doors:  # a name with several addresses
-            self._doors = doors
-            self._gate.change(self._connection_limit())
+        self._doors = sum(map(len, rows[0]))  # a name may have several addresses
+        self._held = open_now()
+        self._gate.change(self._connection_limit())
         return rows
 
     def _read_files(self) -> None:
@@ -214,6 +216,8 @@ class Server:
             self._writer,
             settings.log_format is not None,
             self._on_drained,
+            self._sources,
+            self._rooms,
         )
         self._workers.append(worker)
         self._running += 1
@@ -322,6 +326,7 @@ class Server:
         else:
             self._settings, self._policies = settings, policies
             self._gate.change(self._connection_limit())
+            self._sources.limit = settings.limits.max_connections_per_source
             for worker in self._workers:
                 self._tell(worker, worker.follow, policies, settings.limits)
             self._writer.write("SIGHUP: read again; new connections go by the new settings")
@@ -369,9 +374,30 @@ class Server:
             worker.loop.call_soon_threadsafe(method, *args)
 
     def _connection_limit(self) -> int:
+        """How many connections there may be: as many as are wanted, if that many are possible."""
+        wanted = self._settings.limits.max_connections
+        limit = available()
+        if not limit:
+            return wanted
         settings = self._settings
-        reserve = OWN_DESCRIPTORS + settings.threads * (THREAD_DESCRIPTORS + self._doors * (1 + ACCEPTED_AHEAD))
-        return connection_limit(settings.limits.max_connections, reserve, self._writer)
+        names = {address.host for listener in settings.listeners for route in listener.routes for address in route.to}
+        needs = Needs(
+            held=self._held,
+            threads=settings.threads,
+            doors=self._doors,
+            names=sum(not parse_host(name).numeric for name in names),
+            scrapers=self._metrics.most_descriptors if self._metrics is not None else 0,
+        )
+        possible, rooms = share_out(limit, needs)
+        if not self._workers:  # theirs do not change
+            self._rooms = rooms
+        if possible < 1:
+            if not self._workers:
+                raise Unstartable(f"the proxy cannot start: {limit} descriptors are too few (ulimit -n)", 1)
+            possible = 1
+        if wanted > possible:
+            self._writer.write(f"--max-connections {wanted}: only {possible} are possible with {limit} descriptors (ulimit -n)")
+        return min(wanted, possible) if wanted else possible
 
     def _plan_timers(self) -> None:
         summary = Summary([worker.counters for worker in self._workers], self._writer)
@@ -462,22 +488,6 @@ def open_column(host: str, port: int, count: int) -> list[socket.socket]:
         opened.append(open_listening_socket(host, port, count > 1))
         port = opened[0].getsockname()[1]
     return opened
-
-
-def connection_limit(wanted: int, reserve: int, writer: LineWriter) -> int:
-    """What the system's descriptors allow, at two for each connection, and not more than `wanted` (0: no wish). reserve:
-    descriptors for everything else."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        with suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-            soft = hard
-    if soft == resource.RLIM_INFINITY:
-        return wanted
-    possible = max((soft - reserve) // 2, 1)
-    if wanted > possible:
-        writer.write(f"--max-connections {wanted}: only {possible} are possible with {soft} descriptors (ulimit -n)")
-    return min(wanted, possible) if wanted else possible
 
 
 def check_same_shape(old: ProxySettings, new: ProxySettings) -> None:

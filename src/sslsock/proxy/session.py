@@ -23,6 +23,7 @@ import errno
 import os
 import socket
 import struct
+from collections.abc import Hashable
 from contextlib import suppress
 from functools import partial
 from ipaddress import ip_address
@@ -42,9 +43,10 @@ from . import proxy_protocol, record
 from .backends import Backend, BackendPool
 from .policy import ListenerPolicy, RoutePolicy
 from .record import ConnectionRecord
-from .sources import source_of
+from .sources import SourceLimit, source_of
 
 if TYPE_CHECKING:
+    from .gate import Place
     from .worker import Worker
 
 __all__ = ["Session"]
@@ -117,7 +119,8 @@ class _Back:
 class Session:
     """A connection that `worker` has accepted by `policy`.
 
-    fd: the descriptor, taken over. peer: the client's (address, port).
+    fd: the descriptor, taken over. peer: the client's (address, port). place: of the gate; None for one that is only turned
+    away. source: what `Sources` counts it as, which a PROXY header may still tell.
     """
 
     __slots__ = (
@@ -137,13 +140,19 @@ class Session:
         "_trouble",
         "_why",
         "_worker",
+        "place",
         "policy",
         "record",
+        "source",
     )
 
-    def __init__(self, worker: Worker, policy: ListenerPolicy, fd: int, peer: tuple[str, int]) -> None:
+    def __init__(
+        self, worker: Worker, policy: ListenerPolicy, fd: int, peer: tuple[str, int], place: Optional[Place], source: Hashable
+    ) -> None:
         self._worker = worker
         self.policy = policy
+        self.place = place
+        self.source = source
         self.record = ConnectionRecord(policy.name, peer, policy.local)
         self._front: Union[Channel, int] = fd
         self._back: Union[Channel, int] = -1
@@ -236,6 +245,11 @@ class Session:
         front.read(header.size)
         if header.source is not None:
             self.record.peer = header.source
+            try:
+                self.source = self._worker.sources.enter(header.source[0])
+            except SourceLimit as exc:
+                self._fail(record.SOURCE_LIMIT, str(exc))
+                return
         if header.destination is not None:
             self.record.local = header.destination
         if self.policy.tls:
@@ -347,6 +361,8 @@ class Session:
     def _start_dialing(self) -> None:
         assert self._route is not None
         self._stage = DIALING
+        assert self.place is not None
+        self._worker.gate.settle(self.place)
         self._pool = self._worker.pool(self._route)
         self._drop_deadline()
         self._dial_next()
@@ -541,6 +557,17 @@ class Session:
         self._end(word, relay.error_text or None)
 
     # The end
+
+    def turn_away(self, reason: str) -> None:
+        """End it before it has begun."""
+        self._fail(record.SOURCE_LIMIT, reason)
+
+    def give_way(self) -> None:
+        """Others wait for its place, and it is still shaking hands."""
+        if self._stage <= HANDSHAKE:
+            if self._stage != HEADER:
+                self.record.handshake_result = record.HANDSHAKE_LATE
+            self._fail(record.HANDSHAKE_EVICTED, "all places for handshakes were taken, and others waited")
 
     def abort(self, reason: str) -> None:
         """End it at once."""

@@ -165,13 +165,14 @@ class ListenerSettings:
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of the whole process. max_connections: 0 for none. Times in seconds, 0 for none."""
+    """Bounds of the whole process. max_connections, max_connections_per_source: 0 for none. Times in seconds, 0 for none."""
 
     max_connections: int = 0
     handshake_timeout: float = 10.0
     connect_timeout: float = 5.0
     idle_timeout: float = 300.0
     drain_timeout: float = 30.0
+    max_connections_per_source: int = 0
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """One thread of the proxy: a loop, a listening descriptor for each listener, and the sessions of their connections.
 
-Workers share nothing but what cannot change (policies, contexts), the ticket keys, and the count of all connections, of which
-each worker keeps its own part. Everything else is told to them by `loop.call_soon_threadsafe`.
+Workers share nothing but what cannot change (policies, contexts), the ticket keys, and the counts of connections (`Gate`,
+`Sources`), whose locks each takes when a connection begins, has shaken hands and ends. Everything else is told to them by
+`loop.call_soon_threadsafe`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import logging
 import os
 import select
 import socket
-import threading
 from collections import deque
 from collections.abc import Container, Hashable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,124 +27,94 @@ from ..sockets.tcp_socket import plain_address
 from . import record
 from .access_log import AccessLog, LineWriter
 from .backends import Backend, BackendPool, News
+from .descriptors import AMPLE, Rooms
+from .gate import Gate, Place
 from .metrics import Counters
 from .policy import ListenerPolicy, RoutePolicy
 from .session import Session
 from .settings import Address, Limits
+from .sources import SourceLimit, Sources
 from .syn_filter import drop_new_connections
 
-__all__ = ["ACCEPTED_AHEAD", "Entrance", "Gate", "Worker", "borrowed"]
+__all__ = ["Entrance", "Worker", "borrowed"]
 
 log = logging.getLogger("sslsock")
 
-ACCEPTED_AHEAD = 16  # connections that a listener may accept before the worker has looked at them
 LEAVING_SECONDS = 0.05  # between looks whether those who were refused have gone, when nothing else is left
 LAST_CALL = 0.2  # seconds that a listener stays open for handshakes which are under way when it is to close
-MOST_LEAVING = 64  # clients that were refused and have not gone yet
 PROGRESS_SECONDS = 2.0  # how often the bytes of live connections are added to the counters
 QUIET_SECONDS = 60.0  # for what would be said again and again
-
-
-class Gate:
-    """How many connections the whole process may have at once. limit: 0 for no bound.
-
-    A place that becomes free is handed to the worker that has waited longest. If it were merely free, a busy worker would take
-    each place that it frees, and the clients of the others would wait for ever.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self._lock = threading.Lock()  # for all of these, and `Worker.waiting`
-        self._count = 0
-        self._waiting: deque[Worker] = deque()
-
-    def enter(self, worker: Worker) -> bool:
-        """Take a place. False: there is none; `worker.take_place` is called when there is."""
-        with self._lock:
-            if worker.waiting:
-                return False
-            if 0 < self.limit <= self._count:
-                worker.waiting = True
-                self._waiting.append(worker)
-                return False
-            self._count += 1
-            return True
-
-    def leave(self) -> None:
-        """Give a place back. From any thread."""
-        with self._lock:
-            self._count -= 1
-            chosen = self._choose()
-        self._call(chosen)
-
-    def change(self, limit: int) -> None:
-        """A new limit; connections that are there stay."""
-        with self._lock:
-            self.limit = limit
-            chosen = self._choose()
-        self._call(chosen)
-
-    def _choose(self) -> list[Worker]:
-        """Those who get a place now."""
-        chosen = []
-        while self._waiting and not 0 < self.limit <= self._count:
-            self._count += 1
-            worker = self._waiting.popleft()
-            worker.waiting = False
-            chosen.append(worker)
-        return chosen
-
-    def _call(self, chosen: list[Worker]) -> None:
-        for worker in chosen:
-            try:
-                worker.loop.call_soon_threadsafe(worker.take_place)
-            except RuntimeError:  # it has ended meanwhile
-                self.leave()
 
 
 class Entrance:
     """A listener of a worker: its descriptor, and the policy for whom it lets in.
 
-    shared: the descriptor is not this process's alone.
+    shared: the descriptor is not this process's alone. ahead: connections that may be accepted before they have a place.
     """
 
-    def __init__(self, worker: Worker, policy: ListenerPolicy, fd: int, shared: bool) -> None:
+    def __init__(self, worker: Worker, policy: ListenerPolicy, fd: int, shared: bool, ahead: int) -> None:
         self.policy = policy
+        self.loop = worker.loop
+        self.waiting = self.pressing = False  # the gate's
         self._worker = worker
         self._shared = shared
-        self._listener = Listener(worker.loop, fd, self, ACCEPTED_AHEAD)
+        self._next: Optional[tuple[int, tuple[str, int], Hashable]] = None  # who waits for a place: descriptor, peer, source
+        self._listener = Listener(worker.loop, fd, self, ahead)
+
+    @property
+    def shakes(self) -> bool:
+        """Whether its connections begin with something that they have to say."""
+        return self.policy.tls or self.policy.settings.proxy_protocol_in
 
     def on_pending(self) -> None:
-        worker, listener = self._worker, self._listener
-        while listener.pending:
-            if not worker.gate.enter(worker):
+        while not self.waiting and self._take_next():
+            place = self._worker.gate.enter(self)
+            if place is None:
                 # The others wait in the kernel's queue, where they cost nothing.
-                listener.pause()
-                worker.wait_for_place(self)
+                self._listener.pause()
+                self._worker.on_wait()
                 return
-            self._admit_one()
+            self._admit(place)
 
-    def _admit_one(self) -> None:
-        taken = self._listener.take()
-        assert taken is not None
-        fd, address, port = taken
-        self._worker.admit(self.policy, fd, (address, port))
+    def _take_next(self) -> bool:
+        """The next client, of whose source there are not too many: in `_next`."""
+        worker, policy = self._worker, self.policy
+        while self._next is None:
+            taken = self._listener.take()
+            if taken is None:
+                return False
+            fd, address, port = taken
+            try:
+                # With a PROXY header the source is whoever that names.
+                source = None if policy.settings.proxy_protocol_in else worker.sources.enter(address)
+            except SourceLimit as exc:
+                worker.turn_away(policy, fd, (address, port), str(exc))
+            else:
+                self._next = fd, (address, port), source
+        return True
+
+    def _admit(self, place: Place) -> None:
+        assert self._next is not None
+        (fd, peer, source), self._next = self._next, None
+        self._worker.admit(self.policy, fd, peer, place, source)
+
+    def take_place(self, place: Place) -> None:
+        """The gate has one, after a wait."""
+        if self._next is None:  # the worker has ended
+            self._worker.gate.leave(place)
+            return
+        self._admit(place)
+        self._listener.resume()
+        self.on_pending()
 
     def on_accept_error(self, errno: int) -> None:
         self._worker.on_accept_error(self.policy, errno)
 
-    def go_on(self) -> bool:
-        """After a wait. Returns whether a connection has taken the place that was handed to the worker."""
-        waits = self._listener.pending > 0
-        if waits:
-            self._admit_one()
-        self.look_again()
-        return waits
-
-    def look_again(self) -> None:
-        """There may be places again."""
-        self._listener.resume()
-        self.on_pending()
+    def forget_next(self) -> None:
+        """Close whoever waits for a place, at the end of the worker."""
+        if self._next is not None:
+            os.close(self._next[0])
+            self._next = None
 
     def close(self) -> None:
         """Let nobody new in; who is connected already is let in still. `Worker.closed` is called when that is done."""
@@ -162,7 +132,7 @@ class Entrance:
             self._worker.loop.call_later(LAST_CALL, self._close_when_empty)
 
     def _close_when_empty(self) -> None:
-        if self._listener.pending or not (self._shared or self._queue_is_empty()):
+        if self._next is not None or self._listener.pending or not (self._shared or self._queue_is_empty()):
             self._worker.loop.call_later(LAST_CALL, self._close_when_empty)
             return
         self._listener.close()
@@ -181,7 +151,7 @@ class Worker:
     policies, descriptors: the listening descriptors of each policy, one for each of its addresses. shared: those of the
     descriptors that others have too. log: where lines about connections go; writer: other lines. wants_details: whether
     somebody reads what costs to find out (cipher, names). drained_handler: called with the worker when it is done after
-    `drain`.
+    `drain`. sources: of all workers. rooms: what it may hold beside the connections that have a place.
     """
 
     def __init__(
@@ -195,13 +165,15 @@ class Worker:
         writer: LineWriter,
         wants_details: bool,
         drained_handler: Callable[[Worker], object],
+        sources: Optional[Sources] = None,
+        rooms: Rooms = AMPLE,
     ) -> None:
         self.loop = EventLoop.current()
         self.limits = limits
         self.gate = gate
+        self.sources = sources or Sources(0)
         self.counters = Counters()
         self.sessions: set[Session] = set()
-        self.waiting = False  # for a place; the gate's
         self.wants_details = wants_details
         self._log = log
         self._writer = writer
@@ -212,13 +184,14 @@ class Worker:
         self._drained_handler = drained_handler
         self._said: set[str] = set()
         self._leaving: deque[Channel] = deque()
+        self._most_leaving = rooms.leaving
         self.loop.exception_handler = self._on_exception
         self._use_routes(policies)
         self.entrances = [
-            [Entrance(self, policy, fd, fd in shared) for fd in column] for policy, column in zip(policies, descriptors)
+            [Entrance(self, policy, fd, fd in shared, rooms.ahead) for fd in column]
+            for policy, column in zip(policies, descriptors)
         ]  # of each policy
         self._open = sum(map(len, self.entrances))
-        self._paused: deque[Entrance] = deque()  # longest first
 
     def run(self) -> None:
         """Until the loop is stopped; then end every connection and close the loop."""
@@ -226,21 +199,31 @@ class Worker:
             self.loop.run()
         finally:
             self._abort_all(record.ABORTED)
+            for entrance in (one for column in self.entrances for one in column):
+                entrance.forget_next()
             for pool in list(self._pools.values()):
                 pool.close()
             self.loop.close()
 
     # Connections
 
-    def admit(self, policy: ListenerPolicy, fd: int, peer: tuple[str, int]) -> None:
-        """A connection that has a place. Whatever is wrong with it harms no other."""
-        session = Session(self, policy, fd, peer)
+    def admit(self, policy: ListenerPolicy, fd: int, peer: tuple[str, int], place: Place, source: Hashable) -> None:
+        """A connection that has a place. Whatever is wrong with it harms no other. source: as `Sources.enter` gave it."""
+        session = Session(self, policy, fd, peer, place, source)
+        place.occupant = session
         self.sessions.add(session)
         self.counters.connection_opened(policy.name)
         try:
             session.start()
         except Exception as exc:
             self.loop.report("exception in a session", exc, session)
+
+    def turn_away(self, policy: ListenerPolicy, fd: int, peer: tuple[str, int], reason: str) -> None:
+        """A connection that gets no place, for its source has too many."""
+        session = Session(self, policy, fd, peer, None, None)
+        self.sessions.add(session)
+        self.counters.connection_opened(policy.name)
+        session.turn_away(reason)
 
     def _on_exception(self, loop: Loop, context: dict[str, Any]) -> None:
         """What came out of a handler: a mistake of this program. It ends the session that it happened in, and no other."""
@@ -253,17 +236,20 @@ class Worker:
 
     def see_out(self, channel: Channel) -> None:
         """A client that was refused may still be reading the alert; its place is given to the next one meanwhile. But there are
-        not more of them than MOST_LEAVING: whoever stays for long is cut."""
+        not more of them than there is room for: whoever stays for long is cut."""
         if channel.fileno() < 0:
             return
-        self._leaving.append(channel)
-        if len(self._leaving) > MOST_LEAVING:
+        if len(self._leaving) >= self._most_leaving:
             self._leaving.popleft().abort()
+        self._leaving.append(channel)
 
     def ended(self, session: Session) -> None:
         """A session has come to its end."""
         self.sessions.discard(session)
-        self.gate.leave()
+        self.sources.leave(session.source)
+        if session.place is not None:
+            session.place.occupant = None
+            self.gate.leave(session.place)
         told = session.record
         self.counters.note(told)
         self._log.note(told)
@@ -272,21 +258,13 @@ class Worker:
         if self._draining:
             self._look_whether_drained()
 
-    def wait_for_place(self, entrance: Entrance) -> None:
-        self._paused.append(entrance)
-        self.say_once(f"the limit of {self.gate.limit} connections is reached; others wait until one ends")
-
-    def take_place(self) -> None:
-        """The gate has given this worker a place."""
-        used = False
-        while self._paused and not self.waiting:
-            entrance = self._paused.popleft()
-            if used:
-                entrance.look_again()
-            else:
-                used = entrance.go_on()
-        if not used:
-            self.gate.leave()
+    def on_wait(self) -> None:
+        """Somebody waits for a place."""
+        gate = self.gate
+        if gate.full:
+            self.say_once(f"the limit of {gate.limit} connections is reached; others wait until one ends")
+        else:
+            self.say_once(f"{gate.most_handshakes} handshakes are under way, the limit; the oldest give way to others")
 
     def on_accept_error(self, policy: ListenerPolicy, errno: int) -> None:
         self.counters.accept_failed()

@@ -1,0 +1,278 @@
+"""Places: how many, for whom, and who gives way. The loops are the tests' own, and so is the clock."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, Callable, Optional
+
+import pytest
+
+from sslsock.proxy import gate as module
+from sslsock.proxy.gate import FAIR_SECONDS, Gate, Place
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+class Loop:
+    """Runs what it is given when the test says so."""
+
+    def __init__(self) -> None:
+        self.calls: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self.timers: list[tuple[float, Callable[..., object], tuple[Any, ...]]] = []
+        self.closed = False
+
+    def call_soon_threadsafe(self, callback: Callable[..., object], *args: Any) -> None:
+        if self.closed:
+            raise RuntimeError("closed")
+        self.calls.append((callback, args))
+
+    def call_later(self, seconds: float, callback: Callable[..., object], *args: Any) -> None:
+        self.timers.append((seconds, callback, args))
+
+    def run(self) -> None:
+        while self.calls:
+            callback, args = self.calls.popleft()
+            callback(*args)
+
+
+class Session:
+    """Who has a place, and gives it back when it is asked to."""
+
+    def __init__(self, gate: Gate, place: Place) -> None:
+        self.gate, self.place = gate, place
+        self.gone = False
+        place.occupant = self
+
+    def give_way(self) -> None:
+        self.leave()
+
+    def leave(self) -> None:
+        assert not self.gone
+        self.gone = True
+        self.place.occupant = None
+        self.gate.leave(self.place)
+
+    def settle(self) -> None:
+        self.gate.settle(self.place)
+
+
+class Door:
+    """A listener. Somebody always waits in its queue."""
+
+    def __init__(self, gate: Gate, shakes: bool) -> None:
+        self.gate, self.shakes = gate, shakes
+        self.loop: Any = Loop()
+        self.waiting = self.pressing = False
+        self.sessions: list[Session] = []
+
+    def take_place(self, place: Place) -> None:
+        self.sessions.append(Session(self.gate, place))
+
+    def enter(self) -> Optional[Session]:
+        place = self.gate.enter(self)
+        if place is None:
+            return None
+        self.take_place(place)
+        return self.sessions[-1]
+
+    def fill(self) -> int:
+        count = 0
+        while self.enter() is not None:
+            count += 1
+        return count
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(module, "time", made)
+    return made
+
+
+def doors(limit: int, *shakes: bool) -> list[Door]:
+    gate = Gate(limit)
+    return [Door(gate, one) for one in shakes]
+
+
+def run(clock: Clock, *all_doors: Door) -> None:
+    """Everything that is to be done by now."""
+    while True:
+        for door in all_doors:
+            door.loop.run()
+        due = [door for door in all_doors if door.loop.timers]
+        if not due:
+            if not any(door.loop.calls for door in all_doors):
+                return
+            continue
+        for door in due:
+            seconds, callback, args = door.loop.timers.pop(0)
+            clock.now += seconds
+            callback(*args)
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(1, 1), (2, 2), (3, 3), (4, 3), (8, 6), (400, 300)])
+def test_handshakes_have_three_quarters_of_the_places(clock: Clock, limit: int, expected: int) -> None:
+    tls, plain = doors(limit, True, False)
+    assert tls.fill() == expected
+    assert plain.fill() == limit - expected
+
+
+def test_those_without_a_handshake_may_have_all_places(clock: Clock) -> None:
+    (plain,) = doors(8, False)
+    assert plain.fill() == 8
+    plain.sessions[3].leave()
+    run(clock, plain)
+    assert len(plain.sessions) == 9 and not plain.waiting
+
+
+def test_a_handshake_that_is_done_makes_room_for_another(clock: Clock) -> None:
+    (tls,) = doors(8, True)
+    assert tls.fill() == 6
+    assert tls.waiting
+    tls.sessions[0].settle()
+    tls.loop.run()
+    assert len(tls.sessions) == 7 and not tls.waiting
+
+
+def test_without_a_limit_everybody_gets_in(clock: Clock) -> None:
+    (tls,) = doors(0, True)
+    assert all(tls.enter() is not None for _ in range(1000))
+
+
+def test_the_oldest_handshake_gives_way_when_it_has_had_its_time(clock: Clock) -> None:
+    (tls,) = doors(4, True)
+    for _ in range(3):
+        assert tls.enter() is not None
+        clock.now += 0.1
+    assert tls.enter() is None
+    tls.loop.run()
+    assert not any(session.gone for session in tls.sessions)
+    ((seconds, press, args),) = tls.loop.timers
+    assert seconds == pytest.approx(FAIR_SECONDS - 0.3)
+    clock.now += seconds
+    press(*args)
+    tls.loop.run()
+    assert [session.gone for session in tls.sessions] == [True, False, False, False]
+    assert not tls.waiting
+
+
+@pytest.mark.parametrize("limit", [1, 2, 4, 40])
+def test_however_many_say_nothing_the_next_one_gets_in(clock: Clock, limit: int) -> None:
+    one, other = doors(limit, True, True)
+    for number in range(5 * limit):
+        door = (one, other)[number % 2]
+        door.enter()
+        run(clock, one, other)
+        assert not door.waiting
+    live = [session for door in (one, other) for session in door.sessions if not session.gone]
+    assert len(live) <= limit
+    assert len(one.sessions) + len(other.sessions) == 5 * limit
+
+
+def test_who_is_served_does_not_give_way(clock: Clock) -> None:
+    (tls,) = doors(4, True)
+    for _ in range(4):
+        session = tls.enter()
+        assert session is not None
+        session.settle()
+    assert tls.enter() is None
+    clock.now += 100
+    run(clock, tls)
+    assert not any(session.gone for session in tls.sessions) and tls.waiting
+    tls.sessions[2].leave()
+    run(clock, tls)
+    assert len(tls.sessions) == 5
+
+
+def test_one_that_is_done_just_when_it_was_to_give_way_stays_and_the_next_one_goes(clock: Clock) -> None:
+    tls, plain = doors(4, True, False)
+    assert tls.fill() == 3
+    assert plain.fill() == 1
+    tls.loop.timers.clear()
+    clock.now += 1
+    tls.gate.press(tls)  # asks the first
+    tls.sessions[0].settle()
+    run(clock, tls, plain)
+    assert [session.gone for session in tls.sessions[:2]] == [False, True]
+    assert not tls.waiting or not plain.waiting
+
+
+def test_a_door_without_handshakes_has_handshakes_of_others_give_way(clock: Clock) -> None:
+    tls, plain = doors(4, True, False)
+    tls.fill()
+    assert plain.fill() == 1
+    before = len(plain.sessions)
+    run(clock, tls, plain)
+    assert len(plain.sessions) > before or not plain.waiting
+
+
+def test_who_waits_behind_another_sees_the_handshakes_that_come_later(clock: Clock) -> None:
+    """All places are served; one becomes free and goes to a client that says nothing: it must not keep the next one out."""
+    tls, plain = doors(4, True, False)
+    for _ in range(4):
+        session = tls.enter()
+        assert session is not None
+        session.settle()
+    assert tls.enter() is None
+    assert plain.enter() is None
+    tls.sessions[0].leave()
+    run(clock, tls, plain)
+    assert tls.sessions[4].gone
+    assert len(plain.sessions) == 1
+
+
+def test_whoever_has_waited_longest_is_next(clock: Clock) -> None:
+    first, second, third = doors(1, False, False, False)
+    session = first.enter()
+    assert session is not None
+    assert second.enter() is None and third.enter() is None and first.enter() is None
+    session.leave()
+    for door in (second, third, first):
+        run(clock, first, second, third)
+        assert not door.waiting
+        door.sessions[-1].leave()
+
+
+def test_a_place_for_a_worker_that_has_ended_goes_to_another(clock: Clock) -> None:
+    first, ended, third = doors(1, False, False, False)
+    session = first.enter()
+    assert session is not None
+    assert ended.enter() is None and third.enter() is None
+    ended.loop.closed = True
+    session.leave()
+    run(clock, first, third)
+    assert not ended.sessions and len(third.sessions) == 1
+
+
+def test_a_handshake_of_a_worker_that_has_ended_is_not_waited_for(clock: Clock) -> None:
+    """It gives its place back by itself."""
+    ended, other = doors(1, True, True)
+    session = ended.enter()
+    assert session is not None
+    ended.loop.closed = True
+    clock.now += 1
+    assert other.enter() is None
+    session.leave()
+    run(clock, other)
+    assert len(other.sessions) == 1
+
+
+def test_a_limit_that_is_raised_lets_the_waiting_in(clock: Clock) -> None:
+    one, other = doors(1, False, False)
+    one.enter()
+    assert one.enter() is None and other.enter() is None
+    one.gate.change(3)
+    run(clock, one, other)
+    assert len(one.sessions) == 2 and len(other.sessions) == 1
+    one.gate.change(1)
+    assert one.enter() is None
+    for session in (*one.sessions, *other.sessions):
+        session.leave()
+    run(clock, one, other)
+    assert len(one.sessions) == 3
