@@ -459,6 +459,21 @@ def test_a_fatal_alert_ends_the_other_behind_the_data_before_it(failing):
 
 
 @pytest.mark.parametrize("kind", TLS)
+def test_an_alert_says_more_than_the_reset_behind_it(loop, kind):
+    """Who refuses, and closes over data that it has not read, sends both; they are met together."""
+    joined = join(loop, (kind, "fd"), tcp_pair)
+    joined.front.give_up()
+    joined.front.pump()
+    joined.front.reset()
+    while joined.relay.failed_side is None and not joined.observer.reasons:
+        loop.dispatch(0.1)
+    joined.back.sock.close()
+    drive(loop, lambda: joined.observer.reasons, "the end")
+    assert joined.observer.reason == RELAY_TLS and joined.relay.failed_side == "front"
+    assert joined.relay.error_text == 'the peer sent the alert "bad record mac"'
+
+
+@pytest.mark.parametrize("kind", TLS)
 @pytest.mark.parametrize("failure", ["record", "alert"])
 def test_a_failure_behind_data_for_a_peer_that_is_slow(loop, small_pair, kind, failure):
     """The kernel takes little, so all of it still lies in the relay when TLS fails."""

@@ -178,8 +178,9 @@ cdef class Link(Watcher):
     # the end
 
     cdef void fail_with(self, failure_kind kind, int number, bint sending) noexcept nogil:
-        """The first failure is the one to tell. After one of TLS its alert can still be sent."""
-        if self.failure.kind == NO_FAILURE:
+        """The first failure is the one to tell; one of TLS lay in what was received before the reset or the refused send that
+        has been met already, and says why. After it its alert can still be sent."""
+        if self.failure.kind == NO_FAILURE or kind == TLS_FAILED:
             self.failure.kind = kind
             self.failure.number = number
             self.failure.sending = sending

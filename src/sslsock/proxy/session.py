@@ -408,6 +408,7 @@ class Session:
             self._worker.backend_failed(self._pool, backend, why)
         else:
             self._pool.abandoned(backend)
+            self._worker.say_once(f"{backend.address} ({backend.peer}): {why}")
 
     def _unreached(self, number: int) -> None:
         trouble = record.CONNECT_TIMEOUT if number == errno.ETIMEDOUT else record.NO_BACKEND
