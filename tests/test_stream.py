@@ -180,3 +180,71 @@ def test_bytes_are_told_as_they_are_written(pair):
     pair.client.write(b"more")
     pair.host.wait_for(lambda: pair.server.bytes_available == 1004)
     assert sum(told) == 1000
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("utf-7", "日本語のテキスト, and\nmore"),
+        ("unicode_escape", "日本語\U0001f600"),
+        ("raw_unicode_escape", "日本語"),
+        ("utf-16", "日本😀"),
+        ("big5hkscs", "\u00ca\u0304x"),
+        ("iso2022_jp", "日本語 a 日本"),
+        ("hz", "中文 ascii 中"),
+    ],
+)
+def test_characters_are_read_one_by_one_in_every_encoding(pair, encoding, text):
+    pair.server.encoding = encoding
+    send(pair, text.encode(encoding))
+    assert pair.server.peek_string(1) == text[0]
+    assert pair.server.peek_string() == text
+    assert [pair.server.read_string(1) for _ in text] == list(text)
+    assert pair.server.read_string(1) == ""
+    assert pair.server.at_end
+
+
+def test_a_character_of_many_bytes_is_found_among_more_data(pair):
+    """It takes more than the bytes that are looked at first."""
+    pair.server.encoding = "utf-7"
+    send(pair, b"+" + b"" + ("語" * 5000).encode("utf-7")[1:] + b"x" * 100)
+    assert pair.server.read_string(3) == "語" * 3
+    assert pair.server.read_string() == "語" * 4997 + "x" * 100
+    pair.server.encoding = "unicode_escape"
+    send(pair, b"\\N{LATIN SMALL LETTER A WITH DIAERESIS AND MACRON}bcdefghijklmnopqrstuvwxyz" * 2)
+    assert pair.server.peek_string(2) == "\u01dfb"
+    assert pair.server.read_string(2) == "\u01dfb"
+    assert pair.server.read_string(26) == "cdefghijklmnopqrstuvwxyz\u01dfb"
+
+
+def test_a_huge_number_of_characters_is_all_there_are(pair):
+    send(pair, b"abc")
+    assert pair.server.peek_string(2**62) == "abc"
+    assert pair.server.read_string(2**62) == "abc"
+
+
+@pytest.mark.parametrize("encoding", ["cp037", "hz", "utf-16-le", "utf-7", "unicode_escape"])
+def test_lines_end_with_a_line_feed_whatever_its_bytes(pair, encoding):
+    pair.server.encoding = encoding
+    send(pair, "one\ntwo 中\nrest".encode(encoding, "ignore"))
+    assert pair.server.read_line_string() == "one\n"
+    assert pair.server.read_line_string().startswith("two")
+    assert pair.server.read_line_string() == "rest"
+
+
+def test_each_write_is_all_of_its_text(pair):
+    """Nothing is kept back for what may follow, and nothing is left shifted."""
+    for encoding, text in (("big5hkscs", "\u00ca"), ("iso2022_jp", "日本"), ("hz", "中")):
+        pair.client.encoding = encoding
+        before = pair.server.bytes_available
+        written = pair.client.write_string(text)
+        pair.host.wait_for(lambda before=before, written=written: pair.server.bytes_available == before + written)
+        assert pair.server.read().decode(encoding) == text
+
+
+@pytest.mark.parametrize("encoding", ["idna", "punycode", "undefined"])
+def test_an_encoding_that_cannot_be_read_in_pieces_is_refused(own_host, encoding):
+    sock = TcpSocket()
+    with pytest.raises(ValueError):
+        sock.encoding = encoding
+    assert sock.encoding == "utf-8"

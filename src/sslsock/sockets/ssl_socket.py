@@ -377,7 +377,11 @@ class SslSocket(TcpSocket):
         self._turn(event)
         self._join_ends()
         mode = self._mode
-        self._codec = None  # nothing that was said in the clear decides how protected bytes are read
+        # Nothing that was said in the clear decides how protected bytes are read. What is held was encoded to be protected.
+        if self._codec is not None and channel.hold_writes:
+            self._codec.forget_decoded()
+        else:
+            self._codec = None
         if event is START_SERVER and self._client_hello_handler is not None:
             self._await_hello(channel)
         else:

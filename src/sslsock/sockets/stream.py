@@ -11,11 +11,11 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Callable, Optional, Union
 
 from ..core.endpoint import Endpoint
-from .checked import checked_count
+from .checked import MOST, checked_count
 from .constants import OpenMode
 from .event_loop import EventLoop
 from .loop_object import Handler, LoopObject
-from .text import TextCodec, ends_lines_in_ascii
+from .text import TextCodec, check_encoding, ends_lines_in_ascii
 from .twins import twin
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ Buffer = Union[bytes, bytearray, memoryview]
 READ = int(OpenMode.READ_ONLY_MODE)
 WRITE = int(OpenMode.WRITE_ONLY_MODE)
 ALL_MODES = 15
+
+WINDOW = 4  # bytes: the longest character of every common encoding
 
 
 def checked_mode(mode: int) -> int:
@@ -133,15 +135,15 @@ class Stream(LoopObject, Endpoint, ABC):
 
     @property
     def encoding(self) -> str:
-        """Name of the encoding of the `*_string` methods, "utf-8" at first. LookupError for one that Python
-        lacks."""
+        """Name of the encoding of the `*_string` methods: str, "utf-8" at first. LookupError for one that Python lacks,
+        ValueError for one that cannot be read in pieces (idna, punycode)."""
         return self._encoding
 
     @encoding.setter
     def encoding(self, name: str) -> None:
         if not isinstance(name, str):
             raise TypeError(f"the name of an encoding is needed, not {type(name).__name__}")
-        "".encode(name)  # LookupError also for codecs that are no text encodings, such as "hex"
+        check_encoding(name)
         self._encoding = name
         self._codec = None
 
@@ -178,10 +180,23 @@ class Stream(LoopObject, Endpoint, ABC):
     def read_string(self, max: Optional[int] = None) -> str:
         """Take at most `max` characters (None: all there are). Bytes that are no text become U+FFFD; a
         character whose last bytes have not come stays in the buffer."""
-        text, taken = self._decode(-1 if max is None else max)
-        if taken:
-            self.read(taken)
-        return text
+        limit = -1 if max is None else max
+        texts: list[str] = []
+        window = self._window(limit)
+        while True:
+            data = self.peek(None if limit < 0 else min(window, MOST))
+            complete = len(data) == self.bytes_available
+            text, taken = self._text().decode(data, limit, complete and self._input_ended())
+            if taken:
+                self.read(taken)
+            if limit < 0:
+                return text
+            texts.append(text)
+            limit -= len(text)
+            if complete or limit == 0:
+                return "".join(texts)
+            if not taken:  # a character that takes more bytes than any usual one
+                window *= 2
 
     def read_all_string(self) -> str:
         """Take all characters that are there."""
@@ -189,14 +204,14 @@ class Stream(LoopObject, Endpoint, ABC):
 
     def peek_string(self, max: Optional[int] = None) -> str:
         """Like `read_string`, but everything stays to be read."""
-        return self._decode(-1 if max is None else max, consume=False)[0]
+        return self._look(-1 if max is None else max)
 
     def read_line_string(self, max: Optional[int] = None) -> str:
         """Take a line, up to and with its line feed, at most `max` characters. With no complete line: what
         there is."""
         if max is None and self.can_read_line and ends_lines_in_ascii(self._encoding):
             return self._text().decode(self.read_line(), -1, True)[0]
-        text = self._decode(-1 if max is None else max, consume=False)[0]
+        text = self._look(-1 if max is None else max)
         end = text.find("\n") + 1
         return self.read_string(end or len(text))
 
@@ -294,9 +309,17 @@ class Stream(LoopObject, Endpoint, ABC):
             codec = self._codec = TextCodec(self._encoding)
         return codec
 
-    def _decode(self, limit: int, consume: bool = True) -> tuple[str, int]:
-        # Four bytes are the longest character of every common encoding; more of them cost another round,
-        # nothing else.
-        data = self.peek(None if limit < 0 else 4 * limit + 4)
-        final = self._input_ended() and len(data) == self.bytes_available
-        return self._text().decode(data, limit, final, consume)
+    def _window(self, limit: int) -> int:
+        """Bytes to look at first, for so many characters."""
+        return max(WINDOW * limit + WINDOW, self._text().least)
+
+    def _look(self, limit: int) -> str:
+        """The text at the front, which stays there."""
+        window = self._window(limit)
+        while True:
+            data = self.peek(None if limit < 0 else min(window, MOST))
+            complete = len(data) == self.bytes_available
+            text = self._text().decode(data, limit, complete and self._input_ended(), consume=False)[0]
+            if complete or len(text) == limit:
+                return text
+            window *= 2
