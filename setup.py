@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parent
 CORE = "src/sslsock/core"
 CORES = len(os.sched_getaffinity(0))
 MODULES = sorted(path.stem for path in (ROOT / CORE).glob("*.pyx"))
-C_SOURCES = ("include/window_bio.c", "include/ticket_keys.c", "include/poller.c")
+C_SOURCES = ("include/window_bio.c", "include/ticket_keys.c", "include/poller.c", "include/hello_digest.c")
 EXPORTS = "include/exports.map"
 
 

@@ -93,6 +93,9 @@ cdef extern from "openssl/ssl.h" nogil:
         SSL_CTX *context,
         int (*callback)(SSL *, const unsigned char **, unsigned char *, const unsigned char *, unsigned int, void *) noexcept nogil,
         void *argument)
+    void SSL_CTX_set_client_hello_cb(
+        SSL_CTX *context, int (*callback)(SSL *, int *, void *) noexcept nogil, void *argument)
+    int SSL_CLIENT_HELLO_SUCCESS, SSL_CLIENT_HELLO_ERROR
     long SSL_CTX_set_tlsext_servername_callback(
         SSL_CTX *context, int (*callback)(SSL *, int *, void *) noexcept nogil)
     int SSL_CTX_set_alpn_protos(SSL_CTX *context, const unsigned char *protocols, unsigned int size)

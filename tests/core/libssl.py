@@ -115,7 +115,8 @@ class Libssl:
         assert self.call["SSL_CTX_ctrl"](self.context, what, number, data) == 1, f"SSL_CTX_ctrl {what}: {self.reason()}"
 
     def set_server_name(self, name):
-        self.control(SET_HOST_NAME, 0, name.encode())
+        """name: bytes, or None for none."""
+        self.control(SET_HOST_NAME, 0, name)
 
     def set_next_protocols(self, wire):
         assert self.call["SSL_set_alpn_protos"](self.ssl, wire, len(wire)) == 0

@@ -6,6 +6,7 @@ cdef struct connection_hooks:
     # What libssl's callbacks find at a connection (SSL_get_app_data): called from inside libssl, without the GIL.
     int (*verify)(connection_hooks *hooks, X509_STORE_CTX *store) noexcept nogil
     int (*new_session)(connection_hooks *hooks, SSL_SESSION *session) noexcept nogil
+    int (*client_hello)(connection_hooks *hooks, SSL *connection) noexcept nogil
     int alert  # that the next ticket is to fail with, 0: none
 
 

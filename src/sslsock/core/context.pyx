@@ -141,6 +141,12 @@ cdef int on_new_session(SSL *connection, SSL_SESSION *session) noexcept nogil:
     return hooks.new_session(hooks, session)
 
 
+cdef int on_client_hello(SSL *connection, int *alert, void *argument) noexcept nogil:
+    cdef connection_hooks *hooks = <connection_hooks *> ssl.SSL_get_app_data(connection)
+    alert[0] = hooks.client_hello(hooks, connection)
+    return ssl.SSL_CLIENT_HELLO_SUCCESS if alert[0] == 0 else ssl.SSL_CLIENT_HELLO_ERROR
+
+
 cdef int on_server_name(SSL *connection, int *alert, void *argument) noexcept nogil:
     # Every name is served. To say so keeps it in the session: after a resumption of TLS 1.2 it is known by that alone.
     return ssl.SSL_TLSEXT_ERR_OK
@@ -422,6 +428,7 @@ cdef class Context:
                 raise refused("the session context is refused")
             ssl.SSL_CTX_set_timeout(self.ctx, TICKET_LIFETIME)
             ssl.SSL_CTX_set_num_tickets(self.ctx, TICKETS)
+            ssl.SSL_CTX_set_client_hello_cb(self.ctx, on_client_hello, NULL)
             ssl.SSL_CTX_set_tlsext_servername_callback(self.ctx, on_server_name)
             ssl.SSL_CTX_set_session_ticket_cb(self.ctx, on_ticket_made, on_ticket_opened, NULL)
             # Allowed in a ClientHello, for whoever sends this number there is to be served as ever.

@@ -1,5 +1,6 @@
 from cpython.object cimport PyObject
 
+from hello_digest cimport HELLO_DIGEST_SIZE
 from openssl_ssl cimport SSL, SSL_SESSION, X509_STORE_CTX
 from openssl_x509 cimport X509
 from sslsock.core.agreed cimport agreed_values
@@ -38,6 +39,8 @@ cdef struct engine_state:
     PyObject *engine  # borrowed
     verify_record *records  # NULL until something is wrong
     int record_count
+    unsigned char hello[HELLO_DIGEST_SIZE]  # of the first ClientHello
+    bint hello_seen
     X509 *refused  # owned; the peer's own, NULL unless its chain was refused
     SSL_SESSION *sessions[NEW_SESSIONS]  # owned; came in this call
     int session_count

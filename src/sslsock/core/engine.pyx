@@ -25,9 +25,10 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyOb
 from cpython.object cimport Py_SIZE, PyObject
 from cpython.ref cimport Py_DECREF
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
 cimport openssl_ssl as ssl
+from hello_digest cimport HELLO_DIGEST_SIZE, hello_digest
 from openssl_err cimport (
     ERR_GET_LIB, ERR_GET_REASON, ERR_LIB_SSL, SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE, SSL_R_RECORD_LAYER_FAILURE,
     ERR_clear_error, ERR_get_error, ERR_peek_last_error,
@@ -48,6 +49,8 @@ cdef extern from "Python.h":
 
 cdef enum:
     MESSAGES = 32  # without data that a peer may send between two records with data; libssl bounds empty records by as many
+    ALERT_ILLEGAL_PARAMETER = 47  # RFC 8446, 6
+    ALERT_INTERNAL_ERROR = 80
     ALERT_REASONS = 1000  # SSL_AD_REASON_OFFSET: reason 1048 is "the peer sent alert 48"
     RELEASE_GIL_AT = 65536  # bytes: below, giving the GIL away costs more than the work (docs/design.md, "The GIL")
 
@@ -138,6 +141,22 @@ cdef int note_session(connection_hooks *hooks, SSL_SESSION *session) noexcept no
     return 1
 
 
+cdef int check_client_hello(connection_hooks *hooks, ssl.SSL *connection) noexcept nogil:
+    """SSL_CTX_set_client_hello_cb(3), for each ClientHello: 0 to go on, or the alert to fail with. The second comes after a
+    HelloRetryRequest only, and may differ from the first in few things: RFC 8446, 4.1.2."""
+    cdef engine_state *state = <engine_state *> hooks
+    cdef unsigned char[HELLO_DIGEST_SIZE] digest
+    if not hello_digest(connection, digest):
+        return ALERT_INTERNAL_ERROR
+    if not state.hello_seen:
+        memcpy(state.hello, digest, HELLO_DIGEST_SIZE)
+        state.hello_seen = True
+    elif memcmp(state.hello, digest, HELLO_DIGEST_SIZE) != 0:
+        (<Engine> state.engine).own_reason = b"the second ClientHello says other things than the first"
+        return ALERT_ILLEGAL_PARAMETER
+    return 0
+
+
 cdef void drop_records(engine_state *state) noexcept nogil:
     cdef int number
     if state.records != NULL:
@@ -183,6 +202,7 @@ cdef class Engine:
         self.record_overhead = 64
         self.state.hooks.verify = verify_chain
         self.state.hooks.new_session = note_session
+        self.state.hooks.client_hello = check_client_hello
         self.state.engine = <PyObject *> self
         ERR_clear_error()
         self.ssl = ssl.SSL_new(context.ctx)
