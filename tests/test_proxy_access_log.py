@@ -24,6 +24,7 @@ import pytest
 from peers import open_descriptors, opened_since
 from sslsock.proxy import access_log
 from sslsock.proxy.access_log import AccessLog, LineWriter, json_line, text_line
+from sslsock.proxy.proxy_protocol import SIGNATURE, parse
 from sslsock.proxy.record import ConnectionRecord
 
 PATIENCE = 20.0  # seconds
@@ -111,10 +112,12 @@ def test_a_hostile_value_forges_nothing(attribute: str, name: str, value: str) -
     address = attribute in ("peer", "local")
     record = make_record(**{**FULL, attribute: (value, 0) if address else value})
     wanted = f"{value}:0" if address else value
+    wanted = wanted.replace("\ud800", "\\ud800")  # no character to anybody but Python
+    limit = 2048 if attribute == "error" else 256
     text, in_json = text_line(record), json_line(record)
     for line in (text, in_json):
         assert line.isascii() and line.isprintable(), "a terminal or a reader of lines could be fooled"
-        assert len(line) < 2500, "the line is not bounded"
+        assert len(line) < 1000 + 6 * limit, "the line is not bounded"
     fields, others = text_fields(text), text_fields(text_line(make_record(**FULL)))
     parsed = json.loads(in_json)
     for key, untouched in others.items():
@@ -125,8 +128,26 @@ def test_a_hostile_value_forges_nothing(attribute: str, name: str, value: str) -
     else:
         told = json.loads(fields[name]) if fields[name].startswith('"') else fields[name]
         assert told == parsed[name]
-        clipped = wanted[:256] + "\u2026" if len(wanted) > 256 else wanted
+        clipped = wanted[:limit] + "\u2026" if len(wanted) > limit else wanted
         assert told == clipped
+
+
+@pytest.mark.parametrize("path", [
+    b"/run/caf\xe9.sock", b"\0abstract\xff", b"\0a\0b\0", b'/run/"quoted".sock', b"/run/back\\slash", b"/run/new\nline\x1b[2J",
+    bytes(range(1, 109)), b"@\0\0x", "/run/größe.sock".encode(), b"\xed\xa0\x80", b"\xff" * 108,
+], ids=ascii)
+def test_paths_of_a_proxy_header_break_no_line(path: bytes) -> None:
+    """UNIX addresses of a PROXY header of version 2 are any bytes."""
+    addresses = path.ljust(108, b"\0") + b"/there".ljust(108, b"\0")
+    header = parse(SIGNATURE + b"\x21\x31" + len(addresses).to_bytes(2, "big") + addresses)
+    assert header is not None and header.source is not None and header.destination is not None
+    told = make_record(**{**FULL, "peer": header.source, "local": header.destination})
+    text, in_json = text_line(told), json_line(told)
+    assert text.isascii() and text.isprintable() and in_json.isascii() and in_json.isprintable()
+    peer, in_text = json.loads(in_json)["peer"], text_fields(text)["peer"]
+    peer.encode("utf-8")  # strictly: a lone surrogate is no JSON to most other readers
+    assert peer == (json.loads(in_text) if in_text.startswith('"') else in_text)
+    assert json.loads(in_json)["local"] == "/there:0"
 
 
 def test_addresses_of_ipv6_stand_in_brackets() -> None:

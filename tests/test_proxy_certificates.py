@@ -116,11 +116,79 @@ def test_keys_of_different_kinds_for_the_same_names_are_one_identity(folder: Fol
     assert all(chain == [] for _, chain, _ in identity.pairs)
 
 
+# Kind of key (E, R or D for EC, RSA, Ed25519) and names of each certificate, in order; then for a name that is asked for, the
+# places of those that it is served with.
+OVERLAPS: dict[str, tuple[list[tuple[str, str]], dict[str, list[int]]]] = {
+    "a wildcard of one beside an exact name of the other": (
+        [("E", "www.shop.test"), ("R", "*.shop.test")],
+        {"www.shop.test": [0, 1], "other.shop.test": [1], "": [0, 1], "nobody.test": [0, 1]},
+    ),
+    "the other order": (
+        [("R", "*.shop.test"), ("E", "www.shop.test")],
+        {"www.shop.test": [1, 0], "other.shop.test": [0], "": [0], "nobody.test": [0]},
+    ),
+    "a name in common": (
+        [("E", "a.test both.test"), ("R", "both.test c.test")],
+        {"a.test": [0], "both.test": [0, 1], "c.test": [1], "": [0]},
+    ),
+    "exact before wildcard, of one kind": (
+        [("R", "*.shop.test"), ("R", "www.shop.test"), ("E", "*.shop.test")],
+        {"www.shop.test": [1, 2], "other.shop.test": [0, 2], "": [0, 2]},
+    ),
+    "the first of one kind": (
+        [("E", "a.test x.test"), ("E", "a.test y.test"), ("R", "a.test z.test")],
+        {"a.test": [0, 2], "y.test": [1], "z.test": [2]},
+    ),
+    "three kinds": (
+        [("D", "*.test"), ("E", "a.test"), ("R", "a.test b.test")],
+        {"a.test": [1, 2, 0], "b.test": [2, 0], "c.test": [0], "": [0]},
+    ),
+    "another one for all of the first's names": (
+        [("E", "a.test b.test"), ("R", "*.test"), ("D", "a.test")],
+        {"": [0, 1], "nobody.example": [0, 1], "a.test": [0, 2, 1], "b.test": [0, 1]},
+    ),
+    "addresses": ([("E", "IP:192.0.2.1"), ("R", "IP:192.0.2.1 a.test")], {"192.0.2.1": [0, 1], "a.test": [1], "": [0, 1]}),
+}
+
+
+@pytest.mark.parametrize("case", OVERLAPS)
+def test_a_name_is_served_with_every_kind_of_key_that_fits(folder: Folder, case: str) -> None:
+    certificates, asked = OVERLAPS[case]
+    keys = {"E": EC_KEY, "R": RSA_KEY, "D": ED25519_KEY}
+    pairs = [folder.pair(*names.split(), key=keys[kind]) for kind, names in certificates]
+    store = CertificateStore.from_files(pairs)
+    places = {pair.certificate: place for place, pair in enumerate(pairs)}
+    for name, expected in asked.items():
+        found = [places[expiry.path] for expiry in store.choose(name).expiries]
+        assert sorted(found) == sorted(expected) and found[0] == expected[0], name
+        assert [SslCertificate(Path(expiry.path).read_bytes()) for expiry in store.choose(name).expiries] == [
+            pair[0] for pair in store.choose(name).pairs
+        ]
+    assert len({identity.key for identity in store.identities}) == len(store.identities)
+    assert not store.unused()
+
+
+def test_the_key_of_an_identity_does_not_depend_on_the_order_of_files(folder: Folder) -> None:
+    pairs = [folder.pair("www.shop.test"), folder.pair("*.shop.test", key=RSA_KEY), folder.pair("*.shop.test")]
+    one, other = CertificateStore.from_files(pairs), CertificateStore.from_files(pairs[::-1])
+    for name in ("www.shop.test", "other.shop.test"):
+        assert one.choose(name).key == other.choose(name).key
+    assert one.choose("www.shop.test").key != one.choose("other.shop.test").key
+
+
+def test_one_that_is_never_used_is_told(folder: Folder) -> None:
+    pairs = [folder.pair("a.test", "b.test"), folder.pair("a.test"), folder.pair("b.test", "a.test", key=RSA_KEY)]
+    assert [expiry.path for expiry in CertificateStore.from_files(pairs).unused()] == [pairs[1].certificate]
+
+
 def test_certificates_without_names_for_hosts_are_kept_apart(folder: Folder) -> None:
     names = (["email:a@b.test"], ["email:c@d.test"], ["IP:10.0.0.1"], [])
-    store = CertificateStore.from_files([folder.pair(*each) for each in names])
-    assert len({identity.key for identity in store.identities}) == 4
-    assert store.identities[2].names == ("10.0.0.1",)
+    pairs = [folder.pair(*each) for each in names]
+    store = CertificateStore.from_files(pairs)
+    assert chosen(store, "10.0.0.1") == ("10.0.0.1",)
+    assert store.default.names == ()
+    assert [len(identity.pairs) for identity in store.identities] == [1, 1]
+    assert [expiry.path for expiry in store.unused()] == [pairs[1].certificate, pairs[3].certificate]
 
 
 def test_the_second_of_the_same_names_and_kind_is_refused(folder: Folder) -> None:

@@ -59,7 +59,7 @@ def test_every_reason_is_counted_and_is_a_failure_or_not(reason: str) -> None:
     counters = Counters()
     served(counters, make_record(reason=reason))
     assert by_listener([counters])[A].reasons == {reason: 1}
-    harmless = {"ended", "truncated", "client_reset", "idle_timeout", "drained", "aborted"}
+    harmless = {"ended", "probe", "truncated", "client_reset", "idle_timeout", "drained", "aborted"}
     assert total([counters]).failures == (reason not in harmless)
 
 

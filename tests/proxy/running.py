@@ -17,12 +17,13 @@ import ssl
 import subprocess
 import threading
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Optional
 
 from command_helpers import ENVIRONMENT, Identity, command
 
 TIMEOUT = 90.0  # seconds
+LOG = ("--log-format", "json", "--log-probes")
 LISTENING = re.compile(r"listening on (?:tls|tcp)://.*:(\d+), to ")
 
 
@@ -103,9 +104,9 @@ class Proxy:
 
 
 @contextlib.contextmanager
-def running(*options: object, listeners: int = 1, threads: int = 1) -> Iterator[Proxy]:
-    """A proxy that logs in JSON, and drains for a moment only."""
-    arguments = command("proxy", "--threads", threads, "--log-format", "json", "--drain-timeout", 0.1, *options)
+def running(*options: object, listeners: int = 1, threads: int = 1, log: Sequence[str] = LOG) -> Iterator[Proxy]:
+    """A proxy that logs in JSON, also those who say nothing, and drains for a moment only."""
+    arguments = command("proxy", "--threads", threads, *log, "--drain-timeout", 0.1, *options)
     pipe = subprocess.PIPE
     with subprocess.Popen(arguments, env=ENVIRONMENT, stdout=pipe, stderr=pipe) as process:
         try:

@@ -170,7 +170,7 @@ def test_malformed_proxy_headers(header: bytes) -> None:
 
 def test_every_truncation_of_a_proxy_header() -> None:
     with origin() as back:
-        arguments = ("--listen", f"tcp://{LOCAL}", "--to", back.url, "--log-format", "text", "--threads", 1)
+        arguments = ("--listen", f"tcp://{LOCAL}", "--to", back.url, "--log-format", "text", "--log-probes", "--threads", 1)
         with proxy(*arguments, "--proxy-protocol-in", "--trusted-proxy", "127.0.0.0/8") as running:
             for size in range(len(V1)):
                 with connect(running.port) as connection:

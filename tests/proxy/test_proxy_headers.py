@@ -116,7 +116,7 @@ def test_every_truncation_then_the_end(informed: Path, version: str) -> None:
             raw.sendall(header[:size])
             raw.shutdown(socket.SHUT_WR)
             assert receive_all(raw) == b""
-            expected[address_of(raw)] = "bad_proxy_header" if size else "client_reset"
+            expected[address_of(raw)] = "bad_proxy_header" if size else "probe"
     found = [informed.proxy.record() for _ in header]
     assert {record["peer"]: record["reason"] for record in found} == expected
 

@@ -206,7 +206,7 @@ def test_garbage_in_place_of_a_hello(routed: Routed, garbage: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "reason"), [(0, "client_reset"), (1, "handshake_failed"), (50, "handshake_failed")]
+    ("count", "reason"), [(0, "probe"), (1, "handshake_failed"), (50, "handshake_failed")]
 )
 def test_a_hello_that_is_cut_off(routed: Routed, count: int, reason: str) -> None:
     with socket.create_connection(("127.0.0.1", routed.proxy.port), 30) as client:
@@ -221,7 +221,7 @@ def test_a_hello_that_is_cut_off(routed: Routed, count: int, reason: str) -> Non
 
 @pytest.fixture(scope="module")
 def several(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Proxy, dict[str, str]]]:
-    """A proxy with four certificates, and the files by a word for each."""
+    """A proxy with several certificates, and the files by a word for each."""
     folder = Folder(tmp_path_factory.mktemp("certificates"))
     pairs = {
         "default": folder.pair("default.example"),
@@ -229,6 +229,8 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Proxy, d
         "wildcard": folder.pair("*.site.example"),
         "double": folder.pair("double.example", key=EC_KEY),
         "double rsa": folder.pair("double.example", key=RSA_KEY),
+        "part": folder.pair("www.shop.example", "shop.example", key=EC_KEY),
+        "part rsa": folder.pair("*.shop.example", key=RSA_KEY),
     }
     options = [word for pair in pairs.values() for word in ("--cert", pair.certificate, "--key", pair.key)]
     with listener() as back, running(
@@ -247,6 +249,9 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Proxy, d
         ("other.site.example", "wildcard"),
         ("a.b.site.example", "default"),
         ("double.example", "double"),
+        ("www.shop.example", "part"),
+        ("shop.example", "part"),
+        ("other.shop.example", "part rsa"),
     ],
 )
 def test_the_certificate_for_a_name(several: tuple[Proxy, dict[str, str]], name: Optional[str], expected: str) -> None:
@@ -256,14 +261,17 @@ def test_the_certificate_for_a_name(several: tuple[Proxy, dict[str, str]], name:
     assert shown == FilePath(files[expected]).read_text()
 
 
-def test_rsa_beside_ecdsa_for_a_client_that_knows_no_other(several: tuple[Proxy, dict[str, str]]) -> None:
+@pytest.mark.parametrize(("name", "expected"), [("double.example", "double rsa"), ("www.shop.example", "part rsa")])
+def test_rsa_beside_ecdsa_for_a_client_that_knows_no_other(
+    several: tuple[Proxy, dict[str, str]], name: str, expected: str
+) -> None:
     proxy, files = several
     context = client_context()
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers("ECDHE-RSA-AES128-GCM-SHA256")
-    with connect(proxy.port, context, "double.example") as client:
+    with connect(proxy.port, context, name) as client:
         shown = ssl.DER_cert_to_PEM_cert(client.getpeercert(binary_form=True))
-    assert shown == FilePath(files["double rsa"]).read_text()
+    assert shown == FilePath(files[expected]).read_text()
 
 
 def test_a_certificate_made_in_memory(start: Callable[..., Proxy], tmp_path: FilePath) -> None:

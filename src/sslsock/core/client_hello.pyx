@@ -11,7 +11,7 @@ it. So a message that is accepted here says the same to libssl.
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.string cimport memchr, memcpy, memset
+from libc.string cimport memchr, memcmp, memcpy, memset
 
 from openssl_sha cimport sha256
 
@@ -284,6 +284,14 @@ cdef str ja4_of(ClientHello hello):
     return f"{first}_{second}_{third}"
 
 
+cdef bint is_http(const unsigned char *data, size_t size) noexcept nogil:
+    """By the beginnings that libssl knows too (SSL_R_HTTP_REQUEST): a browser, or a check, that was told the wrong scheme."""
+    return size >= 5 and (
+        memcmp(data, b"GET ", 4) == 0 or memcmp(data, b"POST ", 5) == 0 or memcmp(data, b"HEAD ", 5) == 0
+        or memcmp(data, b"PUT ", 4) == 0
+    )
+
+
 cdef ClientHello read_client_hello(const unsigned char *data, size_t size):
     """`parse_client_hello`, from memory that does not change meanwhile."""
     cdef unsigned char header[MESSAGE_HEADER]
@@ -291,7 +299,7 @@ cdef ClientHello read_client_hello(const unsigned char *data, size_t size):
     while place < end:
         # What is wrong already is told without waiting for more: plain HTTP, for one.
         if not FIRST_TYPE <= data[place] <= LAST_TYPE or (place + 1 < end and data[place + 1] != 3):
-            raise ClientHelloError("the peer does not speak TLS", 0)
+            raise ClientHelloError(f"the peer does not speak TLS{' (http request)' if is_http(data, end) else ''}", 0)
         if data[place] != HANDSHAKE:
             raise ClientHelloError("the TLS connection does not begin with a ClientHello", UNEXPECTED_MESSAGE)
         if end - place < RECORD_HEADER:

@@ -13,6 +13,7 @@ what does not fit, or cannot be written, is counted as dropped. On a terminal it
 from __future__ import annotations
 
 import os
+import re
 import select
 import threading
 import time
@@ -21,7 +22,7 @@ from contextlib import suppress
 from json.encoder import encode_basestring_ascii
 from typing import Callable, Optional, Protocol
 
-from .record import ConnectionRecord
+from .record import PROBE, ConnectionRecord
 
 __all__ = ["AccessLog", "LineWriter", "json_line", "text_line"]
 
@@ -30,27 +31,39 @@ QUEUE_LIMIT = 8192  # lines
 # A pipe takes this much in one piece (pipe(7), PIPE_BUF), so lines do not mix with those of other processes either.
 BATCH = select.PIPE_BUF
 VALUE_LIMIT = 256  # characters of a value that others chose
+ERROR_LIMIT = 2048  # of an error, which may have all names of a certificate
+SURROGATE = re.compile("[\ud800-\udfff]")
 ERASE_LINE = b"\r\x1b[K"
 
 
 # Lines. They are made in the loops' threads, once a connection, so they are written for speed: one look at all values that
 # others chose says whether they need care, which they hardly ever do.
 
-_quote = encode_basestring_ascii  # a JSON string in ASCII
+def quoted(text: str) -> str:
+    """A JSON string in ASCII. Lone surrogates, by which Python shows bytes that are no UTF-8, are no characters to others
+    (RFC 8259, 8.2): they are written as those bytes."""
+    if not text.isascii():
+        text = SURROGATE.sub(_byte, text)
+    return encode_basestring_ascii(text)
 
 
-def _json_word(value: Optional[str]) -> str:
+def _byte(surrogate: re.Match[str]) -> str:
+    number = ord(surrogate[0])
+    return f"\\x{number - 0xDC00:02x}" if 0xDC80 <= number <= 0xDCFF else f"\\u{number:04x}"  # PEP 383; else: no byte
+
+
+def _json_word(value: Optional[str], limit: int = VALUE_LIMIT) -> str:
     if value is None:
         return "null"
-    return _quote(value if len(value) <= VALUE_LIMIT else value[:VALUE_LIMIT] + "…")
+    return quoted(value if len(value) <= limit else value[:limit] + "…")
 
 
-def _text_word(value: Optional[str]) -> str:
+def _text_word(value: Optional[str], limit: int = VALUE_LIMIT) -> str:
     """The value itself if nobody can take it for something else, or else as a JSON string."""
     if value is None:
         return "-"
-    if value in ("", "-") or not _is_plain(value) or len(value) > VALUE_LIMIT:
-        return _json_word(value)
+    if value in ("", "-") or not _is_plain(value) or len(value) > limit:
+        return _json_word(value, limit)
     return value
 
 
@@ -88,7 +101,8 @@ def text_line(r: ConnectionRecord) -> str:
     peer, local = _end(r.peer), _end(r.local)
     together = f"{listener}{sni}{alpn}{client}{ja4}{backend}{error}{peer}{local}"
     if not _is_plain(together) or len(together) > VALUE_LIMIT or "-" in values:
-        listener, sni, alpn, client, ja4, backend, error = map(_text_word, values)
+        listener, sni, alpn, client, ja4, backend = map(_text_word, values[:6])
+        error = _text_word(r.error, ERROR_LIMIT)
         peer, local = _text_word(peer), _text_word(local)
     shaken = "-" if r.handshake_seconds is None else f"{r.handshake_seconds:.6f}"
     connected = "-" if r.connect_seconds is None else f"{r.connect_seconds:.6f}"
@@ -112,7 +126,7 @@ def json_line(r: ConnectionRecord) -> str:
         f'"resumed": {"true" if r.resumed else "false"}, "client": {_json_word(r.client_name)}, "ja4": {_json_word(r.ja4)}, '
         f'"backend": {_json_word(r.backend)}, "bytes_forward": {r.bytes_forward}, "bytes_back": {r.bytes_back}, '
         f'"seconds": {r.seconds:.6f}, "handshake_seconds": {shaken}, "connect_seconds": {connected}, '
-        f'"reason": "{r.reason}", "error": {_json_word(r.error)}}}'
+        f'"reason": "{r.reason}", "error": {_json_word(r.error, ERROR_LIMIT)}}}'
     )
 
 
@@ -273,14 +287,15 @@ class LineWriter:
 class AccessLog:
     """A line for each connection that has ended.
 
-    log_format: "text", "json", or None for none at all.
+    log_format: "text", "json", or None for none at all. probes: whether those that said nothing get a line too.
     """
 
-    def __init__(self, writer: LineWriter, log_format: Optional[str]) -> None:
+    def __init__(self, writer: LineWriter, log_format: Optional[str], probes: bool = False) -> None:
         self._put = writer.put
+        self._left_out = None if probes else PROBE
         self._format = None if log_format is None else FORMATS[log_format]
 
     def note(self, record: ConnectionRecord) -> None:
         """From any thread."""
-        if self._format is not None:
+        if self._format is not None and record.reason != self._left_out:
             self._put(self._format(record).encode("ascii") + b"\n")

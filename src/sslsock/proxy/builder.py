@@ -33,7 +33,7 @@ __all__ = ["LISTENER", "ROUTE", "TOP", "Table", "refuse_unknown", "settings_of"]
 TOP = (
     *("threads", "max-connections", "max-connections-per-source"),
     *("handshake-timeout", "connect-timeout", "idle-timeout", "drain-timeout"),
-    *("ticket-key-file", "metrics", "log-format", "user"),
+    *("ticket-key-file", "metrics", "log-format", "log-probes", "user"),
 )
 BACK_TLS = ("to-ca", "to-cert", "to-key", "to-server-name", "to-alpn", "to-insecure")
 TARGET = ("to", "passthrough", *BACK_TLS)
@@ -195,9 +195,17 @@ def settings_of(top: Table, listeners: Sequence[tuple[Table, Sequence[Table]]]) 
         ticket_key_file=top.file("ticket-key-file"),
         metrics=metrics_address(top),
         log_format=top.choice("log-format", "text", "json"),
+        log_probes=log_probes(top),
         user=top.text("user"),
         places=top.places,
     )
+
+
+def log_probes(top: Table) -> bool:
+    wanted = top.flag("log-probes")
+    if wanted and "log-format" not in top:
+        top.fail(f"it needs {top.name('log-format')}", "log-probes")
+    return wanted
 
 
 def metrics_address(top: Table) -> Optional[Address]:

@@ -1,11 +1,13 @@
 """Certificates and keys: from files, or made in memory for localhost; and which of them a client gets that asks for a name.
 
-An *identity* is what one name is served with: a certificate, or several for the same names with keys of different kinds (ECDSA
-beside RSA), of which libssl takes the one that the client can verify. Names are those of the subjectAltName extension of kind
-DNS; the common name counts only where the certificate has no such extension at all (RFC 6125, 6.4.4; RFC 9525 forgets it).
+An *identity* is what one name is served with: of the certificates that are for it, the best of each kind of key (ECDSA beside
+RSA), of which libssl takes the one that the client can verify. Better is who has the name exactly, then by a wildcard, then who
+comes first. A name that no certificate is for gets the default: the first certificate, and those with other kinds of keys that
+are for all of its names.
 
-A name is chosen exactly, else by a wildcard, else by default: the first pair. A wildcard is the whole leftmost label and stands
-for one label (RFC 9525, 6.3). Where two identities have a name in common, the first one serves it.
+Names are those of the subjectAltName extension of kind DNS; the common name counts only where the certificate has no such
+extension at all (RFC 6125, 6.4.4; RFC 9525 forgets it). A wildcard is the whole leftmost label and stands for one label
+(RFC 9525, 6.3).
 """
 
 from __future__ import annotations
@@ -59,29 +61,36 @@ class Expiry(NamedTuple):
     """In UTC; None where the certificate gives no time."""
 
 
-class Identity:
-    """What a name is served with.
+class Member(NamedTuple):
+    """One certificate of a listener."""
 
-    key: str, the same for the same names each time that files are read; no two identities of a store share it. names: lower
-    case, wildcards among them, addresses too. pairs: list of (certificate, chain, key), one for each kind of key.
+    pair: Pair
+    expiry: Expiry
+
+    @property
+    def label(self) -> str:
+        """Its names; where it has none, its file tells it from others."""
+        return ",".join(self.expiry.names) or f"file:{self.expiry.path}"
+
+    def fits(self, name: str) -> bool:
+        """Whether it is for `name`, which may be a wildcard itself."""
+        return name in self.expiry.names or wildcard_of(name) in self.expiry.names
+
+
+class Identity:
+    """What a name is served with. members: the best certificate for it, and the best with each other kind of key.
+
+    key: str, the same for the same names each time that files are read; no two identities of a store share it. names: of the
+    first, lower case, wildcards among them, addresses too. pairs, expiries: of all.
     """
 
     __slots__ = ("expiries", "key", "names", "pairs")
 
-    def __init__(self, key: str, names: tuple[str, ...]) -> None:
+    def __init__(self, key: str, members: Sequence[Member]) -> None:
         self.key = key
-        self.names = names
-        self.pairs: list[Pair] = []
-        self.expiries: list[Expiry] = []
-
-    def add(self, pair: Pair, path: str) -> None:
-        """CertificateError: there is a pair with this kind of key."""
-        kind = key_type(pair[2])
-        for other in self.expiries:
-            if other.key_type == kind:
-                raise CertificateError(path, f"it is for the same names, with the same kind of key ({kind}), as {other.path}")
-        self.pairs.append(pair)
-        self.expiries.append(Expiry(path, self.names, kind, pair[0].not_after))
+        self.names = members[0].expiry.names
+        self.pairs = [member.pair for member in members]
+        self.expiries = [member.expiry for member in members]
 
     def __repr__(self) -> str:
         return f"<Identity {self.key}: {', '.join(expiry.key_type for expiry in self.expiries)}>"
@@ -95,24 +104,43 @@ class CertificateStore:
     """
 
     def __init__(self, pairs: Iterable[tuple[Pair, str]]) -> None:
-        identities: dict[str, Identity] = {}
-        for pair, path in pairs:
-            names = names_of(pair[0])
-            key = ",".join(names) or f"file:{path}"
-            if key not in identities:
-                identities[key] = Identity(key, names)
-            identities[key].add(pair, path)
-        self.identities = tuple(identities.values())
+        self._members = [Member(pair, expiry_of(pair, path)) for pair, path in pairs]
+        self._by_members: dict[tuple[str, ...], Identity] = {}
+        self._keys: set[str] = set()
+        exact: dict[str, list[Member]] = {}
+        seen: dict[tuple[str, str], str] = {}
+        for member in self._members:
+            path, names, kind, _ = member.expiry
+            other = seen.setdefault((member.label, kind), path)
+            if other is not path:
+                raise CertificateError(path, f"it is for the same names, with the same kind of key ({kind}), as {other}")
+            for name in names:
+                exact.setdefault(name, []).append(member)
+        first = self._members[0]
+        self.default = self._identity(
+            [first, *(one for one in self._members if first.expiry.names and all(map(one.fits, first.expiry.names)))]
+        )
+        self._identities = {
+            name: self._identity([*members, *exact.get(wildcard_of(name), ())]) for name, members in exact.items()
+        }
+        self.identities = tuple(self._by_members.values())
         """tuple of `Identity`."""
-        self.default = self.identities[0]
-        self._exact: dict[str, Identity] = {}
-        self._wildcards: dict[str, Identity] = {}  # by what follows "*."
-        for identity in self.identities:
-            for name in identity.names:
-                if name.startswith("*."):
-                    self._wildcards.setdefault(name[2:], identity)
-                else:
-                    self._exact.setdefault(name, identity)
+
+    def _identity(self, members: Sequence[Member]) -> Identity:
+        """That of members which fit, best first: of each kind of key the first."""
+        best: dict[str, Member] = {}
+        for member in members:
+            best.setdefault(member.expiry.key_type, member)
+        apart = tuple(sorted(f"{kind}:{member.label}" for kind, member in best.items()))
+        identity = self._by_members.get(apart)
+        if identity is None:
+            # Without the kinds of keys, so that sessions outlive a change of these, unless they alone make the difference.
+            key = "|".join(sorted({member.label for member in best.values()}))
+            if key in self._keys:
+                key = "|".join(apart)
+            self._keys.add(key)
+            identity = self._by_members[apart] = Identity(key, list(best.values()))
+        return identity
 
     @classmethod
     def from_files(cls, key_pairs: Sequence[KeyPair]) -> CertificateStore:
@@ -130,20 +158,36 @@ class CertificateStore:
         if not server_name:
             return self.default
         name = normal(server_name)
-        identity = self._exact.get(name)
+        identity = self._identities.get(name)
         if identity is None:
-            label, _, rest = name.partition(".")
-            identity = self._wildcards.get(rest) if label else None
-        return self.default if identity is None else identity
+            identity = self._identities.get(wildcard_of(name), self.default)
+        return identity
 
     def expiries(self) -> list[Expiry]:
         """Every certificate, for metrics."""
-        return [expiry for identity in self.identities for expiry in identity.expiries]
+        return [member.expiry for member in self._members]
+
+    def unused(self) -> list[Expiry]:
+        """Certificates that no client is ever shown, for others stand before them wherever they fit."""
+        used = {id(expiry) for identity in self.identities for expiry in identity.expiries}
+        return [member.expiry for member in self._members if id(member.expiry) not in used]
+
+
+def wildcard_of(name: str) -> str:
+    """The wildcard that stands for a name; "" for what none can stand for."""
+    label, _, rest = name.partition(".")
+    return f"*.{rest}" if label and rest and label != "*" else ""
+
+
+def expiry_of(pair: Pair, path: str) -> Expiry:
+    certificate, _, key = pair
+    return Expiry(path, names_of(certificate), key_type(key), certificate.not_after)
 
 
 def normal(name: str) -> str:
-    """DNS names are compared without regard to case, and the dot at the end says nothing (RFC 6066, 3 has none)."""
-    name = name.lower()
+    """DNS names are compared without regard to case, and the dot at the end says nothing (RFC 6066, 3 has none). A name beyond
+    ASCII is nobody's: some of its letters in lower case are those of others (the Kelvin sign, k)."""
+    name = name.lower() if name.isascii() else name
     return name[:-1] if name.endswith(".") else name
 
 

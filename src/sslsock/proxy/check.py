@@ -40,7 +40,7 @@ def check_files(settings: ProxySettings, warn: Warn, starting: bool = True) -> N
             for index, pair in enumerate(listener.key_pairs)
         ]
         if loaded:
-            check_together(loaded, places, *here, "cert")
+            check_together(loaded, places, warn, *here, "cert")
         if listener.client_ca is not None:
             check_authorities(listener.client_ca, places.of(*here, "client-ca"), warn)
         if listener.ca_out is not None and starting:
@@ -88,13 +88,17 @@ def check_key_pair(pair: KeyPair, certificate_place: Place, key_place: Place, wa
     return loaded
 
 
-def check_together(pairs: Sequence[tuple[Pair, str]], places: Places, *here: Union[str, int]) -> None:
+def check_together(pairs: Sequence[tuple[Pair, str]], places: Places, warn: Warn, *here: Union[str, int]) -> None:
     """Whether each of a listener's certificates would ever be used beside the others."""
     try:
-        CertificateStore(pairs)
+        store = CertificateStore(pairs)
     except CertificateError as exc:
         index = max(index for index, (_, path) in enumerate(pairs) if path == exc.path)
         raise places.of(*here, index).error(str(exc)) from None
+    paths = [path for _, path in pairs]
+    for expiry in store.unused():
+        text = f"{expiry.path}: it is never used, for other certificates stand before it for each of its names"
+        warn_at(places.of(*here, paths.index(expiry.path)), text, warn)
 
 
 def check_authorities(file: str, place: Place, warn: Warn) -> None:

@@ -157,6 +157,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--metrics", metavar="HOST:PORT", action=Once,
         help="answer Prometheus here (needs prometheus_client: the extra `proxy`)")
     add("--log-format", metavar="text|json", action=Once, help="write one line a connection to standard error")
+    add("--log-probes", action="store_true",
+        help="also for connections that closed without a word, as those of load balancers which look whether somebody listens")
     add("--user", metavar="NAME[:GROUP]", action=Once, help="become this user once all addresses are bound; ids will do")
     add("--config", metavar="FILE", action=Once,
         help="read all of this from a TOML file; of the options, only limits and operation go with it, and before it")

@@ -93,8 +93,6 @@ class ListenerPolicy:
         self._contexts: dict[tuple[str, tuple[str, ...]], Context] = {}
         if self.tls and not all(route.passthrough for route in self.routes):
             self._load(keys, before)
-        chooses = any(route.passthrough or route.route.server_names or route.route.alpn for route in self.routes)
-        self.needs_hello = self.tls and (chooses or (self.store is not None and len(self.store.identities) > 1))
 
     def _load(self, keys: TicketKeys, before: Optional[ListenerPolicy]) -> None:
         settings = self.settings
@@ -138,15 +136,9 @@ class ListenerPolicy:
         """What terminates TLS on a route that is no passthrough."""
         return self._contexts[identity.key, self._protocols(route)]
 
-    def choose(self, hello: Optional[ClientHello]) -> tuple[Optional[RoutePolicy], Optional[Context]]:
+    def choose(self, hello: ClientHello) -> tuple[Optional[RoutePolicy], Optional[Context]]:
         """The route for a connection, and the context that terminates its TLS. No route: nobody is meant. No context: TLS is
-        passed through, or there is none.
-
-        hello: None where `needs_hello` is not set.
-        """
-        if hello is None:
-            route = self.routes[0]
-            return route, None if self.store is None else self.context(route, self.store.default)
+        passed through, or there is none."""
         name = normal(hello.server_name or "")
         for route in self.routes:
             if route.fits(name, hello.next_protocols):

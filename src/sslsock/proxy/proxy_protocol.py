@@ -11,7 +11,6 @@ The text that is followed is HAProxy's doc/proxy-protocol.txt; sections are cite
 
 from __future__ import annotations
 
-import os
 import re
 import socket
 import struct
@@ -226,9 +225,9 @@ def _v2_addresses(family: int, header: bytes) -> tuple[Endpoint, Endpoint]:
 
 
 def _unix_name(path: bytes) -> str:
-    if path[:1] == b"\0" and path.strip(b"\0"):  # unix(7): an abstract name
-        return "@" + os.fsdecode(path[1:].rstrip(b"\0"))
-    return os.fsdecode(path.partition(b"\0")[0])
+    if path[:1] == b"\0" and path.strip(b"\0"):  # unix(7): an abstract name, shown as ss(8) does
+        path = path.rstrip(b"\0").replace(b"\0", b"@")
+    return path.partition(b"\0")[0].decode("utf-8", "surrogateescape")
 
 
 def _v2_tlvs_untrusted(header: bytes, place: int) -> tuple[tuple[int, bytes], ...]:

@@ -12,6 +12,7 @@ __all__ = ["FAILURES", "REASONS", "ConnectionRecord"]
 
 # Why a connection has ended. These words stand in logs and in metrics, so they do not change.
 ENDED = "ended"  # both sides, in order
+PROBE = "probe"  # connected and closed without a word, as load balancers look whether somebody listens
 CLIENT_RESET = "client_reset"
 BACKEND_RESET = "backend_reset"
 TRUNCATED = "truncated"  # TLS without close_notify: data may be missing
@@ -35,6 +36,7 @@ INTERNAL_ERROR = "internal_error"
 
 REASONS = (
     ENDED,
+    PROBE,
     CLIENT_RESET,
     BACKEND_RESET,
     TRUNCATED,
@@ -59,7 +61,7 @@ REASONS = (
 
 # Somebody did not get what they came for. Clients that go as they please (many of them without close_notify, when they have
 # what they wanted), and ends that were asked for, are none.
-FAILURES = frozenset(REASONS) - {ENDED, TRUNCATED, CLIENT_RESET, IDLE_TIMEOUT, DRAINED, ABORTED}
+FAILURES = frozenset(REASONS) - {ENDED, PROBE, TRUNCATED, CLIENT_RESET, IDLE_TIMEOUT, DRAINED, ABORTED}
 
 # How the handshake with the client went (`handshake_result`); None: there was none to make.
 HANDSHAKE_OK = "ok"

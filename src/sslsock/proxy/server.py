@@ -91,7 +91,7 @@ class Server:
         self._settings = settings
         self._reload = reload
         self._writer = writer
-        self._log = AccessLog(writer, settings.log_format)
+        self._log = AccessLog(writer, settings.log_format, settings.log_probes)
         self._doors = len(settings.listeners)  # listening descriptors of a worker
         self._held = 0  # descriptors that are open when it starts
         self._rooms = AMPLE
@@ -494,7 +494,7 @@ def check_same_shape(old: ProxySettings, new: ProxySettings) -> None:
     """ValueError for a change that needs a restart."""
     if [listener.listen for listener in old.listeners] != [listener.listen for listener in new.listeners]:
         raise ValueError("the addresses to listen on have changed, which needs a restart")
-    for name in ("threads", "metrics", "user", "log_format", "ticket_key_file"):
+    for name in ("threads", "metrics", "user", "log_format", "log_probes", "ticket_key_file"):
         if getattr(old, name) != getattr(new, name):
             raise ValueError(f"{name.replace('_', '-')} has changed, which needs a restart")
 

@@ -3,7 +3,7 @@
 Stages, each left for the next or for the end:
 
     HEADER      the PROXY header, where one is expected
-    HELLO       the ClientHello, where the route or the certificate depends on it
+    HELLO       the ClientHello: route and certificate depend on it, and the log tells of it whatever becomes of the handshake
     HANDSHAKE   TLS with the client
     DIALING     a back end is looked up and connected to
     GREETING    TLS with the back end
@@ -38,6 +38,7 @@ from ..core.dial import Dial
 from ..core.engine import Engine
 from ..core.relay import ChannelRelay
 from ..core.schedule import Timer
+from ..sockets.certificate_text import all_names_text
 from ..sockets.constants import SslProtocol
 from . import proxy_protocol, record
 from .backends import Backend, BackendPool
@@ -131,6 +132,7 @@ class Session:
         "_dialed_at",
         "_engine",
         "_front",
+        "_heard",
         "_pool",
         "_relay",
         "_route",
@@ -156,6 +158,7 @@ class Session:
         self.record = ConnectionRecord(policy.name, peer, policy.local)
         self._front: Union[Channel, int] = fd
         self._back: Union[Channel, int] = -1
+        self._heard = False  # a part of the PROXY header or the ClientHello
         self._engine: Optional[Engine] = None
         self._relay: Optional[ChannelRelay] = None
         self._dial: Optional[Dial] = None
@@ -203,14 +206,9 @@ class Session:
     # Before TLS
 
     def _after_header(self) -> None:
-        policy = self.policy
-        if policy.needs_hello:
-            self._stage = HELLO
-            self._set_deadline(self._worker.limits.handshake_timeout)
-            self.on_readable()
-            return
-        self._route, context = policy.choose(None)
-        self._begin(context)
+        self._stage = HELLO
+        self._set_deadline(self._worker.limits.handshake_timeout)
+        self.on_readable()
 
     def _begin(self, context: Optional[Context]) -> None:
         """Route and context are known."""
@@ -241,6 +239,7 @@ class Session:
             self._fail(record.BAD_PROXY_HEADER, str(exc))
             return
         if header is None:
+            self._heard = True
             return
         front.read(header.size)
         if header.source is not None:
@@ -261,8 +260,10 @@ class Session:
     def _read_hello(self, front: Channel) -> None:
         hello: Optional[ClientHello] = None
         try:
-            hello = parse_client_hello(front.peek())
+            data = front.peek()
+            hello = parse_client_hello(data)
             if hello is None:
+                self._heard = bool(data)
                 return
         except ClientHelloError as exc:
             # Not for libssl, which might understand what we do not, and shake hands although no route was chosen.
@@ -298,9 +299,8 @@ class Session:
         if self._worker.wants_details:
             told.cipher = engine.cipher
             told.group = engine.group
-            told.server_name = engine.requested_server_name
             protocol = engine.next_protocol
-            told.next_protocol = None if protocol is None else protocol.decode("utf-8", "backslashreplace")
+            told.next_protocol = None if protocol is None else protocol.decode("utf-8", "surrogateescape")
         if self.policy.settings.client_ca is not None and not self._admit_client(engine):
             return
         self._worker.counters.handshake(told)  # now, for the connection may live for days
@@ -313,7 +313,7 @@ class Session:
         if allowed is not None:
             name = allowed.match(certificate) if certificate is not None else None
             if name is None:
-                who = "no certificate" if certificate is None else repr(certificate)
+                who = "no certificate" if certificate is None else all_names_text(certificate)
                 self.record.handshake_result = record.HANDSHAKE_REFUSED
                 self._fail(record.CLIENT_CERTIFICATE_REFUSED, f"not among the allowed names: {who}", ACCESS_DENIED)
                 return False
@@ -334,7 +334,7 @@ class Session:
             return
         assert isinstance(self._front, Channel)
         if not self._front.bytes_available:
-            self._finish(record.CLIENT_RESET, "the client closed the connection before it had begun")
+            self._finish(record.PROBE, "the client said nothing")
         elif self._stage == HEADER:
             self._finish(record.BAD_PROXY_HEADER, "the connection ended within the PROXY header")
         else:
@@ -348,13 +348,27 @@ class Session:
             self.record.handshake_result = record.HANDSHAKE_LATE
             self._end(record.HANDSHAKE_TIMEOUT, message)
         elif failure in (failures.FAILURE_HANDSHAKE, failures.FAILURE_HANDSHAKE_CLOSED):
-            self.record.handshake_result = record.HANDSHAKE_BROKEN
-            refused = self._engine is not None and bool(self._engine.verify_errors)
-            self._end(record.CLIENT_CERTIFICATE_REFUSED if refused else record.HANDSHAKE_FAILED, message)
+            self._handshake_failed(message)
         elif failure == failures.FAILURE_RESOURCE:
             self._end(record.INTERNAL_ERROR, message)
+        elif self._stage < HANDSHAKE and not self._heard:
+            self._end(record.PROBE, "the client said nothing")
         else:
             self._end(record.CLIENT_RESET, message)
+
+    def _handshake_failed(self, message: str) -> None:
+        engine, told = self._engine, self.record
+        assert engine is not None
+        told.protocol = PROTOCOL_NAMES.get(engine.protocol)
+        certificate = engine.refused_certificate
+        if certificate is not None:
+            message = f"{message}; its names: {all_names_text(certificate)}"
+        if certificate is not None or engine.certificate_missing:
+            told.handshake_result = record.HANDSHAKE_REFUSED
+            self._end(record.CLIENT_CERTIFICATE_REFUSED, message)
+        else:
+            told.handshake_result = record.HANDSHAKE_BROKEN
+            self._end(record.HANDSHAKE_FAILED, message)
 
     # The back end
 

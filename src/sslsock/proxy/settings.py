@@ -180,7 +180,8 @@ class ProxySettings:
     """All of it.
 
     threads: int, at least 1. metrics: where Prometheus may ask, or None. log_format: "text", "json" or None for no line a
-    connection. user: to become after binding, or None. places: where each value was written, for messages.
+    connection. log_probes: whether connections that said nothing get one too. user: to become after binding, or None. places:
+    where each value was written, for messages.
     """
 
     listeners: tuple[ListenerSettings, ...]
@@ -189,5 +190,6 @@ class ProxySettings:
     ticket_key_file: Optional[str] = None
     metrics: Optional[Address] = None
     log_format: Optional[str] = None
+    log_probes: bool = False
     user: Optional[str] = None
     places: Places = field(default_factory=Places, compare=False, repr=False)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ..core.certificate import SslCertificate
 
-__all__ = ["alternative_names_text", "certificate_lines", "name_text"]
+__all__ = ["all_names_text", "alternative_names_text", "certificate_lines", "name_text"]
 
 
 def name_text(name: dict[str, list[str]]) -> str:
@@ -18,6 +18,12 @@ def name_text(name: dict[str, list[str]]) -> str:
 def alternative_names_text(certificate: SslCertificate) -> str:
     """Every name of the subjectAltName extension, with its kind."""
     return ", ".join(f"{kind}:{value}" for kind, value in certificate.subject_alternative_names) or "(none)"
+
+
+def all_names_text(certificate: SslCertificate) -> str:
+    """Whom a certificate is for: the common name and all alternative names."""
+    common = [("CN", value) for value in certificate.subject.get("CN", ())]
+    return ", ".join(f"{kind}:{value}" for kind, value in [*common, *certificate.subject_alternative_names]) or "(none)"
 
 
 def certificate_lines(certificate: SslCertificate) -> list[tuple[str, str]]:
