@@ -8,7 +8,7 @@ from typing import Any, Callable, Optional
 import pytest
 
 from sslsock.proxy import gate as module
-from sslsock.proxy.gate import FAIR_SECONDS, Gate, Place
+from sslsock.proxy.gate import FAIR_SECONDS, SILENT_SECONDS, Gate, Place
 
 
 class Clock:
@@ -44,8 +44,8 @@ class Loop:
 class Session:
     """Who has a place, and gives it back when it is asked to."""
 
-    def __init__(self, gate: Gate, place: Place) -> None:
-        self.gate, self.place = gate, place
+    def __init__(self, gate: Gate, place: Place, silent: bool) -> None:
+        self.gate, self.place, self.silent = gate, place, silent
         self.gone = False
         place.occupant = self
 
@@ -67,12 +67,13 @@ class Door:
 
     def __init__(self, gate: Gate, shakes: bool) -> None:
         self.gate, self.shakes = gate, shakes
+        self.silent = True  # its next clients
         self.loop: Any = Loop()
         self.waiting = self.pressing = False
         self.sessions: list[Session] = []
 
     def take_place(self, place: Place) -> None:
-        self.sessions.append(Session(self.gate, place))
+        self.sessions.append(Session(self.gate, place, self.silent))
 
     def enter(self) -> Optional[Session]:
         place = self.gate.enter(self)
@@ -145,21 +146,49 @@ def test_without_a_limit_everybody_gets_in(clock: Clock) -> None:
     assert all(tls.enter() is not None for _ in range(1000))
 
 
-def test_the_oldest_handshake_gives_way_when_it_has_had_its_time(clock: Clock) -> None:
+def gone(door: Door) -> list[bool]:
+    return [session.gone for session in door.sessions]
+
+
+@pytest.mark.parametrize("silent", [True, False])
+def test_the_oldest_handshake_gives_way_when_it_has_had_its_time(clock: Clock, silent: bool) -> None:
     (tls,) = doors(4, True)
+    tls.silent = silent
     for _ in range(3):
         assert tls.enter() is not None
-        clock.now += 0.1
+        clock.now += 0.01
     assert tls.enter() is None
+    due = tls.sessions[0].place.moment + (SILENT_SECONDS if silent else FAIR_SECONDS)
+    while clock.now < due - 0.001:
+        tls.loop.run()
+        assert gone(tls) == [False] * 3
+        assert tls.loop.timers, "it has to look again by itself"
+        run_timer(clock, tls)
     tls.loop.run()
-    assert not any(session.gone for session in tls.sessions)
-    ((seconds, press, args),) = tls.loop.timers
-    assert seconds == pytest.approx(FAIR_SECONDS - 0.3)
-    clock.now += seconds
-    press(*args)
-    tls.loop.run()
-    assert [session.gone for session in tls.sessions] == [True, False, False, False]
+    assert clock.now == pytest.approx(due)
+    assert gone(tls) == [True, False, False, False]
     assert not tls.waiting
+
+
+def run_timer(clock: Clock, door: Door) -> None:
+    seconds, callback, args = door.loop.timers.pop(0)
+    clock.now += seconds
+    callback(*args)
+
+
+def test_who_is_silent_gives_way_to_who_waits_behind_those_who_speak(clock: Clock) -> None:
+    (tls,) = doors(4, True)
+    for silent in (False, False, True):
+        tls.silent = silent
+        assert tls.enter() is not None
+    assert tls.enter() is None
+    start = clock.now
+    while tls.waiting:
+        tls.loop.run()
+        if tls.waiting:
+            run_timer(clock, tls)
+    assert gone(tls) == [False, False, True, False]
+    assert clock.now < start + FAIR_SECONDS
 
 
 @pytest.mark.parametrize("limit", [1, 2, 4, 40])

@@ -95,7 +95,7 @@ def test_who_is_served_is_not_cut_for_silent_clients(site: Site, back: Origin) -
         served = [stack.enter_context(connect(running.port, site.context)) for _ in range(6)]
         for connection in served:
             say(connection)
-        silent = flood(running.port, 10)
+        silent = flood(running.port, 60)
         try:
             running.wait_for_line("reason=handshake_evicted")
             served += [stack.enter_context(connect(running.port, site.context)) for _ in range(2)]

@@ -2,8 +2,9 @@
 
 A connection has a place from its accept to its end. Handshakes (with a PROXY header, where one is expected) get three quarters
 of the places at the most: the rest is for connections that have none to make or are done with it. When a client waits and no
-place is left for it, the oldest handshake gives way, if it has had its time (`FAIR_SECONDS`). So clients that connect and say
-nothing keep nobody out, however many they are.
+place is left for it, the oldest handshake gives way, if it has had its time: less for a client that has said nothing at all,
+for who has something to say has said it by the time that it is accepted. So clients that connect and are silent keep nobody
+out, however many they are.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from operator import itemgetter
 from typing import TYPE_CHECKING, Callable, Optional, Protocol
 
 if TYPE_CHECKING:
@@ -18,7 +20,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Gate", "Place"]
 
-FAIR_SECONDS = 0.5  # that a handshake is given while others wait: it takes some round trips
+# What a handshake is given while others wait.
+FAIR_SECONDS = 0.5  # it takes some round trips
+SILENT_SECONDS = 0.05  # without a byte
+RESOLUTION = 0.001  # seconds that no timer is set for
 
 
 class Waiting(Protocol):
@@ -40,6 +45,10 @@ class Waiting(Protocol):
 
 
 class Occupant(Protocol):
+    @property
+    def silent(self) -> bool:
+        """Whether it has sent nothing yet."""
+
     def give_way(self) -> object:
         """Others wait for the place, and the handshake is not done."""
 
@@ -55,13 +64,12 @@ class Place:
         self.occupant: Optional[Occupant] = None
         self.state = SHAKING if shakes else SETTLED
 
-    def give_way(self) -> None:
-        """In the thread of its loop."""
-        if self.state == ASKED and self.occupant is not None:
-            self.occupant.give_way()
+    @property
+    def age(self) -> float:
+        return time.monotonic() - self.moment
 
 
-SHAKING, ASKED, SETTLED, LEFT = range(4)  # states; ASKED: to give way
+SHAKING, HEARD, ASKED, SETTLED, LEFT = range(5)  # states; HEARD: shaking, and it has said something; ASKED: to give way
 
 
 class Gate:
@@ -76,6 +84,7 @@ class Gate:
         self._lock = threading.Lock()  # for all of these, `Waiting.waiting` and `Place.state`
         self._count = 0
         self._shaking: dict[Place, None] = {}  # oldest first
+        self._heard: dict[Place, None] = {}  # the same, of those in that state
         self._asked = 0  # handshakes that are about to give way
         self._waiting: deque[Waiting] = deque()
 
@@ -105,20 +114,41 @@ class Gate:
         """While `who` waits: have the oldest handshake give way, now or when it has had its time."""
         with self._lock:
             who.pressing = False
-            if not who.waiting or self._asked >= len(self._waiting) or not self._shaking:
+            if not who.waiting or self._asked >= len(self._waiting):
                 return
-            oldest = next(iter(self._shaking))
-            wait = oldest.moment + FAIR_SECONDS - time.monotonic()
-            if wait > 0:
+            oldest = [
+                (next(iter(places)), seconds)
+                for places, seconds in ((self._heard, FAIR_SECONDS), (self._shaking, SILENT_SECONDS))
+                if places
+            ]
+            if not oldest:
+                return
+            place, wait = min(((place, seconds - place.age) for place, seconds in oldest), key=itemgetter(1))
+            if wait > RESOLUTION:
                 who.pressing = True
             else:
-                del self._shaking[oldest]
-                oldest.state = ASKED
+                self._shaken(place)
+                place.state = ASKED
                 self._asked += 1
-        if wait > 0:
+        if wait > RESOLUTION:
             who.loop.call_later(wait, self.press, who)
         else:
-            call(oldest.loop, oldest.give_way)
+            call(place.loop, self._ask, place)
+
+    def _ask(self, place: Place) -> None:
+        """Have it give way, unless it is not silent and has not had its time. In the thread of its loop."""
+        occupant = place.occupant
+        if place.state != ASKED or occupant is None:
+            return
+        if place.age >= FAIR_SECONDS or occupant.silent:
+            occupant.give_way()
+            return
+        with self._lock:
+            self._shaken(place)
+            place.state = HEARD
+            self._heard[place] = None
+            chosen, left = self._choose(True)
+        self._hand_out(chosen, left)
 
     def settle(self, place: Place) -> None:
         """The handshake is done, or there was none to make."""
@@ -154,7 +184,7 @@ class Gate:
             return True
         if self._count >= self.limit:
             return False
-        return not shakes or len(self._shaking) + self._asked < self.most_handshakes
+        return not shakes or len(self._shaking) + len(self._heard) + self._asked < self.most_handshakes
 
     def _take(self, who: Waiting, shakes: bool) -> Place:
         place = Place(who.loop, shakes)
@@ -166,6 +196,8 @@ class Gate:
     def _shaken(self, place: Place) -> None:
         if place.state == SHAKING:
             del self._shaking[place]
+        elif place.state == HEARD:
+            del self._heard[place]
         elif place.state == ASKED:
             self._asked -= 1
 

@@ -56,6 +56,7 @@ HEADER, HELLO, HANDSHAKE, DIALING, GREETING, RELAYING, OVER = range(7)
 
 UNREAD_BOUND = 64 * 1024  # bytes kept of a client whose back end is not there yet
 ACCESS_DENIED, INTERNAL_ERROR, UNRECOGNIZED_NAME = 49, 80, 112  # alerts: RFC 8446, 6
+RECEIVED_AT = 128  # tcpi_bytes_received, 64 bits in tcp_info (linux/tcp.h)
 RESET = struct.pack("ii", 1, 0)  # struct linger
 LEAST_SECONDS = 0.001  # 0 would be no limit
 
@@ -576,6 +577,20 @@ class Session:
     def turn_away(self, reason: str) -> None:
         """End it before it has begun."""
         self._fail(record.SOURCE_LIMIT, reason)
+
+    @property
+    def silent(self) -> bool:
+        """Whether the client has sent nothing yet."""
+        front = self._front
+        fd = front.fileno() if isinstance(front, Channel) else front
+        if fd < 0:
+            return False
+        with socket.socket(fileno=fd) as connection:
+            try:
+                told = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, RECEIVED_AT + 8)
+            finally:
+                connection.detach()
+        return not any(told[RECEIVED_AT:])
 
     def give_way(self) -> None:
         """Others wait for its place, and it is still shaking hands."""
