@@ -1,19 +1,134 @@
-"""Fixtures: the host of the loop, the certificates, and a look after each test at what it has left behind."""
+"""Fixtures: the host of the loop, the certificates, and a look after each test at what it has left behind. And what holds for
+every test: it has a time limit, no socket of it waits for ever, and where CI runs it is not skipped for want of something.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import gc
+import os
+import re
 import signal
+import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
+from typing import Optional
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from peers import HOSTS, Certificates, Host, end_lookups, open_descriptors
+from peers import DEADLINE, HOSTS, INSTRUMENTED, Certificates, Host, end_lookups, open_descriptors
+
+# Seconds for one test; one that is marked `slow` may take several times as long. A test that waits fails by itself, and in
+# better words, at its own deadline.
+LIMIT = float(os.environ.get("SSLSOCK_TEST_LIMIT", 0)) or (1200.0 if INSTRUMENTED else 120.0)
+SLOW_LIMIT = 4 * LIMIT
+AGAIN = 5.0  # seconds later, should something have swallowed it: a handler's exceptions are told to the loop
+LAST = LIMIT / 2  # seconds later, when the test does not even come back to Python
+
+# Why a test may be skipped where CI runs, which has every program that the tests speak with.
+MAY_BE_SKIPPED = re.compile(
+    "|".join(
+        (
+            "a relay has close only",
+            "matplotlib is installed",
+            "no IPv6 on the loopback",
+            "only the wheels' OpenSSL is built so",
+            "root may write everywhere",
+            "s_client speaks TLS",
+            "the system allows [0-9]+ descriptors only",
+            "there is no handshake",
+            "this openssl program speaks no TLS 1.1",
+            "valgrind's processor is another",
+        )
+    )
+)
+
+
+# Aborts the process that has started it, which prints all stacks (faulthandler), when it has not heard from it in time: in a
+# process of its own, for a thread would run no more than the others, and tests fork.
+WATCH = """
+import os, select, signal
+left = None
+while select.select([0], [], [], left)[0]:
+    told = os.read(0, 4096).split()
+    if not told:
+        raise SystemExit
+    left = float(told[-1]) or None
+os.kill(os.getppid(), signal.SIGABRT)
+"""
+
+
+class TimeLimit:
+    """Has a test fail that takes too long, wherever it is."""
+
+    def __init__(self) -> None:
+        self.watch = subprocess.Popen([sys.executable, "-ISc", WATCH], stdin=subprocess.PIPE, bufsize=0)
+
+    @contextlib.contextmanager
+    def of(self, seconds: float) -> Iterator[None]:
+        def on_alarm(number: int, frame: Optional[FrameType]) -> None:
+            faulthandler.dump_traceback(sys.__stderr__, all_threads=True)
+            pytest.fail(f"the test takes longer than {seconds:g} s; where it was, each thread says on standard error")
+
+        before = signal.signal(signal.SIGALRM, on_alarm)
+        signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN)
+        self.tell(seconds + LAST)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+            self.tell(0)
+
+    def tell(self, seconds: float) -> None:
+        assert self.watch.stdin is not None
+        self.watch.stdin.write(b"%g\n" % seconds)
+
+    def end(self) -> None:
+        assert self.watch.stdin is not None
+        self.watch.stdin.close()
+        self.watch.wait()
+
+
+limit = pytest.StashKey[TimeLimit]()
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    session.stash[limit] = TimeLimit()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    session.stash[limit].end()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    with item.session.stash[limit].of(SLOW_LIMIT if item.get_closest_marker("slow") else LIMIT):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    report = yield
+    if report.skipped and os.environ.get("CI") and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if not MAY_BE_SKIPPED.search(reason):
+            report.outcome, report.longrepr = "failed", f"CI skips no test for this reason: {reason}"
+    return report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def limit_sockets() -> Iterator[None]:
+    """A socket of the standard library waits for so long at most, unless it is told otherwise."""
+    socket.setdefaulttimeout(DEADLINE)
+    yield
+    socket.setdefaulttimeout(None)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -119,11 +119,10 @@ def peer(host, certificates):
         one.close()
 
 
-class Talk(threading.Thread):
+class Talk:
     """A client of the ssl module in a thread: handshake, a question, the answer."""
 
     def __init__(self, port, certificates, name="localhost", newest=ssl.TLSVersion.TLSv1_3, protocols=()):
-        super().__init__(daemon=True)
         self._address = ("127.0.0.1", port)
         self._name = name
         self.error = None
@@ -134,9 +133,14 @@ class Talk(threading.Thread):
         self._context.maximum_version = newest
         if protocols:
             self._context.set_alpn_protocols(list(protocols))
-        self.start()
+        # A thread, not a subclass of one, whose attributes could be the interpreter's own (`_context` is, in new ones).
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
 
-    def run(self):
+    def is_alive(self):
+        return self._thread.is_alive()
+
+    def _run(self):
         try:
             plain = socket.create_connection(self._address, DEADLINE)
             with plain, self._context.wrap_socket(plain, server_hostname=self._name) as sock:

@@ -17,6 +17,7 @@ from .streams import check_records, check_text, text
 # Seeds that have shown a fault, and which. A change of a fuzzer changes what its seeds mean: then the fault needs a new one.
 FOUND = {
     ("sockets", 1001): "write() raised when Python code inside it had ended the connection",
+    ("sockets", 1521): "a forked child sent what its parent had written",
 }
 SAMPLE = 12  # seeds of each kind besides
 

@@ -235,17 +235,25 @@ def test_endless_empty_records_are_cut_off(host, certificates, bystander, role):
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("case", ["silent", "a byte now and then"])
 def test_a_stalled_handshake_has_a_deadline(host, certificates, bystander, role, case):
-    stage = Stage(host, certificates, role, timeout=0.15)
-    drip = iter(record(22, bytes(9000)))
+    timeout = 0.15
+    stage = Stage(host, certificates, role, timeout=timeout)
+    message = record(22, bytes(9000))  # far longer than is sent in that time
+    sent = []
 
-    def over():
-        if case != "silent":
-            with contextlib.suppress(OSError):
-                stage.peer.send(bytes((next(drip),)))
-        return stage.recorder.has("disconnected")
+    timers = []
 
-    host.wait_for(over, pause=0.005)
+    def drip():
+        with contextlib.suppress(OSError):
+            sent.append(stage.peer.send(message[len(sent) : len(sent) + 1]))
+        timers.append(host.loop.call_later(timeout / 10, drip))
+
+    if case != "silent":
+        drip()
+    host.wait_for(lambda: stage.recorder.has("disconnected"))
+    if timers:
+        timers.pop().cancel()
     stage.check_end(HANDSHAKE_FAILED, "in time", "127.0.0.1")
+    assert len(sent) > 1 or case == "silent"
     stage.end()
 
 
