@@ -396,6 +396,7 @@ def test_scrapers_that_say_nothing_stop_nobody(monkeypatch: pytest.MonkeyPatch) 
             assert b"200" in ask(server.port, GET)[0]
         assert silent[0].recv(1) == b"", "the oldest is still there"
         assert len(server._scrapers) <= metrics_server.SCRAPERS
+        assert server._held <= metrics_server.SCRAPERS + 1, "those that have to go hold descriptors until they have gone"
 
 
 def test_a_scraper_that_says_nothing_has_to_go(monkeypatch: pytest.MonkeyPatch) -> None:

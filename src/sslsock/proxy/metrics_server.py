@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["MetricsServer"]
 
 SCRAPERS = 16  # connections to the metrics that may be open at once
+LOOK_SECONDS = 0.25  # between looks whether there are descriptors again, or it is to end
 SCRAPE_TIMEOUT = 10.0  # seconds that a scraper may be silent
 
 
@@ -42,7 +43,8 @@ class MetricsServer:
         self._registry = self._prometheus.CollectorRegistry(auto_describe=False)
         self._prometheus.ProcessCollector(registry=self._registry)
         self._scrapers: dict[socket.socket, None] = {}  # oldest first
-        self._lock = threading.Lock()  # for `_scrapers`
+        self._held = 0  # connections that are open, those that were cut too
+        self._lock = threading.Condition()  # for both; notified when one is closed
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._accept, name="metrics", daemon=True)
 
@@ -77,11 +79,15 @@ class MetricsServer:
 
     def _accept(self) -> None:
         while not self._closed.is_set():
+            with self._lock:
+                # Who was cut holds its descriptor until its thread has seen that.
+                if not self._lock.wait_for(lambda: self._held <= SCRAPERS, LOOK_SECONDS):
+                    continue
             try:
                 scraper, address = self._socket.accept()
             except OSError:
                 # Closed, or there are no descriptors: those come back when connections end, so trying on at once is no use.
-                self._closed.wait(0.25)
+                self._closed.wait(LOOK_SECONDS)
                 continue
             with self._lock:
                 if len(self._scrapers) >= SCRAPERS:
@@ -89,6 +95,7 @@ class MetricsServer:
                     del self._scrapers[oldest]
                     _cut(oldest)
                 self._scrapers[scraper] = None
+                self._held += 1
             try:
                 threading.Thread(target=self._answer, args=(scraper, address), name="scraper", daemon=True).start()
             except RuntimeError:  # the system gives no more threads
@@ -103,7 +110,9 @@ class MetricsServer:
     def _forget(self, scraper: socket.socket) -> None:
         with self._lock:
             self._scrapers.pop(scraper, None)
-        scraper.close()
+            scraper.close()
+            self._held -= 1
+            self._lock.notify_all()
 
     def metrics(self, accept: str) -> tuple[bytes, str]:
         """The body and its type, for what a scraper accepts."""
