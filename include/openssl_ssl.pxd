@@ -29,6 +29,20 @@ cdef extern from "openssl/x509_vfy.h" nogil:
     int X509_V_OK, X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH, X509_V_ERR_APPLICATION_VERIFICATION
     unsigned int X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS, X509_CHECK_FLAG_NEVER_CHECK_SUBJECT
 
+    ctypedef struct X509_LOOKUP
+    ctypedef struct X509_LOOKUP_METHOD
+    ctypedef struct OPENSSL_STACK "STACK_OF(X509)"
+    int X509_FILETYPE_DEFAULT
+
+    X509_STORE *X509_STORE_new()
+    void X509_STORE_free(X509_STORE *store)
+    int X509_STORE_up_ref(X509_STORE *store)
+    int X509_STORE_set_default_paths(X509_STORE *store)
+    int X509_STORE_load_file(X509_STORE *store, const char *path)
+    OPENSSL_STACK *X509_STORE_get1_all_certs(X509_STORE *store)
+    X509_LOOKUP *X509_STORE_add_lookup(X509_STORE *store, X509_LOOKUP_METHOD *method)
+    X509_LOOKUP_METHOD *X509_LOOKUP_hash_dir()
+    int X509_LOOKUP_add_dir(X509_LOOKUP *lookup, const char *path, long kind)
     int X509_STORE_add_cert(X509_STORE *store, X509 *certificate)
     int X509_verify_cert(X509_STORE_CTX *context)
     int X509_STORE_CTX_get_error(const X509_STORE_CTX *context)
@@ -50,7 +64,6 @@ cdef extern from "openssl/ssl.h" nogil:
     ctypedef struct SSL_METHOD
     ctypedef struct SSL_SESSION
     ctypedef struct SSL_CIPHER
-    ctypedef struct OPENSSL_STACK "STACK_OF(X509)"
 
     int SSL_ERROR_WANT_READ, SSL_ERROR_ZERO_RETURN
     int SSL_VERIFY_NONE, SSL_VERIFY_PEER, SSL_VERIFY_FAIL_IF_NO_PEER_CERT
@@ -78,8 +91,7 @@ cdef extern from "openssl/ssl.h" nogil:
     int SSL_CTX_set_cipher_list(SSL_CTX *context, const char *text)
     int SSL_CTX_set_ciphersuites(SSL_CTX *context, const char *text)
     int SSL_CTX_set1_groups_list(SSL_CTX *context, const char *text)
-    int SSL_CTX_set_default_verify_paths(SSL_CTX *context)
-    int SSL_CTX_load_verify_file(SSL_CTX *context, const char *path)
+    void SSL_CTX_set1_cert_store(SSL_CTX *context, X509_STORE *store)
     X509_STORE *SSL_CTX_get_cert_store(const SSL_CTX *context)
     int SSL_CTX_use_certificate(SSL_CTX *context, X509 *certificate)
     int SSL_CTX_add1_chain_cert(SSL_CTX *context, X509 *certificate)

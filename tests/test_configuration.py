@@ -8,7 +8,7 @@ import pytest
 
 from sslsock import PeerVerifyMode, SslCertificate, SslConfiguration, SslKey, SslProtocol, SslSocket
 from sslsock.core.context import ConfigurationError
-from sslsock.sockets.configuration import contexts
+from sslsock.sockets import configuration as module
 
 CHANGES = {
     "peer_verify_mode": PeerVerifyMode.QUERY_PEER,
@@ -161,17 +161,64 @@ def test_roles_and_modes_have_contexts_of_their_own(certificates):
     assert len(made) == 3
 
 
-def test_a_context_lives_as_long_as_its_configuration(certificates):
+def snapshot_of(configuration):
+    return configuration.snapshot(False, PeerVerifyMode.VERIFY_PEER)
+
+
+def test_a_context_lives_as_long_as_its_configuration(certificates, monkeypatch):
+    monkeypatch.setattr(module, "KEPT", 0)
     configuration = certificates.client()
     configuration.groups = "P-384"  # so that no other test holds the same
     kept = id(context(configuration))
     gc.collect()
     assert id(context(configuration)) == kept
-    snapshot = configuration.snapshot(False, PeerVerifyMode.VERIFY_PEER)
-    assert snapshot in contexts
+    key = module.key_of(snapshot_of(configuration))
+    assert key in module.contexts
     configuration.groups = ""
     gc.collect()
-    assert snapshot not in contexts
+    assert key not in module.contexts
+
+
+@pytest.mark.parametrize("system", [False, True])
+def test_equal_configurations_made_one_after_another_share_a_context(certificates, system):
+    def made(ciphers=""):
+        configuration = certificates.client()
+        configuration.use_system_ca = system
+        configuration.ciphers = ciphers
+        return context(configuration)
+
+    first = id(made("ECDHE-ECDSA-AES128-GCM-SHA256"))
+    gc.collect()
+    assert id(made("ECDHE-ECDSA-AES128-GCM-SHA256")) == first
+    made("ECDHE-ECDSA-AES256-GCM-SHA384")
+    assert id(made("ECDHE-ECDSA-AES128-GCM-SHA256")) == first
+
+
+def test_no_more_contexts_live_on_than_are_said(certificates, monkeypatch):
+    monkeypatch.setattr(module, "KEPT", 3)
+    names = [f"protocol{number}" for number in range(5)]
+
+    def ask(name):
+        configuration = certificates.client()
+        configuration.allowed_next_protocols = [name]
+        context(configuration)
+        return module.key_of(snapshot_of(configuration))
+
+    keys = [ask(name) for name in names]
+    ask(names[2])
+    keys.append(ask("another"))  # the one that was asked for longest ago makes room
+    gc.collect()
+    assert [key in module.contexts for key in keys] == [False, False, True, False, True, True]
+    assert len(module.recent) == 3
+
+
+def test_what_openssl_refuses_is_not_kept(certificates):
+    configuration = certificates.client()
+    configuration.ciphers = "NO-SUCH-CIPHER"
+    for _ in range(2):
+        with pytest.raises(ConfigurationError):
+            context(configuration)
+    assert module.key_of(snapshot_of(configuration)) not in module.recent
 
 
 def test_the_chain_may_begin_with_the_own_certificate(certificates):

@@ -9,7 +9,12 @@ import pytest
 
 from command_helpers import Identity
 from sslsock.core import build
+from sslsock.core.context import Context
+from sslsock.core.engine import Engine, TlsError
+from sslsock.core.system_store import system_stamp
 from sslsock.core.trust_store import bundle_to_add, is_hashed
+
+from .pairs import identity, server_context, shake
 
 FILE, FOLDER = "/etc/ssl/cert.pem", "/etc/ssl/certs"
 
@@ -124,3 +129,86 @@ def test_ssl_cert_dir_names_the_trusted(folder, tmp_path):
 def test_the_package_knows_openssls_own_places():
     assert build.default_certificate_file.endswith("cert.pem")
     assert build.default_certificate_folder.endswith("certs")
+
+
+# What is read once for all contexts
+
+
+class System:
+    """A system's authorities, in a file that SSL_CERT_FILE names or in a folder that SSL_CERT_DIR names."""
+
+    def __init__(self, monkeypatch, folder):
+        self.monkeypatch, self.path = monkeypatch, folder / "authorities"
+        self.path.mkdir()
+        monkeypatch.setenv("SSL_CERT_FILE", str(folder / "none"))
+        monkeypatch.setenv("SSL_CERT_DIR", str(folder / "none"))
+
+    def in_file(self, *authorities):
+        path = self.path / "ca.pem"
+        path.write_bytes(b"".join(authority.to_pem() for authority in authorities))
+        self.monkeypatch.setenv("SSL_CERT_FILE", str(path))
+
+    def in_folder(self, *authorities):
+        for number, authority in enumerate(authorities):
+            path = self.path / f"{number}.pem"
+            path.write_bytes(authority.to_pem())
+            made = subprocess.run(["openssl", "x509", "-hash", "-noout", "-in", str(path)], capture_output=True, check=True)
+            path.rename(self.path / f"{made.stdout.decode().strip()}.0")
+        self.monkeypatch.setenv("SSL_CERT_DIR", str(self.path))
+
+
+@pytest.fixture
+def system(monkeypatch, tmp_path):
+    return System(monkeypatch, tmp_path)
+
+
+def trusts(by, **settings):
+    """Whether a client that also trusts the system takes the certificate of the authority `by`."""
+    client = Engine(Context(server_side=False, **settings), verify_name="localhost")
+    server = Engine(server_context(by=by))
+    try:
+        shake(client, server)
+    except TlsError as exc:
+        assert "certificate" in str(exc)
+        return False
+    return True
+
+
+FIRST, SECOND = (identity(by=name).authority for name in ("first", "second"))
+
+
+@pytest.mark.parametrize("place", ["in_file", "in_folder"])
+def test_what_one_context_trusts_besides_no_other_trusts(system, place):
+    getattr(system, place)(FIRST)
+    assert [trusts("first"), trusts("second")] == [True, False]
+    assert [trusts(by, ca_certificates=[SECOND]) for by in ("first", "second")] == [True, True]
+    assert [trusts("first"), trusts("second")] == [True, False]
+    assert not trusts("first", ca_certificates=[SECOND], use_system_ca=False)
+    assert not trusts("first", use_system_ca=False)
+
+
+@pytest.mark.parametrize("place", ["in_file", "in_folder"])
+def test_a_change_of_the_systems_authorities_is_seen(system, place):
+    put = getattr(system, place)
+    put(FIRST)
+    before = system_stamp()
+    assert system_stamp() == before
+    assert [trusts("first"), trusts("second")] == [True, False]
+    put(FIRST, SECOND)
+    assert system_stamp() != before
+    assert [trusts("first"), trusts("second")] == [True, True]
+    for path in system.path.iterdir():
+        path.unlink()
+    put(SECOND)
+    assert [trusts("first"), trusts("second")] == [False, True]
+    assert [trusts(by, ca_certificates=[FIRST]) for by in ("first", "second")] == [True, True]
+
+
+def test_without_a_system_of_authorities_nobody_is_trusted(system):
+    assert not trusts("first")
+    assert trusts("first", ca_certificates=[FIRST])
+
+
+def test_the_same_authority_twice_is_no_error(system):
+    system.in_file(FIRST, FIRST)
+    assert trusts("first", ca_certificates=[FIRST, FIRST])

@@ -17,6 +17,7 @@ NAMES = (
     "certificate",
     "key",
     "ticket_keys",
+    "system_store",
     "context",
     "client_hello",
     "agreed",

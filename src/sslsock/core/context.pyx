@@ -4,7 +4,6 @@ Owns the SSL_CTX and, for clients, the sessions that may be resumed. Settings of
 here: libssl's callbacks find them through `connection_hooks`, which the engine leaves at each connection.
 """
 
-import os
 from collections import OrderedDict
 
 cimport cython
@@ -21,10 +20,9 @@ from openssl_x509 cimport (
 from sslsock.core.ticket_keys cimport TicketKeys
 from sslsock.core.certificate cimport SslCertificate
 from sslsock.core.key cimport SslKey
+from sslsock.core.system_store cimport add_system_authorities, system_store
 from ticket_keys cimport ticket_keys_use
 from window_bio cimport window_bio, window_bio_clear, window_bio_new
-
-from sslsock.core import build
 
 VERIFY_NONE = VERIFY_MODE_NONE
 VERIFY_QUERY = VERIFY_MODE_QUERY
@@ -387,17 +385,24 @@ cdef class Context:
                 # The names a server sends with its request, so that a client with several certificates picks the right one.
                 if self.server_side and ssl.SSL_CTX_add_client_CA(self.ctx, (<SslCertificate> certificate).x509) != 1:
                     raise refused("a CA certificate is refused")
-            if use_system_ca and ssl.SSL_CTX_set_default_verify_paths(self.ctx) != 1:
-                raise refused("the system's trust store cannot be used")
-            if use_system_ca and build.linked_statically:
-                from sslsock.core import trust_store  # only the wheels need it
-                bundle = trust_store.bundle_to_add(build.default_certificate_file, build.default_certificate_folder)
-                if bundle is not None and ssl.SSL_CTX_load_verify_file(self.ctx, os.fsencode(bundle)) != 1:
-                    raise refused(f"the system's trust store {bundle} cannot be used")
+            if use_system_ca:
+                self.trust_system(bool(ca_certificates))
         if depth > 0:
             ssl.SSL_CTX_set_verify_depth(self.ctx, depth)
         ssl.SSL_CTX_set_verify(self.ctx, mode, NULL)
         ssl.SSL_CTX_set_cert_verify_callback(self.ctx, on_verify, NULL)
+        return 0
+
+    cdef int trust_system(self, bint others_too) except -1:
+        cdef ssl.X509_STORE *store
+        try:
+            if others_too:
+                return add_system_authorities(ssl.SSL_CTX_get_cert_store(self.ctx))
+            store = system_store()
+        except ValueError as exc:
+            raise refused(str(exc)) from None
+        ssl.SSL_CTX_set1_cert_store(self.ctx, store)
+        ssl.X509_STORE_free(store)
         return 0
 
     cdef int set_next_protocols(self, protocols) except -1:

@@ -1,15 +1,17 @@
 """SslConfiguration: what a TLS connection is to be like. A value with setters.
 
 A socket takes a `Snapshot` at its handshake, never the configuration itself. Equal snapshots share one libssl
-context: a weak table for the process finds it, and each configuration holds those made from it, so that
-sessions survive between two sockets that use it one after the other. Any change forgets what the
-configuration holds.
+context: a weak table for the process finds it, each configuration holds those made from it, and the `KEPT` that
+were asked for last are held besides. So sessions survive between two sockets that use it one after the other,
+also where a program makes an equal configuration for each. Any change forgets what the configuration holds.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections import OrderedDict
+from collections.abc import Hashable, Iterable
+from contextlib import suppress
 from enum import IntEnum
 from typing import NamedTuple, NoReturn, Optional, TypeVar, Union
 from weakref import WeakValueDictionary
@@ -17,6 +19,7 @@ from weakref import WeakValueDictionary
 from ..core.certificate import SslCertificate
 from ..core.context import VERIFY_NONE, VERIFY_PEER, VERIFY_QUERY, Context
 from ..core.key import SslKey
+from ..core.system_store import system_stamp
 from .checked import checked, checked_count
 from .constants import PeerVerifyMode, SslProtocol
 
@@ -30,6 +33,8 @@ CORE_MODES = {
     PeerVerifyMode.VERIFY_PEER: VERIFY_PEER,
 }
 
+
+KEPT = 16  # contexts that live on when no configuration holds them, with their private keys and sessions
 
 MOST_DEPTH = 2**31 - 1  # libssl's int
 MOST_NEXT_PROTOCOLS = 2**16 - 1  # RFC 7301, 3.1: ProtocolNameList
@@ -54,14 +59,28 @@ class Snapshot(NamedTuple):
     next_protocols: tuple[bytes, ...]
 
 
-contexts: WeakValueDictionary[Snapshot, Context] = WeakValueDictionary()
+Key = tuple[Snapshot, Hashable]
+
+contexts: WeakValueDictionary[Key, Context] = WeakValueDictionary()
+recent: OrderedDict[Key, Context] = OrderedDict()  # those used last, which live on a while; the latest last
+
+
+def key_of(snapshot: Snapshot) -> Key:
+    """What a context is found by: the settings, and the state of the system's authorities where they count."""
+    return snapshot, system_stamp() if snapshot.use_system_ca else None
 
 
 def context_of(snapshot: Snapshot) -> Context:
-    """The context for these settings, made if nobody holds one. ConfigurationError."""
-    context = contexts.get(snapshot)
+    """The context for these settings, made if there is none. ConfigurationError."""
+    key = key_of(snapshot)
+    context = contexts.get(key)
     if context is None:
-        context = contexts[snapshot] = Context(**snapshot._asdict())
+        context = contexts[key] = Context(**snapshot._asdict())
+    recent.pop(key, None)
+    recent[key] = context
+    while len(recent) > KEPT:
+        with suppress(KeyError):  # another thread has just done it
+            recent.popitem(last=False)
     return context
 
 
