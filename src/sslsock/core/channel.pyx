@@ -81,15 +81,10 @@ cdef class Channel(Link):
         input_clear(&self.input)
 
     cdef int require(self) except -1:
-        if self.loop.is_closed or not self.loop.in_own_thread():
-            self.loop.require()
-        return 0
+        return self.loop.require()
 
     cdef int require_thread(self) except -1:
-        """Reading what has been received is possible after the loop was closed."""
-        if not self.loop.in_own_thread():
-            self.loop.require()
-        return 0
+        return self.loop.require_thread()
 
     # beginning
 
@@ -162,6 +157,9 @@ cdef class Channel(Link):
 
     cdef void on_loop_closed(self) noexcept:
         self.close_now()
+
+    cdef size_t waiting_output(self) noexcept:
+        return self.unsent()
 
     cdef void on_fork(self) noexcept:
         self.phase = PHASE_CLOSED

@@ -23,11 +23,13 @@ cdef class Endpoint:
     @property
     def bytes_available(self):
         """Bytes that can be read now: int."""
+        self._loop.meet()
         return self._source.unread() if self._source is not None else 0
 
     @property
     def can_read_line(self):
         """A whole line is in the buffer: bool."""
+        self._loop.meet()
         return self._source is not None and self._source.line_end() > 0
 
     def read(self, max=None):
@@ -75,6 +77,7 @@ cdef class Endpoint:
     @property
     def bytes_to_write(self):
         """Bytes accepted by `write` and not yet handed to the system, those that wait for a handshake included: int."""
+        self._loop.meet()
         return self._channel.unsent() if self._channel is not None else 0
 
     def write(self, data):
@@ -114,8 +117,7 @@ cdef class Endpoint:
 
     def _check_thread(self):
         """RuntimeError in a foreign thread. A closed loop is no reason: what has been received stays readable."""
-        if not self._loop.in_own_thread():
-            self._loop.require()
+        self._loop.require_thread()
 
     def _refuse_write(self, data):
         """`write` where that is not allowed: -1. Who derives says why."""

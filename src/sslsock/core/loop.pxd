@@ -51,6 +51,7 @@ cdef class Watcher:
     cdef void on_event(self, uint32_t events) noexcept
     cdef void on_again(self) noexcept
     cdef void on_flush(self) noexcept
+    cdef size_t waiting_output(self) noexcept
     cdef void on_loop_closed(self) noexcept
     cdef void on_fork(self) noexcept
     # called by the loop without the GIL, and for nothing else while `is_nogil`
@@ -67,6 +68,7 @@ cdef class Watch(Watcher):
 cdef class Loop:
     cdef public object exception_handler
     cdef public object host_call_soon
+    cdef public object host
     cdef object asked_host  # the host_call_soon whose call has not come yet
     cdef object __weakref__
 
@@ -100,7 +102,7 @@ cdef class Loop:
 
     # the turn
     cdef int depth
-    cdef bint is_running, stopping, host_planned
+    cdef bint is_running, stopping, host_planned, has_turned
     cdef Py_ssize_t holds
     cdef object escaped  # KeyboardInterrupt and its like, raised when the turn is over
     cdef scratch_block scratch  # a copy of scratch_owner.block
@@ -109,7 +111,11 @@ cdef class Loop:
 
     # who may use it
     cdef bint in_own_thread(self) noexcept
+    cdef int require_owner(self) except -1
     cdef int require(self) except -1
+    cdef int require_thread(self) except -1
+    cdef int look_for_host(self) except -1
+    cpdef int meet(self) except -1
     # calls and timers
     cdef Timer plan(self, double seconds, object callback, tuple args, bint background)
     cdef void plan_turn(self) noexcept

@@ -21,6 +21,7 @@ events come, the loop waits and works without the GIL (`nogil_turns`); what they
 """
 
 import os
+import sys
 from collections import deque
 from weakref import WeakSet
 
@@ -51,6 +52,21 @@ cdef object logger():
     """The log "sslsock". Only what has gone wrong comes here, and logging takes long to load."""
     import logging
     return logging.getLogger("sslsock")
+
+
+cdef object get_running_loop = None  # asyncio's, once the program has imported it
+
+
+cpdef object running_host():
+    """The asyncio loop that runs in this thread, or None."""
+    global get_running_loop
+    if get_running_loop is None:
+        # asyncio is never imported here: a program that has a running asyncio loop has done so. It lacks the function while
+        # another thread is still importing it.
+        get_running_loop = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)
+        if get_running_loop is None:
+            return None
+    return get_running_loop()
 
 
 # Counts the forks that led to this process: a loop whose own count differs belongs to a parent. It is counted also where
@@ -196,6 +212,10 @@ cdef class Watcher:
     cdef void on_flush(self) noexcept:
         pass
 
+    cdef size_t waiting_output(self) noexcept:
+        """Bytes that the system has not taken yet."""
+        return 0
+
     cdef void on_loop_closed(self) noexcept:
         self.stop_watching()
 
@@ -279,13 +299,44 @@ cdef class Loop:
     cdef bint in_own_thread(self) noexcept:
         return self.owner == PyThread_get_thread_ident() and self.fork_count == forks
 
-    cdef int require(self) except -1:
+    cdef int require_owner(self) except -1:
         if self.fork_count != forks:
             raise RuntimeError("this event loop belongs to the parent process: a forked child must make its own")
         if self.is_closed:
             raise RuntimeError("the event loop is closed")
         if self.owner != PyThread_get_thread_ident():
             raise RuntimeError("this belongs to the event loop of another thread: use the _async twin or call_soon_threadsafe")
+        return 0
+
+    cdef int require(self) except -1:
+        """What every method begins with that only the loop's thread may call."""
+        self.require_owner()
+        if self.depth == 0:
+            self.look_for_host()
+        return 0
+
+    cdef int require_thread(self) except -1:
+        """For what is possible after the loop was closed: to read what has been received."""
+        if not self.in_own_thread():
+            self.require_owner()
+        elif self.depth == 0 and not self.is_closed:
+            self.look_for_host()
+        return 0
+
+    cdef int look_for_host(self) except -1:
+        """Outside a turn: whoever has something of this loop in a running asyncio loop wants it to be served there."""
+        host = running_host()
+        if host is not None and host is not self.host:
+            self.follow(host)
+        return 0
+
+    def follow(self, host):
+        """Become part of `host`, the asyncio loop that runs in this thread; the place for a derived class to do it."""
+
+    cpdef int meet(self) except -1:
+        """For what may be asked in any thread and at any time: follows the asyncio loop that runs here."""
+        if self.depth == 0 and not self.is_closed and self.in_own_thread():
+            self.look_for_host()
         return 0
 
     def check(self):
@@ -300,6 +351,11 @@ cdef class Loop:
     def closed(self):
         """True after `close()`."""
         return self.is_closed
+
+    @property
+    def of_parent(self):
+        """Whether it belongs to the process that this one was forked from: bool."""
+        return self.fork_count != forks
 
     @property
     def running(self):
@@ -322,6 +378,20 @@ cdef class Loop:
         return self.poller.wake_write
 
     @property
+    def turned(self):
+        """Whether it has had a turn yet: bool."""
+        return self.has_turned
+
+    @property
+    def unsent(self):
+        """Bytes of all its connections that the system has not taken yet: int."""
+        cdef Watcher watcher
+        cdef size_t size = 0
+        for watcher in self.watchers.values():
+            size += watcher.waiting_output()
+        return size
+
+    @property
     def watching(self):
         """How many descriptors are watched."""
         return len(self.watchers)
@@ -336,7 +406,7 @@ cdef class Loop:
 
     def fileno(self):
         """The descriptor that is readable when `dispatch()` has work: int."""
-        self.require()
+        self.require_owner()
         return self.poller.epoll
 
     def time(self):
@@ -383,10 +453,13 @@ cdef class Loop:
 
     cdef void plan_turn(self) noexcept:
         """There is work that no descriptor announces. Inside a turn it is found; otherwise somebody must be told."""
-        if self.depth > 0 or self.host_planned or (self.host_call_soon is not None and self.asked_host is self.host_call_soon):
+        if self.depth > 0 or self.host_planned:
             return
-        if self.host_call_soon is not None:
+        # A host that does not run now may never run again, and whoever turns the loop in its place is told by the descriptor.
+        if self.host_call_soon is not None and (self.host is None or running_host() is self.host):
             # One call at a time: a turn of the host is several of ours, and if each asked for the next, they would multiply.
+            if self.asked_host is self.host_call_soon:
+                return
             self.asked_host = self.host_call_soon
             try:
                 self.host_call_soon(self.host_called)
@@ -468,7 +541,7 @@ cdef class Loop:
                 if self.stopping:
                     break
             if self.fork_count != forks:  # a signal's handler has forked
-                self.require()
+                self.require_owner()
         finally:
             self.is_running = False
             self.stopping = False
@@ -507,6 +580,7 @@ cdef class Loop:
             self.again.take_over()
             self.flushes.take_over()
         self.depth += 1
+        self.has_turned = True
         self.host_planned = False
         try:
             if self.batch_next < self.batch_count:
@@ -539,7 +613,7 @@ cdef class Loop:
             escaped, self.escaped = self.escaped, None
             raise escaped
         if self.fork_count != forks:  # a handler has forked and returned in the child
-            self.require()
+            self.require_owner()
         return done
 
     cdef int serve(self, epoll_event *events, int milliseconds) except -1:
@@ -745,7 +819,7 @@ cdef class Loop:
             return
         if self.is_closed:
             return
-        self.require()
+        self.require_owner()
         if self.depth > 0:
             raise RuntimeError("the event loop cannot be closed from inside a turn: stop() it first")
         self.is_closed = True
@@ -778,7 +852,7 @@ cdef class Loop:
             Py_INCREF(self)
             return
         self.is_closed = True
-        self.host_call_soon = self.asked_host = None
+        self.host = self.host_call_soon = self.asked_host = None
         for watcher in self.watchers.values():
             if not isinstance(watcher, Watch):  # whose descriptor is the program's
                 self.copies.append(watcher.fd)

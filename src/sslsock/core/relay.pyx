@@ -95,6 +95,9 @@ cdef class RelaySide(Link):
         cdef ChannelRelay relay = self.relay  # the sides' references may be its last
         relay.report()
 
+    cdef size_t waiting_output(self) noexcept:
+        return self.out.size
+
     cdef void on_loop_closed(self) noexcept:
         cdef ChannelRelay relay = self.relay
         if relay is not None:

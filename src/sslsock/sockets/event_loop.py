@@ -1,18 +1,23 @@
 """EventLoop: the loop of a thread, alone or nested in asyncio.
 
-`Loop`, below, does the work. What is added here: which loop is this thread's, and how it follows a host. A
-host is the asyncio loop (uvloop's too) that runs in the thread; attaching gives it one reader, our epoll
-descriptor. asyncio itself is never imported: a program that has a running asyncio loop has done so.
+`Loop`, below, does the work. What is added here: which loop is this thread's, and how it follows a host. A host is the asyncio
+loop (uvloop's too) that runs in the thread; attaching gives it one reader, our epoll descriptor. Any use of the loop, or of an
+object that lives on it, outside a turn attaches it to the host that runs then (`Loop.look_for_host`), so that it goes from
+host to host. asyncio itself is never imported: a program that has an asyncio loop has done so.
 """
 
 from __future__ import annotations
 
+import atexit
 import signal
 import sys
 import threading
+import weakref
+from collections.abc import AsyncGenerator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
-from ..core.loop import Loop
+from ..core.loop import Loop, running_host
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -27,12 +32,29 @@ class _Local(threading.local):
 _local = _Local()
 
 
-def running_host() -> Any:
-    """The asyncio loop that runs in this thread, or None."""
-    asyncio = sys.modules.get("asyncio")
-    # None while another thread is still importing asyncio: then nothing of it can run here yet.
-    get = getattr(asyncio, "_get_running_loop", None)
-    return get() if get is not None else None
+def resting_host() -> Any:
+    """The asyncio loop that was set for this thread and does not run yet, or None; none is made."""
+    events: Any = sys.modules.get("asyncio.events")
+    if events is None:
+        return None
+    if sys.version_info >= (3, 14):
+        try:
+            host = events.get_event_loop()
+        except RuntimeError:
+            return None
+    else:  # where get_event_loop() may make one, and warns
+        host = getattr(getattr(events._event_loop_policy, "_local", None), "_loop", None)
+    return None if host is None or host.is_closed() else host
+
+
+async def when_host_ends(reference: weakref.ref[EventLoop]) -> AsyncGenerator[None, None]:
+    """asyncio closes the asynchronous generators of a loop at its end: the one thing that it tells of it."""
+    try:
+        yield
+    finally:
+        loop = reference()
+        if loop is not None:
+            loop._on_host_end()
 
 
 class EventLoop(Loop):
@@ -45,51 +67,82 @@ class EventLoop(Loop):
     another one by hand.
     """
 
-    __slots__ = ("_futures", "_host")
+    __slots__ = ("_futures", "_sentinel", "_warned")
 
     _futures: set[Future[Any]]
-    _host: Any
 
     def __init__(self) -> None:
         super().__init__()
         self._futures = set()
-        self._host = None
+        self._sentinel: Optional[AsyncGenerator[None, None]] = None
+        self._warned = False
 
     @classmethod
     def current(cls) -> EventLoop:
-        """This thread's loop: made if there is none, it is closed, or it came from before a fork. If an
-        asyncio loop is running in this thread, the loop is attached to it."""
+        """This thread's loop: made if there is none, it is closed, or it came from before a fork. Called inside
+        a running asyncio loop it attaches this thread's sockets to that, as any use of them does."""
         loop = _local.loop
         if loop is None or loop.closed or not loop.in_thread():
             loop = _local.loop = EventLoop()
-        host = running_host()
-        if host is not loop._host:
-            loop._follow(host)
+        loop.follow_host()
         return loop
 
     def follow_host(self) -> None:
-        """Attach to the asyncio loop that now runs in this thread, if one does. RuntimeError from a foreign
-        thread."""
-        self.check()
-        host = running_host()
-        if host is not self._host:
-            self._follow(host)
+        """Attach to the asyncio loop that now runs in this thread; if none does, to the one that was set for
+        it. RuntimeError from a foreign thread."""
+        self.check()  # this attaches to one that runs
+        if (self.host is None or self.host.is_closed()) and running_host() is None:
+            self._detach()
+            host = resting_host()
+            if host is not None:
+                self.follow(host)
 
-    def _follow(self, host: Any) -> None:
-        # A host that is only not running now (between two run_until_complete) goes on later and must find us
-        # attached.
-        if host is None and not self._host.is_closed():
-            return
+    def follow(self, host: Any) -> None:
         self._detach()
-        if host is not None:
+        try:
             host.add_reader(self.fileno(), self.host_turn)
-            self._host = host
-            self.host_call_soon = host.call_soon
+        except NotImplementedError:
+            raise RuntimeError(f"sockets of sslsock need an asyncio loop with add_reader: {host!r} has none") from None
+        self.host = host
+        self.host_call_soon = host.call_soon
+        if running_host() is host:
+            self._sentinel = when_host_ends(weakref.ref(self))
+            with suppress(StopIteration):  # it has come to where it waits to be closed
+                self._sentinel.__anext__().send(None)
 
     def _detach(self) -> None:
-        host, self._host, self.host_call_soon = self._host, None, None
+        host, self.host, self.host_call_soon = self.host, None, None
+        sentinel, self._sentinel = self._sentinel, None
+        if sentinel is not None:
+            with suppress(StopIteration, RuntimeError):  # ended; it is what has called
+                sentinel.aclose().send(None)
         if host is not None and not host.is_closed():
             host.remove_reader(self.fileno())
+
+    def _on_host_end(self) -> None:
+        if self._sentinel is not None and not self.closed and self.in_thread() and self.unsent:
+            self._warn(f"the asyncio loop ends while {self.unsent} bytes wait to be sent")
+
+    def _warn(self, message: str) -> None:
+        import warnings
+
+        warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
+
+    def warn_if_left(self) -> None:
+        """ResourceWarning for what nothing will ever serve: the loop is dropped, or the program ends."""
+        if self._warned or self.closed or self.of_parent:
+            return
+        self._warned = True
+        if self.watching and not self.turned:
+            self._warn(
+                f"an event loop with {self.watching} open sockets has never run: "
+                "sslsock.run() runs it, or any use of a socket inside a running asyncio loop"
+            )
+        elif self.unsent:
+            self._warn(f"an event loop is dropped while {self.unsent} bytes wait to be sent")
+
+    def __del__(self) -> None:
+        self.warn_if_left()
 
     def run(self) -> None:
         """Run until nothing is left to wait for or `stop()` is called. RuntimeError when it runs already,
@@ -154,3 +207,10 @@ def stop() -> None:
     """End `run()` of this thread's loop after the current turn. Called before `run()`, it ends that after its first turn, in
     which `main` is called."""
     EventLoop.current().stop()
+
+
+@atexit.register
+def _at_exit() -> None:
+    loop = _local.loop
+    if loop is not None:
+        loop.warn_if_left()

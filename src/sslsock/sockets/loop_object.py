@@ -15,7 +15,10 @@ when the object is made. So an event looks at one slot, whoever wrote the handle
 from __future__ import annotations
 
 from types import MethodType
-from typing import Any, Callable, ClassVar, Generic, NoReturn, Optional, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Callable, ClassVar, Generic, NoReturn, Optional, TypeVar, overload
+
+if TYPE_CHECKING:
+    from .event_loop import EventLoop
 
 __all__ = ["Handler", "LoopObject"]
 
@@ -56,6 +59,7 @@ class Handler(Generic[F]):
         if isinstance(handler, MethodType) and handler.__self__ is obj and handler.__func__ is self._method:
             handler = self._method  # what reading the attribute has given
         setattr(obj, self._slot, handler)
+        obj.loop.meet()
 
     def __delete__(self, obj: LoopObject) -> None:
         setattr(obj, self._slot, self._method)
@@ -65,6 +69,11 @@ class LoopObject:
     """Base of what lives on a loop."""
 
     __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        @property
+        def loop(self) -> EventLoop: ...
 
     _handlers: ClassVar[dict[str, Handler[Any]]] = {}  # by name
     _methods: ClassVar[dict[str, Any]] = {}  # what handlers are at first, by slot, where a class defines them

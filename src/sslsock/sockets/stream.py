@@ -91,6 +91,7 @@ class Stream(LoopObject, Endpoint, ABC):
     @property
     def loop(self) -> EventLoop:
         """The loop this object lives on: that of the thread it was made in."""
+        self._loop.meet()
         return self._loop
 
     @property
