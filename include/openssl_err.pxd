@@ -2,8 +2,8 @@
 
 
 cdef extern from "openssl/err.h" nogil:
-    int ERR_LIB_PEM, ERR_LIB_EVP, ERR_LIB_PROV, ERR_LIB_PKCS12, ERR_LIB_SSL, ERR_LIB_X509, ERR_LIB_SYS
-    int ERR_R_MALLOC_FAILURE, ERR_R_UNSUPPORTED
+    int ERR_LIB_PEM, ERR_LIB_EVP, ERR_LIB_PROV, ERR_LIB_PKCS12, ERR_LIB_SSL
+    int ERR_R_UNSUPPORTED
 
     void ERR_clear_error()
     unsigned long ERR_get_error()
@@ -11,7 +11,6 @@ cdef extern from "openssl/err.h" nogil:
     unsigned long ERR_peek_last_error()
     const char *ERR_reason_error_string(unsigned long code)
     const char *ERR_lib_error_string(unsigned long code)
-    void ERR_error_string_n(unsigned long code, char *buffer, size_t size)
     int ERR_GET_REASON(unsigned long code)
     int ERR_GET_LIB(unsigned long code)
 
@@ -26,7 +25,7 @@ cdef extern from "openssl/evperr.h" nogil:
 
 
 cdef extern from "openssl/pemerr.h" nogil:
-    int PEM_R_NO_START_LINE, PEM_R_BAD_END_LINE, PEM_R_BAD_DECRYPT, PEM_R_UNSUPPORTED_ENCRYPTION
+    int PEM_R_NO_START_LINE, PEM_R_BAD_END_LINE, PEM_R_BAD_DECRYPT
 
 
 cdef extern from "openssl/pkcs12err.h" nogil:

@@ -16,17 +16,13 @@ cdef extern from "openssl/bio.h" nogil:
     ctypedef struct BIO
 
 
-cdef extern from "openssl/stack.h" nogil:
-    pass
-
-
 cdef extern from "openssl/x509_vfy.h" nogil:
     ctypedef struct X509_STORE
     ctypedef struct X509_STORE_CTX
     ctypedef struct X509_VERIFY_PARAM
     ctypedef int (*X509_STORE_CTX_verify_cb)(int ok, X509_STORE_CTX *context) noexcept nogil
 
-    int X509_V_OK, X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH, X509_V_ERR_APPLICATION_VERIFICATION
+    int X509_V_OK, X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
     unsigned int X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS, X509_CHECK_FLAG_NEVER_CHECK_SUBJECT
 
     ctypedef struct X509_LOOKUP
@@ -69,13 +65,11 @@ cdef extern from "openssl/ssl.h" nogil:
     int SSL_VERIFY_NONE, SSL_VERIFY_PEER, SSL_VERIFY_FAIL_IF_NO_PEER_CERT
     int SSL_SENT_SHUTDOWN, SSL_RECEIVED_SHUTDOWN
     int SSL_SESS_CACHE_OFF, SSL_SESS_CACHE_CLIENT, SSL_SESS_CACHE_NO_INTERNAL
-    int SSL_TLSEXT_ERR_OK, SSL_TLSEXT_ERR_NOACK, SSL_TLSEXT_ERR_ALERT_FATAL
+    int SSL_TLSEXT_ERR_OK, SSL_TLSEXT_ERR_ALERT_FATAL
     int OPENSSL_NPN_NEGOTIATED
-    int TLS1_VERSION, TLS1_2_VERSION, TLS1_3_VERSION, SSL3_VERSION
+    int TLS1_2_VERSION, TLS1_3_VERSION
     uint64_t SSL_OP_NO_COMPRESSION, SSL_OP_NO_RENEGOTIATION, SSL_OP_CIPHER_SERVER_PREFERENCE, SSL_OP_PRIORITIZE_CHACHA
-    uint64_t SSL_OP_NO_TICKET
-    long SSL_MODE_RELEASE_BUFFERS, SSL_MODE_ENABLE_PARTIAL_WRITE, SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER, SSL_MODE_AUTO_RETRY
-    int SSL3_RT_MAX_PLAIN_LENGTH
+    long SSL_MODE_RELEASE_BUFFERS, SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER, SSL_MODE_AUTO_RETRY
 
     # contexts
     const SSL_METHOD *TLS_client_method()
@@ -85,7 +79,6 @@ cdef extern from "openssl/ssl.h" nogil:
     uint64_t SSL_CTX_set_options(SSL_CTX *context, uint64_t options)
     long SSL_CTX_set_mode(SSL_CTX *context, long mode)
     long SSL_CTX_clear_mode(SSL_CTX *context, long mode)
-    void SSL_CTX_set_security_level(SSL_CTX *context, int level)
     int SSL_CTX_set_min_proto_version(SSL_CTX *context, int version)
     int SSL_CTX_set_max_proto_version(SSL_CTX *context, int version)
     int SSL_CTX_set_cipher_list(SSL_CTX *context, const char *text)
@@ -183,6 +176,17 @@ cdef extern from "openssl/ssl.h" nogil:
     OPENSSL_STACK *X509_chain_up_ref(OPENSSL_STACK *chain)
     const char *SSL_alert_desc_string_long(int value)
     int SSL_new_session_ticket(SSL *ssl)
+
+
+ctypedef int (*security_callback)(
+    const SSL *ssl, const SSL_CTX *context, int operation, int bits, int number, void *other, void *argument) noexcept nogil
+
+
+cdef extern from "openssl/ssl.h" nogil:
+    security_callback SSL_CTX_get_security_callback(const SSL_CTX *context)
+    void SSL_CTX_set_security_callback(SSL_CTX *context, security_callback callback)
+    void SSL_CTX_set0_security_ex_data(SSL_CTX *context, void *argument)
+    int SSL_SECOP_VERSION, SSL_SECOP_SIGALG_SUPPORTED, SSL_SECOP_SIGALG_SHARED, SSL_SECOP_SIGALG_CHECK
 
 
 cdef extern from "openssl_compat.h" nogil:

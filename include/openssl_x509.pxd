@@ -20,7 +20,6 @@ cdef extern from "openssl/bio.h" nogil:
     BIO *BIO_new(const BIO_METHOD *method)
     BIO *BIO_new_mem_buf(const void *data, int size)
     int BIO_free(BIO *bio)
-    size_t BIO_ctrl_pending(BIO *bio)
     long BIO_get_mem_data(BIO *bio, char **data)
 
 
@@ -67,7 +66,6 @@ cdef extern from "openssl/evp.h" nogil:
     void EVP_MD_free(EVP_MD *digest)
 
     void EVP_PKEY_free(EVP_PKEY *key)
-    int EVP_PKEY_up_ref(EVP_PKEY *key)
     int EVP_PKEY_is_a(const EVP_PKEY *key, const char *name)
     const char *EVP_PKEY_get0_type_name(const EVP_PKEY *key)
     int EVP_PKEY_eq(const EVP_PKEY *a, const EVP_PKEY *b)

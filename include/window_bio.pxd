@@ -12,8 +12,6 @@ cdef extern from "byte_queue.h" nogil:
     const char *byte_queue_front(const byte_queue *queue)
     void byte_queue_clear(byte_queue *queue)
     void byte_queue_consume(byte_queue *queue, size_t count)
-    char *byte_queue_reserve(byte_queue *queue, size_t count)
-    void byte_queue_grown(byte_queue *queue, size_t count)
     int byte_queue_append(byte_queue *queue, const char *data, size_t count)
     void byte_queue_move(byte_queue *to, byte_queue *from_)
     int byte_queue_join(byte_queue *to, byte_queue *from_)

@@ -406,6 +406,23 @@ def test_the_verify_handler_decides(version, mode, answer):
     assert client.verify_errors
 
 
+def test_an_ignored_error_is_not_blamed_for_a_later_failure(version):
+    client = Engine(client_context(version, by="second"), verify_handler=lambda errors: True)
+    server = Engine(server_context(version))
+    server.decrypt(client.start())
+    if version == TLS_1_2:
+        client.decrypt(server.take())
+        server.decrypt(client.take())
+    *before, finished = pieces(server.take(), "records")
+    client.decrypt(b"".join(before))
+    assert client.verify_errors and not client.handshake_done
+    with pytest.raises(TlsError) as caught:
+        client.decrypt(finished[:-1] + bytes([finished[-1] ^ 1]))
+    assert caught.value.handshaking and caught.value.reason
+    assert str(caught.value) == caught.value.reason, "it names an error that was ignored"
+    assert client.refused_certificate is None
+
+
 def test_the_verify_handler_is_not_asked_about_a_good_chain(version):
     engines(version, verify_name="localhost", verify_handler=lambda errors: pytest.fail("asked"))
 

@@ -47,4 +47,4 @@ cdef class Context:
     cdef Session take_session(self, object key)
 
 
-cdef str reason_of(unsigned long code)
+cdef str error_words(unsigned long code)

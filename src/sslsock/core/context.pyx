@@ -50,8 +50,6 @@ if ssl.OpenSSL_version_num() >= 0x30500000:
 TICKET_LIFETIME = 7200  # seconds that a server's tickets serve; OpenSSL's default: SSL_CTX_set_timeout(3)
 
 cdef enum:
-    # Protocols before TLS 1.2 sign with SHA-1 and MD5, which OpenSSL allows at this level only (SSL_CTX_set_security_level(3)).
-    OLD_PROTOCOLS_LEVEL = 0
     NOTE_SIZE = 8
     # Each ticket of TLS 1.3 is followed by the next, so that a session would never end: RFC 8446, 4.6.1 recommends a limit.
     RESUMABLE = 86400  # seconds from the full handshake
@@ -70,7 +68,7 @@ def openssl_version():
     return ssl.OpenSSL_version(ssl.OPENSSL_VERSION).decode("ascii", "replace")
 
 
-cdef str reason_of(unsigned long code):
+cdef str error_words(unsigned long code):
     """An error code in OpenSSL's words."""
     cdef const char *reason = ERR_reason_error_string(code)
     cdef const char *library
@@ -84,7 +82,7 @@ cdef object refused(str what):
     """The ConfigurationError for the call that has just failed."""
     cdef unsigned long code = ERR_peek_error()
     ERR_clear_error()
-    return ConfigurationError(f"{what}: {reason_of(code)}" if code else what)
+    return ConfigurationError(f"{what}: {error_words(code)}" if code else what)
 
 
 def protocol_supported(int version):
@@ -95,7 +93,7 @@ def protocol_supported(int version):
         raise MemoryError
     try:
         if version < 0x0303:
-            ssl.SSL_CTX_set_security_level(probe, OLD_PROTOCOLS_LEVEL)
+            allow_old_protocols(probe)
         supported = ssl.SSL_CTX_set_min_proto_version(probe, version) == 1 \
             and ssl.SSL_CTX_set_max_proto_version(probe, version) == 1 and can_greet(probe)
     finally:
@@ -123,6 +121,28 @@ cdef bint can_greet(SSL_CTX *context) except -1:
     ssl.SSL_free(connection)
     window_bio_clear(&window)
     return result == ssl.SSL_ERROR_WANT_READ
+
+
+# Protocols before TLS 1.2 sign their handshakes with SHA-1 and MD5, which OpenSSL allows at security level 0 only
+# (SSL_CTX_set_security_level(3)). That level would let newer protocols do so as well, and let pass weak certificates and keys.
+
+
+cdef void allow_old_protocols(SSL_CTX *context) noexcept nogil:
+    """At the security level that there is, let old protocols be themselves."""
+    ssl.SSL_CTX_set0_security_ex_data(context, <void *> ssl.SSL_CTX_get_security_callback(context))
+    ssl.SSL_CTX_set_security_callback(context, on_security)
+
+
+cdef int on_security(
+        const SSL *connection, const SSL_CTX *context, int operation, int bits, int number, void *other,
+        void *default) noexcept nogil:
+    """SSL_CTX_set_security_callback(3): whether something is allowed; `default` is OpenSSL's own answer."""
+    if operation == ssl.SSL_SECOP_VERSION:
+        return 1  # the protocol bounds say which
+    if connection != NULL and ssl.SSL_version(connection) < ssl.TLS1_2_VERSION and operation in (
+            ssl.SSL_SECOP_SIGALG_SUPPORTED, ssl.SSL_SECOP_SIGALG_SHARED, ssl.SSL_SECOP_SIGALG_CHECK):
+        return 1
+    return (<ssl.security_callback> default)(connection, context, operation, bits, number, other, NULL)
 
 
 # libssl's callbacks: they only look up whom they concern.
@@ -304,7 +324,7 @@ cdef class Context:
             raise ConfigurationError(
                 f"minimum_protocol {PROTOCOL_NAMES[minimum]} is newer than maximum_protocol {PROTOCOL_NAMES[maximum]}")
         if minimum < 0x0303:
-            ssl.SSL_CTX_set_security_level(self.ctx, OLD_PROTOCOLS_LEVEL)
+            allow_old_protocols(self.ctx)
         if ssl.SSL_CTX_set_min_proto_version(self.ctx, minimum) != 1 \
                 or ssl.SSL_CTX_set_max_proto_version(self.ctx, maximum) != 1:
             raise refused("the protocol bounds are refused")

@@ -1,7 +1,7 @@
 from cpython.object cimport PyObject
 
 from hello_digest cimport HELLO_DIGEST_SIZE
-from openssl_ssl cimport SSL, SSL_SESSION, X509_STORE_CTX
+from openssl_ssl cimport SSL, SSL_SESSION
 from openssl_x509 cimport X509
 from sslsock.core.agreed cimport agreed_values
 from sslsock.core.context cimport Context, connection_hooks

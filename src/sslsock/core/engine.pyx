@@ -34,8 +34,8 @@ from openssl_err cimport (
     ERR_clear_error, ERR_get_error, ERR_peek_last_error,
 )
 from openssl_ssl cimport SSL_SESSION, X509_STORE_CTX
-from openssl_x509 cimport X509, X509_free, X509_up_ref
-from sslsock.core.context cimport VERIFY_MODE_NONE, VERIFY_MODE_PEER, Context, Session, connection_hooks, reason_of
+from openssl_x509 cimport X509_free, X509_up_ref
+from sslsock.core.context cimport VERIFY_MODE_NONE, VERIFY_MODE_PEER, Context, Session, connection_hooks, error_words
 from sslsock.core.agreed cimport forget_agreed, note_agreed, note_peer, peer_chain
 from sslsock.core.certificate cimport SslCertificate
 from window_bio cimport (
@@ -561,7 +561,7 @@ cdef class Engine:
         if self.own_reason != NULL:
             text = reason = self.own_reason.decode("ascii")
         else:
-            text = reason = reason_of(self.error_code) if self.error_code else "the connection was cut"
+            text = reason = error_words(self.error_code) if self.error_code else "the connection was cut"
             if ALERT_REASONS <= reason_code < ALERT_REASONS + 256:
                 number = reason_code - ALERT_REASONS
                 alert = NEWER_ALERTS.get(number) or ssl.SSL_alert_desc_string_long(number).decode("ascii", "replace")

@@ -42,7 +42,7 @@ cdef enum:
     ENDED, TRUNCATED, RESET, NETWORK, TLS, RESOURCE, IDLE, ABORTED
 
 
-cdef int reason_of(failure_kind kind) noexcept nogil:
+cdef int relay_reason(failure_kind kind) noexcept nogil:
     """What a failure ends a relay with."""
     if kind == PEER_RESET:
         return RESET
@@ -373,7 +373,7 @@ cdef class ChannelRelay:
             return
         self.broken = True
         self.culprit_back = culprit is self.back
-        self.reason = reason_of(culprit.failure.kind)
+        self.reason = relay_reason(culprit.failure.kind)
         if self.reason == TLS and culprit.peer.truncated:
             # It was told no close_notify, for there was none, and answers that with an alert (RFC 8446, 6.1).
             self.reason = TRUNCATED
