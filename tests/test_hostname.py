@@ -2,7 +2,7 @@
 
 import pytest
 
-from sslsock.sockets.hostname import Host, parse_host
+from sslsock.core.hostname import Host, parse_host
 
 
 @pytest.mark.parametrize(

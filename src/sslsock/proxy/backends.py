@@ -22,7 +22,7 @@ from collections.abc import Container, Hashable, Iterable
 from typing import Any, Callable, NamedTuple, Optional, Protocol, Union
 
 from ..core.dial import pack_address
-from ..sockets.hostname import parse_host
+from ..core.hostname import parse_host
 from ..sockets.resolver import Address as SocketAddress
 from ..sockets.resolver import numeric_addresses
 from .settings import Address

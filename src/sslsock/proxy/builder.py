@@ -12,8 +12,8 @@ from ipaddress import ip_address, ip_network
 from sys import float_info
 from typing import NoReturn, Optional, Union
 
+from ..core.hostname import Host, parse_host
 from ..sockets.host_port import parse_connect_address, parse_listen_address
-from ..sockets.hostname import Host, parse_host
 from .allowed import NameList
 from .settings import (
     Address,

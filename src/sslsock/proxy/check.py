@@ -9,9 +9,9 @@ from datetime import datetime, timedelta, timezone
 from typing import Callable, Optional, Union
 
 from ..core.certificate import SslCertificate
+from ..core.hostname import parse_host
 from ..core.ticket_keys import TicketKeys
 from ..sockets.certificate_text import name_text
-from ..sockets.hostname import parse_host
 from ..sockets.resolver import numeric_addresses
 from .certificates import CertificateError, CertificateStore, Pair, load_checked, read_certificates
 from .privileges import PrivilegeError, find_account

@@ -11,8 +11,8 @@ from typing import Optional
 from ..core.certificate import SslCertificate
 from ..core.client_hello import ClientHello
 from ..core.context import VERIFY_NONE, VERIFY_PEER, ConfigurationError, Context
+from ..core.hostname import parse_host
 from ..core.ticket_keys import TicketKeys
-from ..sockets.hostname import parse_host
 from .allowed import NameList
 from .certificates import CertificateStore, Identity, load_checked, normal, read_certificates, write_authority
 from .settings import ListenerSettings, Route

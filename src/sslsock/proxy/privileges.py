@@ -11,7 +11,7 @@ from collections.abc import MutableMapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple, NoReturn, Optional
 
-from ..sockets.hostname import parse_host
+from ..core.hostname import parse_host
 from .settings import Address
 
 __all__ = ["InheritedSocket", "PrivilegeError", "drop_to", "listen_fds", "match_sockets"]

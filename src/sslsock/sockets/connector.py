@@ -18,10 +18,10 @@ import socket
 from typing import Optional, Protocol
 
 from ..core.dial import Dial, pack_address
+from ..core.hostname import Host, parse_host
 from ..core.schedule import Timer
 from .constants import SocketError
 from .event_loop import EventLoop
-from .hostname import Host, parse_host
 from .resolver import Address, Answer, Lookup, numeric_addresses
 
 __all__ = ["Connector", "ConnectorConsumer", "OwnSocket", "bound_socket", "error_of"]

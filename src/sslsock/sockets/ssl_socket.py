@@ -20,13 +20,13 @@ from ..core import channel as core
 from ..core.certificate import SslCertificate
 from ..core.client_hello import ClientHello, ClientHelloError, parse_client_hello
 from ..core.engine import Engine
+from ..core.hostname import parse_host
 from .checked import Seconds
 from .configuration import SslConfiguration, decoded_protocol, default_configuration
 from .constants import OpenMode, PeerVerifyMode, SocketError, SslMode, SslProtocol
 from .error_log import INFO
 from .event_loop import EventLoop
 from .hello_wait import HelloPhase, HelloWait
-from .hostname import parse_host
 from .loop_object import Handler
 from .ssl_error import SslError
 from .states import MODE_MOVES, ModeEvent

@@ -10,6 +10,7 @@ import os
 import socket
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
+from ..core.hostname import is_address
 from ..core.listener import Listener
 from .accepted import Accepted
 from .checked import Flag, checked_count
@@ -17,7 +18,6 @@ from .connector import error_of
 from .constants import ErrorConstants, SocketError
 from .error_log import WARNING, log_error
 from .event_loop import EventLoop
-from .hostname import is_address
 from .loop_object import Handler, LoopObject
 from .tcp_socket import NOWHERE, TcpSocket, checked_port
 from .twins import twin
