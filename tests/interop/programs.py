@@ -35,6 +35,8 @@ def cannot_run(reason: str) -> NoReturn:
 
 def program(name: str, package: str) -> str:
     """The path of a program; the test is skipped, and fails in CI, when it is not installed."""
+    if os.environ.get("SSLSOCK_QUICK"):
+        pytest.skip("`ci/test --quick` starts no foreign program")
     path = shutil.which(name, path=os.environ.get("PATH", os.defpath) + ":/usr/local/sbin:/usr/sbin:/sbin")
     return path or cannot_run(f"{name} is not installed: Debian package {package}")
 
