@@ -6,6 +6,7 @@ one object a module, so a finder points each name at that object; the interprete
 
 import os
 import sys
+from importlib import import_module
 from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader, ModuleSpec
 from importlib.util import spec_from_file_location
 
@@ -55,4 +56,18 @@ class _NativeFinder:
         return spec_from_file_location(fullname, self._path, loader=ExtensionFileLoader(fullname, self._path))
 
 
+def _refuse_subinterpreters() -> None:
+    """The modules' state exists once in the process, as OpenSSL's does. Whichever interpreter came first would have it, and the
+    main one could never again."""
+    for name in ("_interpreters", "_xxsubinterpreters"):  # from CPython 3.13 on, and before
+        try:
+            interpreters = import_module(name)
+        except ImportError:
+            continue
+        if interpreters.get_current() != interpreters.get_main():
+            raise ImportError("sslsock works in the main interpreter of a process only, and this is a subinterpreter")
+        return
+
+
+_refuse_subinterpreters()
 sys.meta_path.insert(0, _NativeFinder())
