@@ -561,13 +561,14 @@ class TcpSocket(Stream, ErrorConstants):
         self._error_string = message
         if state is not UNCONNECTED:
             with suppress(RuntimeError, MemoryError):  # the loop is closed, or nothing can be told any more
-                self._loop.call_soon(self._tell_break_off, self._generation, state, mode_changed)
+                self._loop.call_soon(self._tell_break_off, self._generation, error, message, state, mode_changed)
 
-    def _tell_break_off(self, generation: int, state: SocketState, mode_changed: bool) -> None:
-        error, message = self._error, self._error_string
+    def _tell_break_off(
+        self, generation: int, error: SocketError, message: str, state: SocketState, mode_changed: bool
+    ) -> None:
         if self._generation == generation:
             self._emit("_state_changed_handler", UNCONNECTED)
-        if self._generation == generation and error is not None:
+        if self._generation == generation:
             self._fail(error, message)
         self._tell_end(generation, mode_changed, state is CONNECTED or state is CLOSING)
 
