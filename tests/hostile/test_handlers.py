@@ -6,6 +6,7 @@ subject misbehaves. Where that does not end the connection, the conversation has
 
 from __future__ import annotations
 
+import copy
 import gc
 import os
 import resource
@@ -51,6 +52,13 @@ def start_encryption(scene, s):
         s.start_server_encryption()
 
 
+def configure(scene, s):
+    """Nothing that holds for this connection already."""
+    s.configuration = copy.copy(s.configuration)
+    s.peer_verify_name = s.peer_verify_name
+    s.handshake_timeout, s.read_buffer_size, s.encoding = 20, 0, "utf-8"
+
+
 def read(scene, s):
     scene.received += s.read(1) + s.read_line(2) + s.peek(0)
     scene.received += s.read_all()
@@ -80,6 +88,9 @@ ACTIONS = {
     "disconnect": lambda scene, s: s.disconnect(),
     "connect": connect_again,
     "abort and connect": abort_and_connect_again,
+    "bind": lambda scene, s: s.bind(0),
+    "open": lambda scene, s: s.open(s.READ_WRITE_MODE),
+    "configure": configure,
     "start encryption": start_encryption,
     "read": read,
     "write": lambda scene, s: s.write(b"x"),
@@ -295,7 +306,7 @@ class Scene:
             if self.action != "abort":
                 allowed |= {"ssl_errors", "error"}
             assert later <= allowed, f"after {self.action}: {self.events}"
-        elif self.action not in ("connect", "abort and connect") and self.ending not in FAILING and not self.is_refused():
+        elif self.action not in ("connect", "abort and connect", "bind") and self.ending not in FAILING and not self.is_refused():
             assert self.has("disconnected"), self.events
             assert self.talked() is not self.must_not_talk(), (self.received, self.heard[:99], self.events)
 
