@@ -104,6 +104,7 @@ ACTIONS = {
 }
 OWN_LOOP_ONLY = ("interrupt", "dispatch")
 ENDING = ("close", "abort", "disconnect")
+BEGINNING = ("connect", "abort and connect", "bind")  # what is told of the connection before ends there
 LIMITS = {"write a lot": 1, "abort and connect": 2}  # times that it is done; otherwise three
 
 # Situations: role of the subject, handler, first argument that it is called with (None: any), how the conversation ends.
@@ -306,7 +307,7 @@ class Scene:
             if self.action != "abort":
                 allowed |= {"ssl_errors", "error"}
             assert later <= allowed, f"after {self.action}: {self.events}"
-        elif self.action not in ("connect", "abort and connect", "bind") and self.ending not in FAILING and not self.is_refused():
+        elif self.action not in BEGINNING and self.ending not in FAILING and not self.is_refused():
             assert self.has("disconnected"), self.events
             assert self.talked() is not self.must_not_talk(), (self.received, self.heard[:99], self.events)
 
