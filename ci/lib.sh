@@ -172,6 +172,7 @@ make_venv() {
         rm -rf "$VENV/wheel"
         quietly "$VENV/bin/python" -m pip wheel -q --disable-pip-version-check --no-deps -w "$VENV/wheel" "$VENV/stage"
         pip_install --force-reinstall --no-deps "$VENV"/wheel/sslsock-*.whl
+        pip_install "$VENV"/wheel/sslsock-*.whl # what it depends on
         printf '%s\n' "$_key" >"$VENV/sslsock-build"
     fi
     if [ -n "${1:-}" ] && [ "$(cat "$VENV/sslsock-extra-$1" 2>/dev/null)" != "$_key" ]; then

@@ -145,6 +145,15 @@ def test_junk_is_named():
     assert "BEGIN line is not whole" in refusal(b"-----BEGIN CERTIFIC")
 
 
+def test_a_path_is_told_from_a_certificate(tmp_path):
+    for path in ("server.pem", b"server.pem", "/etc/ssl/certs/ca.crt"):
+        assert refusal(path).endswith("if it is the path of a file, SslCertificate.from_path reads it")
+    assert "path" not in refusal("no\ncertificate") and "path" not in refusal("x" * 5000)
+    for load in (SslCertificate, SslCertificate.from_bytes):
+        with pytest.raises(TypeError, match="this is a path"):
+            load(tmp_path)
+
+
 def test_every_truncation_of_pem_is_null_with_a_reason(pem):
     body = len(pem.rstrip()) - len("-----END CERTIFICATE-----")
     for size in range(1, body + 8):

@@ -170,6 +170,40 @@ def test_encrypted_pem_of_the_older_form_loads(keys, algorithm):
     assert "the passphrase is wrong" in refusal(data, passphrase="wrong")
 
 
+LABELS = [b"PRIVATE KEY", b"ENCRYPTED PRIVATE KEY", b"RSA PRIVATE KEY", b"EC PRIVATE KEY"]
+
+
+@every
+@pytest.mark.parametrize("label", LABELS)
+def test_what_a_key_is_tells_its_content_not_its_label(keys, algorithm, label):
+    plain, encrypted = private(keys[algorithm]), private(keys[algorithm], passphrase=b"secret")
+    for data, own in ((plain, b"PRIVATE KEY"), (encrypted, b"ENCRYPTED PRIVATE KEY")):
+        text = data.replace(b" " + own + b"-", b" " + label + b"-")
+        assert text.count(label) == 2
+        key = SslKey(text, algorithm, passphrase="secret")
+        assert_loaded(key, algorithm)
+        assert key == SslKey(plain)
+    assert refusal(text) == MISSING
+    assert "the passphrase is wrong" in refusal(text, passphrase="wrong")
+
+
+@old_kinds
+def test_an_older_form_may_have_the_newer_label(keys, algorithm):
+    text = private(keys[algorithm], PEM, OLD)
+    label = {KeyAlgorithm.RSA: b"RSA PRIVATE KEY", KeyAlgorithm.DSA: b"DSA PRIVATE KEY"}.get(algorithm, b"EC PRIVATE KEY")
+    assert text.count(label) == 2
+    assert_loaded(SslKey(text.replace(label, b"PRIVATE KEY"), algorithm), algorithm)
+
+
+def test_a_path_is_told_from_a_key(tmp_path, keys):
+    for path in ("server.key", b"server.key", "/etc/ssl/private/schl\u00fcssel.pem"):
+        assert "if it is the path of a file, give what the file holds" in refusal(path)
+    assert "path" not in refusal("no\nkey") and "path" not in refusal(b"\0" * 9)
+    assert "server" not in refusal("server.key"), "it may be a secret"
+    with pytest.raises(TypeError, match="this is a path"):
+        SslKey(tmp_path)
+
+
 @pytest.mark.parametrize("options", [["-v2", "aes-128-cbc"], ["-scrypt"], ["-v1", "PBE-SHA1-3DES"]])
 def test_other_ways_to_encrypt_load(keys, options):
     data = openssl(

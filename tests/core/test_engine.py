@@ -10,6 +10,7 @@ import pytest
 
 from sslsock.core.context import VERIFY_NONE, VERIFY_PEER, VERIFY_QUERY, Context
 from sslsock.core.engine import Engine, TlsError
+from sslsock.core.issue import issue_certificate, make_authority
 from sslsock.core.key import SslKey
 
 from .pairs import (
@@ -753,3 +754,44 @@ def test_a_name_that_would_match_more_or_less_than_itself_is_refused(name):
     context = Context(server_side=False, use_system_ca=False)
     with pytest.raises(ValueError, match="not a name that a certificate can be for"):
         Engine(context, verify_name=name)
+
+
+def named(*names):
+    authority, key = make_authority()
+    certificate, own_key = issue_certificate(authority, key, names)
+    server = Context(
+        server_side=True, certificate=certificate, private_key=own_key, verify_mode=VERIFY_NONE, use_system_ca=False
+    )
+    return Context(server_side=False, ca_certificates=[authority], use_system_ca=False), server
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["fe80::1", "fe80::1%lo", "[fe80::1%eth0]", "[fe80::1]", "FE80:0::1", "127.0.0.1", "[127.0.0.1]", "example.com",
+     "example.com.", "EXAMPLE.com.", "straße.de", "STRASSE.example.", "xn--strae-oqa.de", "a.wild.example."],
+)  # fmt: skip
+def test_an_engine_takes_the_names_that_a_socket_takes(name):
+    client_settings, server_settings = named(
+        "fe80::1", "127.0.0.1", "example.com", "straße.de", "strasse.example", "*.wild.example"
+    )
+    client = Engine(client_settings, verify_name=name)
+    shake(client, Engine(server_settings))
+    others, server_settings = named("fe80::2", "strasse.de", "example.org")
+    with pytest.raises(TlsError, match=r"mismatch|not for"):
+        shake(Engine(others, verify_name=name), Engine(server_settings))
+
+
+@pytest.mark.parametrize(
+    ("name", "sent"),
+    [("example.com", "example.com"), ("example.com.", "example.com"), ("straße.de", "xn--strae-oqa.de"), ("a_b", "a_b")],
+)
+def test_the_server_name_goes_out_as_a_dns_name(name, sent):
+    client, server = Engine(client_context(), server_name=name), Engine(server_context())
+    shake(client, server)
+    assert server.requested_server_name == sent
+
+
+@pytest.mark.parametrize("name", ["", ".", "a\0b", "\u2603.example", "x" * 300])
+def test_what_cannot_be_a_server_name_is_refused(name):
+    with pytest.raises(ValueError):
+        Engine(client_context(), server_name=name)

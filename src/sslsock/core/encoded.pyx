@@ -88,6 +88,8 @@ cdef class Source:
             self.data = <const unsigned char *> PyUnicode_AsUTF8AndSize(self.text, &size)
             self.size = size
         else:
+            if hasattr(encoded, "__fspath__"):
+                raise TypeError("this is a path: what is in the file is needed, bytes or text")
             PyObject_GetBuffer(encoded, &self.view, PyBUF_SIMPLE)
             self.view_held = True
             self.data = <const unsigned char *> self.view.buf
@@ -382,7 +384,21 @@ cdef str refuse_text(Source source, str wanted, bytes other):
         return "this is DER, not PEM"
     if contains(source, b"-----BEGIN "):
         return "the PEM text is damaged: its BEGIN line is not whole, or not at the start of a line"
+    if may_be_path(source):
+        advice = "SslCertificate.from_path reads it" if wanted == "a certificate" else "give what the file holds"
+        return f"this is not PEM: it has no BEGIN line; if it is the path of a file, {advice}"
     return "this is not PEM: it has no BEGIN line"
+
+
+cdef bint may_be_path(Source source) noexcept:
+    """One line that prints. The file system is not asked."""
+    cdef Py_ssize_t index
+    if source.size > 4096:  # PATH_MAX
+        return False
+    for index in range(source.size):
+        if source.data[index] < 0x20:
+            return False
+    return True
 
 
 cdef str refuse_block(const pem_block *block, str wanted):

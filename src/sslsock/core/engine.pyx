@@ -17,8 +17,6 @@ Whose turn it is stands in `use`. The C half enters libssl for whoever the engin
 may call, first looks that it is free. What the handshake has agreed on is noted (agreed.pyx) and never asked of libssl.
 """
 
-import ipaddress
-
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
@@ -41,6 +39,8 @@ from sslsock.core.certificate cimport SslCertificate
 from window_bio cimport (
     byte_queue, byte_queue_append, byte_queue_clear, byte_queue_consume, byte_queue_front, byte_queue_join, window_bio_clear,
     window_bio_new)
+
+from sslsock.core.hostname import ascii_name, parse_host
 
 cdef extern from "Python.h":
     # With a bare pointer: a `bytes` may be written and cut only while nobody else refers to it.
@@ -181,7 +181,8 @@ cdef class Engine:
 
     context: Context; its role is the engine's
     server_name: str or None, the SNI name a client sends (RFC 6066, 3)
-    verify_name: str or None, the DNS name or IP address that the peer's certificate must be for
+    verify_name: str or None, the DNS name or IP address that the peer's certificate must be for; as SslSocket takes it: an address
+        perhaps in brackets or with a scope, a name perhaps with a dot at its end or not in ASCII
     verify_handler: callable(list of VerifyError) -> bool or None, asked when the peer's chain has errors: go on? Without
         one, VERIFY_PEER refuses and VERIFY_QUERY goes on. A VerifyError is (code, depth, text, SslCertificate or None).
     release_buffers: bool, free libssl's record buffers (33 KiB) after each record: for connections that are mostly idle
@@ -244,19 +245,18 @@ cdef class Engine:
         cdef bytes name
         cdef ssl.X509_VERIFY_PARAM *param = ssl.SSL_get0_param(self.ssl)
         if server_name is not None and not self.context.server_side:
-            name = server_name.encode("idna") if not server_name.isascii() else server_name.encode("ascii")
+            name = ascii_name(server_name).encode("ascii")
+            if name.endswith(b"."):  # RFC 6066, 3: without it
+                name = name[:-1]
             if not name or b"\0" in name or ssl.SSL_set_tlsext_host_name(self.ssl, name) != 1:
                 raise ValueError(f"{server_name!r} cannot be sent as a server name")
         if self.verify_name is not None:
-            name = self.verify_name.encode("idna") if not self.verify_name.isascii() else self.verify_name.encode("ascii")
-            if not name or b"\0" in name or name.startswith(b"."):  # to OpenSSL a leading dot means any subdomain
-                raise ValueError(f"{self.verify_name!r} is not a name that a certificate can be for")
             try:
-                ipaddress.ip_address(self.verify_name)
-                is_address = True
-            except ValueError:
-                is_address = False
-            if is_address:
+                host = parse_host(self.verify_name)
+            except ValueError as exc:
+                raise ValueError(f"{self.verify_name!r} is not a name that a certificate can be for: {exc}") from None
+            name = host.verify_name.encode("ascii")
+            if host.numeric:
                 if ssl.X509_VERIFY_PARAM_set1_ip_asc(param, name) != 1:
                     raise ValueError(f"{self.verify_name!r} cannot be checked as an address")
             else:

@@ -16,6 +16,7 @@ from openssl_x509 cimport *
 from sslsock.core.certificate cimport SslCertificate
 from sslsock.core.key cimport SslKey
 
+from sslsock.core.hostname import ascii_name
 from sslsock.core.key import KeyAlgorithm
 
 cdef enum:
@@ -50,11 +51,10 @@ cdef str alternative_names(names):
             continue
         except ValueError:
             pass
-        if not name.isascii():
-            try:
-                name = name.encode("idna").decode("ascii")
-            except UnicodeError as exc:
-                raise ValueError(f"{name!r} is neither a DNS name nor an IP address: {exc}") from None
+        try:
+            name = ascii_name(name)
+        except ValueError as exc:
+            raise ValueError(f"{name!r} is neither a DNS name nor an IP address: {exc}") from None
         if len(name) > 253 or DNS_NAME.fullmatch(name) is None:
             raise ValueError(f"{name!r} is neither a DNS name nor an IP address")
         parts.append(f"DNS:{name}")

@@ -156,6 +156,38 @@ cdef EVP_PKEY *key_from_encrypted(Source source, X509_SIG *encrypted) except? NU
     return key_from_info(source, info)
 
 
+cdef EVP_PKEY *private_key_in(Source source, const unsigned char *data, long size, bint alone) except? NULL:
+    """PKCS #8, encrypted or plain (RFC 5958); else the older forms of RSA (RFC 8017), EC (RFC 5915), DSA.
+
+    Told apart by what they are, not by their label: there are programs that write an encrypted key as PRIVATE KEY.
+    alone: nothing may be behind it. NULL without `source.error`: it is none of these, OpenSSL's reason is in the queue.
+    """
+    cdef const unsigned char *end = data + size
+    cdef const unsigned char *p = data
+    cdef PKCS8_PRIV_KEY_INFO *info
+    cdef EVP_PKEY *key
+    cdef X509_SIG *encrypted = d2i_X509_SIG(NULL, &p, size)
+    if encrypted != NULL:
+        if p == end or not alone:
+            ERR_clear_error()
+            return key_from_encrypted(source, encrypted)
+        X509_SIG_free(encrypted)
+    ERR_clear_error()
+    p = data
+    info = d2i_PKCS8_PRIV_KEY_INFO(NULL, &p, size)
+    if info != NULL:
+        if p == end or not alone:
+            return key_from_info(source, info)
+        PKCS8_PRIV_KEY_INFO_free(info)
+    ERR_clear_error()
+    p = data
+    key = d2i_AutoPrivateKey(NULL, &p, size)
+    if key != NULL and (p == end or not alone):
+        return key
+    EVP_PKEY_free(key)
+    return NULL
+
+
 cdef int decrypt_block(Source source, pem_block *block) except -1:
     """Decrypts a block that has the headers of RFC 1421.
 
@@ -183,39 +215,19 @@ cdef int decrypt_block(Source source, pem_block *block) except -1:
 
 
 cdef EVP_PKEY *private_key_from_block(Source source, pem_block *block) except? NULL:
-    cdef const unsigned char *p
-    cdef PKCS8_PRIV_KEY_INFO *info
-    cdef X509_SIG *encrypted
     cdef EVP_PKEY *key
-    cdef int kind
     cdef int plain = decrypt_block(source, block)
     if not plain:
         return NULL
-    p = block.data
-    if strcmp(block.label, "ENCRYPTED PRIVATE KEY") == 0:
-        encrypted = d2i_X509_SIG(NULL, &p, block.size)
-        if encrypted != NULL:
-            return key_from_encrypted(source, encrypted)
-    elif strcmp(block.label, "PRIVATE KEY") == 0:
-        info = d2i_PKCS8_PRIV_KEY_INFO(NULL, &p, block.size)
-        if info != NULL:
-            return key_from_info(source, info)
-    else:
-        kind = EVP_PKEY_RSA
-        if strcmp(block.label, "EC PRIVATE KEY") == 0:
-            kind = EVP_PKEY_EC
-        elif strcmp(block.label, "DSA PRIVATE KEY") == 0:
-            kind = EVP_PKEY_DSA
-        key = d2i_PrivateKey(kind, NULL, &p, block.size)
-        if key != NULL:
-            return key
-    # RFC 1421 decryption has no check but the padding, which one wrong passphrase in 256 passes, and all
-    # of them with a stream cipher, which has no padding.
-    if plain == 2:
-        source.error = "the passphrase is wrong, or the key is damaged"
-    else:
-        source.error = refuse_block(block, "the private key")
-    return NULL
+    key = private_key_in(source, block.data, block.size, False)
+    if key == NULL and not source.error:
+        # RFC 1421 decryption has no check but the padding, which one wrong passphrase in 256 passes, and all
+        # of them with a stream cipher, which has no padding.
+        if plain == 2:
+            source.error = "the passphrase is wrong, or the key is damaged"
+        else:
+            source.error = refuse_block(block, "the private key")
+    return key
 
 
 cdef EVP_PKEY *public_key_from_block(Source source, pem_block *block) except? NULL:
@@ -254,32 +266,10 @@ cdef EVP_PKEY *key_from_pem(Source source, bint private) except? NULL:
 
 
 cdef EVP_PKEY *private_key_from_der(Source source) except? NULL:
-    """PKCS #8, encrypted or plain (RFC 5958); else the older forms of RSA (RFC 8017), EC (RFC 5915), DSA."""
-    cdef const unsigned char *end = source.data + source.size
-    cdef const unsigned char *p = source.data
-    cdef PKCS8_PRIV_KEY_INFO *info
-    cdef EVP_PKEY *key
-    cdef X509_SIG *encrypted = d2i_X509_SIG(NULL, &p, source.size)
-    if encrypted != NULL:
-        if p == end:
-            ERR_clear_error()
-            return key_from_encrypted(source, encrypted)
-        X509_SIG_free(encrypted)
-    ERR_clear_error()
-    p = source.data
-    info = d2i_PKCS8_PRIV_KEY_INFO(NULL, &p, source.size)
-    if info != NULL:
-        if p == end:
-            return key_from_info(source, info)
-        PKCS8_PRIV_KEY_INFO_free(info)
-    ERR_clear_error()
-    p = source.data
-    key = d2i_AutoPrivateKey(NULL, &p, source.size)
-    if key != NULL and p == end:
-        return key
-    EVP_PKEY_free(key)
-    source.error = refuse_der(source, "a private key")
-    return NULL
+    cdef EVP_PKEY *key = private_key_in(source, source.data, source.size, True)
+    if key == NULL and not source.error:
+        source.error = refuse_der(source, "a private key")
+    return key
 
 
 cdef EVP_PKEY *public_key_from_der(Source source) except? NULL:

@@ -144,7 +144,9 @@ class Server:
             sockets = self._open()
             main = self._make_worker(sockets[0])
             if settings.user is not None:
-                codecs.lookup("idna")  # of names; it is loaded late, from files that the user may not see
+                # What names need is loaded late, from files that the user may not see.
+                codecs.lookup("idna")  # getaddrinfo's
+                parse_host("\u00e4")
                 drop_to(settings.user)
             self._start_threads(sockets)
             self._announce(sockets[0])
