@@ -608,7 +608,7 @@ class Session:
             self._fail(reason, None)
 
     def _finish(self, reason: str, error: str) -> None:
-        """After an end of the client's own before TLS stands: it has closed, or broken its handshake."""
+        """Before TLS stands, when the client has closed, has broken its handshake, or has not begun it in time."""
         assert isinstance(self._front, Channel)
         self._front.finish()
         self._end(reason, error)
@@ -660,7 +660,7 @@ class Session:
             self._fail(record.PROXY_HEADER_TIMEOUT, "no PROXY header came in time")
         elif self._stage == HELLO:
             self.record.handshake_result = record.HANDSHAKE_LATE
-            self._fail(record.HANDSHAKE_TIMEOUT, "no ClientHello came in time")
+            self._finish(record.HANDSHAKE_TIMEOUT, "no ClientHello came in time")
         else:
             self._fail(record.CONNECT_TIMEOUT, "the name of the back end was not found in time")
 
