@@ -116,8 +116,8 @@ class SslConfiguration:
     equal when their settings are.
 
     TypeError for a setting of the wrong type, ValueError for an impossible value. What only OpenSSL can tell
-    (a certificate that did not load, a key that does not fit, an unknown cipher) comes at the handshake, as
-    SSL_INVALID_USERDATA_ERROR.
+    (a certificate that did not load, a key that does not fit, an unknown cipher) comes at `SslServer.listen` or
+    at the handshake, as SSL_INVALID_USERDATA_ERROR.
     """
 
     VERIFY_NONE = PeerVerifyMode.VERIFY_NONE
@@ -320,7 +320,8 @@ class SslConfiguration:
 
     @property
     def groups(self) -> str:
-        """Groups for the key exchange, colons between them: str, "" for OpenSSL's choice."""
+        """Groups for the key exchange, colons between them: str. "": what OpenSSL chooses for a client; a server agrees to
+        X25519, P-256, P-384, P-521 and, with OpenSSL 3.5, X25519MLKEM768."""
         return self._groups
 
     @groups.setter

@@ -54,10 +54,11 @@ class Handler(Generic[F]):
         return MethodType(method, obj)
 
     def __set__(self, obj: LoopObject, handler: Optional[F]) -> None:
-        if handler is not None and not callable(handler):
-            raise TypeError(f"{self._name} is None or a callable, not {type(handler).__name__}")
-        if isinstance(handler, MethodType) and handler.__self__ is obj and handler.__func__ is self._method:
-            handler = self._method  # what reading the attribute has given
+        if handler is not None:
+            if not callable(handler):
+                raise TypeError(f"{self._name} is None or a callable, not {type(handler).__name__}")
+            if isinstance(handler, MethodType) and handler.__self__ is obj and handler.__func__ is self._method:
+                handler = self._method  # what reading the attribute has given
         setattr(obj, self._slot, handler)
         obj.loop.meet()
 

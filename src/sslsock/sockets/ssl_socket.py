@@ -347,7 +347,8 @@ class SslSocket(TcpSocket):
         return changed
 
     def _announce_mode(self) -> None:
-        self._emit("_mode_changed_handler", self._mode)
+        if self._mode_changed_handler is not None:
+            self._emit("_mode_changed_handler", self._mode)
 
     def _mode_in_force(self) -> PeerVerifyMode:
         mode = self.peer_verify_mode

@@ -92,14 +92,14 @@ def whole(step: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any, P
     has come: nobody goes on with a connection in a state that was not meant."""
 
     @wraps(step)
-    def guarded(self: TcpSocket, /, *args: P.args, **kwargs: P.kwargs) -> R:
+    def guarded(self: TcpSocket, *args: Any) -> R:
         try:
-            return step(self, *args, **kwargs)
+            return step(self, *args)  # type: ignore[call-arg]
         except BaseException as exc:
             self._break_off(exc)
             raise
 
-    return guarded
+    return guarded  # type: ignore[return-value]  # no step takes keywords: to pass them on would cost a dict
 
 
 def plain_address(address: str) -> str:
@@ -387,8 +387,9 @@ class TcpSocket(Stream, ErrorConstants):
             raise RuntimeError(f"{event.value} while {self._state.name}")
         if state is not self._state:
             self._state = state
-            self._join_ends()
-            if tell:
+            if state is HOST_LOOKUP or state is CLOSING or event is ACCEPTED:  # else it is as it was, or `_drop_connection` has
+                self._join_ends()
+            if tell and self._state_changed_handler is not None:
                 self._emit("_state_changed_handler", state)
 
     def _connect(self, hostname: str, port: int, open_mode: int, hold_writes: bool = False) -> None:
@@ -519,7 +520,7 @@ class TcpSocket(Stream, ErrorConstants):
     def _tell_end(self, generation: int, mode_changed: bool, was_connected: bool) -> None:
         if mode_changed and self._generation == generation:
             self._announce_mode()
-        if was_connected and self._generation == generation:
+        if was_connected and self._generation == generation and self._disconnected_handler is not None:
             self._emit("_disconnected_handler")
 
     def _drop_connection(self, keep_input: bool) -> bool:
