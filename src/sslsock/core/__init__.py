@@ -12,6 +12,7 @@ from importlib.util import spec_from_file_location
 
 NAMES = (
     "build",
+    "ownership",
     "schedule",
     "loop",
     "encoded",

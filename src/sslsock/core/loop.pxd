@@ -3,6 +3,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from line cimport line, place
 from linux cimport epoll_event
 from poller cimport poller
+from sslsock.core.ownership cimport Owned
 from sslsock.core.schedule cimport Timer, TimerHeap, WorkQueue
 
 
@@ -65,18 +66,13 @@ cdef class Watch(Watcher):
     cdef object callback
 
 
-cdef class Loop:
+cdef class Loop(Owned):
     cdef public object exception_handler
     cdef public object host_call_soon
-    cdef public object host
     cdef object asked_host  # the host_call_soon whose call has not come yet
-    cdef object __weakref__
 
-    # identity
-    cdef unsigned long owner  # the thread
-    cdef int fork_count  # of the process that made it
-    cdef bint is_closed
-    cdef list inherited  # in a forked child: what was the parent's, never touched again
+    # in a forked child
+    cdef list inherited  # what was the parent's, never touched again
     cdef list copies  # and its own descriptors of the parent's connections, to be closed
 
     # descriptors
@@ -101,7 +97,6 @@ cdef class Loop:
     cdef int batch_next, batch_count
 
     # the turn
-    cdef int depth
     cdef bint is_running, stopping, host_planned, has_turned
     cdef Py_ssize_t holds
     cdef object escaped  # KeyboardInterrupt and its like, raised when the turn is over
@@ -109,13 +104,6 @@ cdef class Loop:
     cdef Scratch scratch_owner
     cdef list spare_scratch
 
-    # who may use it
-    cdef bint in_own_thread(self) noexcept
-    cdef int require_owner(self) except -1
-    cdef int require(self) except -1
-    cdef int require_thread(self) except -1
-    cdef int look_for_host(self) except -1
-    cpdef int meet(self) except -1
     # calls and timers
     cdef Timer plan(self, double seconds, object callback, tuple args, bint background)
     cdef void plan_turn(self) noexcept
@@ -140,7 +128,6 @@ cdef class Loop:
     cdef void call(self, object callback, tuple args) noexcept
     cdef void report_call(self, object consumer, str method, object exception) noexcept
     # closing
-    cdef void leave_to_parent(self)
     cdef void close_copies(self) noexcept
     cdef void bury(self, Watcher watcher) noexcept
 

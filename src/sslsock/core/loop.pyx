@@ -21,13 +21,10 @@ events come, the loop waits and works without the GIL (`nogil_turns`); what they
 """
 
 import os
-import sys
 from collections import deque
-from weakref import WeakSet
 
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
-from cpython.ref cimport Py_INCREF
 from libc.stdint cimport INT64_MAX, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 
@@ -35,11 +32,8 @@ cimport linux
 from line cimport line_join, line_leave, line_next
 from linux cimport epoll_event, errno
 from poller cimport poller_arm, poller_close, poller_init, poller_leave, poller_open, poller_takes, poller_wake, poller_wake_once
+from sslsock.core.ownership cimport Owned, running_host
 from sslsock.core.schedule cimport Timer, TimerHeap, WorkQueue
-
-cdef extern from "pythread.h" nogil:
-    unsigned long PyThread_get_thread_ident()
-
 
 cdef enum:
     NOGIL = 1  # in an event's address: its watcher works without the GIL
@@ -52,47 +46,6 @@ cdef object logger():
     """The log "sslsock". Only what has gone wrong comes here, and logging takes long to load."""
     import logging
     return logging.getLogger("sslsock")
-
-
-cdef object get_running_loop = None  # asyncio's, once the program has imported it
-
-
-cpdef object running_host():
-    """The asyncio loop that runs in this thread, or None."""
-    global get_running_loop
-    if get_running_loop is None:
-        # asyncio is never imported here: a program that has a running asyncio loop has done so. It lacks the function while
-        # another thread is still importing it.
-        get_running_loop = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)
-        if get_running_loop is None:
-            return None
-    return get_running_loop()
-
-
-# Counts the forks that led to this process: a loop whose own count differs belongs to a parent. It is counted also where
-# Python does not learn of the fork.
-cdef int forks = 0
-
-
-cdef void count_fork() noexcept nogil:
-    global forks
-    forks += 1
-
-
-linux.pthread_atfork(NULL, NULL, count_fork)
-
-cdef object loops = WeakSet()  # all of this process
-
-
-def _leave_parents_loops():
-    """In a forked child, before it goes on: it may do so in the middle of a turn, when a handler has forked."""
-    cdef Loop loop
-    for loop in list(loops):
-        if loop.fork_count != forks and loop.inherited is None:
-            loop.leave_to_parent()
-
-
-os.register_at_fork(after_in_child=_leave_parents_loops)
 
 
 cdef int64_t monotonic_ns() noexcept nogil:
@@ -239,7 +192,7 @@ cdef class Watch(Watcher):
         """Stop watching; the descriptor stays the caller's."""
         if self.loop is None:
             return
-        if not self.loop.is_closed and self.loop.fork_count == forks:
+        if not self.loop.is_closed and not self.loop.left:
             self.loop.require()
         self.callback = None
         self.stop_watching()
@@ -263,7 +216,7 @@ cdef class Scratch:
         free(self.block.receive)
 
 
-cdef class Loop:
+cdef class Loop(Owned):
     """Descriptors, timers and calls of the thread that made it.
 
     Every method must be called in that thread, except `call_soon_threadsafe`; others raise RuntimeError elsewhere, after
@@ -273,8 +226,6 @@ cdef class Loop:
     def __cinit__(self):
         cdef int error
         poller_init(&self.poller)
-        self.owner = PyThread_get_thread_ident()
-        self.fork_count = forks
         self.watchers = {}
         self.graves = []
         self.lost = []
@@ -288,74 +239,11 @@ cdef class Loop:
         if error:
             raise OSError(error, os.strerror(error))
         self.use_scratch(Scratch())
-        loops.add(self)
+        self.enlist()
 
     def __dealloc__(self):
         poller_close(&self.poller)
         self.close_copies()
-
-    # who may use it
-
-    cdef bint in_own_thread(self) noexcept:
-        return self.owner == PyThread_get_thread_ident() and self.fork_count == forks
-
-    cdef int require_owner(self) except -1:
-        if self.fork_count != forks:
-            raise RuntimeError("this event loop belongs to the parent process: a forked child must make its own")
-        if self.is_closed:
-            raise RuntimeError("the event loop is closed")
-        if self.owner != PyThread_get_thread_ident():
-            raise RuntimeError("this belongs to the event loop of another thread: use the _async twin or call_soon_threadsafe")
-        return 0
-
-    cdef int require(self) except -1:
-        """What every method begins with that only the loop's thread may call."""
-        self.require_owner()
-        if self.depth == 0:
-            self.look_for_host()
-        return 0
-
-    cdef int require_thread(self) except -1:
-        """For what is possible after the loop was closed: to read what has been received."""
-        if not self.in_own_thread():
-            self.require_owner()
-        elif self.depth == 0 and not self.is_closed:
-            self.look_for_host()
-        return 0
-
-    cdef int look_for_host(self) except -1:
-        """Outside a turn: whoever has something of this loop in a running asyncio loop wants it to be served there."""
-        host = running_host()
-        if host is not None and host is not self.host:
-            self.follow(host)
-        return 0
-
-    def follow(self, host):
-        """Become part of `host`, the asyncio loop that runs in this thread; the place for a derived class to do it."""
-
-    cpdef int meet(self) except -1:
-        """For what may be asked in any thread and at any time: follows the asyncio loop that runs here."""
-        if self.depth == 0 and not self.is_closed and self.in_own_thread():
-            self.look_for_host()
-        return 0
-
-    def check(self):
-        """Raise RuntimeError unless this is the loop's own thread and process and it is not closed."""
-        self.require()
-
-    def in_thread(self):
-        """True in the loop's own thread and process."""
-        return self.in_own_thread()
-
-    @property
-    def closed(self):
-        """True after `close()`."""
-        return self.is_closed
-
-    @property
-    def of_parent(self):
-        """Whether it belongs to the process that this one was forked from: bool."""
-        return self.fork_count != forks
 
     @property
     def running(self):
@@ -366,11 +254,6 @@ cdef class Loop:
     def dispatching(self):
         """True inside a turn: in `run()` or `dispatch()`."""
         return self.depth > 0
-
-    @property
-    def thread_id(self):
-        """Identifier of the loop's thread, as `threading.get_ident()` gives it."""
-        return self.owner
 
     @property
     def wake_fd(self):
@@ -434,7 +317,7 @@ cdef class Loop:
 
     def call_soon_threadsafe(self, callback, *args):
         """Call `callback(*args)` in the loop's thread; may be called from any thread, and from a signal handler."""
-        if self.fork_count != forks:
+        if self.left:
             raise RuntimeError("this event loop belongs to the parent process: a forked child must make its own")
         if self.is_closed:
             raise RuntimeError("the event loop is closed")
@@ -540,7 +423,7 @@ cdef class Loop:
                 PyErr_CheckSignals()
                 if self.stopping:
                     break
-            if self.fork_count != forks:  # a signal's handler has forked
+            if self.left:  # a signal's handler has forked
                 self.require_owner()
         finally:
             self.is_running = False
@@ -612,7 +495,7 @@ cdef class Loop:
         if self.escaped is not None:
             escaped, self.escaped = self.escaped, None
             raise escaped
-        if self.fork_count != forks:  # a handler has forked and returned in the child
+        if self.left:  # a handler has forked and returned in the child
             self.require_owner()
         return done
 
@@ -641,7 +524,7 @@ cdef class Loop:
         cdef Py_ssize_t rounds = len(self.watchers) // BATCH + 1  # the kernel's queue is fair, so that is once for each
         cdef int done = 0
         self.full = True
-        while self.full and rounds > 0 and self.fork_count == forks:
+        while self.full and rounds > 0 and not self.left:
             rounds -= 1
             done += self.serve(events, 0)
         self.run_again()
@@ -695,7 +578,7 @@ cdef class Loop:
 
     cdef void run_reports(self) noexcept:
         cdef Watcher watcher
-        while self.reports.first != NULL and self.fork_count == forks:
+        while self.reports.first != NULL and not self.left:
             watcher = <Watcher> line_next(&self.reports)
             watcher.on_report()
 
@@ -703,7 +586,7 @@ cdef class Loop:
         # Here and below: a handler that forked returns in the child as well, where the turn is over (`leave_to_parent`).
         cdef epoll_event event
         cdef Watcher watcher
-        while self.batch_next < self.batch_count and self.fork_count == forks:
+        while self.batch_next < self.batch_count and not self.left:
             event = self.batch[self.batch_next]
             self.batch_next += 1
             if not poller_takes(&self.poller, &event):
@@ -727,13 +610,13 @@ cdef class Loop:
         """Those that were due at `now`."""
         cdef Timer timer
         cdef int64_t earliest = self.timers.earliest()
-        while earliest <= now and self.fork_count == forks:
+        while earliest <= now and not self.left:
             timer = self.timers.take()
             callback, args = timer.callback, timer.args
             timer.callback = timer.args = None
             self.call(callback, args)
             earliest = self.timers.earliest()
-        if earliest < self.poller.armed and self.fork_count == forks:
+        if earliest < self.poller.armed and not self.left:
             poller_arm(&self.poller, earliest)
 
     cdef void run_calls(self) noexcept:
@@ -741,12 +624,12 @@ cdef class Loop:
         cdef Py_ssize_t count
         if self.soon.planned:
             self.soon.begin()
-            while self.soon.more() and self.fork_count == forks:
+            while self.soon.more() and not self.left:
                 callback, args = <tuple> self.soon.next()
                 self.call(callback, args)
             self.soon.end()
         count = len(self.foreign)
-        while count > 0 and self.foreign and self.fork_count == forks:  # a nested turn takes from it too
+        while count > 0 and self.foreign and not self.left:  # a nested turn takes from it too
             count -= 1
             callback, args = self.foreign.popleft()
             self.call(callback, args)
@@ -755,7 +638,7 @@ cdef class Loop:
         cdef Watcher watcher
         if self.again.planned:
             self.again.begin()
-            while self.again.more() and self.fork_count == forks:
+            while self.again.more() and not self.left:
                 watcher = <Watcher> self.again.next()
                 watcher.again_planned = False
                 watcher.on_again()
@@ -765,7 +648,7 @@ cdef class Loop:
         cdef Watcher watcher
         if self.flushes.planned:
             self.flushes.begin()
-            while self.flushes.more() and self.fork_count == forks:
+            while self.flushes.more() and not self.left:
                 watcher = <Watcher> self.flushes.next()
                 watcher.flush_planned = False
                 watcher.on_flush()
@@ -814,7 +697,7 @@ cdef class Loop:
     def close(self):
         """Close every connection at once and give the descriptors back. No effect the second time; RuntimeError inside a
         turn or from another thread."""
-        if self.fork_count != forks:
+        if self.left:
             self.close_copies()
             return
         if self.is_closed:
@@ -847,12 +730,9 @@ cdef class Loop:
         poller_leave(&self.poller)
         self.copies = []
         self.inherited = [self.watchers, self.graves, self.timers, self.soon, self.foreign, self.again, self.flushes]
-        if self.owner != PyThread_get_thread_ident():
-            # Its thread does not exist here. What that was doing may be half done, so nothing of it is looked at or ever freed.
-            Py_INCREF(self)
+        if not self.thread_is_here():
             return
-        self.is_closed = True
-        self.host = self.host_call_soon = self.asked_host = None
+        self.host_call_soon = self.asked_host = None
         for watcher in self.watchers.values():
             if not isinstance(watcher, Watch):  # whose descriptor is the program's
                 self.copies.append(watcher.fd)

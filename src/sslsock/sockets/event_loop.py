@@ -17,7 +17,8 @@ from collections.abc import AsyncGenerator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
-from ..core.loop import Loop, running_host
+from ..core.loop import Loop
+from ..core.ownership import running_host
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
