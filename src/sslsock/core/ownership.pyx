@@ -118,7 +118,7 @@ cdef class Owned:
         return 0
 
     def follow(self, host):
-        """Become part of `host`, the asyncio loop that runs in this thread; the place for a derived class to do it."""
+        """Become part of `host`, an asyncio loop of this thread, which need not run yet: for a derived class to do."""
 
     cpdef int meet(self) except -1:
         """For what may be asked in any thread and at any time: follows the asyncio loop that runs here."""
@@ -136,7 +136,7 @@ cdef class Owned:
 
     @property
     def closed(self):
-        """True after `close()`."""
+        """True after `close()`, and in a forked child."""
         return self.is_closed
 
     @property

@@ -99,6 +99,8 @@ class EventLoop(Loop):
                 self.follow(host)
 
     def follow(self, host: Any) -> None:
+        """Become part of `host`, an asyncio loop of this thread, which need not run yet. No call of it is needed
+        where sockets are used in the running loop. RuntimeError for one without `add_reader`."""
         self._detach()
         try:
             host.add_reader(self.fileno(), self.host_turn)
