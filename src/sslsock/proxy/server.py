@@ -146,7 +146,8 @@ class Server:
             if settings.user is not None:
                 # What names need is loaded late, from files that the user may not see.
                 codecs.lookup("idna")  # getaddrinfo's
-                parse_host("\u00e4")
+                with suppress(ValueError):  # the package idna is missing, as it is allowed to be
+                    parse_host("\u00e4")
                 drop_to(settings.user)
             self._start_threads(sockets)
             self._announce(sockets[0])

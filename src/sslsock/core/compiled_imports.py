@@ -1,0 +1,23 @@
+"""What the compiled modules import, written in Python: for tools that read a program to find out what it needs (PyInstaller,
+Nuitka), and that cannot look into the shared object.
+
+Never imported at run time. PyInstaller finds it by the package's own hook (`sslsock/_pyinstaller`), Nuitka is told of it:
+`--include-module=sslsock.core.compiled_imports`.
+"""
+# ruff: noqa: F401
+
+import collections
+import datetime
+import enum
+import ipaddress
+import logging
+import os
+import re
+import socket
+import sys
+import weakref
+
+import sslsock._version
+import sslsock.core._native  # type: ignore[import-not-found]
+import sslsock.core.hostname
+import sslsock.core.trust_store
