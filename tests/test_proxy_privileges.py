@@ -189,11 +189,11 @@ def test_a_listener_without_a_host_is_bound_to_every_address(sockets: list[socke
 def both_families() -> tuple[socket.socket, socket.socket]:
     """Sockets that listen at 127.0.0.1 and ::1, on one port."""
     while True:
-        four = socket.create_server(("127.0.0.1", 0))
+        six = socket.create_server(("::1", 0), family=socket.AF_INET6)
         try:
-            return four, socket.create_server(("::1", port(four)), family=socket.AF_INET6)
+            return socket.create_server(("127.0.0.1", port(six))), six
         except OSError:  # somebody has it
-            four.close()
+            six.close()
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", ""])

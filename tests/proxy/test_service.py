@@ -281,10 +281,10 @@ def inherited(listening: socket.socket, *arguments: object) -> list[str]:
 def test_inherited_sockets_of_both_families_serve_one_listener(back: Origin, threads: int) -> None:
     with contextlib.ExitStack() as stack:
         while True:
-            four = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-            port = four.getsockname()[1]
+            six = stack.enter_context(socket.create_server(("::1", 0), family=socket.AF_INET6))
+            port = six.getsockname()[1]
             with contextlib.suppress(OSError):  # somebody has it
-                six = stack.enter_context(socket.create_server(("::1", port), family=socket.AF_INET6))
+                four = stack.enter_context(socket.create_server(("127.0.0.1", port)))
                 break
         arguments = command("proxy", "--listen", f"tcp://localhost:{port}", "--to", back.url, "--threads", threads)
         descriptors = (four.fileno(), six.fileno())
