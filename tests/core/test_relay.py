@@ -479,7 +479,7 @@ def test_a_failure_behind_data_for_a_peer_that_is_slow(loop, small_pair, kind, f
     """The kernel takes little, so all of it still lies in the relay when TLS fails."""
     joined = Joined(loop, end(loop, kind, True), end(loop, "tls1.3", False, small_pair))
     joined.back.reading = False
-    data = os.urandom(150_000)
+    data = os.urandom(20_000)
     joined.front.write(data)
     if failure == "alert":
         joined.front.give_up()
@@ -518,7 +518,7 @@ def test_the_survivor_gets_its_last_bytes_in_spite_of_its_upload(loop):
 def test_a_survivor_that_reads_nothing_is_given_up(loop, small_pair):
     joined = Joined(loop, end(loop, "fd", True, small_pair), end(loop, "tls1.3", False))
     joined.front.reading = False
-    joined.back.write(os.urandom(100_000))
+    joined.back.write(os.urandom(20_000))
     joined.back.write(b"bad")
     joined.back.out[-1] ^= 1
     joined.drive(lambda: joined.relay.failed_side == "back")

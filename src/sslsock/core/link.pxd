@@ -22,7 +22,7 @@ cdef struct link_failure:
 
 cdef enum:
     # bytes of answers that a peer does not take: it is not read then
-    ANSWERS_SIZE = 64 * 1024
+    ANSWERS_SIZE = 32 * 1024
     # bytes of input that are thrown away while the peer's end is awaited, before the connection is reset
     INPUT_AFTER_END = 16 * 1024 * 1024
     INPUT_AFTER_FAILURE = 64 * 1024

@@ -13,6 +13,7 @@ cdef class RelaySide(Link):
 
     # incoming
     cdef uint64_t received  # plaintext, in bytes
+    cdef bint bulk  # the last receive was full
     cdef bint input_ended  # the last byte has been passed on
     cdef bint truncated  # without close_notify
 

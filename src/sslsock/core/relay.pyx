@@ -3,9 +3,11 @@
 What comes in on one side goes out on the other, without the GIL and without a call of Python. Each side is a link (link.pyx):
 its descriptor, its engine and what the kernel has not taken (`out`); there is nothing between the two sides.
 
-Back-pressure: a side is read only while its peer has nothing unsent. So the high mark is what one receive makes (half a
-MiB), and the low mark is zero: when the kernel announces room it still has two thirds of its own send buffer to send, and
-the line does not run dry while the next piece is fetched.
+Back-pressure: a side is read only while its peer has nothing unsent. So the low mark is zero: when the kernel announces room
+it still has two thirds of its own send buffer to send, and the line does not run dry while the next piece is fetched. The
+high mark is what one receive makes and the kernel does not take: a receive is small (FIRST_SIZE) until one was full; then,
+with bulk on its way, it is what the peer's send buffer has room for, up to half a MiB. So a peer that reads nothing costs
+little, however fast the other one sends.
 
 The end of one direction is passed on as what it was: a FIN as a FIN, close_notify as close_notify and FIN (RFC 8446, 6.1:
 each direction is closed by itself), TLS that was cut without close_notify as a FIN without one. When both have ended, both
@@ -24,6 +26,7 @@ from libc.stdint cimport uint32_t
 from libc.string cimport memset
 
 cimport linux
+from send_room cimport send_room
 from sslsock.core.channel cimport Channel
 from sslsock.core.engine cimport ENGINE_CLOSED, ENGINE_FAILED, ENGINE_OK
 from sslsock.core.link cimport (
@@ -36,6 +39,11 @@ cdef double LINGER_SECONDS = 5.0
 cdef uint32_t WATCHED = linux.EPOLLIN | linux.EPOLLRDHUP | linux.EPOLLPRI
 
 RELAY_ENDED, RELAY_TRUNCATED, RELAY_RESET, RELAY_NETWORK, RELAY_TLS, RELAY_RESOURCE, RELAY_IDLE, RELAY_ABORTED = range(8)
+
+cdef enum:
+    # bytes of one receive
+    FIRST_SIZE = 32 * 1024
+    LEAST_SIZE = 16 * 1024  # a full record: what is asked for where there seems to be no room, to be refused
 
 cdef enum:
     # The same, for C.
@@ -129,10 +137,13 @@ cdef class RelaySide(Link):
 
     cdef void pump(self) noexcept nogil:
         """One receive at the most, so that no connection keeps the others waiting."""
+        cdef bint bulk = self.bulk
         if self.relay.broken and not self.leaves_more():
             return
         if self.readable():
             self.receive()
+            if self.bulk and not bulk and self.readable() and not self.relay.broken:
+                self.receive()  # the first was a small one
             if self.relay.over:
                 return
             if self.readable():
@@ -142,12 +153,15 @@ cdef class RelaySide(Link):
 
     cdef void receive(self) noexcept nogil:
         cdef char *memory = self.loop.scratch.receive
-        cdef size_t size = 0
+        cdef size_t size = 0, wanted = FIRST_SIZE
         if not self.engine_ready:
-            size = self.take_in(memory, RECEIVE_SIZE)
-            if 0 < size < RECEIVE_SIZE and (self.hang_up or self.urgent):
+            if self.bulk:
+                wanted = min(max(send_room(self.peer.fd, FIRST_SIZE), <size_t> LEAST_SIZE), <size_t> RECEIVE_SIZE)
+            size = self.take_in(memory, wanted)
+            self.bulk = size == wanted
+            if 0 < size < wanted and (self.hang_up or self.urgent):
                 # The end is met now, so that what it causes leaves with these bytes.
-                size += self.take_in(memory + size, RECEIVE_SIZE - size)
+                size += self.take_in(memory + size, wanted - size)
             if size == 0 and not self.fin:
                 return
         self.pass_on(size)
