@@ -265,6 +265,7 @@ def test_after_a_failure_of_tls_little_is_thrown_away(loop, version):
     near, near_record, far, _ = tls_channel_pair(loop, version, pair=small_tcp_pair)
     with socket.socket(fileno=os.dup(far.fileno())) as raw:
         far.abort()
+        raw.setblocking(False)
         raw.send(b"\x17\x03\x03\x00\x20" + bytes(32))
         drive(loop, lambda: near_record.failure is not None, "the failure")
         assert near_record.failure == channel_module.FAILURE_TLS

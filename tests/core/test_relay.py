@@ -21,9 +21,11 @@ from sslsock.core.relay import (
 )
 
 from .far import KINDS, VERSION, Far, Joined, Observer, end, join
+from .forged import Forger
 from .pairs import (
     DEADLINE,
     MIB,
+    TLS_1_3,
     Recorder,
     channel_on,
     client_context_of,
@@ -329,6 +331,27 @@ def test_memory_is_bounded_while_a_peer_does_not_read(loop, some):
     assert joined.back.received == there and joined.front.received == back
 
 
+@pytest.mark.parametrize("kind", ["fd", "tls1.2", "tls1.3"])
+@pytest.mark.parametrize("piece", [50_000, 8 * MIB], ids=["answers", "bulk"])
+def test_a_peer_that_does_not_read_makes_little_wait(loop, kind, piece):
+    """Whatever the other one sends: what the system has not taken is held, and that is not much."""
+    joined = join(loop, ("fd", kind), tcp_pair)
+    joined.front.reading = False
+    before, still = -1, 0
+    while still < 5:
+        joined.turns(10)
+        still = still + 1 if joined.relay.bytes_back == before and joined.back.out else 0
+        before = joined.relay.bytes_back
+        while len(joined.back.out) < piece:
+            joined.back.write(bytes(min(piece, MIB)))
+    passed = joined.relay.bytes_back
+    joined.relay.close()  # what the system has taken is still delivered
+    joined.front.reading = True
+    drive(loop, lambda: joined.front.pump() or joined.front.ended, "the end", 0)
+    assert passed > 256 * 1024
+    assert passed - len(joined.front.received) <= 32 * 1024
+
+
 def test_an_end_behind_a_peer_that_does_not_read(loop, some):
     joined = join(loop, some)
     joined.back.reading = False
@@ -608,3 +631,27 @@ def test_the_idle_limit_can_be_changed(loop):
     assert joined.observer.reason == RELAY_IDLE
     joined.relay.idle_seconds = 5
     assert loop.idle
+
+
+@pytest.mark.parametrize("side", ["front", "back"])
+def test_messages_without_data_keep_no_relay_from_being_idle(loop, tmp_path, side):
+    """Key updates (RFC 8446, 4.6.3) come faster than the limit passes."""
+    forger = Forger(loop, TLS_1_3, side == "front", tmp_path)
+    near, far = socket_pair()
+    limit, questions, observer = 0.2, 24, Observer()
+    sides = [forger.channel, near.detach()]
+    relay = ChannelRelay(loop, *(sides if side == "front" else sides[::-1]), observer, limit)
+
+    def ask():
+        nonlocal questions
+        questions -= 1
+        if questions and not relay.closed:
+            forger.sock.send(forger.key_update())
+            loop.call_later(limit / 4, ask)
+
+    ask()
+    drive(loop, lambda: relay.closed or not questions, "the relay's end")
+    assert relay.closed, "each of them was taken for data"
+    assert observer.reason == RELAY_IDLE
+    far.close()
+    forger.sock.close()

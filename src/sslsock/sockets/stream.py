@@ -150,7 +150,8 @@ class Stream(LoopObject, Endpoint, ABC):
 
     @property
     def read_buffer_size(self) -> int:
-        """Most bytes kept unread: int, 0 for no bound. At the bound nothing is taken from the network. ValueError below 0."""
+        """Most bytes kept unread: int, 0 for no bound. At the bound nothing is taken from the network, but an error
+        of the connection is told. ValueError below 0."""
         return self._read_buffer_size
 
     @read_buffer_size.setter
