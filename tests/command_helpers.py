@@ -92,6 +92,8 @@ class Identity:
         self.issued.private_key_pem.write_to_path(self.key)
         self.issued.private_key_and_cert_chain_pem.write_to_path(self.both)
         self.client.private_key_and_cert_chain_pem.write_to_path(self.client_both)
+        for secret in (self.key, self.both, self.client_both):
+            secret.chmod(0o600)
 
     def server_context(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

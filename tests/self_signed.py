@@ -89,4 +89,5 @@ class Folder:
         certificate, key_file = self.path / f"{self._count}.pem", self.path / f"{self._count}.key"
         certificate.write_bytes(make(names, cn, key, end))
         key_file.write_bytes(key_pem(key))
+        key_file.chmod(0o600)
         return KeyPair(str(certificate), str(key_file))

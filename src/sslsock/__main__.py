@@ -165,19 +165,37 @@ def main(argv: Optional[list[str]] = None) -> int:
     command = importlib.import_module(f"{__package__}.commands.{arguments.command}")
     try:
         status: int = command.run(arguments)
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        return status if flush_output() else 1
     except CommandError as exc:
         print_error(str(exc))
+        flush_output(tell=False)
         return exc.status
     except BrokenPipeError:
-        # Whoever read our output has seen enough. The interpreter flushes once more at its end: to nowhere.
-        with suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        give_up_output()  # whoever read it has seen enough
         return 0
     except KeyboardInterrupt:
         return 130
-    return status
+
+
+def flush_output(tell: bool = True) -> bool:
+    """False, with a message if it is to tell, if standard output takes no more, as on a full disk."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as exc:
+        if tell and isinstance(exc, BrokenPipeError):
+            raise
+        give_up_output()
+        if tell:
+            print_error(f"standard output: {exc.strerror or exc}")
+        return False
+    return True
+
+
+def give_up_output() -> None:
+    """The interpreter flushes once more at its end: to nowhere."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 if __name__ == "__main__":

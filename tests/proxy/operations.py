@@ -16,6 +16,7 @@ import socket
 import ssl
 import struct
 import subprocess
+import sys
 import threading
 import time
 import urllib.request
@@ -190,6 +191,7 @@ class Site:
         path = self.folder / file
         issued = self.authority.issue_cert("localhost", "127.0.0.1", "::1", common_name=name)
         issued.private_key_and_cert_chain_pem.write_to_path(path)
+        path.chmod(0o600)
         return path
 
 
@@ -197,6 +199,7 @@ def put(source: Path, target: Path) -> None:
     """Make `target` the same as `source`, so that a reader sees the old file or the new one."""
     temporary = target.with_suffix(".new")
     temporary.write_bytes(source.read_bytes())
+    temporary.chmod(source.stat().st_mode)
     temporary.replace(target)
 
 
@@ -414,3 +417,19 @@ class Traffic:
         self._stopped.set()
         for thread in self._threads:
             thread.join(DEADLINE)
+
+
+# Sockets as systemd passes them
+
+PASS_IN = """
+import os, sys
+if int(sys.argv[1]) != 3:
+    os.dup2(int(sys.argv[1]), 3)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+def inherited(listening: socket.socket, *arguments: object) -> list[str]:
+    """The command, with a socket passed in as systemd does."""
+    return [sys.executable, "-c", PASS_IN, str(listening.fileno()), *command("proxy", *arguments)]

@@ -35,6 +35,7 @@ class Proxy:
         self.messages: list[str] = []  # lines for the operator
         self._records: queue.Queue[dict[str, Any]] = queue.Queue()
         self._news = threading.Condition()
+        self._metrics_at = ""
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
         self.ports: list[int] = []
@@ -64,10 +65,11 @@ class Proxy:
                 self._news.notify_all()
 
     def metrics(self) -> list[str]:
-        """The lines of its metrics, once; it was started with --metrics."""
+        """The lines of its metrics; it was started with --metrics."""
         assert self.process.stdout is not None
-        address = self.process.stdout.readline().decode().partition("metrics at ")[2].strip()
-        with urllib.request.urlopen(address, timeout=TIMEOUT) as answer:
+        if not self._metrics_at:
+            self._metrics_at = self.process.stdout.readline().decode().partition("metrics at ")[2].strip()
+        with urllib.request.urlopen(self._metrics_at, timeout=TIMEOUT) as answer:
             lines: list[str] = answer.read().decode().splitlines()
         return lines
 

@@ -41,6 +41,16 @@ def print_error(text: str) -> None:
         print(f"sslsock: {text}", file=sys.stderr, flush=True)
 
 
+def print_result(text: str) -> None:
+    """A line on standard output, for which the command was called. CommandError if it takes none, as on a full disk."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as exc:
+        raise CommandError(f"standard output: {exc.strerror or exc}") from None
+
+
 # Arguments. argparse puts the words of an ArgumentTypeError behind the name of the argument.
 
 

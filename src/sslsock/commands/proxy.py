@@ -5,14 +5,17 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+from typing import Optional
 
+from ..proxy.access_log import ERROR, MESSAGES, LineWriter
 from ..proxy.check import Warn, check_files
+from ..proxy.files import Reader
 from ..proxy.options import make_settings
 from ..proxy.settings import ProxySettings, SettingsError
-from .common import UsageError, print_error
+from .common import print_result
 
 
-def load(arguments: argparse.Namespace, warn: Warn = print_error, starting: bool = True) -> ProxySettings:
+def load(arguments: argparse.Namespace, warn: Warn, starting: bool = True) -> ProxySettings:
     """The settings as options and files are now, with all files checked. warn, starting: of `check_files`. SettingsError."""
     settings = make_settings(arguments)
     check_files(settings, warn, starting)
@@ -40,18 +43,57 @@ class StartSignals:
         self.hung_up = True
 
 
+def log_format_of(arguments: argparse.Namespace) -> str:
+    """That of the messages about settings too, which may be wrong in every other respect. `--check` answers whoever asks it."""
+    if hasattr(arguments, "check"):
+        return "text"
+    chosen = getattr(arguments, "log_format", None)
+    if chosen is None and hasattr(arguments, "config"):
+        from ..proxy.config_file import log_format_in
+
+        chosen = log_format_in(arguments.config)
+    return chosen if chosen in MESSAGES else "text"
+
+
 def run(arguments: argparse.Namespace) -> int:
     signals = StartSignals()
+    reader: Optional[Reader] = None
+    problem: Optional[SettingsError] = None
     try:
-        settings = load(arguments)
-        while signals.hung_up:
-            signals.hung_up = False
-            settings = load(arguments)
+        settings = make_settings(arguments)
+        if settings.keep_reading and not hasattr(arguments, "check"):
+            reader = Reader(settings.files())  # before there are threads, of which the log is the first
     except SettingsError as exc:
-        raise UsageError(str(exc)) from None
+        problem = exc
+    except OSError as exc:
+        problem = SettingsError(None, 0, f"--keep-reading: {exc.strerror or exc}")
+    with open(2, "wb", closefd=False) as stream:  # sys.stderr is None where the descriptor was closed at the start
+        writer = LineWriter(stream)
+    writer.message = MESSAGES[log_format_of(arguments)]
+    try:
+        if problem is not None:
+            raise problem
+        return start(arguments, signals, writer)
+    except SettingsError as exc:
+        writer.write(f"sslsock: {exc}", ERROR)
+        return 2
+    finally:
+        writer.close()
+        if reader is not None:
+            reader.close()
+
+
+def start(arguments: argparse.Namespace, signals: StartSignals, writer: LineWriter) -> int:
+    def warn(text: str) -> None:
+        writer.write(f"sslsock: {text}")
+
+    settings = load(arguments, warn)
+    while signals.hung_up:
+        signals.hung_up = False
+        settings = load(arguments, warn)
     if getattr(arguments, "check", False):
-        print(f"The settings are good: {summary(settings)}")
+        print_result(f"The settings are good: {summary(settings)}")
         return 0
     from ..proxy import server  # not for --check
 
-    return server.run(settings, reload=lambda warn: load(arguments, warn, starting=False))
+    return server.run(settings, lambda warn: load(arguments, warn, starting=False), writer)

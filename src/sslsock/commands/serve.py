@@ -15,7 +15,7 @@ from typing import Callable
 from .. import EventLoop, SocketError, SslConfiguration, SslServer, SslSocket
 from ..proxy.certificates import make_localhost_pair, write_authority
 from ..sockets.host_port import address_text
-from .common import CommandError, UsageError, check_configuration, load_identity, printable
+from .common import CommandError, UsageError, check_configuration, load_identity, print_result, printable
 from .www import FileTree, HttpSession, log_to_stderr
 
 PIECE = 256 * 1024
@@ -111,7 +111,7 @@ def run(arguments: argparse.Namespace) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, frame: loop.stop())
     what = f"the files of {arguments.www}" if arguments.www is not None else "an echo"
-    print(f"Serving {what} on {address_text(server.address, server.port)}", flush=True)
+    print_result(f"Serving {what} on {address_text(server.address, server.port)}")
     loop.run()
     server.close()
     loop.close()

@@ -1,4 +1,4 @@
-"""One line for each connection, and the one thread that writes lines.
+"""One line for each connection, lines for the operator, and the one thread that writes them.
 
 `text_line` and `json_line` turn a record into a line that its values cannot break: what a client chose (SNI, ALPN, names in
 certificates) is escaped.
@@ -24,7 +24,10 @@ from typing import Callable, Optional, Protocol
 
 from .record import PROBE, ConnectionRecord
 
-__all__ = ["AccessLog", "LineWriter", "json_line", "text_line"]
+__all__ = [
+    *("AccessLog", "LineWriter", "json_line", "text_line"),
+    *("ERROR", "INFO", "WARNING", "MESSAGES", "json_message", "text_message"),
+]
 
 GATHER = 0.05  # seconds
 QUEUE_LIMIT = 8192  # lines
@@ -130,7 +133,27 @@ def json_line(r: ConnectionRecord) -> str:
     )
 
 
+INFO, WARNING, ERROR = "info", "warning", "error"
+
+
+def text_message(text: str, level: str) -> str:
+    """A line for the operator as it is: it says itself whether it is a warning."""
+    return text
+
+
+def json_message(text: str, level: str) -> str:
+    """One JSON object in ASCII, no line end. `level` is first, so that the line is told from a connection's at once; it stands
+    for the words that a text begins with."""
+    text = text.removeprefix("sslsock: ")
+    if text.startswith("warning: "):
+        level, text = WARNING, text.removeprefix("warning: ")
+    return f'{{"level": "{level}", "time": "{_timestamp(time.time())}", "message": {quoted(text)}}}'
+
+
 FORMATS: dict[str, Callable[[ConnectionRecord], str]] = {"text": text_line, "json": json_line}
+
+
+MESSAGES: dict[str, Callable[[str, str], str]] = {"text": text_message, "json": json_message}
 
 
 # Writing.
@@ -144,13 +167,14 @@ class LineWriter:
     """Writes lines to a descriptor from any thread, never blocking and never raising for what happens there.
 
     stream: a file, as sys.stderr; its descriptor is duplicated, so that the number cannot come to mean a connection.
-    is_terminal: bool, one that can erase a line. dropped: how many lines were lost, because the reader is too slow or gone, or
-    the disk full.
+    is_terminal: bool, one that can erase a line. message: how `write` forms a line, `text_message` until it is set. dropped:
+    how many lines were lost, because the reader is too slow or gone, or the disk full.
     """
 
     def __init__(self, stream: HasDescriptor) -> None:
         self._fd = os.dup(stream.fileno())
         self.is_terminal = os.isatty(self._fd) and os.environ.get("TERM") != "dumb"
+        self.message: Callable[[str, str], str] = text_message
         self.dropped = 0
         self._lock = threading.Lock()  # for `dropped`
         self._lines: deque[bytes] = deque()
@@ -173,8 +197,9 @@ class LineWriter:
             return os.get_terminal_size(self._fd).columns or 80
         return 80
 
-    def write(self, line: str) -> None:
-        """A line without its end. Line ends and other control characters in it become "?"."""
+    def write(self, text: str, level: str = INFO) -> None:
+        """A line for the operator, without its end. In a text, line ends and other control characters become "?"."""
+        line = self.message(text, level)
         if not line.isprintable():
             line = "".join(one if one.isprintable() else "?" for one in line)
         self.put(line.encode("utf-8", "backslashreplace") + b"\n")

@@ -33,7 +33,7 @@ __all__ = ["LISTENER", "ROUTE", "TOP", "Table", "refuse_unknown", "settings_of"]
 TOP = (
     *("threads", "max-connections", "max-connections-per-source"),
     *("handshake-timeout", "connect-timeout", "idle-timeout", "drain-timeout"),
-    *("ticket-key-file", "metrics", "log-format", "log-probes", "user"),
+    *("ticket-key-file", "metrics", "log-format", "log-probes", "user", "keep-reading"),
 )
 BACK_TLS = ("to-ca", "to-cert", "to-key", "to-server-name", "to-alpn", "to-insecure")
 TARGET = ("to", "passthrough", *BACK_TLS)
@@ -197,6 +197,7 @@ def settings_of(top: Table, listeners: Sequence[tuple[Table, Sequence[Table]]]) 
         log_format=top.choice("log-format", "text", "json"),
         log_probes=log_probes(top),
         user=top.text("user"),
+        keep_reading=keep_reading(top),
         places=top.places,
     )
 
@@ -205,6 +206,13 @@ def log_probes(top: Table) -> bool:
     wanted = top.flag("log-probes")
     if wanted and "log-format" not in top:
         top.fail(f"it needs {top.name('log-format')}", "log-probes")
+    return wanted
+
+
+def keep_reading(top: Table) -> bool:
+    wanted = top.flag("keep-reading")
+    if wanted and "user" not in top:
+        top.fail(f"it needs {top.name('user')}: without, this process keeps its rights", "keep-reading")
     return wanted
 
 

@@ -23,6 +23,7 @@ from ..core.certificate import SslCertificate
 from ..core.context import VERIFY_NONE, ConfigurationError, Context
 from ..core.issue import LOCALHOST, issue_certificate, make_authority
 from ..core.key import SslKey
+from . import files
 from .settings import KeyPair
 
 __all__ = [
@@ -210,8 +211,7 @@ def key_type(key: SslKey) -> str:
 
 def read_file(path: str) -> bytes:
     try:
-        with open(path, "rb") as file:
-            return file.read()
+        return files.read_file(path)
     except (OSError, ValueError) as exc:  # ValueError: a NUL in the path
         raise CertificateError(path, getattr(exc, "strerror", None) or str(exc)) from None
 

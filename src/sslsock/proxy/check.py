@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import stat
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Callable, Optional, Union
@@ -14,13 +15,15 @@ from ..core.ticket_keys import TicketKeys
 from ..sockets.certificate_text import name_text
 from ..sockets.resolver import numeric_addresses
 from .certificates import CertificateError, CertificateStore, Pair, load_checked, read_certificates
-from .privileges import PrivilegeError, find_account
+from .files import status_of
+from .privileges import PrivilegeError, find_account, unreadable_for
 from .settings import Address, KeyPair, Place, Places, ProxySettings
 from .tickets import TicketKeyError, TicketKeyFile
 
 __all__ = ["Warn", "check_files"]
 
 SOON = timedelta(days=14)
+EXPOSED = stat.S_IROTH | stat.S_IWOTH
 
 Warn = Callable[[str], object]
 
@@ -60,6 +63,8 @@ def check_files(settings: ProxySettings, warn: Warn, starting: bool = True) -> N
         except TicketKeyError as exc:
             raise places.of("ticket-key-file").error(str(exc)) from None
     check_system(settings, places)
+    if starting:
+        check_rights(settings)
 
 
 def check_numeric(address: Address, place: Place) -> None:
@@ -72,12 +77,27 @@ def check_numeric(address: Address, place: Place) -> None:
             raise place.error(f"{address}: this machine has no interface by the name behind %") from None
 
 
+def check_rights(settings: ProxySettings) -> None:
+    """Whether what a reload reads can be read once the rights of root are gone. Who is not root finds that out by reading."""
+    user = settings.user
+    if user is None or settings.keep_reading or os.geteuid() != 0:
+        return
+    files = settings.files()
+    for path, reason in unreadable_for(user, files):
+        hint = "let that user read it, or add --keep-reading"
+        raise files[path].error(f"{path}: user {user!r} could not read it again, for SIGHUP: {reason}; {hint}")
+
+
 def check_key_pair(pair: KeyPair, certificate_place: Place, key_place: Place, warn: Warn) -> Pair:
     try:
         loaded = load_checked(pair)
     except CertificateError as exc:
         in_key = exc.path == pair.key != pair.certificate
         raise (key_place if in_key else certificate_place).error(str(exc)) from None
+    mode = status_of(pair.key).st_mode
+    if stat.S_ISREG(mode) and mode & EXPOSED:
+        text = f"others than its owner and group can read or write this private key (mode {stat.S_IMODE(mode):04o})"
+        warn_at(key_place, f"{pair.key}: {text}", warn)
     chain = [loaded[0], *loaded[1]]
     warn_of_times(pair.certificate, chain, certificate_place, warn)
     for lower, upper in zip(chain, chain[1:]):

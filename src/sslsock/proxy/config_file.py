@@ -9,13 +9,15 @@ import importlib
 import re
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Optional
 
+from . import files
 from .builder import LISTENER, ROUTE, TOP, Table, refuse_unknown, settings_of
 from .settings import Place, Places, ProxySettings, SettingsError
 from .toml_lines import lines_of
 
-__all__ = ["read_settings"]
+__all__ = ["log_format_in", "read_settings"]
 
 IN_LISTENER = dict.fromkeys((*LISTENER, "route"), "into a [[listener]]")
 IN_ROUTE = dict.fromkeys(ROUTE, "into a [[listener.route]]")
@@ -50,7 +52,15 @@ def read_settings(file: str, overrides: Optional[Mapping[str, object]] = None) -
     given = overrides or {}
     for key in given:
         places[(key,)] = Place(f"--{key}")
-    return settings_of(Table({**values, **given}, places), listeners)
+    return replace(settings_of(Table({**values, **given}, places), listeners), file=file)
+
+
+def log_format_in(file: str) -> Optional[object]:
+    """What a file says of log-format, if it can be read at all."""
+    try:
+        return parse(file, read_document(file))[0].get("log-format")
+    except SettingsError:
+        return None
 
 
 def tables_of(table: Table, key: str) -> list[Table]:
@@ -64,10 +74,9 @@ def tables_of(table: Table, key: str) -> list[Table]:
 
 def read_document(file: str) -> str:
     try:
-        with open(file, "rb") as stream:
-            data = stream.read()
-    except OSError as exc:
-        raise SettingsError(file, 0, exc.strerror or str(exc)) from None
+        data = files.read_file(file)
+    except (OSError, ValueError) as exc:  # ValueError: a NUL in the path
+        raise SettingsError(file, 0, getattr(exc, "strerror", None) or str(exc)) from None
     try:
         return data.decode().replace("\r\n", "\n")
     except UnicodeDecodeError as exc:

@@ -11,17 +11,19 @@ The package prometheus_client is needed for these two alone and is imported when
 
 from __future__ import annotations
 
+import platform
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
 
+from ..core.build import build_info
 from .record import FAILURES, HANDSHAKE_OK, ConnectionRecord
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
     from prometheus_client.registry import Collector
 
-__all__ = ["Counters", "MetricsError", "Totals", "import_prometheus", "make_collector", "total"]
+__all__ = ["Counters", "MetricsError", "ProcessState", "Totals", "import_prometheus", "make_collector", "total"]
 
 HANDSHAKE_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
 CONNECTION_BOUNDS = (0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0)
@@ -194,6 +196,15 @@ def total(workers: Iterable[Counters]) -> Totals:
 # For Prometheus.
 
 
+class ProcessState(NamedTuple):
+    """reload_success: whether the last reload was one; a start is one too. reloaded: when the last good one was, in seconds
+    since the epoch. ticket_age: seconds since the keys that seal session tickets were changed."""
+
+    reload_success: bool
+    reloaded: float
+    ticket_age: float
+
+
 def import_prometheus() -> Any:
     try:
         import prometheus_client.core
@@ -209,12 +220,14 @@ def make_collector(
     certificates_view: Callable[[], Mapping[str, float]],
     lines_dropped: Callable[[], int] = lambda: 0,
     addresses_view: Callable[[], Mapping[tuple[str, str], bool]] = dict,
+    process_view: Optional[Callable[[], ProcessState]] = None,
 ) -> Collector:
     """What a registry of prometheus_client asks at each scrape; the functions are called in the scraping thread.
 
     workers: may grow later. backends_view: back end → True when it is used, False when all its addresses are left out for a
     while; addresses_view: the same for (back end, address).
     certificates_view: file → when its certificate expires, in seconds since the epoch. lines_dropped: `LineWriter.dropped`.
+    process_view: of the process as a whole.
 
     MetricsError: the package prometheus_client is missing.
     """
@@ -230,6 +243,8 @@ def make_collector(
             yield from self._connections(sums)
             yield from self._handshakes(sums)
             yield from self._surroundings()
+            if process_view is not None:
+                yield from self._process(process_view())
 
         @staticmethod
         def _connections(sums: dict[str, ListenerCounters]) -> Iterator[Metric]:
@@ -278,6 +293,27 @@ def make_collector(
                     results.add_metric([listener, result, version, "true" if resumed else "false"], count)
                 seconds.add_metric([listener], one.handshake_seconds.buckets(), one.handshake_seconds.sum)
             yield from (results, seconds)
+
+        @staticmethod
+        def _process(state: ProcessState) -> Iterator[Metric]:
+            gauge = core.GaugeMetricFamily
+            yield gauge(
+                "sslsock_proxy_reload_success", "1: the last reload (SIGHUP) was good. 0: it failed.", state.reload_success
+            )
+            yield gauge(
+                "sslsock_proxy_reload_success_timestamp_seconds",
+                "When the settings in force were read, in seconds since the epoch.",
+                state.reloaded,
+            )
+            yield gauge(
+                "sslsock_proxy_ticket_key_age_seconds", "Since the session ticket keys were changed.", state.ticket_age
+            )
+            build = build_info()
+            yield core.InfoMetricFamily(
+                "sslsock_proxy_build",
+                "What is running.",
+                {"version": build["version"], "openssl": build["openssl"], "python": platform.python_version()},
+            )
 
         @staticmethod
         def _surroundings() -> Iterator[Metric]:

@@ -129,6 +129,9 @@ class _Handler(BaseHTTPRequestHandler):
     server: MetricsServer  # type: ignore[assignment]
     timeout = SCRAPE_TIMEOUT
 
+    def do_HEAD(self) -> None:
+        self.do_GET()  # whose answer has the same head (RFC 9110, 9.3.2)
+
     def do_GET(self) -> None:
         if self.path.partition("?")[0] != "/metrics":
             self.send_error(404, explain="Only /metrics is here.")
@@ -142,7 +145,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def version_string(self) -> str:
         return "sslsock"

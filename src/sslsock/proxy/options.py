@@ -160,6 +160,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--log-probes", action="store_true",
         help="also for connections that closed without a word, as those of load balancers which look whether somebody listens")
     add("--user", metavar="NAME[:GROUP]", action=Once, help="become this user once all addresses are bound; ids will do")
+    add("--keep-reading", action="store_true",
+        help="with --user: a second process keeps root's rights, to open the files that were named at the start, for SIGHUP")
     add("--config", metavar="FILE", action=Once,
         help="read all of this from a TOML file; of the options, only limits and operation go with it, and before it")
     add("--check", action="store_true", help="look whether all settings and files are good, and end")

@@ -7,14 +7,14 @@ import ipaddress
 import os
 import pwd
 import socket
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Iterable, MutableMapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple, NoReturn, Optional
 
 from ..core.hostname import parse_host
 from .settings import Address
 
-__all__ = ["InheritedSocket", "PrivilegeError", "drop_to", "listen_fds", "match_sockets"]
+__all__ = ["InheritedSocket", "PrivilegeError", "drop_to", "listen_fds", "match_sockets", "unreadable_for"]
 
 FIRST_FD = 3  # SD_LISTEN_FDS_START
 MOST_FDS = 65536  # sockets that can be meant seriously
@@ -213,6 +213,32 @@ def drop_to(user: str) -> None:
     except OSError as exc:
         refuse(user, exc.strerror or str(exc))
     verify_dropped(user, account)
+
+
+def unreadable_for(user: str, paths: Iterable[str]) -> list[tuple[str, str]]:
+    """Which of the files `drop_to` would take from this process of root's: (path, the system's reason). PrivilegeError."""
+    account = find_account(user)
+    groups, gid, uid = os.getgroups(), os.getegid(), os.geteuid()
+    found = []
+    try:
+        if account.name is not None:
+            os.initgroups(account.name, account.gid)
+        else:
+            os.setgroups([account.gid])
+        os.setegid(account.gid)
+        os.seteuid(account.uid)
+        for path in paths:
+            try:
+                os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC))
+            except OSError as exc:
+                found.append((path, exc.strerror or str(exc)))
+    except OSError as exc:
+        refuse(user, exc.strerror or str(exc))
+    finally:
+        os.seteuid(uid)
+        os.setegid(gid)
+        os.setgroups(groups)
+    return found
 
 
 def verify_dropped(user: str, account: Account) -> None:

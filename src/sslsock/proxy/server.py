@@ -25,14 +25,15 @@ from ..core.ticket_keys import TicketKeys
 from ..sockets.event_loop import EventLoop
 from ..sockets.tcp_server import open_listening_socket
 from . import record
-from .access_log import AccessLog, LineWriter
+from .access_log import ERROR, WARNING, AccessLog, LineWriter
 from .backends import summed_up
 from .certificates import CertificateError
 from .descriptors import AMPLE, Needs, available, open_now, share_out
 from .gate import Gate
-from .metrics import MetricsError, make_collector
+from .metrics import MetricsError, ProcessState, make_collector
 from .policy import ListenerPolicy
 from .privileges import PrivilegeError, drop_to, listen_fds, match_sockets
+from .process_log import log, process_log
 from .settings import Address, ListenerSettings, ProxySettings, SettingsError
 from .sources import Sources
 from .summary import INTERVAL, Summary
@@ -64,24 +65,24 @@ class Unstartable(Exception):
         self.status = status
 
 
-def run(settings: ProxySettings, reload: Optional[Reload] = None) -> int:
+def run(settings: ProxySettings, reload: Optional[Reload], writer: LineWriter) -> int:
     """Run until a signal ends it. Returns the exit status: 0 drained, 1 it could not start, 2 its settings are wrong, 130
     interrupted.
 
     reload: makes the settings anew when SIGHUP asks for it, and gives its warnings to the function it is called with;
-    SettingsError leaves the old ones in force.
+    SettingsError leaves the old ones in force. writer: gets every line of the log.
     """
-    with open(2, "wb", closefd=False) as stream:  # sys.stderr is None where the descriptor was closed at the start
-        writer = LineWriter(stream)
-    try:
-        return Server(settings, reload, writer).run()
-    except Unstartable as exc:
-        writer.write(f"sslsock: {exc}")
-        return exc.status
-    except SystemExit as exc:  # a signal during the start
-        return int(exc.code or 0)
-    finally:
-        writer.close()
+    with process_log(writer):
+        try:
+            return Server(settings, reload, writer).run()
+        except Unstartable as exc:
+            writer.write(f"sslsock: {exc}", ERROR)
+            return exc.status
+        except SystemExit as exc:  # a signal during the start
+            return int(exc.code or 0)
+        except Exception:
+            log.exception("the proxy has ended by a mistake of its own: please report it")
+            return 1
 
 
 class Server:
@@ -109,6 +110,7 @@ class Server:
         self._metrics: Optional[MetricsServer] = None
         self._reloading: Optional[threading.Thread] = None
         self._reload_again = False
+        self._reload_success, self._reloaded = True, time.time()  # the last one; a start is one too
         self._status = 0
         self._started = self._ending = False
 
@@ -159,6 +161,7 @@ class Server:
                         self._certificates_view,
                         lambda: self._writer.dropped,
                         lambda: self._backends_up()[1],
+                        self._process_state,
                     )
                 )
         except PrivilegeError as exc:
@@ -269,9 +272,17 @@ class Server:
             lines.append(f"metrics at {metrics}/metrics")
         # Names of files and hosts may hold what standard output cannot: that is no reason not to start.
         encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-        text = "\n".join(lines).encode(encoding, "backslashreplace").decode(encoding)
-        with suppress(OSError):  # nobody reads it
-            print(text, flush=True)
+        lines = [line.encode(encoding, "backslashreplace").decode(encoding) for line in lines]
+        in_json = self._settings.log_format == "json"
+        if in_json:  # a log that is complete, whatever becomes of standard output
+            for line in lines:
+                self._writer.write(line.strip())
+        if not (in_json and os.path.samestat(os.fstat(1), os.fstat(2))):
+            with open(1, "wb", closefd=False) as stream:
+                output = LineWriter(stream)
+            for line in lines:
+                output.write(line)
+            output.close()  # which waits for a moment only, if nobody reads it
 
     # While it runs
 
@@ -299,7 +310,7 @@ class Server:
                 self._reloading.start()
             except RuntimeError as exc:  # the system gives no more threads
                 self._reloading = None
-                self._writer.write(f"SIGHUP: the old settings stay in force: {exc}")
+                self._reload_failed(exc)
 
     def _read_again(self, reload: Reload) -> None:
         """In a thread of its own: read everything again, then have the main thread swap it."""
@@ -324,9 +335,9 @@ class Server:
             except TicketKeyError as exc:
                 problem = exc
         if problem is not None:
-            reason = str(problem) if isinstance(problem, UNUSABLE) else repr(problem)
-            self._writer.write(f"SIGHUP: the old settings stay in force: {reason}")
+            self._reload_failed(problem)
         else:
+            self._reload_success, self._reloaded = True, time.time()
             self._settings, self._policies = settings, policies
             self._gate.change(self._connection_limit())
             self._sources.limit = settings.limits.max_connections_per_source
@@ -336,6 +347,11 @@ class Server:
         if self._reload_again:
             self._reload_again = False
             self._on_hangup()
+
+    def _reload_failed(self, problem: Exception) -> None:
+        self._reload_success = False
+        reason = str(problem) if isinstance(problem, (*UNUSABLE, RuntimeError)) else repr(problem)
+        self._writer.write(f"SIGHUP: the old settings stay in force: {reason}", ERROR)
 
     def _on_terminate(self) -> None:
         if self._ending:
@@ -399,7 +415,8 @@ class Server:
                 raise Unstartable(f"the proxy cannot start: {limit} descriptors are too few (ulimit -n)", 1)
             possible = 1
         if wanted > possible:
-            self._writer.write(f"--max-connections {wanted}: only {possible} are possible with {limit} descriptors (ulimit -n)")
+            text = f"--max-connections {wanted}: only {possible} are possible with {limit} descriptors (ulimit -n)"
+            self._writer.write(text, WARNING)
         return min(wanted, possible) if wanted else possible
 
     def _plan_timers(self) -> None:
@@ -416,7 +433,7 @@ class Server:
                 else:
                     self._ticket_source.turn(time.monotonic())
             except TicketKeyError as exc:
-                self._writer.write(f"the old ticket keys stay in force: {exc}")
+                self._writer.write(f"the old ticket keys stay in force: {exc}", ERROR)
             self._loop.call_later(TICKET_SECONDS, look_at_tickets)
 
         self._loop.call_later(TICKET_SECONDS, look_at_tickets)
@@ -430,6 +447,9 @@ class Server:
 
     def _backends_up(self) -> tuple[dict[str, bool], dict[tuple[str, str], bool]]:
         return summed_up(item for worker in self._workers for item in worker.backend_news())
+
+    def _process_state(self) -> ProcessState:
+        return ProcessState(self._reload_success, self._reloaded, self._ticket_source.age())
 
     def _certificates_view(self) -> dict[str, float]:
         return {
@@ -454,7 +474,7 @@ def open_listeners(address: Address, hosts: Sequence[str], count: int, writer: L
                     raise
                 problem = exc
                 if len(hosts) > 1:
-                    writer.write(f"{address}: {host} is left out: {exc.strerror}")
+                    writer.write(f"{address}: {host} is left out: {exc.strerror}", WARNING)
             else:
                 port = columns[0][0].getsockname()[1]  # the same for all, if any would do
         if not columns:
@@ -497,7 +517,7 @@ def check_same_shape(old: ProxySettings, new: ProxySettings) -> None:
     """ValueError for a change that needs a restart."""
     if [listener.listen for listener in old.listeners] != [listener.listen for listener in new.listeners]:
         raise ValueError("the addresses to listen on have changed, which needs a restart")
-    for name in ("threads", "metrics", "user", "log_format", "log_probes", "ticket_key_file"):
+    for name in ("threads", "metrics", "user", "keep_reading", "log_format", "log_probes", "ticket_key_file"):
         if getattr(old, name) != getattr(new, name):
             raise ValueError(f"{name.replace('_', '-')} has changed, which needs a restart")
 

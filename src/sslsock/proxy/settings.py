@@ -180,8 +180,9 @@ class ProxySettings:
     """All of it.
 
     threads: int, at least 1. metrics: where Prometheus may ask, or None. log_format: "text", "json" or None for no line a
-    connection. log_probes: whether connections that said nothing get one too. user: to become after binding, or None. places:
-    where each value was written, for messages.
+    connection. log_probes: whether connections that said nothing get one too. user: to become after binding, or None.
+    keep_reading: whether a process keeps root's rights to open these files again. file: the TOML file that they come from, or
+    None. places: where each value was written, for messages.
     """
 
     listeners: tuple[ListenerSettings, ...]
@@ -192,4 +193,29 @@ class ProxySettings:
     log_format: Optional[str] = None
     log_probes: bool = False
     user: Optional[str] = None
+    keep_reading: bool = False
+    file: Optional[str] = field(default=None, compare=False)
     places: Places = field(default_factory=Places, compare=False, repr=False)
+
+    def files(self) -> dict[str, Place]:
+        """What a reload reads: the path of each file, and where it was named."""
+        found: dict[str, Place] = {}
+
+        def note(path: Optional[str], *where: Union[str, int]) -> None:
+            if path is not None:
+                found.setdefault(path, self.places.of(*where))
+
+        note(self.file)
+        note(self.ticket_key_file, "ticket-key-file")
+        for number, listener in enumerate(self.listeners):
+            here = ("listener", number)
+            for index, pair in enumerate(listener.key_pairs):
+                note(pair.certificate, *here, "cert", index)
+                note(pair.key, *here, "key", index)
+            note(listener.client_ca, *here, "client-ca")
+            for index, route in enumerate(listener.routes):
+                note(route.back_tls.ca, *here, "route", index, "to-ca")
+                if route.back_tls.key_pair is not None:
+                    note(route.back_tls.key_pair.certificate, *here, "route", index, "to-cert", 0)
+                    note(route.back_tls.key_pair.key, *here, "route", index, "to-key", 0)
+        return found

@@ -9,10 +9,12 @@ from __future__ import annotations
 import binascii
 import os
 import stat
+import time
 from typing import Optional
 
 from ..core.context import TICKET_LIFETIME
 from ..core.ticket_keys import KEY_SIZE, MOST_KEYS, TicketKeys
+from . import files
 
 __all__ = ["TicketKeyError", "TicketKeyFile", "TicketRotation"]
 
@@ -73,11 +75,14 @@ class TicketKeyFile:
         self.path = path
         self.keys = keys
         self._seen: Optional[Mark] = None  # what was looked at last, good or bad
+        self._written = 0.0  # when the keys in force were, in seconds since the epoch
 
     def load(self) -> None:
         """Read the file now. TicketKeyError says what is wrong with it; the keys are then as they were."""
         try:
-            self.keys.replace(parse_ticket_keys(self._read(), self.path))
+            text, written = self._read()
+            self.keys.replace(parse_ticket_keys(text, self.path))
+            self._written = written
         except OSError as error:
             raise TicketKeyError(f"{self.path}: {error.strerror}") from error
 
@@ -85,7 +90,7 @@ class TicketKeyFile:
         """Read the file if it is not as it was when it was looked at last; returns whether it was read. TicketKeyError as with
         `load`, once for each bad state of the file."""
         try:
-            mark = mark_of(os.stat(self.path))
+            mark = mark_of(files.status_of(self.path))
         except OSError as error:
             mark = (error.errno or 0,)
         if mark == self._seen:
@@ -94,9 +99,12 @@ class TicketKeyFile:
         self.load()
         return True
 
-    def _read(self) -> bytes:
-        # O_NONBLOCK: not to wait for the other end of a pipe that somebody has put there.
-        descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    def age(self) -> float:
+        """Seconds since the keys in force were written."""
+        return max(0.0, time.time() - self._written)
+
+    def _read(self) -> tuple[bytes, float]:
+        descriptor = files.open_file(self.path)
         try:
             status = os.fstat(descriptor)
             self._seen = mark_of(status)
@@ -113,7 +121,7 @@ class TicketKeyFile:
             os.close(descriptor)
         if len(text) > MOST_BYTES:
             raise TicketKeyError(f"{self.path}: longer than {MOST_BYTES} bytes")
-        return text
+        return text, status.st_mtime
 
 
 def mark_of(status: os.stat_result) -> Mark:
@@ -140,6 +148,10 @@ class TicketRotation:
                 f"({TICKET_LIFETIME} s)"
             )
         self.due = now + self.period
+
+    def age(self) -> float:
+        """Seconds since the last change of keys, by the clock time.monotonic()."""
+        return max(0.0, time.monotonic() - (self.due - self.period))
 
     def turn(self, now: float) -> bool:
         """Change the key if it is time to; returns whether it was. `due` is when to call next."""

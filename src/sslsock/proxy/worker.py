@@ -25,7 +25,7 @@ from ..sockets.event_loop import EventLoop
 from ..sockets.resolver import Lookup
 from ..sockets.tcp_socket import plain_address
 from . import record
-from .access_log import AccessLog, LineWriter
+from .access_log import INFO, WARNING, AccessLog, LineWriter
 from .backends import Backend, BackendPool, News
 from .descriptors import AMPLE, Rooms
 from .gate import Gate, Place
@@ -277,7 +277,7 @@ class Worker:
         if not self._said:
             self.loop.call_later(QUIET_SECONDS, self._said.clear)
         self._said.add(line)
-        self._writer.write(line)
+        self._writer.write(line, WARNING)
 
     @staticmethod
     def local_name(fd: int) -> tuple[str, int]:
@@ -299,7 +299,7 @@ class Worker:
 
     def backend_failed(self, pool: BackendPool, backend: Backend, reason: str) -> None:
         if backend.up:
-            self._writer.write(f"{backend.address} ({backend.peer}) is left out: {reason}")
+            self._writer.write(f"{backend.address} ({backend.peer}) is left out: {reason}", WARNING)
         pool.failed(backend, reason)
 
     def backend_succeeded(self, pool: BackendPool, backend: Backend) -> None:
@@ -317,7 +317,8 @@ class Worker:
         self._current = [(key, self.pool(route)) for key, route in routes.items()]
 
     def _on_lookup(self, address: Address, error: Optional[Exception]) -> None:
-        self._writer.write(f"{address}: {'its name was found again' if error is None else f'its name was not found: {error}'}")
+        text = "its name was found again" if error is None else f"its name was not found: {error}"
+        self._writer.write(f"{address}: {text}", INFO if error is None else WARNING)
 
     # What the server asks for; in the worker's thread, by call_soon_threadsafe
 
