@@ -47,6 +47,7 @@ def issued(folder: Path, days: float, begin: Optional[float] = None) -> Path:
         not_after=now + datetime.timedelta(days=days),
     )
     leaf.private_key_and_cert_chain_pem.write_to_path(folder / "leaf.pem")
+    (folder / "leaf.pem").chmod(0o600)
     return folder / "leaf.pem"
 
 
@@ -214,6 +215,7 @@ def test_warnings_go_to_standard_error_and_leave_the_status(tmp_path: Path) -> N
 def test_a_chain_with_a_gap_is_a_warning(identity: Identity, tmp_path: Path) -> None:
     path = tmp_path / "gap.pem"
     stranger = trustme.CA(organization_name="Strangers").cert_pem.bytes()
+    path.touch(0o600)
     path.write_bytes(identity.both.read_bytes() + stranger)
     (found,) = warnings(*TLS, "--cert", path)
     assert "its chain has a gap" in found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import platform
 import socket
 import subprocess
 import sys
@@ -14,8 +15,17 @@ from typing import Any, Optional
 import pytest
 
 from peers import open_descriptors, opened_since
+from sslsock import build_info
 from sslsock.proxy import metrics_server, record
-from sslsock.proxy.metrics import Counters, ListenerCounters, MetricsError, by_listener, make_collector, total
+from sslsock.proxy.metrics import (
+    Counters,
+    ListenerCounters,
+    MetricsError,
+    ProcessState,
+    by_listener,
+    make_collector,
+    total,
+)
 from sslsock.proxy.metrics_server import MetricsServer
 from sslsock.proxy.record import ConnectionRecord
 
@@ -299,6 +309,45 @@ def test_prometheus_reads_what_was_counted() -> None:
     for key, value in expected.items():
         assert got.get(key) == pytest.approx(value), f"{key[0]} {dict(key[1])}"
     assert got["process_open_fds", labels()] > 0
+
+
+def test_the_state_of_the_process() -> None:
+    pytest.importorskip("prometheus_client")
+    state = ProcessState(False, 1.7e9, 12.5)
+    server = MetricsServer("127.0.0.1", 0)
+    server.start(make_collector([], dict, dict, process_view=lambda: state))
+    build = build_info()
+    about = labels(version=build["version"], openssl=build["openssl"], python=platform.python_version())
+    try:
+        for success in (0, 1):
+            got = samples(server)
+            assert got["sslsock_proxy_reload_success", labels()] == success
+            assert got["sslsock_proxy_reload_success_timestamp_seconds", labels()] == 1.7e9
+            assert got["sslsock_proxy_ticket_key_age_seconds", labels()] == 12.5
+            assert got["sslsock_proxy_build_info", about] == 1
+            state = state._replace(reload_success=True)
+        _, body = ask(server.port, GET[:-2] + b"Accept: application/openmetrics-text;version=1.0.0\r\n\r\n")
+        from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
+        families = text_string_to_metric_families(body.decode())
+        assert {family.name: family.type for family in families}["sslsock_proxy_build"] == "info"
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/metrics?name=x", "/", "/other"])
+@pytest.mark.parametrize("accept", ["", "Accept: application/openmetrics-text;version=1.0.0\r\n"])
+def test_head_is_get_without_its_body(path: str, accept: str) -> None:
+    with serving(Counters()) as server:
+        heads = []
+        for method in ("GET", "HEAD"):
+            head, body = ask(server.port, f"{method} {path} HTTP/1.1\r\nHost: a\r\n{accept}\r\n".encode())
+            assert bool(body) == (method == "GET")
+            lines = head.split(b"\r\n")
+            status, names = lines[0], {line.partition(b":")[0] for line in lines[1:]}
+            heads.append((status, names - {b""}, [line for line in lines if line.startswith(b"Content-Type")]))
+    assert heads[0] == heads[1]
+    assert heads[0][0].split()[1] == (b"200" if path.startswith("/metrics") else b"404")
 
 
 def test_each_scrape_is_fresh_and_workers_may_come_later() -> None:

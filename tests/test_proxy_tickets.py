@@ -7,6 +7,7 @@ import os
 import re
 import socket
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -334,3 +335,32 @@ def test_keys_that_would_not_outlive_their_tickets_are_refused() -> None:
     assert TicketRotation(TicketKeys(), 0.0, key_lifetime=TICKET_LIFETIME * 1.5).period == TICKET_LIFETIME / 2
     with pytest.raises(ValueError, match="with 0 older keys"):
         TicketRotation(TicketKeys(older=0), 0.0)
+
+
+# Age
+
+
+def test_the_age_of_a_file_is_since_it_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.touch(0o600)
+    path.write_bytes(base64.b64encode(os.urandom(80)))
+    written = time.time() - 1000
+    os.utime(path, (written, written))
+    file = TicketKeyFile(str(path), TicketKeys())
+    file.load()
+    assert 999 < file.age() <= time.time() - written + 1
+    path.write_bytes(b"no key")
+    with pytest.raises(TicketKeyError):
+        file.check()
+    assert file.age() > 999, "a file that is refused makes the keys in force no younger"
+    path.write_bytes(base64.b64encode(os.urandom(80)))
+    os.utime(path, (time.time() + 1000, time.time() + 1000))  # a clock that is wrong
+    assert file.check() and file.age() == 0
+
+
+def test_the_age_of_keys_in_memory_is_since_the_last_change() -> None:
+    now = time.monotonic()
+    rotation = TicketRotation(TicketKeys(), now - 5000)
+    assert 5000 <= rotation.age() <= time.monotonic() - now + 5000
+    assert rotation.turn(rotation.due)
+    assert rotation.age() == 0

@@ -83,10 +83,12 @@ class Proxy:
             if peer is None or record["peer"] == peer:
                 return record
 
-    def wait_for_message(self, part: str) -> str:
+    def wait_for_message(self, part: str, after: int = 0) -> str:
+        """A line for the operator, behind the first `after`."""
         with self._news:
-            assert self._news.wait_for(lambda: any(part in line for line in self.messages), TIMEOUT), (part, self.messages)
-            return next(line for line in self.messages if part in line)
+            found = self._news.wait_for(lambda: any(part in line for line in self.messages[after:]), TIMEOUT)
+            assert found, (part, self.messages)
+            return next(line for line in self.messages[after:] if part in line)
 
     def resident(self) -> int:
         """Bytes of memory in use, without pages of files, which the system drops and reads again when it likes."""
