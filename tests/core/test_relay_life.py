@@ -1,5 +1,6 @@
 """Relays that come and go: close() at every moment, observers, nested turns, threads, forks, and what all of it costs."""
 
+import contextlib
 import gc
 import os
 import resource
@@ -16,6 +17,7 @@ from sslsock.core.loop import Loop
 from sslsock.core.relay import RELAY_ABORTED, RELAY_ENDED, ChannelRelay
 
 from .far import Far, Joined, Observer, end, join
+from .libssl import Libssl
 from .pairs import (
     DEADLINE,
     MIB,
@@ -23,6 +25,7 @@ from .pairs import (
     Recorder,
     channel_on,
     client_context,
+    client_context_of,
     descriptors,
     drive,
     resident,
@@ -347,6 +350,63 @@ def test_sessions_that_come_through_a_relay_are_kept(loop):
         with pytest.raises(RuntimeError, match="at work"):
             mine.encrypt(b"behind the relay's back")
         joined.relay.close()
+
+
+def test_an_engine_in_a_relay_can_be_read_in_every_thread(loop):
+    """While the relay's thread, without the GIL, has libssl replace and free its session at each ticket."""
+    peer = Libssl(TLS_1_3, server_side=True)
+    near, sock = socket_pair()
+    channel, _ = channel_on(loop, near, Recorder(greedy=False))
+    engine = Engine(client_context_of(TLS_1_3), server_name="localhost", verify_name="localhost")
+    channel.start_tls(engine, DEADLINE)
+
+    def shaken():
+        with contextlib.suppress(BlockingIOError):
+            peer.feed(sock.recv(65536))
+        if not peer.done:
+            peer.shake()
+        sock.send(peer.take())
+        return peer.done and channel.encrypted
+
+    drive(loop, shaken, "the handshake", 0)
+    near, back = socket_pair()
+    relay = ChannelRelay(loop, channel, near.detach(), Observer())
+
+    def look():
+        return (
+            *(engine.protocol, engine.cipher, engine.group, engine.next_protocol, engine.session_reused),
+            *(engine.requested_server_name, engine.verify_errors, engine.server_side, engine.handshake_done),
+            *(engine.refused_certificate, engine.certificate_missing, engine.peer_certificate_chain()),
+        )
+
+    expected, wrong, done = look(), [], threading.Event()
+    assert len(expected[-1]) == 1
+
+    def look_on():
+        try:
+            while not done.is_set():
+                wrong.extend(seen for _ in range(100) if (seen := look()) != expected)
+        except BaseException as error:
+            wrong.append(error)
+
+    thread = threading.Thread(target=look_on, daemon=True)
+    thread.start()
+    try:
+        for _ in range(300):
+            rest = b"".join(peer.ticket() + peer.write(b"x") for _ in range(10))
+            while rest:
+                rest = rest[sock.send(rest) :]
+            loop.dispatch(0)
+            with contextlib.suppress(BlockingIOError):
+                back.recv(65536)
+        drive(loop, lambda: relay.bytes_forward == 3000, "all of it")
+    finally:
+        done.set()
+        thread.join(DEADLINE)
+        relay.close()
+        sock.close()
+        back.close()
+    assert wrong == []
 
 
 # many

@@ -24,12 +24,11 @@ from .pki import NAME, Identity, Pki, issue
 from .programs import Program, free_port, program
 from .starttls import ImapServer, LineServer, PopServer, SmtpServer
 
+MUCH = PAYLOAD * (4_000_000 // len(PAYLOAD) + 1)
 OPTIONS = {"TLS_1_2": "-tls1_2", "TLS_1_3": "-tls1_3"}
 
 
-def s_server(
-    host: Any, start: Callable[..., Program], pki: Pki, *arguments: str, identity: Identity
-) -> tuple[Any, int]:
+def s_server(host: Any, start: Callable[..., Program], pki: Pki, *arguments: str, identity: Identity) -> tuple[Any, int]:
     """A running s_server and its port."""
     certificate, key = pki.files(identity)
     server = start(
@@ -272,6 +271,24 @@ def test_a_server_moves_much_data_both_ways(host, start, pki, version):
     assert client.out == PAYLOAD
     server.last(host).socket.disconnect()
     wait_for_end(host, client)
+    assert client.status == 0
+    server.close()
+
+
+@pytest.mark.parametrize("size", ["512", "1024", "2048", "4096"])
+def test_a_server_of_a_client_that_wants_small_records(own_host, start, pki, version, size):
+    """RFC 6066, 4; with CBC each of them grows by 85 bytes."""
+
+    def serve(recorder):
+        recorder.socket.write(MUCH)
+        recorder.socket.disconnect()
+
+    configuration = server_configuration(pki)
+    configuration.ciphers = "ECDHE-ECDSA-AES256-SHA384:ECDHE-RSA-AES256-SHA384"
+    server = OurServer(configuration, serve)
+    client = s_client(start, pki, server.port, OPTIONS[version], "-quiet", "-maxfraglen", size, "-cipher", "DEFAULT")
+    wait_for_end(own_host, client)
+    assert client.out == MUCH
     assert client.status == 0
     server.close()
 

@@ -195,6 +195,28 @@ def test_openssl_s_client_with_piped_input(through: Path) -> None:
     assert (record["bytes_forward"], record["bytes_back"]) == (9, 7)
 
 
+@TLS_CLIENT
+@pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
+def test_openssl_s_client_that_wants_small_records(through: Path, version: str) -> None:
+    """RFC 6066, 4."""
+    body = bytes(pattern(5, 0, 4 * MIB + 1))
+    arguments = [openssl(), "s_client", "-quiet", version, "-maxfraglen", "512"]
+    arguments += ["-connect", f"127.0.0.1:{through.proxy.port}"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(arguments, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL) as process:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(b"question\n")
+        process.stdin.close()
+        with through.accept() as server:
+            assert receive_exactly(server, 9) == b"question\n"
+            sender = threading.Thread(target=lambda: (server.sendall(body), end_output(server)), daemon=True)
+            sender.start()
+            assert process.stdout.read() == body
+            sender.join(TIMEOUT)
+        assert process.wait(TIMEOUT) == 0
+    assert through.proxy.record()["bytes_back"] == len(body)
+
+
 def test_a_back_end_that_resets(through: Path) -> None:
     """What came before still gets to the client."""
     data = bytes(pattern(3, 0, 200_000))
