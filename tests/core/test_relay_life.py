@@ -241,6 +241,8 @@ def test_a_signal_is_seen_while_only_relays_are_busy():
     loop = Loop()
     ends = socket.socketpair(), socket.socketpair()
     relay = ChannelRelay(loop, ends[0][0].detach(), ends[1][0].detach(), Observer())
+    for _, end_of_cat in ends:
+        end_of_cat.setblocking(True)  # cat knows no other; a default time limit makes sockets that do not block
     # cat sends back what it gets: the relay is never without work, and nothing but the signal ends it.
     cats = [
         subprocess.Popen(["sh", "-c", "cat"], stdin=ends[0][1], stdout=ends[0][1]),
@@ -273,6 +275,8 @@ def test_other_threads_run_while_a_relay_is_busy():
     ends = socket.socketpair(), socket.socketpair()
     observer = Observer()
     relay = ChannelRelay(loop, ends[0][0].detach(), ends[1][0].detach(), observer)
+    for one in ends:
+        one[1].setblocking(True)  # as above
     pour = subprocess.Popen(["head", "-c", str(total), "/dev/zero"], stdout=ends[0][1])
     drink = subprocess.Popen(["cat"], stdin=ends[1][1], stdout=subprocess.DEVNULL)
     for one in ends:
