@@ -31,7 +31,7 @@ cimport linux
 from sslsock.core.engine cimport ENGINE_CLOSED, ENGINE_FAILED, ENGINE_OK, RECORD_SIZE, Engine
 from sslsock.core.input_buffer cimport input_clear, input_consume, input_copy, input_keep, input_line, input_size
 from sslsock.core.link cimport (
-    ANSWERS_SIZE, INPUT_AFTER_END, INPUT_AFTER_FAILURE, NETWORK_FAILED, NO_FAILURE, NO_MEMORY, PEER_RESET, TIMED_OUT, TLS_FAILED, Link)
+    ANSWERS_SIZE, INPUT_AFTER_END, INPUT_AFTER_FAILURE, NETWORK_FAILED, NO_MEMORY, PEER_RESET, TIMED_OUT, TLS_FAILED, Link)
 from sslsock.core.loop cimport GATHER_SIZE, PLAIN_SIZE, SEND_SIZE, Loop, Scratch
 from sslsock.core.output_queue cimport OutputQueue
 from sslsock.core.schedule cimport Timer

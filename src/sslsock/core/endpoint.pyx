@@ -12,7 +12,6 @@ A method that goes on in the channel holds it in a variable of its own: what run
 from cpython.bytes cimport PyBytes_CheckExact
 
 from sslsock.core.channel cimport Channel
-from sslsock.core.loop cimport Loop
 
 
 cdef class Endpoint:

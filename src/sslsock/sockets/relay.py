@@ -15,6 +15,7 @@ from .checked import checked_seconds
 from .constants import RelayReason, SocketError
 from .event_loop import EventLoop
 from .loop_object import Handler, LoopObject
+from .relay_end import RelayEnd
 from .tcp_socket import TcpSocket
 from .twins import twin
 
@@ -65,6 +66,7 @@ class Relay(LoopObject):
         "_back",
         "_closed_handler",
         "_core",
+        "_ends",
         "_error_string",
         "_front",
         "_idle_timeout",
@@ -85,11 +87,13 @@ class Relay(LoopObject):
         if front.loop is not back.loop:
             raise ValueError("a relay joins sockets of one loop")
         front.loop.check()
-        front._check_relay()
-        back._check_relay()
+        ends: tuple[RelayEnd, RelayEnd] = (front, back)
+        for one in ends:
+            one._check_relay()
         self._idle_timeout = checked_seconds(idle_timeout, "idle_timeout")
         self._front = front
         self._back = back
+        self._ends = ends
         self._loop: EventLoop = front.loop
         self._core: Optional[ChannelRelay] = None
         self._noted: Optional[RelayReason] = None  # why it is about to end
@@ -98,9 +102,9 @@ class Relay(LoopObject):
         self._closed_handler = None
         if self._methods:
             self._use_methods()
-        front._enter_relay(self)
-        back._enter_relay(self)
-        self._join_if_ready()
+        for one in ends:
+            one._enter_relay(self)
+        self.on_end_ready()
 
     @property
     def loop(self) -> EventLoop:
@@ -175,7 +179,7 @@ class Relay(LoopObject):
         if self._core is not None:
             self._core.close()
         else:
-            self._end()
+            self.on_end_left()
 
     close_async = twin(close)
 
@@ -185,21 +189,21 @@ class Relay(LoopObject):
 
     # What the sockets and the core tell
 
-    def _join_if_ready(self) -> None:
+    def on_end_ready(self) -> None:
+        """Join, if the other one is ready too."""
         if self._core is not None or self._noted is not None or self._reason is not None:
             return
-        front, back = self._front, self._back
-        if not (front._can_join and back._can_join):
+        front, back = self._ends[0]._relay_channel, self._ends[1]._relay_channel
+        if front is None or back is None:
             return
-        assert front._channel is not None and back._channel is not None
         try:
-            self._core = ChannelRelay(self._loop, front._channel, back._channel, self, self._idle_timeout)
+            self._core = ChannelRelay(self._loop, front, back, self, self._idle_timeout)
         except (OSError, MemoryError) as exc:
             self._noted = RelayReason.RESOURCE_ERROR
             self._error_string = f"the sockets cannot be joined: {exc}"
-            self._loop.call_soon(self._end)  # nobody could have set `closed_handler` yet
+            self._loop.call_soon(self.on_end_left)  # nobody could have set `closed_handler` yet
 
-    def _note(self, error: SocketError, message: str) -> None:
+    def on_end_failed(self, error: SocketError, message: str) -> None:
         """A side has failed before both were ready, and will leave when it has told its `error_handler`."""
         self._noted = REASONS.get(error, RelayReason.NETWORK_ERROR)
         self._error_string = message
@@ -207,17 +211,18 @@ class Relay(LoopObject):
     def on_relay_closed(self, reason: int) -> None:
         """What the core calls."""
         self._noted = RelayReason(reason)
-        self._end()
+        self.on_end_left()
 
-    def _end(self) -> None:
+    def on_end_left(self) -> None:
+        """The end, of whichever."""
         if self._reason is not None:
             return
         reason = self._reason = RelayReason.ABORTED if self._noted is None else self._noted
         failed = self._failed_side()
         if failed is not None and self._core is not None:
             self._error_string = failed._with_peer(self._core.error_text)
-        for sock in (self._front, self._back):
-            sock._leave_relay(sock is failed or (reason is RelayReason.TRUNCATED and sock._input_cut))
+        for one in self._ends:
+            one._leave_relay(one is failed or (reason is RelayReason.TRUNCATED and one._input_cut))
         handler: Optional[Callable[[Relay, RelayReason], object]] = self._closed_handler
         if handler is not None:
             try:
@@ -225,7 +230,7 @@ class Relay(LoopObject):
             except BaseException as exc:
                 self._loop.report("exception in closed_handler", exc, self)
 
-    def _failed_side(self) -> Optional[TcpSocket]:
+    def _failed_side(self) -> Optional[RelayEnd]:
         """The socket an error came from once they were joined."""
         side = self._core.failed_side if self._core is not None else None
-        return None if side is None else self._front if side == "front" else self._back
+        return None if side is None else self._ends[0 if side == "front" else 1]

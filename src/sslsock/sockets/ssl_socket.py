@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from ..core.channel import Channel
     from ..core.engine import _VerifyError
-    from .relay import Relay
+    from .relay_end import RelayOwner
 
 __all__ = ["SslSocket"]
 
@@ -314,7 +314,7 @@ class SslSocket(TcpSocket):
         self._encrypted = True
         self._emit("_encrypted_handler")
         if self._relay is not None:
-            self._relay._join_if_ready()
+            self._relay.on_end_ready()
 
     def _on_verify_errors(self, errors: list[_VerifyError]) -> bool:
         """Called by the engine in the middle of the handshake: go on in spite of these?"""
@@ -538,16 +538,16 @@ class SslSocket(TcpSocket):
         if self.handshake_held and self.bytes_to_write and self._hello is not None and self._hello.channel.hold_writes:
             raise ValueError("what was written to be encrypted cannot leave through a relay of the untouched connection")
 
-    def _enter_relay(self, relay: Relay) -> None:
+    def _enter_relay(self, relay: RelayOwner) -> None:
         if self.handshake_held:  # the program has seen the ClientHello, and hands the connection over as it came
             self._release_hello()
             self._turn(ModeEvent.CLOSED)
         super()._enter_relay(relay)
 
     @property
-    def _can_join(self) -> bool:
+    def _relay_channel(self) -> Optional[Channel]:
         # A channel without TLS can be joined; where TLS was wanted and has not begun, or cannot begin, it must not be.
-        return super()._can_join and (self._encrypted or self._mode is UNENCRYPTED)
+        return super()._relay_channel if self._encrypted or self._mode is UNENCRYPTED else None
 
     @property
     def _input_cut(self) -> bool:

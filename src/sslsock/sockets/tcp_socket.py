@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from typing_extensions import Concatenate, ParamSpec, Self
 
     from .accepted import Accepted
-    from .relay import Relay
+    from .relay_end import RelayOwner
 
     P = ParamSpec("P")
     R = TypeVar("R")
@@ -179,7 +179,7 @@ class TcpSocket(Stream, ErrorConstants):
         self._clean = True
         self._peer_closed = False
         self._reporting = False
-        self._relay: Optional[Relay] = None
+        self._relay: Optional[RelayOwner] = None
         self._connect_timeout = 30.0
         self._connected_handler = None
         self._disconnected_handler = None
@@ -498,7 +498,7 @@ class TcpSocket(Stream, ErrorConstants):
         generation = self._generation
         self._join_ends()  # the channel is closed
         if self._relay is not None:
-            self._relay._note(error, message)
+            self._relay.on_end_failed(error, message)
         # A peer that has closed does not take our last bytes any more: no second news, nor a cut of what it sent.
         if not (self._peer_closed and error is SocketError.REMOTE_HOST_CLOSED_ERROR):
             self._clean = False
@@ -509,7 +509,7 @@ class TcpSocket(Stream, ErrorConstants):
     def _leave(self, event: SocketEvent, keep_input: bool = True) -> None:
         """The connection, or the attempt at one, is over."""
         if self._relay is not None:
-            self._relay._end()
+            self._relay.on_end_left()
             return
         was_connected = self._state is CONNECTED or self._state is CLOSING
         mode_changed = self._drop_connection(keep_input)
@@ -553,7 +553,7 @@ class TcpSocket(Stream, ErrorConstants):
         error = SocketError.SOCKET_RESOURCE_ERROR if resource else SocketError.UNKNOWN_ERROR
         message = self._with_peer(f"{type(exc).__name__}, which ended the connection: {exc}")
         if self._relay is not None:
-            self._relay._note(error, message)
+            self._relay.on_end_failed(error, message)
             self._relay.close()
         mode_changed = self._drop_connection(keep_input=False)
         self._advance(SocketEvent.ABORT, tell=False)
@@ -584,7 +584,7 @@ class TcpSocket(Stream, ErrorConstants):
         if self._channel is None or not self._channel.is_open:  # inside the handler that tells of it
             raise ValueError("a relay joins connected sockets, not one whose connection has failed or is ending")
 
-    def _enter_relay(self, relay: Relay) -> None:
+    def _enter_relay(self, relay: RelayOwner) -> None:
         """From now on the connection is a relay's."""
         channel = self._channel
         assert channel is not None
@@ -595,9 +595,10 @@ class TcpSocket(Stream, ErrorConstants):
         self._read_buffer_size_changed()
 
     @property
-    def _can_join(self) -> bool:
-        """Nothing is to be awaited any more before bytes may go through."""
-        return self._channel is not None and self._channel.can_join
+    def _relay_channel(self) -> Optional[Channel]:
+        """What is joined; None while something is to be awaited before bytes may go through."""
+        channel = self._channel
+        return channel if channel is not None and channel.can_join else None
 
     @property
     def _input_cut(self) -> bool:
