@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import signal
 import socket
 import ssl
 import stat
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ import pytest
 from command_helpers import Identity, run
 from sslsock.proxy import files
 from sslsock.proxy.files import Reader, open_file, read_file, status_of
+from sslsock.proxy.privileges import replaceable_for
 
 from .operations import DEADLINE, Origin, Proxy, Site, answer_of, fetch, proxy, wait_until, write_ticket_keys
 
@@ -181,6 +184,69 @@ def test_a_process_keeps_the_rights_to_read(open_folder: Path, back: Origin, num
         wait_until(lambda: gone(reader), "the end of the reader")
 
 
+def make_loose(folder: Path, how: str, file: Path) -> Path:
+    """A path to `file` on which the user could put something else in its place."""
+    own = folder / "own"
+    own.mkdir()
+    if how == "a link in the user's folder":
+        (own / "link").symlink_to(file)
+        path = own / "link"
+    elif how == "a link to the user's folder":
+        file.replace(own / file.name)
+        (folder / "link").symlink_to("own", target_is_directory=True)
+        path = folder / "link" / file.name
+    elif how == "below the user's folder":
+        (own / "deep").mkdir()
+        file.replace(own / "deep" / file.name)
+        path = own / "deep" / file.name
+    else:
+        file.replace(own / file.name)
+        path = own / file.name
+    if how == "a folder that all can write":
+        own.chmod(0o777)
+    else:
+        shutil.chown(own, USER)
+    return path
+
+
+LOOSE = [
+    "the user's folder", "a folder that all can write", "a link in the user's folder", "a link to the user's folder",
+    "below the user's folder",
+]
+
+
+@as_root
+@pytest.mark.parametrize("how", LOOSE)
+def test_the_reader_is_no_way_to_other_files(open_folder: Path, back: Origin, how: str) -> None:
+    """A path that the user could lead elsewhere would be any path."""
+    site = Site(open_folder)
+    pair = make_loose(open_folder, how, site.issue())
+    arguments = ("--listen", f"tls://{LOCAL}", "--to", back.url, "--cert", pair, "--user", USER, "--keep-reading")
+    done = run("proxy", *arguments)
+    assert done.returncode == 2 and b"lead anywhere" in done.stderr and str(pair).encode() in done.stderr
+    pair.chmod(0o644)  # what the user reads himself needs no rights
+    secret = site.issue(file="secret.pem")
+    with proxy(*arguments) as running:
+        before = shown(running)
+        pair.unlink()
+        pair.symlink_to(secret)
+        running.send(signal.SIGHUP)
+        assert "Permission denied" in running.wait_for_line("the old settings stay in force")
+        assert shown(running) == before
+        assert running.end() == 0
+
+
+@as_root
+def test_a_folder_with_the_sticky_bit_is_no_ones_else(open_folder: Path) -> None:
+    open_folder.chmod(0o1777)
+    for name, owner in (("root's", "root"), ("the user's", USER)):
+        (open_folder / name).write_text("x")
+        shutil.chown(open_folder / name, owner)
+    paths = [str(open_folder / name) for name in ("root's", "the user's")]
+    assert replaceable_for(USER, paths) == {paths[1]: str(open_folder)}
+    assert os.geteuid() == os.getegid() == 0
+
+
 @as_root
 def test_without_its_reader_the_proxy_runs_on(open_folder: Path, back: Origin) -> None:
     site = Site(open_folder)
@@ -213,7 +279,9 @@ def test_no_reader_stays_when_the_start_fails(open_folder: Path) -> None:
 def reader(tmp_path: Path) -> Iterator[Reader]:
     for name in ("one", "two"):
         (tmp_path / name).write_text(name)
-    made = Reader([str(tmp_path / name) for name in ("one", "two", "away", "folder", "fifo")])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads, which pytest has and the proxy has not
+        made = Reader([str(tmp_path / name) for name in ("one", "two", "away", "folder", "fifo")])
     try:
         yield made
     finally:

@@ -11,6 +11,7 @@ from ..proxy.access_log import ERROR, MESSAGES, LineWriter
 from ..proxy.check import Warn, check_files
 from ..proxy.files import Reader
 from ..proxy.options import make_settings
+from ..proxy.privileges import PrivilegeError, replaceable_for
 from ..proxy.settings import ProxySettings, SettingsError
 from .common import print_result
 
@@ -62,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         settings = make_settings(arguments)
         if settings.keep_reading and not hasattr(arguments, "check"):
-            reader = Reader(settings.files())  # before there are threads, of which the log is the first
+            reader = Reader(guarded_files(settings))  # before there are threads, of which the log is the first
     except SettingsError as exc:
         problem = exc
     except OSError as exc:
@@ -81,6 +82,19 @@ def run(arguments: argparse.Namespace) -> int:
         writer.close()
         if reader is not None:
             reader.close()
+
+
+def guarded_files(settings: ProxySettings) -> list[str]:
+    """What the reader of --keep-reading may open: nothing that the user could have lead elsewhere."""
+    found = list(settings.files())
+    assert settings.user is not None
+    if os.geteuid() != 0:  # it will not start
+        return found
+    try:
+        loose = replaceable_for(settings.user, found)
+    except PrivilegeError:  # neither
+        return []
+    return [path for path in found if path not in loose]
 
 
 def start(arguments: argparse.Namespace, signals: StartSignals, writer: LineWriter) -> int:

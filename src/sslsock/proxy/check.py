@@ -16,7 +16,7 @@ from ..sockets.certificate_text import name_text
 from ..sockets.resolver import numeric_addresses
 from .certificates import CertificateError, CertificateStore, Pair, load_checked, read_certificates
 from .files import status_of
-from .privileges import PrivilegeError, find_account, unreadable_for
+from .privileges import PrivilegeError, find_account, replaceable_for, unreadable_for
 from .settings import Address, KeyPair, Place, Places, ProxySettings
 from .tickets import TicketKeyError, TicketKeyFile
 
@@ -80,11 +80,13 @@ def check_numeric(address: Address, place: Place) -> None:
 def check_rights(settings: ProxySettings) -> None:
     """Whether what a reload reads can be read once the rights of root are gone. Who is not root finds that out by reading."""
     user = settings.user
-    if user is None or settings.keep_reading or os.geteuid() != 0:
+    if user is None or os.geteuid() != 0:
         return
     files = settings.files()
-    for path, reason in unreadable_for(user, files):
+    for path, reason in unreadable_for(user, replaceable_for(user, files) if settings.keep_reading else files):
         hint = "let that user read it, or add --keep-reading"
+        if settings.keep_reading:
+            hint = "--keep-reading does not open it, for this user can write a folder on the way and have it lead anywhere"
         raise files[path].error(f"{path}: user {user!r} could not read it again, for SIGHUP: {reason}; {hint}")
 
 

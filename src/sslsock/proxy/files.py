@@ -3,7 +3,8 @@
 That process, the *reader*, is forked before there are threads and before a key has been read. It knows the paths that were
 named at the start, as a list. A request is a place in that list, in four bytes; the answer an errno, or a descriptor for
 reading (SCM_RIGHTS, unix(7)). So whoever takes the proxy over can have these files opened, as the proxy itself can, and nothing
-else. It ends when the proxy does, for then its socket ends.
+else; not even by a link, for what the user could replace is not on the list (`privileges.replaceable_for`). It ends when the
+proxy does, for then its socket ends.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def open_file(path: str, flags: int = os.O_NONBLOCK) -> int:
     except PermissionError as exc:
         if _reader is None:
             raise
-        hint = "--keep-reading opens what was named at the start, so this file needs a restart"
+        hint = "--keep-reading opens what was named at the start, in folders not the user's; a new file needs a restart"
         raise PermissionError(exc.errno, f"{exc.strerror}; {hint}", path) from None
 
 

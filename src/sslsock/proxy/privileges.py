@@ -7,16 +7,18 @@ import ipaddress
 import os
 import pwd
 import socket
-from collections.abc import Iterable, MutableMapping, Sequence
-from contextlib import suppress
+import stat
+from collections.abc import Iterable, Iterator, MutableMapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import NamedTuple, NoReturn, Optional
 
 from ..core.hostname import parse_host
 from .settings import Address
 
-__all__ = ["InheritedSocket", "PrivilegeError", "drop_to", "listen_fds", "match_sockets", "unreadable_for"]
+__all__ = ["InheritedSocket", "PrivilegeError", "drop_to", "listen_fds", "match_sockets", "replaceable_for", "unreadable_for"]
 
 FIRST_FD = 3  # SD_LISTEN_FDS_START
+MOST_LINKS = 40  # that the system follows: path_resolution(7)
 MOST_FDS = 65536  # sockets that can be meant seriously
 
 
@@ -215,30 +217,83 @@ def drop_to(user: str) -> None:
     verify_dropped(user, account)
 
 
-def unreadable_for(user: str, paths: Iterable[str]) -> list[tuple[str, str]]:
-    """Which of the files `drop_to` would take from this process of root's: (path, the system's reason). PrivilegeError."""
+@contextmanager
+def acting_as(user: str) -> Iterator[Account]:
+    """This process, which is root's, sees files as `user` does until the end of the block. PrivilegeError."""
     account = find_account(user)
     groups, gid, uid = os.getgroups(), os.getegid(), os.geteuid()
-    found = []
     try:
-        if account.name is not None:
-            os.initgroups(account.name, account.gid)
-        else:
-            os.setgroups([account.gid])
-        os.setegid(account.gid)
-        os.seteuid(account.uid)
+        try:
+            if account.name is not None:
+                os.initgroups(account.name, account.gid)
+            else:
+                os.setgroups([account.gid])
+            os.setegid(account.gid)
+            os.seteuid(account.uid)
+        except OSError as exc:
+            refuse(user, exc.strerror or str(exc))
+        yield account
+    finally:
+        os.seteuid(uid)
+        os.setegid(gid)
+        os.setgroups(groups)
+
+
+def unreadable_for(user: str, paths: Iterable[str]) -> list[tuple[str, str]]:
+    """Which of the files `drop_to` would take from this process of root's: (path, the system's reason). PrivilegeError."""
+    found = []
+    with acting_as(user):
         for path in paths:
             try:
                 os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC))
             except OSError as exc:
                 found.append((path, exc.strerror or str(exc)))
-    except OSError as exc:
-        refuse(user, exc.strerror or str(exc))
-    finally:
-        os.seteuid(uid)
-        os.setegid(gid)
-        os.setgroups(groups)
     return found
+
+
+def replaceable_for(user: str, paths: Iterable[str]) -> dict[str, str]:
+    """Those of the paths that `user` could have lead to another file, by a link for one: path → the folder that lets him.
+    PrivilegeError."""
+    ways = [(path, list(way_to(path))) for path in paths]
+    found = {}
+    with acting_as(user) as account:
+        for path, way in ways:
+            for folder, owner, mode, entry_owner in way:
+                # Of a folder with the sticky bit, only who owns it or the entry can take the entry away: unlink(2).
+                writes = os.access(folder, os.W_OK, effective_ids=True)
+                sticky = mode & stat.S_ISVTX
+                if account.uid == owner or (writes and (not sticky or account.uid == entry_owner)):
+                    found[path] = folder
+                    break
+    return found
+
+
+def way_to(path: str) -> Iterator[tuple[str, int, int, int]]:
+    """The folders that the system looks into on its way to a file, by every link: (folder, its owner, its mode, the owner of
+    the entry that is looked for)."""
+    folder, parts, links = "/", os.path.abspath(path).split("/")[::-1], 0
+    while parts:
+        part = parts.pop()
+        if part in ("", "."):
+            continue
+        if part == "..":
+            folder = os.path.dirname(folder)
+            continue
+        entry = os.path.join(folder, part)
+        try:
+            here, there = os.stat(folder), os.lstat(entry)
+        except OSError:
+            return
+        yield folder, here.st_uid, here.st_mode, there.st_uid
+        if stat.S_ISLNK(there.st_mode):
+            links += 1
+            if links > MOST_LINKS:
+                return
+            target = os.readlink(entry)
+            folder = "/" if target.startswith("/") else folder
+            parts += target.split("/")[::-1]
+        else:
+            folder = entry
 
 
 def verify_dropped(user: str, account: Account) -> None:
