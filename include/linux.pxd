@@ -1,4 +1,4 @@
-"""What of Linux the loop and the channels call: epoll(7), timerfd_create(2), sockets, clocks, fork handlers."""
+"""What of Linux the loop and the channels call: epoll(7), sockets, clocks, fork handlers."""
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
@@ -19,9 +19,8 @@ cdef extern from "<sys/epoll.h>" nogil:
         epoll_data_t data
 
     uint32_t EPOLLIN, EPOLLPRI, EPOLLOUT, EPOLLRDHUP, EPOLLHUP, EPOLLERR, EPOLLET
-    int EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLL_CTL_DEL
+    int EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLL_CTL_DEL
 
-    int epoll_create1(int flags)
     int epoll_ctl(int epfd, int op, int fd, epoll_event *event)
     int epoll_wait(int epfd, epoll_event *events, int maxevents, int timeout)
 
@@ -35,32 +34,8 @@ cdef extern from "<time.h>" nogil:
     int clock_gettime(int clock, timespec *now)
 
 
-cdef extern from "<sys/timerfd.h>" nogil:
-    struct itimerspec:
-        timespec it_interval
-        timespec it_value
-
-    int TFD_NONBLOCK, TFD_CLOEXEC, TFD_TIMER_ABSTIME
-
-    int timerfd_create(int clock, int flags)
-    int timerfd_settime(int fd, int flags, const itimerspec *new, itimerspec *old)
-
-
 cdef extern from "<unistd.h>" nogil:
-    int pipe2(int *fds, int flags)
     int close(int fd)
-    ssize_t read(int fd, void *data, size_t size)
-    ssize_t write(int fd, const void *data, size_t size)
-
-
-cdef extern from "<fcntl.h>" nogil:
-    int O_NONBLOCK, O_CLOEXEC
-
-
-cdef extern from "<sys/uio.h>" nogil:
-    struct iovec:
-        void *iov_base
-        size_t iov_len
 
 
 cdef extern from "<sys/socket.h>" nogil:
