@@ -345,6 +345,34 @@ def test_a_loop_that_is_dropped_with_open_sockets_is_told_of():
             gc.collect()
 
 
+def test_a_loop_that_could_not_be_made_leaves_no_word_but_its_error():
+    code = """
+import os, resource, sslsock
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 1, hard))
+try:
+    sslsock.EventLoop()
+except OSError as error:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert error.errno == 24
+"""
+    assert said(code, "-X", "dev") == ""
+
+
+def test_a_loop_of_another_thread_that_outlives_the_program_does_no_harm():
+    code = """
+import threading, sslsock
+def work():
+    global server
+    server = sslsock.TcpServer()
+    assert server.listen(0, "127.0.0.1")
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+"""
+    assert "Exception ignored" not in said(code, "-X", "dev")
+
+
 def test_a_loop_that_has_run_is_dropped_in_silence():
     def thread():
         server = listening(TcpServer())

@@ -133,7 +133,7 @@ class EventLoop(Loop):
 
     def warn_if_left(self) -> None:
         """ResourceWarning for what nothing will ever serve: the loop is dropped, or the program ends."""
-        if self._warned or self.closed or self.of_parent:
+        if getattr(self, "_warned", True) or self.closed or self.of_parent:  # it lacks this when its making has failed
             return
         self._warned = True
         if self.watching and not self.turned:
@@ -145,7 +145,8 @@ class EventLoop(Loop):
             self._warn(f"an event loop is dropped while {self.unsent} bytes wait to be sent")
 
     def __del__(self) -> None:
-        self.warn_if_left()
+        if not sys.is_finalizing():
+            self.warn_if_left()
 
     def run(self) -> None:
         """Run until nothing is left to wait for or `stop()` is called. RuntimeError when it runs already,
