@@ -9,7 +9,7 @@ import socket
 import pytest
 
 from peers import listening, plain_listener
-from sslsock import SocketState, SslMode, SslServer, SslSocket, TcpSocket
+from sslsock import Relay, SocketState, SslMode, SslServer, SslSocket, TcpSocket
 
 from .faults import Fault, LineFault
 from .witness import check_consistent
@@ -329,9 +329,34 @@ class Listen(Play):
         self.server.close()
 
 
+class Join(Play):
+    """Two connections become one, and end."""
+
+    def prepare(self):
+        self.front, self.back = self.wire_to(), self.wire_to()
+
+    def act(self):
+        self.relay = None
+        self.relay = Relay(self.front, self.back)
+        self.wires[0].socket.send(b"there")
+        self.pump()
+        self.relay.close()
+
+    def after(self):
+        if self.front.state is CONNECTED and self.relay is None:  # as it was
+            self.relay = Relay(self.front, self.back)
+        if self.front.state is CONNECTED:
+            self.wires[1].socket.send(b"and back")
+            self.host.wait_for(lambda: self.wires[0].take() or b"and back" in self.wires[0].received)
+            self.relay.close()
+        assert self.front.state is self.back.state is UNCONNECTED
+        for wire in self.wires:
+            self.host.wait_for(wire.take, "the peer's end")
+
+
 PLAYS = [
     *(StartTls, StartTlsServer, StartTlsWithHandler, Refused, ConnectEncrypted, BindAndConnect),
-    *(Finish, FinishAtOnce, Close, Abort, PeerCloses, Accept, Listen),
+    *(Finish, FinishAtOnce, Close, Abort, PeerCloses, Accept, Listen, Join),
 ]
 
 

@@ -102,9 +102,13 @@ class Relay(LoopObject):
         self._closed_handler = None
         if self._methods:
             self._use_methods()
-        for one in ends:
-            one._enter_relay(self)
-        self.on_end_ready()
+        try:
+            for one in ends:
+                one._enter_relay(self)
+            self.on_end_ready()
+        except BaseException as exc:
+            self._break_off(exc)
+            raise
 
     @property
     def loop(self) -> EventLoop:
@@ -215,8 +219,19 @@ class Relay(LoopObject):
 
     def on_end_left(self) -> None:
         """The end, of whichever."""
-        if self._reason is not None:
-            return
+        if self._reason is None:
+            try:
+                self._part()
+            except BaseException as exc:
+                self._break_off(exc)
+                raise
+
+    def _break_off(self, exc: BaseException) -> None:
+        """What raises in the middle ends both connections."""
+        for one in self._ends:
+            one._break_off(exc)
+
+    def _part(self) -> None:
         reason = self._reason = RelayReason.ABORTED if self._noted is None else self._noted
         failed = self._failed_side()
         if failed is not None and self._core is not None:

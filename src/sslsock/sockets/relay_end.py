@@ -50,5 +50,8 @@ class RelayEnd(Protocol):
     def _leave_relay(self, cut: bool) -> None:
         """The relay has ended, and the connection with it; nobody is told but by the relay."""
 
+    def _break_off(self, exc: BaseException) -> None:
+        """Close the connection at once: what raised was in the middle of something."""
+
     def _with_peer(self, message: str) -> str:
         """`message` with the peer's name in front."""

@@ -552,15 +552,16 @@ class TcpSocket(Stream, ErrorConstants):
         resource = isinstance(exc, (MemoryError, OSError))
         error = SocketError.SOCKET_RESOURCE_ERROR if resource else SocketError.UNKNOWN_ERROR
         message = self._with_peer(f"{type(exc).__name__}, which ended the connection: {exc}")
-        if self._relay is not None:
-            self._relay.on_end_failed(error, message)
-            self._relay.close()
+        relay, self._relay = self._relay, None
+        if relay is not None:
+            relay.on_end_failed(error, message)
+            relay.close()
         mode_changed = self._drop_connection(keep_input=False)
         self._advance(SocketEvent.ABORT, tell=False)
         self._clean = False
         self._error = error
         self._error_string = message
-        if state is not UNCONNECTED:
+        if state is not UNCONNECTED and relay is None:  # else the relay has told
             with suppress(RuntimeError, MemoryError):  # the loop is closed, or nothing can be told any more
                 self._loop.call_soon(self._tell_break_off, self._generation, error, message, state, mode_changed)
 
