@@ -4,7 +4,8 @@ import itertools
 
 import pytest
 
-from sslsock.core.relay import ChannelRelay
+from sslsock.core.channel import FAILURE_RESET
+from sslsock.core.relay import RELAY_RESET, ChannelRelay
 
 from .far import Observer
 from .forged import DATA, HANDSHAKE, Forger, kinds
@@ -113,6 +114,27 @@ def test_who_reads_no_answers_is_not_read(loop, make_flood, relayed):
     if relayed:
         behind.relay.close()
         behind.sock.close()
+
+
+@pytest.mark.parametrize("relayed", [False, True], ids=["channel", "relay"])
+def test_the_end_of_who_reads_no_answers_is_told(loop, make_flood, relayed):
+    """Though it is not read: the system resets what is closed over answers that were not read."""
+    flood = make_flood(50_000)
+    forger = flood.forger
+    behind = Plain(loop, forger.channel) if relayed else None
+    for _ in range(100):
+        flood.send()
+        turns(loop, 1)
+    assert flood.taken < flood.size
+    forger.sock.close()
+    if relayed:
+        drive(loop, lambda: (behind.received(), behind.relay.failed_side)[1] == "front", "the failure")
+        behind.sock.close()
+        drive(loop, lambda: behind.relay.closed, "the relay's end")
+        assert behind.observer.reason == RELAY_RESET
+    else:
+        drive(loop, lambda: forger.recorder.failure is not None, "the failure")
+        assert forger.recorder.failure == FAILURE_RESET
 
 
 def test_who_reads_the_answers_is_read(loop, make_flood):

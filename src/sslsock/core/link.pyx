@@ -186,6 +186,7 @@ cdef class Link(Watcher):
             self.failure.sending = sending
         if kind != TLS_FAILED:
             self.dead = True
+            self.answered = 0
             byte_queue_clear(&self.out)
         if sending and not self.fin:  # what the peer sent before it went is read first
             self.hang_up = True
