@@ -23,6 +23,7 @@ NAMES = (
     "context",
     "client_hello",
     "agreed",
+    "verification",
     "engine",
     "input_buffer",
     "output_queue",

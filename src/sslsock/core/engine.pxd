@@ -2,9 +2,9 @@ from cpython.object cimport PyObject
 
 from hello_digest cimport HELLO_DIGEST_SIZE
 from openssl_ssl cimport SSL, SSL_SESSION
-from openssl_x509 cimport X509
 from sslsock.core.agreed cimport agreed_values
-from sslsock.core.context cimport Context, connection_hooks
+from sslsock.core.context cimport Context
+from sslsock.core.verification cimport verification
 from window_bio cimport byte_queue, window_bio
 
 
@@ -22,26 +22,16 @@ cdef enum engine_use:
     USE_LENT  # to a relay, for good: nobody else enters
 
 
-cdef struct verify_record:
-    int code
-    int depth
-    X509 *certificate  # owned; may be NULL
-
-
 cdef enum:
-    VERIFY_RECORDS = 32
     NEW_SESSIONS = 4
     RECORD_SIZE = 16384  # most plaintext of one record: RFC 8446, 5.1
 
 
 cdef struct engine_state:
-    connection_hooks hooks  # first: libssl's callbacks get its address and need the rest
+    verification found  # first: libssl's callbacks get its address and need the rest
     PyObject *engine  # borrowed
-    verify_record *records  # NULL until something is wrong
-    int record_count
     unsigned char hello[HELLO_DIGEST_SIZE]  # of the first ClientHello
     bint hello_seen
-    X509 *refused  # owned; the peer's own, NULL unless its chain was refused
     SSL_SESSION *sessions[NEW_SESSIONS]  # owned; came in this call
     int session_count
 
@@ -102,7 +92,6 @@ cdef class Engine:
     cdef int note_failure(self) noexcept nogil
     cdef int settle(self) except -1
     cdef bint decide(self) noexcept
-    cdef str error_text(self, int code)
     cdef object failure(self)
     # the Python half
     cdef int require_free(self) except -1

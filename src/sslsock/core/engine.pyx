@@ -18,11 +18,10 @@ may call, first looks that it is free. What the handshake has agreed on is noted
 """
 
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.object cimport Py_SIZE, PyObject
 from cpython.ref cimport Py_DECREF
-from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
 
 cimport openssl_ssl as ssl
@@ -32,15 +31,17 @@ from openssl_err cimport (
     ERR_clear_error, ERR_get_error, ERR_peek_last_error,
 )
 from openssl_ssl cimport SSL_SESSION, X509_STORE_CTX
-from openssl_x509 cimport X509_free, X509_up_ref
+from openssl_x509 cimport X509_up_ref
 from sslsock.core.context cimport VERIFY_MODE_NONE, VERIFY_MODE_PEER, Context, Session, connection_hooks, error_words
 from sslsock.core.agreed cimport forget_agreed, note_agreed, note_peer, peer_chain
 from sslsock.core.certificate cimport SslCertificate
+from sslsock.core.verification cimport (
+    CHAIN_DOUBTFUL, CHAIN_GOOD, chain_verdict, conclude, errors_found, forget_verification, set_verify_name, verify)
 from window_bio cimport (
     byte_queue, byte_queue_append, byte_queue_clear, byte_queue_consume, byte_queue_front, byte_queue_join, window_bio_clear,
     window_bio_new)
 
-from sslsock.core.hostname import ascii_name, parse_host
+from sslsock.core.hostname import ascii_name
 
 cdef extern from "Python.h":
     # With a bare pointer: a `bytes` may be written and cut only while nobody else refers to it.
@@ -82,52 +83,21 @@ cdef const char *IMPOSSIBLE_RECORD = b"\x16\x03\x03\xff\xff"
 # libssl's callbacks.
 
 
-cdef int collect_error(int ok, X509_STORE_CTX *store) noexcept nogil:
-    """X509_STORE_CTX_set_verify_cb(3): note the error and have verification go on, so that all are found."""
-    cdef engine_state *state
-    cdef verify_record *record
-    if ok:
-        return 1
-    state = <engine_state *> ssl.SSL_get_app_data(
-        <ssl.SSL *> ssl.X509_STORE_CTX_get_ex_data(store, ssl.SSL_get_ex_data_X509_STORE_CTX_idx()))
-    if state.records == NULL:
-        state.records = <verify_record *> calloc(VERIFY_RECORDS, sizeof(verify_record))
-    if state.records == NULL or state.record_count == VERIFY_RECORDS:
-        return 0  # no room to note it: verification fails here
-    record = &state.records[state.record_count]
-    record.code = ssl.X509_STORE_CTX_get_error(store)
-    record.depth = ssl.X509_STORE_CTX_get_error_depth(store)
-    record.certificate = ssl.X509_STORE_CTX_get_current_cert(store)
-    if record.certificate != NULL:
-        X509_up_ref(record.certificate)
-    state.record_count += 1
-    return 1
-
-
 cdef int verify_chain(connection_hooks *hooks, X509_STORE_CTX *store) noexcept nogil:
-    """SSL_CTX_set_cert_verify_callback(3): 1 to go on, 0 to refuse; the store's error chooses the alert."""
+    """SSL_CTX_set_cert_verify_callback(3): 1 to go on, 0 to refuse."""
     cdef engine_state *state = <engine_state *> hooks
-    cdef int result
-    cdef bint accepted
+    cdef chain_verdict verdict
+    cdef bint accepted = False
     if (<Engine> state.engine).context.verify_mode == VERIFY_MODE_NONE:
         ssl.X509_STORE_CTX_set_error(store, ssl.X509_V_OK)
         return 1
-    ssl.X509_STORE_CTX_set_verify_cb(store, collect_error)
-    result = ssl.X509_verify_cert(store)
-    if result == 1 and state.record_count == 0:
+    verdict = verify(&state.found, store)
+    if verdict == CHAIN_GOOD:
         return 1
-    if state.record_count == 0:
-        return 0  # verification did not even come to an error of its own, for want of memory
-    if result != 1:
-        accepted = False
-    else:
+    if verdict == CHAIN_DOUBTFUL:
         with gil:
             accepted = (<Engine> state.engine).decide()
-    if not accepted and state.refused == NULL:
-        state.refused = ssl.X509_STORE_CTX_get0_cert(store)  # libssl forgets it
-        X509_up_ref(state.refused)
-    # Also when it is accepted: SSL_get_verify_result then tells that this session must not be resumed.
-    ssl.X509_STORE_CTX_set_error(store, state.records[0].code)
+    conclude(&state.found, store, accepted)
     return accepted
 
 
@@ -155,16 +125,6 @@ cdef int check_client_hello(connection_hooks *hooks, ssl.SSL *connection) noexce
         (<Engine> state.engine).own_reason = b"the second ClientHello says other things than the first"
         return ALERT_ILLEGAL_PARAMETER
     return 0
-
-
-cdef void drop_records(engine_state *state) noexcept nogil:
-    cdef int number
-    if state.records != NULL:
-        for number in range(state.record_count):
-            X509_free(state.records[number].certificate)
-        free(state.records)
-        state.records = NULL
-        state.record_count = 0
 
 
 cdef class Engine:
@@ -201,9 +161,9 @@ cdef class Engine:
         self.verify_handler = verify_handler
         self.session_key = session_key
         self.record_overhead = 64
-        self.state.hooks.verify = verify_chain
-        self.state.hooks.new_session = note_session
-        self.state.hooks.client_hello = check_client_hello
+        self.state.found.hooks.verify = verify_chain
+        self.state.found.hooks.new_session = note_session
+        self.state.found.hooks.client_hello = check_client_hello
         self.state.engine = <PyObject *> self
         ERR_clear_error()
         self.ssl = ssl.SSL_new(context.ctx)
@@ -235,15 +195,13 @@ cdef class Engine:
             ssl.SSL_free(self.ssl)
         for number in range(self.state.session_count):
             ssl.SSL_SESSION_free(self.state.sessions[number])
-        drop_records(&self.state)
-        X509_free(self.state.refused)
+        forget_verification(&self.state.found)
         forget_agreed(&self.agreed)
         window_bio_clear(&self.window)
         byte_queue_clear(&self.backlog)
 
     cdef int set_names(self, str server_name) except -1:
         cdef bytes name
-        cdef ssl.X509_VERIFY_PARAM *param = ssl.SSL_get0_param(self.ssl)
         if server_name is not None and not self.context.server_side:
             name = ascii_name(server_name).encode("ascii")
             if name.endswith(b"."):  # RFC 6066, 3: without it
@@ -251,20 +209,7 @@ cdef class Engine:
             if not name or b"\0" in name or ssl.SSL_set_tlsext_host_name(self.ssl, name) != 1:
                 raise ValueError(f"{server_name!r} cannot be sent as a server name")
         if self.verify_name is not None:
-            try:
-                host = parse_host(self.verify_name)
-            except ValueError as exc:
-                raise ValueError(f"{self.verify_name!r} is not a name that a certificate can be for: {exc}") from None
-            name = host.verify_name.encode("ascii")
-            if host.numeric:
-                if ssl.X509_VERIFY_PARAM_set1_ip_asc(param, name) != 1:
-                    raise ValueError(f"{self.verify_name!r} cannot be checked as an address")
-            else:
-                # RFC 9525, 6.3: a wildcard is the whole leftmost label; 2: a common name is no host name.
-                ssl.X509_VERIFY_PARAM_set_hostflags(
-                    param, ssl.X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | ssl.X509_CHECK_FLAG_NEVER_CHECK_SUBJECT)
-                if ssl.X509_VERIFY_PARAM_set1_host(param, name, PyBytes_GET_SIZE(name)) != 1:
-                    raise ValueError(f"{self.verify_name!r} cannot be checked as a host name")
+            set_verify_name(self.ssl, self.verify_name)
         return 0
 
     # Whose turn it is.
@@ -344,7 +289,7 @@ cdef class Engine:
         if session != self.offered and ssl.SSL_session_reused(self.ssl) \
                 and ssl.SSL_SESSION_get_protocol_version(session) < ssl.TLS1_3_VERSION:
             ssl.SSL_SESSION_up_ref(session)
-            if not note_session(&self.state.hooks, session):
+            if not note_session(&self.state.found.hooks, session):
                 ssl.SSL_SESSION_free(session)
         self.offered = NULL
 
@@ -495,7 +440,7 @@ cdef class Engine:
             return
         ERR_clear_error()
         if self.context.server_side and ssl.SSL_version(self.ssl) >= ssl.TLS1_3_VERSION:
-            self.state.hooks.alert = alert
+            self.state.found.hooks.alert = alert
             if ssl.SSL_new_session_ticket(self.ssl) == 1:
                 ssl.SSL_do_handshake(self.ssl)
         else:
@@ -519,21 +464,10 @@ cdef class Engine:
 
     cdef bint decide(self) noexcept:
         """Whether to go on in spite of the errors that verification has found."""
-        cdef list errors = []
-        cdef int number
-        cdef verify_record *record
+        cdef list errors
         handler, self.verify_handler = self.verify_handler, None
         try:
-            for number in range(self.state.record_count):
-                record = &self.state.records[number]
-                certificate = None
-                if record.certificate != NULL:
-                    X509_up_ref(record.certificate)
-                    certificate = SslCertificate.wrap(record.certificate)
-                error = (record.code, record.depth, self.error_text(record.code), certificate)
-                if error not in errors:
-                    errors.append(error)
-            self.errors = errors
+            self.errors = errors = errors_found(&self.state.found, self.verify_name)
             if handler is not None:
                 note_agreed(&self.agreed, self.ssl, False)
                 if not note_peer(&self.agreed, self.ssl):
@@ -546,12 +480,6 @@ cdef class Engine:
             return False
         finally:
             self.use = USE_LIBSSL
-
-    cdef str error_text(self, int code):
-        """A verification error in words."""
-        if code == ssl.X509_V_ERR_HOSTNAME_MISMATCH or code == ssl.X509_V_ERR_IP_ADDRESS_MISMATCH:
-            return f"the certificate is not for {self.verify_name}"
-        return ssl.X509_verify_cert_error_string(code).decode("ascii", "replace")
 
     cdef object failure(self):
         """The TlsError for a failure that `classify` has seen."""
@@ -567,7 +495,7 @@ cdef class Engine:
                 alert = NEWER_ALERTS.get(number) or ssl.SSL_alert_desc_string_long(number).decode("ascii", "replace")
                 alert = f"number {number}" if alert == "unknown" else alert.replace("_", " ")  # OpenSSL's "unexpected_message"
                 text = f"the peer sent the alert \"{alert}\""
-            elif self.errors and self.state.refused != NULL:
+            elif self.errors and self.state.found.refused != NULL:
                 code, depth, words, certificate = self.errors[0]
                 name = f" ({certificate!r}, depth {depth})" if certificate is not None else ""
                 text = f"{reason}: {words}{name}"
@@ -829,10 +757,10 @@ cdef class Engine:
     @property
     def refused_certificate(self):
         """The peer's own certificate, if verification has refused its chain: SslCertificate or None."""
-        if self.state.refused == NULL:
+        if self.state.found.refused == NULL:
             return None
-        X509_up_ref(self.state.refused)
-        return SslCertificate.wrap(self.state.refused)
+        X509_up_ref(self.state.found.refused)
+        return SslCertificate.wrap(self.state.found.refused)
 
     @property
     def certificate_missing(self):

@@ -1,0 +1,115 @@
+"""Verification of the peer's chain: all that is wrong with it is noted, not only the first, and then one decision is taken,
+inside libssl's own callback, so that libssl chooses and sends the right alert. The decision is the engine's.
+"""
+
+from cpython.bytes cimport PyBytes_GET_SIZE
+from libc.stdlib cimport calloc, free
+
+from openssl_ssl cimport (
+    SSL, X509_CHECK_FLAG_NEVER_CHECK_SUBJECT, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS, X509_STORE_CTX, X509_STORE_CTX_get0_cert,
+    X509_STORE_CTX_get_current_cert, X509_STORE_CTX_get_error, X509_STORE_CTX_get_error_depth, X509_STORE_CTX_get_ex_data,
+    X509_STORE_CTX_set_error, X509_STORE_CTX_set_verify_cb, X509_VERIFY_PARAM, X509_VERIFY_PARAM_set1_host,
+    X509_VERIFY_PARAM_set1_ip_asc, X509_VERIFY_PARAM_set_hostflags, X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH,
+    SSL_get0_param, SSL_get_app_data, SSL_get_ex_data_X509_STORE_CTX_idx, X509_verify_cert, X509_verify_cert_error_string)
+from openssl_x509 cimport X509_free, X509_up_ref
+from sslsock.core.certificate cimport SslCertificate
+
+from sslsock.core.hostname import parse_host
+
+cdef enum:
+    MOST_RECORDS = 32
+
+
+cdef int collect_error(int ok, X509_STORE_CTX *store) noexcept nogil:
+    """X509_STORE_CTX_set_verify_cb(3): note the error and have verification go on, so that all are found."""
+    cdef verification *found
+    cdef verify_record *record
+    if ok:
+        return 1
+    found = <verification *> SSL_get_app_data(
+        <SSL *> X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx()))
+    if found.records == NULL:
+        found.records = <verify_record *> calloc(MOST_RECORDS, sizeof(verify_record))
+    if found.records == NULL or found.record_count == MOST_RECORDS:
+        return 0  # no room to note it: verification fails here
+    record = &found.records[found.record_count]
+    record.code = X509_STORE_CTX_get_error(store)
+    record.depth = X509_STORE_CTX_get_error_depth(store)
+    record.certificate = X509_STORE_CTX_get_current_cert(store)
+    if record.certificate != NULL:
+        X509_up_ref(record.certificate)
+    found.record_count += 1
+    return 1
+
+
+cdef chain_verdict verify(verification *found, X509_STORE_CTX *store) noexcept nogil:
+    cdef int result
+    X509_STORE_CTX_set_verify_cb(store, collect_error)
+    result = X509_verify_cert(store)
+    if result != 1:
+        return CHAIN_REFUSED
+    return CHAIN_GOOD if found.record_count == 0 else CHAIN_DOUBTFUL
+
+
+cdef void conclude(verification *found, X509_STORE_CTX *store, bint accepted) noexcept nogil:
+    """After the decision about a chain that is not good: the store's error chooses the alert."""
+    if found.record_count == 0:
+        return  # verification did not even come to an error of its own, for want of memory
+    if not accepted and found.refused == NULL:
+        found.refused = X509_STORE_CTX_get0_cert(store)  # libssl forgets it
+        X509_up_ref(found.refused)
+    # Also when it is accepted: SSL_get_verify_result then tells that this session must not be resumed.
+    X509_STORE_CTX_set_error(store, found.records[0].code)
+
+
+cdef void forget_verification(verification *found) noexcept nogil:
+    """Free what is owned."""
+    cdef int number
+    for number in range(found.record_count):
+        X509_free(found.records[number].certificate)
+    free(found.records)
+    X509_free(found.refused)
+
+
+cdef list errors_found(verification *found, str verify_name):
+    """What is noted, each once: list of VerifyError (code, depth, text, SslCertificate or None)."""
+    cdef list errors = []
+    cdef int number
+    cdef verify_record *record
+    for number in range(found.record_count):
+        record = &found.records[number]
+        certificate = None
+        if record.certificate != NULL:
+            X509_up_ref(record.certificate)
+            certificate = SslCertificate.wrap(record.certificate)
+        error = (record.code, record.depth, error_text(record.code, verify_name), certificate)
+        if error not in errors:
+            errors.append(error)
+    return errors
+
+
+cdef str error_text(int code, str verify_name):
+    """A verification error in words."""
+    if code == X509_V_ERR_HOSTNAME_MISMATCH or code == X509_V_ERR_IP_ADDRESS_MISMATCH:
+        return f"the certificate is not for {verify_name}"
+    return X509_verify_cert_error_string(code).decode("ascii", "replace")
+
+
+cdef int set_verify_name(SSL *connection, str verify_name) except -1:
+    """Demand that the peer's certificate is for this host name or IP address. ValueError."""
+    cdef X509_VERIFY_PARAM *param = SSL_get0_param(connection)
+    cdef bytes name
+    try:
+        host = parse_host(verify_name)
+    except ValueError as exc:
+        raise ValueError(f"{verify_name!r} is not a name that a certificate can be for: {exc}") from None
+    name = host.verify_name.encode("ascii")
+    if host.numeric:
+        if X509_VERIFY_PARAM_set1_ip_asc(param, name) != 1:
+            raise ValueError(f"{verify_name!r} cannot be checked as an address")
+        return 0
+    # RFC 9525, 6.3: a wildcard is the whole leftmost label; 2: a common name is no host name.
+    X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | X509_CHECK_FLAG_NEVER_CHECK_SUBJECT)
+    if X509_VERIFY_PARAM_set1_host(param, name, PyBytes_GET_SIZE(name)) != 1:
+        raise ValueError(f"{verify_name!r} cannot be checked as a host name")
+    return 0
