@@ -966,3 +966,56 @@ def test_against_the_standard_library_as_client(host, certificates, version):
     host.wait_for(lambda: not thread.is_alive(), right.events)
     assert b"".join(received) == b"question" * 1000
     assert right.socket.session_protocol is version
+
+
+# Text and STARTTLS
+
+
+@pytest.mark.parametrize(
+    ("encoding", "clear", "kept", "protected", "expected"),
+    [
+        ("iso2022_jp", b"ready\n\x1b$B", "ready\n", b"0F4A\n", "0F4A\n"),  # a shift
+        ("utf-16", b"\xfe\xff\0r\0\n", "r\n", b"\xff\xfea\0\n\0", "a\n"),  # an order of bytes
+        ("utf-8", b"ready\n", "ready\n", b"\x82\xac\n", "\ufffd\ufffd\n"),
+        ("utf-7", b"ready\n+ZeVn-", "ready\n日", b"plain\n", "plain\n"),  # a unit that is read in part
+    ],
+)
+def test_nothing_said_in_the_clear_decides_how_protected_bytes_are_read(
+    host, certificates, encoding, clear, kept, protected, expected
+):
+    pair = make_tcp_pair(host, SslSocket, reads=False)
+    client, server = pair.client, pair.server
+    client.configuration = certificates.client()
+    server.configuration = certificates.server()
+    client.peer_verify_name = "localhost"
+    client.encoding = encoding
+    server.write(clear)
+    host.wait_for(lambda: client.bytes_available == len(clear))
+    assert client.read_string(len(kept)) == kept
+    client.read()  # what the program has no use for
+    client.start_client_encryption()
+    server.start_server_encryption()
+    server.write(protected)
+    host.wait_for(lambda: client.bytes_available == len(protected), (pair.left.events, pair.right.events))
+    assert client.read_string() == expected
+    client.abort()
+    server.abort()
+
+
+def test_text_that_waits_to_be_encrypted_stays_one_text(host, certificates):
+    """A byte order mark is written once, before the connection stands."""
+    server = secure_server(certificates)
+    client = SslSocket()
+    client.configuration = certificates.client()
+    client.encoding = "utf-16"
+    client.connect_encrypted("localhost", server.port)
+    client.write_string("one ")
+    recorder = accept(host, server)
+    host.wait_for(lambda: client.encrypted)
+    client.write_string("two")
+    size = len("one two".encode("utf-16"))
+    host.wait_for(lambda: len(recorder.data) >= size)
+    assert bytes(recorder.data) == "one two".encode("utf-16")
+    client.abort()
+    recorder.socket.abort()
+    server.close()
