@@ -149,7 +149,7 @@ def test_no_header(informed: Path, data: bytes) -> None:
 def test_a_header_then_no_handshake(impatient: Path) -> None:
     with socket.create_connection(("127.0.0.1", impatient.proxy.port), TIMEOUT) as raw:
         raw.sendall(HEADERS["v2"])
-        assert end_of(raw) == "reset"
+        assert end_of(raw) == "clean"
     assert impatient.proxy.record()["reason"] == "handshake_timeout"
 
 

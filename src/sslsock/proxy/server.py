@@ -273,16 +273,15 @@ class Server:
         # Names of files and hosts may hold what standard output cannot: that is no reason not to start.
         encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
         lines = [line.encode(encoding, "backslashreplace").decode(encoding) for line in lines]
-        in_json = self._settings.log_format == "json"
-        if in_json:  # a log that is complete, whatever becomes of standard output
-            for line in lines:
+        if self._settings.log_format == "json" and os.path.samestat(os.fstat(1), os.fstat(2)):
+            for line in lines:  # the log's own stream, where every line is JSON
                 self._writer.write(line.strip())
-        if not (in_json and os.path.samestat(os.fstat(1), os.fstat(2))):
-            with open(1, "wb", closefd=False) as stream:
-                output = LineWriter(stream)
-            for line in lines:
-                output.write(line)
-            output.close()  # which waits for a moment only, if nobody reads it
+            return
+        with open(1, "wb", closefd=False) as stream:
+            output = LineWriter(stream)
+        for line in lines:
+            output.write(line)
+        output.close()  # which waits for a moment only, if nobody reads it
 
     # While it runs
 
