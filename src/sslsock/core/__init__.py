@@ -28,6 +28,7 @@ NAMES = (
     "input_buffer",
     "output_queue",
     "link",
+    "output_link",
     "channel",
     "endpoint",
     "listener",

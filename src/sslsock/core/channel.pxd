@@ -3,29 +3,13 @@ from libc.stdint cimport uint32_t
 from sslsock.core.engine cimport Engine
 from sslsock.core.input_buffer cimport input_buffer
 from sslsock.core.link cimport Link
-from sslsock.core.output_queue cimport OutputQueue
+from sslsock.core.output_link cimport OutputLink
 from sslsock.core.schedule cimport Timer
 from window_bio cimport byte_queue
 
 
-cdef enum channel_phase:
-    PHASE_NEW  # no descriptor yet; writes are queued
-    PHASE_OPEN
-    PHASE_FINISHING  # finish(): what is queued goes out, then close_notify; what comes in is thrown away
-    PHASE_LINGERING  # all is out; waits for the peer's end, because closing over unread bytes would reset the connection
-    PHASE_CLOSED
-
-
-cdef enum tls_phase:
-    TLS_NONE
-    TLS_SHAKING
-    TLS_OPEN
-
-
-cdef class Channel(Link):
+cdef class Channel(OutputLink):
     cdef object consumer  # None once it has been told the end
-    cdef channel_phase phase
-    cdef tls_phase tls
     cdef Timer deadline  # of the handshake, or of lingering
     cdef object verify_handler
     cdef object __weakref__
@@ -37,10 +21,6 @@ cdef class Channel(Link):
     cdef bint bulk  # the last receive was large: worth giving the GIL away
 
     # outgoing
-    cdef OutputQueue queue  # goes behind `out`
-    cdef size_t out_plain  # plaintext that `out` stands for
-    cdef size_t written  # plaintext taken by the kernel and not reported
-    cdef public bint hold_writes
     cdef public bint notify_written
 
     # the end
@@ -72,20 +52,11 @@ cdef class Channel(Link):
     # writing
     cpdef Py_ssize_t write(self, data) except -1
     cdef size_t unsent(self) noexcept
-    cdef void send_queue(self) noexcept
-    cdef bint all_sent(self) noexcept
-    cdef bint send_out(self) noexcept
-    cdef bint send_records(self) noexcept
-    cdef size_t push_piece(self, Engine engine, size_t room) noexcept
-    cdef bint send_pieces(self) noexcept
-    cdef void send_failed(self) noexcept
-    cdef void drop_output(self) noexcept
     cdef void end_event(self) noexcept
     cdef void report_written(self) noexcept
     # the end
     cdef object release(self, Link heir, byte_queue *unread, bint *ended)
     cdef void end_of_input(self, bint clean) noexcept
-    cdef void drained_out(self) noexcept
     cdef void notify(self, object consumer) noexcept
     cdef void linger(self, size_t most_input) noexcept
     cdef void discard_input(self) noexcept

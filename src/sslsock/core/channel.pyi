@@ -1,8 +1,8 @@
 from typing import Protocol, Union, final
 
 from .engine import Engine, _Buffer
-from .link import Link
 from .loop import Loop
+from .output_link import OutputLink
 
 # Why a channel failed, as `_ChannelConsumer.on_failed` is told.
 FAILURE_RESET: int  # the peer reset the connection, or is gone
@@ -25,12 +25,11 @@ class _ChannelConsumer(Protocol):
     def on_failed(self, failure: int, message: str) -> None: ...
 
 @final
-class Channel(Link):
+class Channel(OutputLink):
     """A connected descriptor, perhaps TLS, and its queues."""
 
     read_bound: int
     notify_written: bool
-    hold_writes: bool
 
     def __init__(self, loop: Loop, consumer: _ChannelConsumer) -> None: ...
     def attach(self, fd: int) -> None: ...

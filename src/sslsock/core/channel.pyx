@@ -25,15 +25,15 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport uint32_t
-from libc.string cimport memcpy
 
 cimport linux
 from sslsock.core.engine cimport ENGINE_CLOSED, ENGINE_FAILED, ENGINE_OK, RECORD_SIZE, Engine
 from sslsock.core.input_buffer cimport input_clear, input_consume, input_copy, input_keep, input_line, input_size
 from sslsock.core.link cimport (
     ANSWERS_SIZE, INPUT_AFTER_END, INPUT_AFTER_FAILURE, NETWORK_FAILED, NO_MEMORY, PEER_RESET, TIMED_OUT, TLS_FAILED, Link)
-from sslsock.core.loop cimport GATHER_SIZE, PLAIN_SIZE, SEND_SIZE, Loop, Scratch
-from sslsock.core.output_queue cimport OutputQueue
+from sslsock.core.loop cimport PLAIN_SIZE, Loop, Scratch
+from sslsock.core.output_link cimport (
+    PHASE_CLOSED, PHASE_FINISHING, PHASE_LINGERING, PHASE_NEW, PHASE_OPEN, TLS_NONE, TLS_OPEN, TLS_SHAKING, OutputLink)
 from sslsock.core.schedule cimport Timer
 from window_bio cimport byte_queue, byte_queue_append, byte_queue_clear, byte_queue_front, byte_queue_move
 
@@ -41,10 +41,7 @@ cdef enum:
     # bytes
     READ_SIZE = 128 * 1024  # one receive: with its plaintext and what the program makes of it, it stays in a core's cache
     LEAVE_AT = 256 * 1024  # queued plaintext that does not wait for the end of the event
-    BATCH_SIZE = 512 * 1024  # plaintext encrypted for one send
     RECORD_ROOM = RECORD_SIZE + 512  # one record with all that any cipher suite adds
-    OUT_JOINED = 16 * 1024  # what is copied in front of a batch, so that one send does for both
-    TURN_SIZE = 4 * BATCH_SIZE  # plaintext sent in one go before others have their turn
     REFUSED_SIZE = 64 * 1024  # unread input of a peer that is refused, thrown away so that it hears why
     RELEASE_GIL_AT = 64 * 1024  # below, giving the GIL away costs more than the work (docs/design.md, "The GIL")
 
@@ -60,7 +57,7 @@ cdef dict FAILURES = {
 
 
 @cython.final
-cdef class Channel(Link):
+cdef class Channel(OutputLink):
     """A connected descriptor, perhaps TLS, and its queues.
 
     loop: Loop. consumer: _ChannelConsumer, told what happens; held until the end.
@@ -72,7 +69,6 @@ cdef class Channel(Link):
     def __cinit__(self, Loop loop not None, consumer):
         self.loop = loop
         self.consumer = consumer
-        self.queue = OutputQueue.__new__(OutputQueue)
         self.phase = PHASE_NEW
         self.tls = TLS_NONE
         self.drained = True
@@ -479,126 +475,6 @@ cdef class Channel(Link):
         if self.written:
             self.plan_flush()
 
-    cdef void send_queue(self) noexcept:
-        """Send `out`, then the queue, until all is out, the kernel takes no more, or it is the others' turn."""
-        cdef size_t sent = 0, before
-        while not self.blocked and not self.dead and (self.phase == PHASE_OPEN or self.phase == PHASE_FINISHING):
-            if sent >= TURN_SIZE:
-                self.plan_flush()
-                return
-            before = self.queue.size
-            if self.tls == TLS_SHAKING or self.hold_writes or not (self.queue.size or self.phase == PHASE_FINISHING):
-                if self.out.size == 0 or not self.send_out():
-                    return
-            elif self.tls == TLS_OPEN:
-                if not self.send_records():
-                    return
-            elif self.out.size:
-                if not self.send_out():
-                    return
-            elif self.queue.size:
-                if not self.send_pieces():
-                    return
-            else:
-                self.drained_out()
-                return
-            sent += before - self.queue.size
-
-    cdef bint all_sent(self) noexcept:
-        """After a send: whether `out` is empty, and with it all that it stood for with the kernel."""
-        if self.dead:
-            self.send_failed()
-            return False
-        if self.out.size:
-            return False
-        self.written += self.out_plain
-        self.out_plain = self.answered = 0
-        return True
-
-    cdef bint send_out(self) noexcept:
-        """Send from `out`; True when all of it is out."""
-        if self.out.size >= RELEASE_GIL_AT:
-            with nogil:
-                self.flush_out()
-        else:
-            self.flush_out()
-        return self.all_sent()
-
-    cdef bint send_records(self) noexcept:
-        """Encrypt a batch behind what little is in `out`, and send it; True when all of it is out."""
-        cdef Engine engine = self.engine
-        cdef char *memory = self.loop.scratch.send_
-        cdef size_t taken = 0, waiting = self.out.size, size
-        cdef bint last, failed = False
-        cdef int flags = 0
-        if waiting > OUT_JOINED:
-            return self.send_out()
-        if waiting:  # a session ticket, a handshake's last message: they leave with the first data
-            memcpy(memory, byte_queue_front(&self.out), waiting)
-            byte_queue_clear(&self.out)
-        engine.open_output(memory + waiting, SEND_SIZE - waiting)
-        while self.queue.size and taken < BATCH_SIZE and not failed:
-            size = self.push_piece(engine, BATCH_SIZE - taken)
-            failed = size == 0
-            taken += size
-        last = self.phase == PHASE_FINISHING and self.queue.size == 0 and not failed
-        if last:
-            engine.goodbye()
-            flags = linux.MSG_MORE  # what `linger` does next is to send the FIN, which then shares the last data's packet
-        self.out_plain += taken
-        if taken >= RELEASE_GIL_AT:
-            with nogil:
-                self.put_output(memory, waiting, flags)
-        else:
-            self.put_output(memory, waiting, flags)
-        if failed and not self.dead:
-            self.fail_with(TLS_FAILED, 0, False)
-            self.fail_link()
-            return False
-        if not self.all_sent():
-            return False
-        if last:
-            self.drained_out()
-        return not last
-
-    cdef size_t push_piece(self, Engine engine, size_t room) noexcept:
-        """Encrypt from the front of the queue, `room` bytes at the most: a large piece from where it lies, small ones
-        joined to one record. Returns how many, 0 when the engine has failed."""
-        cdef const char *data
-        cdef size_t size = self.queue.front(&data)
-        cdef int status
-        if size < GATHER_SIZE and size < self.queue.size:
-            size = self.queue.join(self.loop.scratch.gather, GATHER_SIZE)
-            return size if engine.push(self.loop.scratch.gather, size) == ENGINE_OK else 0
-        size = min(size, room)
-        if size >= RELEASE_GIL_AT:
-            with nogil:
-                status = engine.push(data, size)
-        else:
-            status = engine.push(data, size)
-        self.queue.advance(size)
-        return size if status == ENGINE_OK else 0
-
-    cdef bint send_pieces(self) noexcept:
-        """Send from the queue as it is; True when the kernel takes more."""
-        cdef const char *data
-        cdef char *memory = self.loop.scratch.send_
-        cdef size_t size = self.queue.front(&data), sent
-        if size < GATHER_SIZE and size < self.queue.size:
-            size = self.queue.join(memory, SEND_SIZE)
-            self.put(memory, size, 0)
-            self.out_plain = self.out.size
-            self.written += size - self.out.size
-            return self.all_sent()
-        if size >= RELEASE_GIL_AT:
-            with nogil:
-                sent = self.give(data, size, 0)
-        else:
-            sent = self.give(data, size, 0)
-        self.written += sent
-        self.queue.advance(sent)
-        return self.all_sent() and not self.blocked
-
     cdef void send_failed(self) noexcept:
         """Nothing can be sent any more. What the peer sent before it went is read first; the end of it then tells."""
         self.drop_output()
@@ -606,11 +482,6 @@ cdef class Channel(Link):
             self.fail_link()
         else:
             self.plan_again()
-
-    cdef void drop_output(self) noexcept:
-        self.queue.clear()
-        self.out_plain = self.answered = 0
-        byte_queue_clear(&self.out)
 
     cdef void end_event(self) noexcept:
         """After whatever has happened: send, and tell how much has been sent."""

@@ -1,0 +1,38 @@
+from sslsock.core.engine cimport Engine
+from sslsock.core.link cimport Link
+from sslsock.core.output_queue cimport OutputQueue
+
+
+cdef enum channel_phase:
+    PHASE_NEW  # no descriptor yet; writes are queued
+    PHASE_OPEN
+    PHASE_FINISHING  # finish(): what is queued goes out, then close_notify; what comes in is thrown away
+    PHASE_LINGERING  # all is out; waits for the peer's end, because closing over unread bytes would reset the connection
+    PHASE_CLOSED
+
+
+cdef enum tls_phase:
+    TLS_NONE
+    TLS_SHAKING
+    TLS_OPEN
+
+
+cdef class OutputLink(Link):
+    cdef channel_phase phase
+    cdef tls_phase tls
+
+    cdef OutputQueue queue  # goes behind `out`
+    cdef size_t out_plain  # plaintext that `out` stands for
+    cdef size_t written  # plaintext taken by the kernel and not reported
+    cdef public bint hold_writes
+
+    cdef void send_queue(self) noexcept
+    cdef bint all_sent(self) noexcept
+    cdef bint send_out(self) noexcept
+    cdef bint send_records(self) noexcept
+    cdef size_t push_piece(self, Engine engine, size_t room) noexcept
+    cdef bint send_pieces(self) noexcept
+    cdef void drop_output(self) noexcept
+    # what the channel makes of it
+    cdef void drained_out(self) noexcept
+    cdef void send_failed(self) noexcept
