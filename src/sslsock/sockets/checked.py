@@ -25,10 +25,8 @@ def checked_count(value: SupportsIndex, name: str, least: int = 0, most: int = M
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name} is an int, not {type(value).__name__}")
     count = index(value)
-    if count < least:
-        raise ValueError(f"{name} is {least} or more, not {count}")
-    if count > most:
-        raise ValueError(f"{name} is {most} at the most, not {count}")
+    if not least <= count <= most:
+        raise ValueError(f"{name} is {least} to {most}, not {count}")
     return count
 
 
