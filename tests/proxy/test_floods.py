@@ -30,7 +30,7 @@ from .operations import (
 
 LOCAL = "127.0.0.1:0"
 MIB = 1 << 20
-FLOOD = 500
+FLOOD = 300  # fewer than the handshakes that a proxy with 1,024 descriptors, the usual limit, has places for
 # A process that spins uses a whole second of CPU in a second; one that waits uses next to nothing.
 OTHER_ROUTE = """\
 [[listener.route]]

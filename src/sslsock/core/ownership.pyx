@@ -130,6 +130,10 @@ cdef class Owned:
         """Raise RuntimeError unless this is the loop's own thread and process and it is not closed."""
         self.require()
 
+    def check_owner(self):
+        """The same, but it attaches to no asyncio loop: for who is about to."""
+        self.require_owner()
+
     def in_thread(self):
         """True in the loop's own thread and process."""
         return self.in_own_thread()

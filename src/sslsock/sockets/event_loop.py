@@ -100,7 +100,9 @@ class EventLoop(Loop):
 
     def follow(self, host: Any) -> None:
         """Become part of `host`, an asyncio loop of this thread, which need not run yet. No call of it is needed
-        where sockets are used in the running loop. RuntimeError for one without `add_reader`."""
+        where sockets are used in the running loop. RuntimeError for one without `add_reader`, and from a foreign
+        thread."""
+        self.check_owner()
         self._detach()
         try:
             host.add_reader(self.fileno(), self.host_turn)
@@ -131,7 +133,7 @@ class EventLoop(Loop):
 
         warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
 
-    def warn_if_left(self) -> None:
+    def _warn_if_left(self) -> None:
         """ResourceWarning for what nothing will ever serve: the loop is dropped, or the program ends."""
         if getattr(self, "_warned", True) or self.closed or self.of_parent:  # it lacks this when its making has failed
             return
@@ -146,7 +148,7 @@ class EventLoop(Loop):
 
     def __del__(self) -> None:
         if not sys.is_finalizing():
-            self.warn_if_left()
+            self._warn_if_left()
 
     def run(self) -> None:
         """Run until nothing is left to wait for or `stop()` is called. RuntimeError when it runs already,
@@ -217,4 +219,4 @@ def stop() -> None:
 def _at_exit() -> None:
     loop = _local.loop
     if loop is not None:
-        loop.warn_if_left()
+        loop._warn_if_left()
