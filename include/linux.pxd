@@ -5,8 +5,8 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 cdef extern from "<errno.h>" nogil:
     int errno
-    int EAGAIN, EINTR, EINPROGRESS, ECONNREFUSED, ECONNRESET, EPIPE, ETIMEDOUT, ECONNABORTED, EMFILE, ENFILE, ENOBUFS, ENOMEM
-    int EPROTO, EPERM, ENOTCONN, ENETDOWN, ENOPROTOOPT, EHOSTDOWN, ENONET, EHOSTUNREACH, EOPNOTSUPP, ENETUNREACH
+    int EAGAIN, EINTR, EINPROGRESS, ECONNREFUSED, ECONNRESET, EPIPE, ETIMEDOUT, ECONNABORTED, ENOBUFS, ENOMEM
+    int EPROTO, EPERM, ENETDOWN, ENOPROTOOPT, EHOSTDOWN, ENONET, EHOSTUNREACH, EOPNOTSUPP, ENETUNREACH
 
 
 cdef extern from "<sys/epoll.h>" nogil:
@@ -39,8 +39,9 @@ cdef extern from "<unistd.h>" nogil:
 
 
 cdef extern from "<sys/socket.h>" nogil:
-    int MSG_NOSIGNAL, MSG_MORE, MSG_DONTWAIT, MSG_PEEK, MSG_TRUNC, SHUT_WR, SOCK_STREAM, SOCK_NONBLOCK, SOCK_CLOEXEC, SOL_SOCKET, SO_ERROR, SO_LINGER, SO_REUSEADDR
-    int AF_INET, AF_INET6
+    int MSG_NOSIGNAL, MSG_MORE, MSG_DONTWAIT, MSG_PEEK, MSG_TRUNC, SHUT_WR
+    int AF_INET, AF_INET6, SOCK_STREAM, SOCK_NONBLOCK, SOCK_CLOEXEC
+    int SOL_SOCKET, SO_ERROR, SO_LINGER, SO_REUSEADDR
     ctypedef unsigned int socklen_t
 
     struct sockaddr:
@@ -99,10 +100,6 @@ cdef extern from "<arpa/inet.h>" nogil:
 
 cdef extern from "<netinet/tcp.h>" nogil:
     int TCP_NODELAY
-
-
-cdef extern from "<string.h>" nogil:
-    char *strerror_r(int number, char *buffer, size_t size)
 
 
 cdef extern from "<pthread.h>" nogil:

@@ -60,7 +60,7 @@ cdef extern from "openssl/evp.h" nogil:
         const EVP_CIPHER *cipher
     ctypedef struct PKCS8_PRIV_KEY_INFO
 
-    int EVP_PKEY_RSA, EVP_PKEY_DSA, EVP_PKEY_EC
+    int EVP_PKEY_RSA
 
     EVP_MD *EVP_MD_fetch(void *context, const char *name, const char *properties)
     void EVP_MD_free(EVP_MD *digest)
@@ -69,7 +69,6 @@ cdef extern from "openssl/evp.h" nogil:
     int EVP_PKEY_is_a(const EVP_PKEY *key, const char *name)
     const char *EVP_PKEY_get0_type_name(const EVP_PKEY *key)
     int EVP_PKEY_eq(const EVP_PKEY *a, const EVP_PKEY *b)
-    EVP_PKEY *d2i_PrivateKey(int kind, EVP_PKEY **out, const unsigned char **data, long size)
     EVP_PKEY *d2i_AutoPrivateKey(EVP_PKEY **out, const unsigned char **data, long size)
     EVP_PKEY *d2i_PublicKey(int kind, EVP_PKEY **out, const unsigned char **data, long size)
 

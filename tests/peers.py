@@ -14,8 +14,10 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Callable, Optional
 
+import pytest
 import trustme
 
 import sslsock
@@ -25,6 +27,10 @@ INSTRUMENTED = bool(os.environ.get("SSLSOCK_SANITIZE") or os.environ.get("SSLSOC
 
 # A sanitizer keeps freed memory, and valgrind adds its own: what a process takes says nothing there.
 MEMORY_TELLS = not INSTRUMENTED
+
+# A wheel is tested beside the tests alone (ci/prove-wheels); what reads the package's sources needs a checkout.
+SOURCES = Path(__file__).resolve().parent.parent / "src" / "sslsock"
+needs_sources = pytest.mark.skipif(not SOURCES.is_dir(), reason="the sources are not beside the tests")
 
 HOSTS = ("own", "asyncio", "uvloop")
 # Seconds until a test that waits has failed: what a busy machine needs. valgrind takes thirty times as long.
@@ -57,8 +63,6 @@ class Host:
 
             self._host = asyncio.new_event_loop()
         elif kind == "uvloop":
-            import pytest
-
             self._host = pytest.importorskip("uvloop").new_event_loop()
         self.loop = EventLoop.current()
         self.loop.exception_handler = self._on_exception

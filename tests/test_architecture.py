@@ -15,8 +15,9 @@ from typing import NamedTuple
 
 import pytest
 
+from peers import SOURCES, needs_sources
+
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGE = ROOT / "src" / "sslsock"
 INCLUDE = ROOT / "include"
 DESIGN = ROOT / "docs" / "design.md"
 HERE = "the drawing in docs/design.md"
@@ -25,6 +26,8 @@ DRAWING = re.compile(r"## The house\n+```\n(.*?)```", re.S)
 ROW = re.compile(r" (?:floor (\d)|       ) {3,5}(\S+(?: \S+)*)")
 STRING = re.compile(r'("""|\'\'\').*?\1', re.S)
 CYTHON_IMPORT = re.compile(r"^[ \t]*(?:from[ \t]+([\w.]+)[ \t]+)?c?import[ \t]+(?:\(([\w, \t\n]+)\)|([\w., \t]+))", re.M)
+
+pytestmark = needs_sources
 
 
 class Group(NamedTuple):
@@ -97,8 +100,8 @@ def group_of(module: str, groups: dict[str, Group]) -> Group | None:
 def modules() -> dict[str, list[Path]]:
     """The files of each module; a package is its __init__, and that of a folder the folder's."""
     found: dict[str, list[Path]] = {}
-    for path in sorted([*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.pyx"), *PACKAGE.rglob("*.pxd")]):
-        parts = path.relative_to(PACKAGE).with_suffix("").parts
+    for path in sorted([*SOURCES.rglob("*.py"), *SOURCES.rglob("*.pyx"), *SOURCES.rglob("*.pxd")]):
+        parts = path.relative_to(SOURCES).with_suffix("").parts
         found.setdefault(".".join(parts), []).append(path)
     return found
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 import sslsock
+from peers import SOURCES, needs_sources
 from sslsock import _pyinstaller
 
 PACKAGE = Path(sslsock.__file__).parent
-SOURCES = Path(__file__).resolve().parent.parent / "src" / "sslsock"
 LIMIT = 300.0  # seconds to freeze a program
 
 PROGRAM = """
@@ -100,9 +100,9 @@ def test_a_program_runs_from_a_folder_of_its_own(tmp_path: Path) -> None:
 IMPORT = re.compile(r"^[ \t]*(?:from[ \t]+([\w.]+)[ \t]+import[ \t]|import[ \t]+([\w.]+))(.*)", re.M)
 
 
-@pytest.mark.skipif(not list(PACKAGE.glob("core/*.pyx")) and not SOURCES.exists(), reason="the sources are not here")
+@needs_sources
 def test_all_that_compiled_modules_import_is_named() -> None:
-    folder = (SOURCES if SOURCES.exists() else PACKAGE) / "core"
+    folder = SOURCES / "core"
     modules = {f"sslsock.core.{path.stem}" for path in folder.glob("*.pyx")}
     wanted = set()
     for path in folder.glob("*.pyx"):

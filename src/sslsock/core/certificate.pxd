@@ -10,4 +10,4 @@ cdef class SslCertificate:
 
     @staticmethod
     cdef SslCertificate wrap(X509 *x509)  # takes over the caller's reference
-    cdef bytes value(self)
+    cdef bytes encode(self, bint with_trust)

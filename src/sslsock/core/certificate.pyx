@@ -464,26 +464,15 @@ cdef class SslCertificate:
 
     def to_der(self):
         """The certificate as DER; empty when null."""
-        cdef unsigned char *out = NULL
-        cdef int size
-        if self.x509 == NULL:
-            return b""
-        size = i2d_X509(self.x509, &out)
-        if size < 0:
-            ERR_clear_error()
-            raise MemoryError
-        try:
-            return out[:size]
-        finally:
-            OPENSSL_free(out)
+        return self.encode(False)
 
-    cdef bytes value(self):
-        """DER and, where there are some, the trust settings; empty when null."""
+    cdef bytes encode(self, bint with_trust):
+        """DER and, where they are wanted and there are some, the trust settings; empty when null."""
         cdef unsigned char *out = NULL
         cdef int size
         if self.x509 == NULL:
             return b""
-        size = i2d_X509_AUX(self.x509, &out)
+        size = i2d_X509_AUX(self.x509, &out) if with_trust else i2d_X509(self.x509, &out)
         if size < 0:
             ERR_clear_error()
             raise MemoryError
@@ -495,10 +484,10 @@ cdef class SslCertificate:
     def __eq__(self, other):
         if not isinstance(other, SslCertificate):
             return NotImplemented
-        return self is other or self.value() == (<SslCertificate> other).value()
+        return self is other or self.encode(True) == (<SslCertificate> other).encode(True)
 
     def __hash__(self):
-        return hash(self.value())
+        return hash(self.encode(True))
 
     def __repr__(self):
         if self.x509 == NULL:
@@ -514,4 +503,4 @@ cdef class SslCertificate:
         return self
 
     def __reduce__(self):
-        return _restore_certificate, (self.value(), self._error)
+        return _restore_certificate, (self.encode(True), self._error)

@@ -1,5 +1,3 @@
-from libc.stdint cimport uint32_t
-
 from sslsock.core.engine cimport Engine
 from sslsock.core.input_buffer cimport input_buffer
 from sslsock.core.link cimport Link

@@ -35,7 +35,7 @@ from sslsock.core.loop cimport PLAIN_SIZE, Loop, Scratch
 from sslsock.core.output_link cimport (
     PHASE_CLOSED, PHASE_FINISHING, PHASE_LINGERING, PHASE_NEW, PHASE_OPEN, TLS_NONE, TLS_OPEN, TLS_SHAKING, OutputLink)
 from sslsock.core.schedule cimport Timer
-from window_bio cimport byte_queue, byte_queue_append, byte_queue_clear, byte_queue_front, byte_queue_move
+from window_bio cimport byte_queue, byte_queue_append, byte_queue_front, byte_queue_move
 
 cdef enum:
     # bytes

@@ -303,7 +303,7 @@ cdef class Context:
             session_context = digest_of(
                 [str(verify_mode), str(verify_depth), str(use_system_ca), str(minimum_protocol),
                  ciphers or DEFAULT_CIPHERS, ciphersuites or DEFAULT_CIPHERSUITES, groups],
-                sorted({sha256((<SslCertificate> authority).value()) for authority in ca_certificates})
+                sorted({sha256((<SslCertificate> authority).encode(True)) for authority in ca_certificates})
                 if verify_mode != VERIFY_MODE_NONE else [],
                 [session_context] if session_context else sorted(own.digest() for own, _, _ in identities))
         self.set_sessions(session_context, ticket_keys)

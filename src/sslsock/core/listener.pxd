@@ -1,5 +1,3 @@
-from libc.stdint cimport uint32_t
-
 from sslsock.core.loop cimport Watcher
 from sslsock.core.schedule cimport Timer
 

@@ -1,4 +1,4 @@
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint64_t
 
 from sslsock.core.channel cimport Channel
 from sslsock.core.link cimport Link
