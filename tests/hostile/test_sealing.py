@@ -277,6 +277,26 @@ def test_what_is_written_before_connect_encrypted_has_shaken_hands_is_protected(
         wire.socket.close()
 
 
+@pytest.mark.parametrize("handler", ["state_changed_handler", "connected_handler"])
+def test_what_connect_encrypted_holds_does_not_leave_when_a_client_hello_is_awaited_instead(own_host, certificates, handler):
+    """The one that has connected is the server, whose handler decides on the configuration."""
+    with plain_listener() as listener:
+        sock = SslSocket()
+        sock.configuration = certificates.server()
+        sock.client_hello_handler = lambda s, hello: s.hold_handshake()
+        setattr(sock, handler, lambda s, *state: s.start_server_encryption() if s.state is CONNECTED else None)
+        sock.connect_encrypted("127.0.0.1", listener.getsockname()[1])
+        sock.write(SECRET)
+        own_host.wait_for(lambda: sock.mode is SslMode.SSL_SERVER_MODE)
+        wire = Wire(listener.accept()[0])
+        assert sock.write(SECRET) == len(SECRET)
+        for end in (own_host.turn, sock.disconnect, own_host.turn):
+            end()
+            wire.take()
+            assert wire.received == b""
+        wire.socket.close()
+
+
 # Where it has no effect
 
 

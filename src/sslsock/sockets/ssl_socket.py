@@ -444,7 +444,9 @@ class SslSocket(TcpSocket):
         if self._channel is not channel:  # it failed at that
             return
         wait = self._hello = HelloWait(self._loop, channel, self._handshake_timeout, self._on_hello_overdue)
-        channel.hold_writes = not channel.bytes_to_write  # one would hold the other up: see `_may_write`
+        # `connect_encrypted` holds already. Else what is left of before and what is to be held would hold each other up: see
+        # `_may_write`.
+        channel.hold_writes = channel.hold_writes or not channel.bytes_to_write
         self._join_ends()
         if channel.bytes_available:
             self._loop.call_soon(self._read_hello, wait)
