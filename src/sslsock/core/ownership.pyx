@@ -74,8 +74,8 @@ cdef class Owned:
         """In a forked child: leave alone what the parent goes on with."""
 
     cdef bint thread_is_here(self):
-        """For `leave_to_parent`: whether it is this thread's. The others do not exist here. What such a one was doing may be half done,
-        so nothing of it is looked at, or ever freed."""
+        """For `leave_to_parent`: whether it is this thread's. No other thread exists in the child. What another was doing may be
+        half done, so nothing of its loop is looked at, or ever freed."""
         if self.owner == PyThread_get_thread_ident():
             self.is_closed = True
             self.host = None
@@ -121,7 +121,8 @@ cdef class Owned:
         """Become part of `host`, an asyncio loop of this thread, which need not run yet: for a derived class to do."""
 
     cpdef int meet(self) except -1:
-        """For what may be asked in any thread and at any time: follows the asyncio loop that runs here."""
+        """Attach to the asyncio loop that runs here, if this is the loop's own thread. Never raises for another thread, a closed loop
+        or a forked child."""
         if self.depth == 0 and not self.is_closed and self.in_own_thread():
             self.look_for_host()
         return 0
@@ -131,7 +132,7 @@ cdef class Owned:
         self.require()
 
     def check_owner(self):
-        """The same, but it attaches to no asyncio loop: for who is about to."""
+        """As `check`, which also attaches the loop to the asyncio loop that runs here; this does not."""
         self.require_owner()
 
     def in_thread(self):
