@@ -173,7 +173,7 @@ def test_nobody_is_connected_to_itself(loop, family, host, any_host):
     """On a port that nobody listens on, the two requests that meet make a connection (simultaneous open)."""
     with socket.socket(family) as keeper:
         keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        keeper.bind((host, 0))
+        keeper.bind((any_host, 0))  # its port is nobody else's then, of either family
         port = keeper.getsockname()[1]
         own = pack_address(family, (host, port))
         with socket.socket(family) as check:  # what this test is about does happen here
