@@ -149,6 +149,8 @@ cdef class Engine:
     session_key: hashable or None; engines of one client context with the same key resume each other's sessions. It must
         name all that decides whom the peer is: at least verify_name.
 
+    To be read: context; handshake_done: bool; peer_closed: bool, the peer has ended its direction in order (close_notify).
+
     Not for two threads at once: RuntimeError. TlsError ends the connection; `take()` then holds the alert for the peer.
     """
 
