@@ -143,6 +143,19 @@ def test_any_exception_is_an_answer(answers, servers):
     assert answers.host.loop.idle
 
 
+def test_what_ends_a_thread_is_an_answer_too(answers, servers, monkeypatch):
+    """The name can be asked for again, and the thread's place is free."""
+    monkeypatch.setattr(resolver, "LIMIT", 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(socket, "getaddrinfo", lambda *arguments, **options: sys.exit("the thread's own end"))
+        answers.ask("ends.example")
+        answers.wait(("ends.example", 80))
+    assert "SystemExit the thread's own end" in str(answers.got.pop(("ends.example", 80)))
+    answers.ask("ends.example")
+    answers.wait(("ends.example", 80))
+    assert len(answers.got["ends.example", 80]) == 2
+
+
 # The limit of threads
 
 

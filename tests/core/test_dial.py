@@ -20,9 +20,11 @@ class Consumer:
     def __init__(self):
         self.fd = self.errno = None
         self.hook = None
+        self.takes = True
 
-    def on_dialed(self, fd):
-        self.fd = fd
+    def on_dialed(self, descriptor):
+        if self.takes:
+            self.fd = descriptor.take()
         if self.hook is not None:
             self.hook()
 
@@ -55,12 +57,12 @@ def full():
 PENDING = -errno.EINPROGRESS
 
 
-def finish(loop, consumer, fd):
-    """The descriptor, when the dial that `start` gave `fd` for has ended."""
-    if fd == PENDING:
+def finish(loop, consumer, result):
+    """The descriptor, when the dial that `start` gave `result` for has ended."""
+    if result == PENDING:
         drive(loop, lambda: consumer.fd is not None or consumer.errno is not None, "the end of the dial")
-        fd = consumer.fd
-    return fd
+        return consumer.fd
+    return result if isinstance(result, int) else result.take()
 
 
 def end_of(loop, consumer, result):
@@ -272,3 +274,20 @@ def test_closing_the_loop_ends_it(full):
     del consumer
     gc.collect()
     assert gone() is None
+
+
+def test_a_descriptor_that_nobody_takes_is_closed(listening):
+    """The consumer has raised, or has no use for it any more."""
+    loop, consumer = Loop(), Consumer()
+    before = descriptors()
+    consumer.takes = False
+    told = []
+    consumer.hook = lambda: told.append(1) or 1 / 0
+    loop.exception_handler = lambda loop, context: told.append(context["exception"])
+    Dial(loop, pack_address(socket.AF_INET, listening.getsockname()), consumer).start(0)
+    drive(loop, lambda: len(told) == 2, "the end of the dial")
+    assert isinstance(told[1], ZeroDivisionError)
+    told.clear()
+    gc.collect()
+    assert descriptors() == before
+    loop.close()

@@ -1,11 +1,13 @@
 """Endpoints: what the methods of a socket that every event uses do by themselves, and when the program ends the connection
 inside one of them."""
 
+import contextlib
 import gc
 import sys
 
 import pytest
 
+import sslsock
 from sslsock.core.channel import Channel
 from sslsock.core.endpoint import Endpoint
 
@@ -179,3 +181,25 @@ if sys.version_info >= (3, 12):  # PEP 688: before, no Python code runs when a b
         both = [bytes(buffer.memory[:size]), taken[0]]
         assert b"".join(both if moment == "returned" else both[::-1]) == DATA
         assert endpoint.bytes_available == 0
+
+
+@pytest.mark.parametrize("kind", [sslsock.TcpSocket, sslsock.SslSocket], ids=lambda kind: kind.__name__)
+def test_an_object_whose_class_has_forgotten_init_raises(kind):
+    """Whatever is asked of it: it has no loop."""
+
+    class Forgetful(kind):
+        def __init__(self):
+            pass
+
+    forgetful = Forgetful()
+    for name in [name for name in dir(Endpoint) if not name.startswith("__")]:
+        for arguments in ((), (b"data",)):
+            with contextlib.suppress(AttributeError, TypeError):  # not the end of the process
+                method = getattr(forgetful, name)
+                if callable(method):
+                    method(*arguments)
+    for name in ("bytes_available", "can_read_line", "bytes_to_write"):
+        with pytest.raises(AttributeError):
+            getattr(forgetful, name)
+    with pytest.raises(AttributeError):
+        forgetful.write(b"data")

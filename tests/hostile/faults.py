@@ -18,12 +18,11 @@ MODULES = frozenset(
     str(HOME / f"{name}.py")
     for name in (
         *("stream", "tcp_socket", "ssl_socket", "tcp_server", "ssl_server", "hello_wait", "accepted", "states"),
-        *("configuration", "loop_object", "checked", "relay"),
+        *("configuration", "loop_object", "checked", "relay", "connector"),
     )
 )
-# No steps: the guards of them and what they do when one has raised; the few lines by which the descriptor of a new
-# connection, a bare number, comes to its channel.
-SPARED = frozenset(("guarded", "_break_off", "_tell_break_off", "__del__", "on_established", "on_relay_closed", "on_end_left"))
+# No steps: the guards of them and what they do when one has raised.
+SPARED = frozenset(("guarded", "_break_off", "_tell_break_off", "__del__", "on_relay_closed", "on_end_left"))
 
 
 class Fault(MemoryError):

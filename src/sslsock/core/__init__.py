@@ -25,6 +25,7 @@ NAMES = (
     "agreed",
     "verification",
     "engine",
+    "descriptor",
     "input_buffer",
     "output_queue",
     "link",

@@ -27,6 +27,7 @@ from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport uint32_t
 
 cimport linux
+from sslsock.core.descriptor cimport Descriptor
 from sslsock.core.engine cimport ENGINE_CLOSED, ENGINE_FAILED, ENGINE_OK, RECORD_SIZE, Engine
 from sslsock.core.input_buffer cimport input_clear, input_consume, input_copy, input_keep, input_line, input_size
 from sslsock.core.link cimport (
@@ -84,13 +85,19 @@ cdef class Channel(OutputLink):
 
     # beginning
 
-    def attach(self, int fd):
-        """Take over `fd`, connected and non-blocking, and start to watch it. OSError if it cannot be watched; the
-        descriptor is then still the caller's."""
+    def attach(self, descriptor):
+        """Take over a connected and non-blocking descriptor (int, or the Descriptor that owns it), and start to watch it.
+        OSError if it cannot be watched; it is then still the caller's."""
+        cdef Descriptor owner = <Descriptor> descriptor if isinstance(descriptor, Descriptor) else None
+        cdef int fd = descriptor if owner is None else owner.number
         self.require()
         if self.phase != PHASE_NEW:
             raise RuntimeError("the channel has a descriptor already")
-        self.start_watching(fd, linux.EPOLLIN | linux.EPOLLRDHUP | linux.EPOLLPRI)
+        try:
+            self.start_watching(fd, linux.EPOLLIN | linux.EPOLLRDHUP | linux.EPOLLPRI)
+        finally:
+            if owner is not None and self.fd == fd:  # also if it has come no further
+                owner.number = -1
         self.phase = PHASE_OPEN
         if self.queue.size and not self.hold_writes:
             self.plan_flush()

@@ -1,6 +1,6 @@
 """A dial: one attempt to connect to one address, without names and without alternatives.
 
-Owns the descriptor until it is connected; then it is its consumer's. Whoever has names and several addresses builds on it. How an
+Owns the descriptor until it is connected; then it goes to the consumer (descriptor.pyx). Whoever has names and several addresses builds on it. How an
 attempt ends is an errno, never an exception.
 """
 
@@ -13,6 +13,7 @@ from libc.string cimport memcmp, memcpy, memset
 
 cimport linux
 from linux cimport errno
+from sslsock.core.descriptor cimport owned
 from sslsock.core.loop cimport Loop
 
 
@@ -81,8 +82,8 @@ cdef class Dial(Watcher):
             linux.close(self.fd)
 
     def start(self, double timeout):
-        """Begin. Returns an int: the connected non-blocking descriptor, which is then the caller's; or -EINPROGRESS, when it
-        takes longer and the consumer is told; or the negative errno of the failure.
+        """Begin. Returns a Descriptor, connected and non-blocking; or -EINPROGRESS, when it takes longer and the consumer is
+        told; or the negative errno of the failure.
 
         timeout: seconds, 0 for none but the system's. RuntimeError the second time."""
         cdef int fd, number
@@ -109,7 +110,7 @@ cdef class Dial(Watcher):
                 raise
         self.consumer = None
         if number == 0:
-            return fd
+            return owned(fd)
         linux.close(fd)
         return -number
 
@@ -160,7 +161,7 @@ cdef class Dial(Watcher):
             consumer = self.consumer
             fd = self.give_up()
             try:
-                consumer.on_dialed(fd)
+                consumer.on_dialed(owned(fd))
             except BaseException as exc:
                 self.loop.report("exception in on_dialed", exc, consumer)
 

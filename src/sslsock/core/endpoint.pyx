@@ -1,3 +1,4 @@
+# cython: nonecheck=True
 """An endpoint: the half of a socket's face that is used for every event.
 
 Owns the way from the program to the channel, and nothing else: `_source` and `_sink` are the channel where reading or
@@ -6,7 +7,8 @@ connection and all decisions stay with the classes in `sslsock.sockets` that der
 because these few methods are a quarter of what a small request costs when Python runs them.
 
 A method that goes on in the channel holds it in a variable of its own: what runs inside (the garbage collector, a
-`__buffer__`, a host loop's `call_soon`) may abort the socket, which lets go of the channel.
+`__buffer__`, a host loop's `call_soon`) may abort the socket, which lets go of the channel. An object whose class has not called `__init__` has no loop:
+that is an exception (`nonecheck`), as everything in Python is.
 """
 
 from cpython.bytes cimport PyBytes_CheckExact

@@ -47,6 +47,7 @@ from .record import ConnectionRecord
 from .sources import SourceLimit, source_of
 
 if TYPE_CHECKING:
+    from ..core.descriptor import Descriptor
     from .gate import Place
     from .worker import Worker
 
@@ -402,16 +403,16 @@ class Session:
             self._address = backend
             self._dialed_at = worker.loop.time()
             self._dial = Dial(worker.loop, backend.packed, self)
-            fd = self._dial.start(worker.limits.connect_timeout)
-            if fd >= 0:
-                self.on_dialed(fd)
+            result = self._dial.start(worker.limits.connect_timeout)
+            if not isinstance(result, int):
+                self.on_dialed(result)
                 return
-            if fd == -errno.EINPROGRESS:
+            if result == -errno.EINPROGRESS:
                 return
-            if -fd in OUR_TROUBLE:
-                self._fail(record.INTERNAL_ERROR, f"no connection to {backend.peer} can be begun: {os.strerror(-fd)}")
+            if -result in OUR_TROUBLE:
+                self._fail(record.INTERNAL_ERROR, f"no connection to {backend.peer} can be begun: {os.strerror(-result)}")
                 return
-            self._unreached(-fd)
+            self._unreached(-result)
 
     def _pass_over(self, trouble: str, why: str, blamed: bool) -> None:
         """No connection to the back end in turn; the next one may have more luck. blamed: it is left out for a while."""
@@ -439,14 +440,13 @@ class Session:
         self._unreached(number)
         self._dial_next()
 
-    def on_dialed(self, fd: int) -> None:
+    def on_dialed(self, descriptor: Descriptor) -> None:
         if self._stage != DIALING:
-            os.close(fd)
             return
         backend = self._address
         assert backend is not None
         self._dial = None
-        self._back = fd
+        self._back = fd = descriptor.take()
         try:
             head = b"" if self.policy.settings.proxy_protocol_out is None else self._proxy_header()
             if backend.address.tls:

@@ -2,7 +2,8 @@
 says.
 
 Owns the name lookup, the sockets of attempts under way and the timers, until one attempt has succeeded, all
-have failed, the deadline has passed or `cancel` is called; then nothing of it is left. Addresses are tried in
+have failed, the deadline has passed or `cancel` is called; then nothing of it is left. What raises in between (a MemoryError)
+ends it too, and breaks the consumer off: nobody waits for what will not come. Addresses are tried in
 turns of their families, each a quarter of a second after the one before, or at once when that has failed; the
 first to answer wins.
 
@@ -15,7 +16,8 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from typing import Optional, Protocol
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Callable, Optional, Protocol
 
 from ..core.dial import Dial, pack_address
 from ..core.hostname import Host, parse_host
@@ -23,6 +25,9 @@ from ..core.schedule import Timer
 from .constants import SocketError
 from .event_loop import EventLoop
 from .resolver import Address, Answer, Lookup, numeric_addresses
+
+if TYPE_CHECKING:
+    from ..core.descriptor import Descriptor
 
 __all__ = ["Connector", "ConnectorConsumer", "OwnSocket", "bound_socket", "error_of"]
 
@@ -103,8 +108,29 @@ class ConnectorConsumer(Protocol):
     """Who a connector reports to, from the loop; never once `cancel` has been called."""
 
     def on_host_found(self) -> None: ...
-    def on_established(self, fd: int, address: str, port: int) -> None: ...
+    def on_established(self, descriptor: Descriptor, address: str, port: int) -> None: ...
     def on_unreachable(self, error: SocketError, message: str) -> None: ...
+
+    def _break_off(self, exc: BaseException) -> None:
+        """There will be no connection, for something has raised."""
+
+
+def whole(step: Callable[..., None]) -> Callable[..., None]:
+    """A step that the loop calls, of a Connector or an Attempt. Where it raises, the consumer is broken off."""
+
+    @wraps(step)
+    def guarded(self: Any, *args: Any) -> None:
+        connector: Connector = getattr(self, "_connector", self)
+        consumer = connector._consumer
+        try:
+            step(self, *args)
+        except BaseException as exc:
+            connector.cancel()
+            if consumer is not None:
+                consumer._break_off(exc)
+            raise
+
+    return guarded
 
 
 def in_turns(addresses: list[Address]) -> list[Address]:
@@ -129,9 +155,11 @@ class Attempt:
         self.address = address
         self.dial = Dial(loop, pack_address(family, name), self, local=local)
 
-    def on_dialed(self, fd: int) -> None:
-        self._connector.on_dialed(self, fd)
+    @whole
+    def on_dialed(self, descriptor: Descriptor) -> None:
+        self._connector.on_dialed(self, descriptor)
 
+    @whole
     def on_dial_failed(self, number: int) -> None:
         self._connector.on_dial_failed(self, number)
 
@@ -214,6 +242,7 @@ class Connector:
         if self._bound is not None:
             self._bound.close()
 
+    @whole
     def _on_answer(self, answer: Answer) -> None:
         consumer = self._consumer
         if consumer is None:
@@ -230,6 +259,7 @@ class Connector:
         if self._consumer is not None:
             self._next()
 
+    @whole
     def _next(self) -> None:
         """Start the next attempt; those that fail at once are passed over."""
         if self._stagger is not None:
@@ -239,7 +269,7 @@ class Connector:
         while self._addresses:
             attempt = Attempt(self, self._loop, self._addresses.pop(0), local_port)
             result = attempt.dial.start(0)
-            if result >= 0:
+            if not isinstance(result, int):
                 self._succeed(attempt, result)
                 return
             if result == -errno.EINPROGRESS:
@@ -251,13 +281,17 @@ class Connector:
         if not self._attempts:
             self._fail_all()
 
-    def on_dialed(self, attempt: Attempt, fd: int) -> None:
+    def on_dialed(self, attempt: Attempt, descriptor: Descriptor) -> None:
         """An attempt has succeeded."""
+        if self._consumer is None:  # what ended it did not know of this attempt yet
+            return
         self._attempts.remove(attempt)
-        self._succeed(attempt, fd)
+        self._succeed(attempt, descriptor)
 
     def on_dial_failed(self, attempt: Attempt, number: int) -> None:
         """An attempt has failed: errno."""
+        if self._consumer is None:
+            return
         self._attempts.remove(attempt)
         self._note_failure(number, attempt)
         if self._addresses:
@@ -270,17 +304,18 @@ class Connector:
         if self._failure is None or (self._failure[0] in LOCAL_TROUBLE and code not in LOCAL_TROUBLE):
             self._failure = (code, str(attempt.address[1][0]))
 
-    def _succeed(self, attempt: Attempt, fd: int) -> None:
+    def _succeed(self, attempt: Attempt, descriptor: Descriptor) -> None:
         consumer, self._consumer = self._consumer, None
         self._release()
         if consumer is not None:
-            consumer.on_established(fd, attempt.address[1][0], self._port)
+            consumer.on_established(descriptor, attempt.address[1][0], self._port)
 
     def _fail_all(self) -> None:
         assert self._failure is not None
         code, address = self._failure
         self._fail(error_of(code), f"no connection to {self._where()}: {os.strerror(code)} ({address})")
 
+    @whole
     def _on_deadline(self) -> None:
         words = "its name was not found out" if self._lookup is not None else "it did not answer"
         self._fail(
@@ -291,6 +326,7 @@ class Connector:
     def _where(self) -> str:
         return f"{self._hostname} port {self._port}"
 
+    @whole
     def _fail(self, error: SocketError, message: str) -> None:
         consumer, self._consumer = self._consumer, None
         self._release()

@@ -118,6 +118,8 @@ class Questions:
                 answer = addresses_of(question.name, question.port)
             except Exception as exc:
                 answer = exc
+            except BaseException as exc:  # somebody waits for an answer, whatever it is
+                answer = RuntimeError(f"{type(exc).__name__} {exc}")
             with self._lock:
                 self._forget(question)
                 waiting = list(question.waiting)

@@ -187,17 +187,20 @@ class TcpServer(LoopObject, ErrorConstants):
             words = exc.strerror or str(exc)
             return self._refuse(error_of(exc.errno or 0), f"cannot listen on {where}: {words}")
         with sock:  # closed where that fails
-            name = sock.getsockname()[:2]
             try:
-                listener = Listener(self._loop, sock.fileno(), self, self._max_pending)
-            except OSError as exc:
+                self._name = sock.getsockname()[:2]
+                self._listener = Listener(self._loop, sock.fileno(), self, self._max_pending)
+                sock.detach()  # it is the listener's now
+                self._error = None
+                self._error_string = ""
+                self._refusing = False
+            except BaseException as exc:
+                if self._listener is not None:
+                    sock.detach()
+                self.close()
+                if not isinstance(exc, OSError):
+                    raise
                 return self._refuse(error_of(exc.errno or 0), f"port {port} cannot be watched: {exc.strerror}")
-            sock.detach()  # it is the listener's now
-        self._error = None
-        self._error_string = ""
-        self._refusing = False
-        self._name = name
-        self._listener = listener
         return True
 
     def close(self) -> None:

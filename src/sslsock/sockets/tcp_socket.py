@@ -16,7 +16,6 @@ and the channel, which moves the bytes. Rules:
 
 from __future__ import annotations
 
-import os
 import socket
 from contextlib import suppress
 from functools import wraps
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Concatenate, ParamSpec, Self
 
+    from ..core.descriptor import Descriptor
     from .accepted import Accepted
     from .relay_end import RelayOwner
 
@@ -314,16 +314,12 @@ class TcpSocket(Stream, ErrorConstants):
             self._advance(SocketEvent.FOUND)
 
     @whole
-    def on_established(self, fd: int, address: str, port: int) -> None:
+    def on_established(self, descriptor: Descriptor, address: str, port: int) -> None:
         channel = self._channel
         assert channel is not None
         try:
-            channel.attach(fd)
-        except BaseException as exc:
-            if channel.fileno() < 0:
-                os.close(fd)
-            if not isinstance(exc, OSError):
-                raise
+            channel.attach(descriptor)
+        except OSError as exc:
             self.on_unreachable(SocketError.SOCKET_RESOURCE_ERROR, f"the connection cannot be watched: {exc}")
             return
         self._begin_connection(plain_address(address), port)

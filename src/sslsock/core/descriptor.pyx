@@ -1,0 +1,39 @@
+"""A descriptor on its way from one owner to the next: closed if it is dropped before it has come there, whatever was raised."""
+
+cimport cython
+
+cimport linux
+
+
+@cython.final
+cdef class Descriptor:
+    """One open descriptor. Owns it until somebody takes it."""
+
+    def __cinit__(self):
+        self.number = -1
+
+    def __dealloc__(self):
+        if self.number >= 0:
+            linux.close(self.number)
+
+    def fileno(self):
+        """The descriptor, -1 once it is taken."""
+        return self.number
+
+    def take(self):
+        """The descriptor, which becomes the caller's: int."""
+        cdef int number = self.number
+        self.number = -1
+        return number
+
+
+cdef Descriptor owned(int number):
+    """For a descriptor that nobody else owns. MemoryError: it is closed."""
+    cdef Descriptor descriptor
+    try:
+        descriptor = Descriptor.__new__(Descriptor)
+    except BaseException:
+        linux.close(number)
+        raise
+    descriptor.number = number
+    return descriptor
