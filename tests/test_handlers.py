@@ -443,3 +443,30 @@ def test_a_method_that_raises_goes_to_the_exception_handler(host):
     assert [type(failure) for failure in host.take_failures()] == [ValueError]
     sock.abort()
     server.close()
+
+
+async def coroutine(s, *arguments):
+    raise AssertionError("nobody awaits this")
+
+
+def generator(s, *arguments):
+    yield "nobody iterates over this"
+
+
+async def asynchronous_generator(s, *arguments):
+    yield "nor over this"
+
+
+@pytest.mark.parametrize("function", [coroutine, generator, asynchronous_generator], ids=lambda function: function.__name__)
+def test_a_function_that_runs_nothing_when_it_is_called_is_no_handler(own_host, function):
+    server, sock = TcpServer(), TcpSocket()
+    bound = function.__get__(sock)
+    for obj, name in ((sock, "connected_handler"), (sock, "ready_read_handler"), (server, "new_connection_handler")):
+        kept = lambda *arguments: None  # noqa: E731
+        setattr(obj, name, kept)
+        for handler in (function, bound):
+            with pytest.raises(TypeError, match=f"{name} is called, not awaited"):
+                setattr(obj, name, handler)
+        assert getattr(obj, name) is kept
+    with pytest.raises(TypeError, match=r"Client\.encrypted_handler is called, not awaited"):
+        type("Client", (SslSocket,), {"encrypted_handler": function})

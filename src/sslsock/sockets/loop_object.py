@@ -14,7 +14,7 @@ when the object is made. So an event looks at one slot, whoever wrote the handle
 
 from __future__ import annotations
 
-from types import MethodType
+from types import CodeType, MethodType
 from typing import TYPE_CHECKING, Any, Callable, ClassVar, Generic, NoReturn, Optional, TypeVar, overload
 
 if TYPE_CHECKING:
@@ -23,6 +23,19 @@ if TYPE_CHECKING:
 __all__ = ["Handler", "LoopObject"]
 
 F = TypeVar("F", bound=Callable[..., object])
+
+# A call runs nothing of such a function: CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR of `inspect`, which is slow to load.
+RUNS_LATER = 0x20 | 0x80 | 0x200
+
+
+def checked_handler(handler: Any, name: str) -> Any:
+    """What is to be called. TypeError, also for an `async def` or a generator: nobody would await what it returns."""
+    if not callable(handler):
+        raise TypeError(f"{name} is None or a callable, not {type(handler).__name__}")
+    code = getattr(handler, "__code__", None)
+    if isinstance(code, CodeType) and code.co_flags & RUNS_LATER:
+        raise TypeError(f"{name} is called, not awaited: an async def or a generator does nothing then; let it start a task")
+    return handler
 
 
 class Handler(Generic[F]):
@@ -55,8 +68,7 @@ class Handler(Generic[F]):
 
     def __set__(self, obj: LoopObject, handler: Optional[F]) -> None:
         if handler is not None:
-            if not callable(handler):
-                raise TypeError(f"{self._name} is None or a callable, not {type(handler).__name__}")
+            checked_handler(handler, self._name)
             if isinstance(handler, MethodType) and handler.__self__ is obj and handler.__func__ is self._method:
                 handler = self._method  # what reading the attribute has given
         setattr(obj, self._slot, handler)
@@ -88,8 +100,8 @@ class LoopObject:
             found = next(vars(base)[name] for base in cls.__mro__ if name in vars(base))
             if not isinstance(found, Handler):
                 method = getattr(cls, name)
-                if method is not None and not callable(method):
-                    raise TypeError(f"{cls.__name__}.{name} is a method or None, not {type(method).__name__}")
+                if method is not None:
+                    checked_handler(method, f"{cls.__name__}.{name}")
                 found = Handler(method)
                 found.__set_name__(cls, name)
                 setattr(cls, name, found)

@@ -44,8 +44,9 @@ def checked_mode(mode: int) -> int:
 class Stream(LoopObject, Endpoint, ABC):
     """A stream of bytes.
 
-    Handlers are attributes, None or a callable (TypeError for anything else), or methods of a derived class, which are used as
-    long as nothing was assigned; `del` goes back to them. What they raise goes to the loop's exception handler.
+    Handlers are attributes, None or a callable (TypeError for anything else, and for an `async def`), or methods of a derived
+    class, which are used as long as nothing was assigned; `del` goes back to them. What they raise goes to the loop's
+    exception handler.
     """
 
     NOT_OPEN_MODE = OpenMode.NOT_OPEN_MODE
