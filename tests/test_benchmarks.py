@@ -25,4 +25,6 @@ def test_a_benchmark_runs(name: str, tmp_path: Path) -> None:
     for measure in found["measures"]:
         assert measure["name"] in done.stdout
         for peer, values in measure["values"].items():
-            assert len(values) == 1 and (values[0] is None or values[0] > 0), (measure["name"], peer)
+            assert len(values) == 1, (measure["name"], peer)
+            # A few connections' memory may find room in what the process has already, or less than it had.
+            assert values[0] is None or values[0] > 0 or measure["unit"] == "KiB", (measure["name"], peer, values)
