@@ -1,5 +1,5 @@
-/* A line: objects in the order in which they came, linked through a place in each. It allocates nothing, needs no GIL and holds
- * no references: who goes away leaves it first. */
+/* A line: a queue of objects in the order in which they came, linked through a place in each (an intrusive list). It allocates
+ * nothing, needs no GIL and holds no references: an object must leave it before it is freed. */
 #ifndef SSLSOCK_LINE_H
 #define SSLSOCK_LINE_H
 
