@@ -295,6 +295,30 @@ def test_an_asyncio_loop_that_watches_no_descriptors_is_refused_in_words(own_hos
         host.close()
 
 
+def test_an_asyncio_loop_inside_a_handler_is_told_that_it_cannot_serve(own_host, run):
+    """The turn that called the handler has to end first: what would be waited for there never came, without a word."""
+    server, sock, failures = listening(TcpServer()), TcpSocket(), []
+
+    async def main():
+        for use in (TcpSocket, TcpServer, EventLoop.current, lambda: sock.connect("127.0.0.1", server.port), sslsock.run):
+            with pytest.raises(RuntimeError, match="inside a handler of sslsock's own loop"):
+                use()
+
+    def handler():
+        try:
+            run(main())
+        except BaseException as exc:
+            failures.append(exc)
+        sslsock.stop()
+
+    sslsock.run(handler)
+    assert not failures
+    sock.connect("127.0.0.1", server.port)  # afterwards all is as before
+    own_host.wait_for(lambda: sock.state is TcpSocket.CONNECTED_STATE)
+    sock.abort()
+    server.close()
+
+
 def test_other_threads_do_not_attach(own_host):
     """A property that is asked in another thread, which has an asyncio loop of its own."""
     server = listening(TcpServer())

@@ -90,8 +90,11 @@ class EventLoop(Loop):
 
     def follow_host(self) -> None:
         """Attach to the asyncio loop that now runs in this thread; if none does, to the one that was set for
-        it. RuntimeError from a foreign thread."""
+        it. RuntimeError from a foreign thread, and in an asyncio loop that is run inside a handler of this one: its turn has to
+        end first."""
         self.check()  # this attaches to one that runs
+        if self.dispatching and running_host() is not self.host and running_host() is not None:
+            raise RuntimeError("an asyncio loop that runs inside a handler of sslsock's own loop cannot serve its sockets")
         if (self.host is None or self.host.is_closed()) and running_host() is None:
             self._detach()
             host = resting_host()
