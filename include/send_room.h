@@ -10,6 +10,9 @@
 #define SO_MEMINFO 55 /* asm-generic/socket.h, Linux 4.12; elsewhere the call fails, or answers something shorter */
 #endif
 
+/* Bytes, the most for a peer that is slow. */
+enum { SLOW_ROOM = 64 * 1024 };
+
 /* linux/sock_diag.h: SK_MEMINFO_* */
 enum { MEMINFO_WMEM_ALLOC = 2, MEMINFO_SNDBUF = 3, MEMINFO_WMEM_QUEUED = 5, MEMINFO_SIZE = 9 };
 
@@ -19,6 +22,7 @@ static inline size_t send_room(int fd, size_t unknown)
     uint32_t info[MEMINFO_SIZE];
     socklen_t size = sizeof info;
     uint32_t used, limit;
+    size_t room;
 
     if (getsockopt(fd, SOL_SOCKET, SO_MEMINFO, info, &size) < 0 || size <= MEMINFO_WMEM_QUEUED * sizeof *info)
         return unknown;
@@ -26,7 +30,12 @@ static inline size_t send_room(int fd, size_t unknown)
     used = info[MEMINFO_WMEM_QUEUED]; /* what TCP counts; UNIX sockets count what is allocated */
     if (info[MEMINFO_WMEM_ALLOC] > used)
         used = info[MEMINFO_WMEM_ALLOC];
-    return used < limit ? (limit - used) / 16 * 15 : 0;
+    room = used < limit ? (limit - used) / 16 * 15 : 0;
+    /* A queue that is long already is a slow peer's; and a kernel short of memory (tcp(7), tcp_mem) shrinks its send buffer at the
+     * next send, and takes less than it says now. */
+    if (used > limit / 6 && room > SLOW_ROOM)
+        room = SLOW_ROOM;
+    return room;
 }
 
 #endif

@@ -4,6 +4,7 @@ import itertools
 import os
 import random
 import socket
+import struct
 
 import pytest
 
@@ -38,6 +39,7 @@ from .pairs import (
     turns,
 )
 
+SO_MEMINFO = 55  # asm-generic/socket.h; linux/sock_diag.h: [3] is the send buffer, [5] what is queued in it
 ALL = [*itertools.product(KINDS, KINDS)]
 TLS = ("tls1.2", "tls1.3")
 SOME = [("fd", "fd"), ("channel", "tls1.3"), ("tls1.2", "channel"), ("tls1.3", "tls1.3")]
@@ -350,6 +352,39 @@ def test_a_peer_that_does_not_read_makes_little_wait(loop, kind, piece):
     drive(loop, lambda: joined.front.pump() or joined.front.ended, "the end", 0)
     assert passed > 256 * 1024
     assert passed - len(joined.front.received) <= 32 * 1024
+
+
+def test_a_slow_peer_gets_small_pieces(loop):
+    """Once more than a sixth of a send buffer waits, little is put behind it, however much room the kernel says there is."""
+    fds = []
+
+    def pair():
+        near, far = tcp_pair()
+        fds.append(near.dup())
+        return near, far
+
+    joined = join(loop, ("fd", "fd"), pair)
+    joined.front.reading = False
+    most = before = 0
+    slow_seen = False
+    with fds[0] as sending, fds[1]:
+        while True:
+            while len(joined.back.out) < 8 * MIB:
+                joined.back.write(bytes(MIB))
+            joined.back.pump()
+            memory = struct.unpack("9I", sending.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 36))
+            slow = memory[5] > memory[3] / 6
+            loop.dispatch(0)
+            passed, before = joined.relay.bytes_back - before, joined.relay.bytes_back
+            if slow:
+                slow_seen = True
+                most = max(most, passed)
+                if passed == 0 and memory[5] > memory[3] / 2:
+                    break
+    joined.relay.close()
+    assert slow_seen
+    assert most <= 4 * 64 * 1024  # a turn may hold an event of each side, and each may receive twice
+    assert most > 0
 
 
 def test_an_end_behind_a_peer_that_does_not_read(loop, some):
