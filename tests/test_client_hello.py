@@ -799,6 +799,29 @@ def test_what_is_no_hello_fails_the_handshake(peer, case):
     assert not p.hellos
 
 
+def test_what_was_written_before_and_a_handler_that_writes_on(own_host, certificates):
+    """STARTTLS, and the peer goes on in the clear: what is written while the failure takes its course is refused."""
+    sock, results = SslSocket(), []
+    sock.configuration = certificates.server()
+    sock.client_hello_handler = lambda sock, hello: None
+    recorder = Recorder(sock)
+    sock.bytes_written_handler = lambda sock, count: results.append(sock.write(b"more"))
+    sock.ready_read_handler = None
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        sock.connect("127.0.0.1", listener.getsockname()[1])
+        own_host.wait_for(lambda: recorder.has("connected"), recorder.events)
+        with listener.accept()[0] as peer:
+            peer.sendall(b"STARTTLS\r\nPASSWORD in the clear\r\n")
+            own_host.wait_for(lambda: sock.bytes_available, recorder.events)
+            sock.write(b"go on")
+            sock.start_server_encryption()
+            wait_for_end(own_host, recorder)
+    assert recorder.of("error")[0] is HANDSHAKE_FAILED
+    assert set(results) <= {-1}, results
+    assert sock.write(b"more") == -1
+    quieten(sock)
+
+
 def test_the_handler_cannot_be_avoided(host, certificates):
     """libssl understands an SSL 2 ClientHello (RFC 5246, E.2), which we do not: it must not come to a handshake."""
     calls = []

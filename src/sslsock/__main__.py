@@ -22,6 +22,7 @@ from .commands.common import (
     print_error,
 )
 from .proxy.options import add_arguments as add_proxy_arguments
+from .sockets.event_loop import EventLoop
 
 DESCRIPTION = "Event-driven sockets with TLS: a client, a server, a proxy, a demonstration and a benchmark."
 
@@ -175,6 +176,10 @@ def main(argv: Optional[list[str]] = None) -> int:
         return 0
     except KeyboardInterrupt:
         return 130
+    finally:
+        # What has ended the command may have come before its sockets were served, of which there would be a warning.
+        with suppress(OSError, RuntimeError):
+            EventLoop.current().close()
 
 
 def flush_output(tell: bool = True) -> bool:

@@ -513,8 +513,9 @@ class SslSocket(TcpSocket):
     def _fail_hello(self, wait: HelloWait, failure: int, message: str, alert: int = 0) -> None:
         """The handshake has failed before it began: tell the peer why, if nothing is in the way, and then the program."""
         channel = wait.channel
+        channel.notify_written = False  # as after any failure; a handler would find the socket connected, and no channel to write to
         if alert and not channel.bytes_to_write:
-            channel.notify_written = channel.hold_writes = False
+            channel.hold_writes = False
             channel.write(bytes((21, 3, 3, 0, 2, 2, alert)))  # RFC 8446, 5.1 and 6: a record, fatal
             channel.flush()
         if channel.bytes_to_write and not channel.hold_writes:
