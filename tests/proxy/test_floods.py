@@ -81,18 +81,22 @@ def test_slow_handshakes_harm_nobody(site: Site, back: Origin, passthrough: bool
     hello = client_hello()
     data = hello[: len(hello) // 2] if passthrough else b""
     config = site.folder / "proxy.toml"
-    config.write_text(
-        f"""\
+
+    def configure(timeout: int) -> None:
+        config.write_text(
+            f"""\
 threads = 1
-handshake-timeout = 3
+handshake-timeout = {timeout}
 log-format = "json"
 [[listener]]
 listen = "tls://{LOCAL}"
 cert = "{site.issue()}"
 to = "{back.url}"
 """
-        + (OTHER_ROUTE if passthrough else "")
-    )
+            + (OTHER_ROUTE if passthrough else "")
+        )
+
+    configure(600)  # never reached: all of them are there at one time, however long it takes
     with proxy("--config", config) as running:
         descriptors = running.descriptors
         assert fetch(running.port, 1000, site.context) == answer_of("origin", 1000)
@@ -104,11 +108,19 @@ to = "{back.url}"
                 assert fetch(running.port, 1000, site.context) == answer_of("origin", 1000)
             grown = (running.resident - resident) / FLOOD
             assert grown < 40 * 1024, f"{grown / 1024:.1f} KiB for each connection that does not speak"
-            # The clients stay: it is the proxy that ends them.
+        finally:
+            close(slow)
+        wait_until(lambda: running.descriptors <= descriptors, "the descriptors given back")
+
+    configure(1)
+    with proxy("--config", config) as running:
+        descriptors = running.descriptors
+        slow = flood(running.port, FLOOD, data)
+        try:  # the clients stay: it is the proxy that ends them
+            wait_until(lambda: sum("handshake_timeout" in line for line in running.lines) == FLOOD, "a line for each")
             wait_until(lambda: running.descriptors <= descriptors, "the descriptors given back")
         finally:
             close(slow)
-        wait_until(lambda: sum("handshake_timeout" in line for line in running.lines) == FLOOD, "a line for each")
         assert fetch(running.port, 1000, site.context) == answer_of("origin", 1000)
 
 

@@ -513,7 +513,7 @@ class SslSocket(TcpSocket):
     def _fail_hello(self, wait: HelloWait, failure: int, message: str, alert: int = 0) -> None:
         """The handshake has failed before it began: tell the peer why, if nothing is in the way, and then the program."""
         channel = wait.channel
-        channel.notify_written = False  # as after any failure; a handler would find the socket connected, and no channel to write to
+        channel.notify_written = False  # as after any failure: a handler would find the socket connected, with no channel
         if alert and not channel.bytes_to_write:
             channel.hold_writes = False
             channel.write(bytes((21, 3, 3, 0, 2, 2, alert)))  # RFC 8446, 5.1 and 6: a record, fatal
