@@ -248,6 +248,18 @@ def test_a_folder_with_the_sticky_bit_is_no_ones_else(open_folder: Path) -> None
 
 
 @as_root
+@pytest.mark.parametrize("mode", (0o777, 0o1777), ids=("open", "sticky"))
+def test_a_file_that_is_not_there_yet_is_whose_who_may_put_it_there(open_folder: Path, mode: int) -> None:
+    for name in ("open", "closed"):
+        (open_folder / name).mkdir()
+    (open_folder / "open").chmod(mode)
+    (open_folder / "closed" / "link").symlink_to(open_folder / "open" / "away")
+    away, linked = str(open_folder / "open" / "away"), str(open_folder / "closed" / "link")
+    roots = str(open_folder / "closed" / "away")
+    assert replaceable_for(USER, [away, linked, roots]) == dict.fromkeys((away, linked), str(open_folder / "open"))
+
+
+@as_root
 def test_without_its_reader_the_proxy_runs_on(open_folder: Path, back: Origin) -> None:
     site = Site(open_folder)
     arguments = ("--listen", f"tls://{LOCAL}", "--to", back.url, "--cert", site.issue(), "--user", USER, "--keep-reading")

@@ -281,8 +281,13 @@ def way_to(path: str) -> Iterator[tuple[str, int, int, int]]:
             continue
         entry = os.path.join(folder, part)
         try:
-            here, there = os.stat(folder), os.lstat(entry)
+            here = os.stat(folder)
         except OSError:
+            return
+        try:
+            there = os.lstat(entry)
+        except OSError:  # not there yet: whoever writes the folder can put it there, whatever the sticky bit says
+            yield folder, here.st_uid, here.st_mode & ~stat.S_ISVTX, here.st_uid
             return
         yield folder, here.st_uid, here.st_mode, there.st_uid
         if stat.S_ISLNK(there.st_mode):
