@@ -1,6 +1,8 @@
-"""Runs the seeded fuzzers, seed after seed: python -m fuzz.play [--seconds N] [--seed N] [--mark FILE] [sockets | engines]
+"""Runs the seeded fuzzers, seed after seed: python -m fuzz.play [--seconds N] [--first N] [--seed N] [--mark FILE]
+[sockets | engines]
 
---seconds   for how long, from a seed that is drawn; 60
+--seconds   for how long; 60
+--first     from this seed on, in place of one that is drawn
 --seed      this one only
 --mark      a file that always names the run under way, for one that ends the process
 """
@@ -47,6 +49,7 @@ def run(kind: str, seed: int) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--first", type=int)
     parser.add_argument("--seed", type=int)
     parser.add_argument("--mark", type=Path)
     parser.add_argument("kind", nargs="?", choices=PLAYS)
@@ -57,7 +60,9 @@ def main() -> int:
     begin = time.monotonic()
     failed = False
     for kind in kinds:
-        seed = random.SystemRandom().randrange(1 << 31) if options.seed is None else options.seed
+        seed = options.first if options.seed is None else options.seed
+        if seed is None:
+            seed = random.SystemRandom().randrange(1 << 31)
         end = time.monotonic() + options.seconds * (SHARES[kind] if len(kinds) > 1 else 1)
         count = 0
         while not count or (options.seed is None and time.monotonic() < end):
