@@ -1,4 +1,4 @@
-"""Builds the Cython core: every module of `sslsock.core` in one shared object.
+"""Builds the Cython modules, those of `sslsock.core` and `sslsock._ssl`, in one shared object.
 
 One object, not one per module, because OpenSSL may be linked statically: its state (error queue, providers, random
 generator) has to exist once, and a pointer that one module makes is used by another. `sslsock/core/__init__.py` loads the
@@ -26,9 +26,9 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
-CORE = "src/sslsock/core"
+FOLDERS = ("core", "_ssl")
 CORES = len(os.sched_getaffinity(0))
-MODULES = sorted(path.stem for path in (ROOT / CORE).glob("*.pyx"))
+MODULES = sorted((folder, path.stem) for folder in FOLDERS for path in (ROOT / "src/sslsock" / folder).glob("*.pyx"))
 C_SOURCES = ("include/window_bio.c", "include/ticket_keys.c", "include/poller.c", "include/hello_digest.c")
 EXPORTS = "include/exports.map"
 
@@ -99,7 +99,7 @@ def core_extension() -> Extension:
     macros = [("SSLSOCK_DEBUG", "1" if debug else "0"), ("CYTHON_CLINE_IN_TRACEBACK", "0"), *options.pop("define_macros", [])]
 
     modules = cythonize(
-        [Extension(f"sslsock.core.{name}", [f"{CORE}/{name}.pyx"]) for name in MODULES],
+        [Extension(f"sslsock.{folder}.{name}", [f"src/sslsock/{folder}/{name}.pyx"]) for folder, name in MODULES],
         include_path=["include", "src"],
         build_dir="build/cython",
         nthreads=CORES,
