@@ -82,13 +82,14 @@ cdef tuple name_parts(const X509_NAME *name):
     """A distinguished name: its relative names, each a tuple of attributes (RFC 5280, 4.1.2.4)."""
     cdef const X509_NAME_ENTRY *entry
     cdef int index, level = -1
-    cdef list parts = []
+    cdef list part = None, parts = []
     for index in range(X509_NAME_entry_count(name)):
         entry = X509_NAME_get_entry(name, index)
-        if not parts or level != X509_NAME_ENTRY_set(entry):
+        if part is None or level != X509_NAME_ENTRY_set(entry):
             level = X509_NAME_ENTRY_set(entry)
-            parts.append([])
-        parts[-1].append(attribute(entry))
+            part = []
+            parts.append(part)
+        part.append(attribute(entry))
     return tuple([tuple(part) for part in parts])
 
 
