@@ -5,7 +5,7 @@ that is no UTF-8 is a UnicodeDecodeError there, and so it is here.
 """
 
 cimport cython
-from cpython.object cimport Py_EQ, Py_NE, PyTypeObject
+from cpython.object cimport PyTypeObject
 
 from openssl_err cimport ERR_clear_error
 from openssl_x509 cimport *
@@ -314,11 +314,10 @@ cdef class Certificate:
     def __hash__(self):
         return X509_subject_name_hash(self.x509)
 
-    def __richcmp__(self, other, int operation):
-        if type(other) is not Certificate or (operation != Py_EQ and operation != Py_NE):
+    def __eq__(self, other):
+        if type(other) is not Certificate:
             return NotImplemented
-        equal = X509_cmp(self.x509, (<Certificate> other).x509) == 0
-        return equal if operation == Py_EQ else not equal
+        return X509_cmp(self.x509, (<Certificate> other).x509) == 0
 
 
 # As CPython's is called in the texts that users see.
