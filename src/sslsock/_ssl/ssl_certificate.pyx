@@ -5,7 +5,7 @@ that is no UTF-8 is a UnicodeDecodeError there, and so it is here.
 """
 
 cimport cython
-from cpython.object cimport Py_EQ, Py_NE, PyTypeObject
+from cpython.object cimport PyTypeObject
 
 from openssl_err cimport ERR_clear_error
 from openssl_x509 cimport *
@@ -82,13 +82,14 @@ cdef tuple name_parts(const X509_NAME *name):
     """A distinguished name: its relative names, each a tuple of attributes (RFC 5280, 4.1.2.4)."""
     cdef const X509_NAME_ENTRY *entry
     cdef int index, level = -1
-    cdef list parts = []
+    cdef list part = None, parts = []
     for index in range(X509_NAME_entry_count(name)):
         entry = X509_NAME_get_entry(name, index)
-        if not parts or level != X509_NAME_ENTRY_set(entry):
+        if part is None or level != X509_NAME_ENTRY_set(entry):
             level = X509_NAME_ENTRY_set(entry)
-            parts.append([])
-        parts[-1].append(attribute(entry))
+            part = []
+            parts.append(part)
+        part.append(attribute(entry))
     return tuple([tuple(part) for part in parts])
 
 
@@ -313,11 +314,10 @@ cdef class Certificate:
     def __hash__(self):
         return X509_subject_name_hash(self.x509)
 
-    def __richcmp__(self, other, int operation):
-        if type(other) is not Certificate or (operation != Py_EQ and operation != Py_NE):
+    def __eq__(self, other):
+        if type(other) is not Certificate:
             return NotImplemented
-        equal = X509_cmp(self.x509, (<Certificate> other).x509) == 0
-        return equal if operation == Py_EQ else not equal
+        return X509_cmp(self.x509, (<Certificate> other).x509) == 0
 
 
 # As CPython's is called in the texts that users see.
