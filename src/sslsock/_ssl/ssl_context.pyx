@@ -27,7 +27,7 @@ from sslsock._ssl.ssl_hooks cimport (
     HookedContext, Password, on_key_log, on_message, on_password, on_psk_client, on_psk_server, on_server_name)
 
 from sslsock._ssl.ssl_error import SSLError
-from sslsock._ssl.ssl_values import _DEFAULT_CIPHERS, CERT_NONE, CERT_OPTIONAL, CERT_REQUIRED
+from sslsock._ssl.ssl_values import constants
 
 cdef extern from "module_compat.h" nogil:
     int ERR_R_PEM_LIB, ERR_LIB_X509, X509_R_CERT_ALREADY_IN_HASH_TABLE, ERR_LIB_ASN1, ASN1_R_HEADER_TOO_LONG
@@ -41,7 +41,10 @@ cdef extern from "module_compat.h" nogil:
     void free_names(OPENSSL_NAME_STACK *names)
 
 cdef enum:
-    # CPython's own numbers of the protocols
+    # CPython's own numbers
+    CERT_NONE = 0
+    CERT_OPTIONAL = 1
+    CERT_REQUIRED = 2
     PROTOCOL_SSLv3 = 1
     PROTOCOL_TLS = 2
     PROTOCOL_TLSv1 = 3
@@ -182,7 +185,7 @@ cdef class _SSLContext(HookedContext):
         if BEFORE_310:
             options |= ssl.SSL_OP_IGNORE_UNEXPECTED_EOF
         ssl.SSL_CTX_set_options(self.ctx, options)
-        ciphers = _DEFAULT_CIPHERS.encode("ascii")
+        ciphers = constants["_DEFAULT_CIPHERS"].encode("ascii")
         if ssl.SSL_CTX_set_cipher_list(self.ctx, <const char *> <bytes> ciphers) != 1:
             ERR_clear_error()
             raise SSLError("No cipher can be selected.")
