@@ -3,7 +3,6 @@
 #ifndef SSLSOCK_MODULE_COMPAT_H
 #define SSLSOCK_MODULE_COMPAT_H
 
-#include <openssl/asn1err.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <openssl/x509err.h>

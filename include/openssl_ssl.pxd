@@ -196,6 +196,7 @@ cdef extern from "openssl_compat.h" nogil:
 cdef extern from "openssl/bio.h" nogil:
     BIO *BIO_new_mem_buf(const void *data, int size)
     int BIO_free(BIO *bio)
+    int BIO_pending(BIO *bio)
 
 
 ctypedef int (*password_callback)(char *buffer, int size, int writing, void *argument) noexcept nogil  # pem_password_cb(3)

@@ -17,7 +17,7 @@ from libc.string cimport memcpy
 
 cimport openssl_ssl as ssl
 from openssl_err cimport (
-    ERR_GET_LIB, ERR_GET_REASON, ERR_LIB_PEM, ERR_LIB_SSL, ERR_clear_error, ERR_peek_error, ERR_peek_last_error,
+    ERR_GET_LIB, ERR_GET_REASON, ERR_LIB_PEM, ERR_LIB_SSL, ERR_clear_error, ERR_peek_last_error,
     PEM_R_NO_START_LINE)
 from openssl_ssl cimport BIO, EVP_PKEY, OPENSSL_STACK, SSL_CIPHER, X509, X509_OBJECT, X509_STORE
 from openssl_x509 cimport X509_check_ca, X509_check_private_key, X509_free
@@ -30,7 +30,7 @@ from sslsock._ssl.ssl_error import SSLError
 from sslsock._ssl.ssl_values import constants
 
 cdef extern from "module_compat.h" nogil:
-    int ERR_R_PEM_LIB, ERR_LIB_X509, X509_R_CERT_ALREADY_IN_HASH_TABLE, ERR_LIB_ASN1, ASN1_R_HEADER_TOO_LONG
+    int ERR_R_PEM_LIB, ERR_LIB_X509, X509_R_CERT_ALREADY_IN_HASH_TABLE
     ctypedef struct OPENSSL_NAME_STACK "STACK_OF(OPENSSL_CSTRING)"
     int HAS_SIGNATURE_NAMES
 
@@ -196,7 +196,8 @@ cdef class _SSLContext(HookedContext):
         ssl.SSL_CTX_set_mode(
             self.ctx,
             ssl.SSL_MODE_RELEASE_BUFFERS | ssl.SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | ssl.SSL_MODE_AUTO_RETRY)
-        ssl.SSL_CTX_set_session_id_context(self.ctx, b"Python\0", 7)
+        if protocol != PROTOCOL_TLS_CLIENT:  # libssl holds it against the pre-shared keys of a client
+            ssl.SSL_CTX_set_session_id_context(self.ctx, b"Python\0", 7)
         ssl.X509_VERIFY_PARAM_set_flags(ssl.SSL_CTX_get0_param(self.ctx), ssl.X509_V_FLAG_TRUSTED_FIRST)
         ssl.X509_VERIFY_PARAM_set_hostflags(ssl.SSL_CTX_get0_param(self.ctx), self.host_flags)
         ssl.SSL_CTX_set_post_handshake_auth(self.ctx, 0)
@@ -536,7 +537,7 @@ cdef class _SSLContext(HookedContext):
         return 0
 
     cdef int add_from_memory(self, const char *data, int size, bint pem) except -1:
-        cdef X509 *certificate
+        cdef X509 *certificate = NULL
         cdef unsigned long error
         cdef int loaded = 0
         cdef X509_STORE *store = ssl.SSL_CTX_get_cert_store(self.ctx)
@@ -544,7 +545,7 @@ cdef class _SSLContext(HookedContext):
         if bio == NULL:
             raise library_error()
         try:
-            while True:
+            while pem or ssl.BIO_pending(bio) > 0:
                 certificate = ssl.PEM_read_bio_X509(bio, NULL, NULL, NULL) if pem else ssl.d2i_X509_bio(bio, NULL)
                 if certificate == NULL:
                     break
@@ -560,11 +561,8 @@ cdef class _SSLContext(HookedContext):
             if loaded == 0:
                 raise library_error(
                     ("no start line" if pem else "not enough data") + ": cadata does not contain a certificate")
-            if pem:
-                good = ERR_GET_LIB(error) == ERR_LIB_PEM and ERR_GET_REASON(error) == PEM_R_NO_START_LINE
-            else:
-                good = ERR_GET_LIB(error) == ERR_LIB_ASN1 and ERR_GET_REASON(error) == ASN1_R_HEADER_TOO_LONG
-            if error and not good:
+            if certificate == NULL and not (
+                    pem and ERR_GET_LIB(error) == ERR_LIB_PEM and ERR_GET_REASON(error) == PEM_R_NO_START_LINE):
                 raise library_error()
             ERR_clear_error()
         finally:
