@@ -1,5 +1,5 @@
-"""`getpeercert()` of `sslsock._ssl` shows what the interpreter's does, for certificates of all sorts: of CPython's own suite, of
-trustme, of the system, and such as nobody would sign.
+"""`getpeercert()` of `sslsock._ssl` shows what the interpreter's does, for certificates of all sorts: of CPython's own suite,
+of trustme, of the system, and such as nobody would sign.
 """
 
 import _ssl
