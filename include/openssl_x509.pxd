@@ -187,6 +187,7 @@ cdef extern from * nogil:
     int X509_set_pubkey(X509 *certificate, EVP_PKEY *key)
     int X509_set_subject_name(X509 *certificate, const X509_NAME *name)
     int X509_set_issuer_name(X509 *certificate, const X509_NAME *name)
+    int X509_check_ca(X509 *certificate)
     int X509_check_private_key(const X509 *certificate, const EVP_PKEY *key)
     int X509_sign(X509 *certificate, EVP_PKEY *key, const EVP_MD *digest)
     int X509_add_ext(X509 *certificate, X509_EXTENSION *extension, int place)

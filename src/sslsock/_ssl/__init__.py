@@ -8,7 +8,10 @@ import sys
 from typing import Any
 
 from sslsock._ssl import ssl_error, ssl_values
+from sslsock._ssl.memory_bio import MemoryBIO
 from sslsock._ssl.ssl_certificate import Certificate
+from sslsock._ssl.ssl_connection import _SSLSocket
+from sslsock._ssl.ssl_context import _SSLContext
 from sslsock._ssl.ssl_error import (
     SSLCertVerificationError,
     SSLEOFError,
@@ -18,6 +21,7 @@ from sslsock._ssl.ssl_error import (
     SSLWantWriteError,
     SSLZeroReturnError,
 )
+from sslsock._ssl.ssl_session import SSLSession
 from sslsock._ssl.ssl_values import (
     RAND_add,
     RAND_bytes,
@@ -31,16 +35,20 @@ from sslsock._ssl.ssl_values import (
 
 __all__ = [
     "Certificate",
+    "MemoryBIO",
     "RAND_add",
     "RAND_bytes",
     "RAND_status",
     "SSLCertVerificationError",
     "SSLEOFError",
     "SSLError",
+    "SSLSession",
     "SSLSyscallError",
     "SSLWantReadError",
     "SSLWantWriteError",
     "SSLZeroReturnError",
+    "_SSLContext",
+    "_SSLSocket",
     "_test_decode_cert",
     "get_default_verify_paths",
     "get_sigalgs",
