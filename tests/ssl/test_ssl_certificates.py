@@ -4,6 +4,9 @@ of trustme, of the system, and such as nobody would sign.
 
 import _ssl
 import contextlib
+import copy
+import operator
+import pickle
 import re
 import ssl
 import sysconfig
@@ -254,3 +257,104 @@ def test_a_certificate_cannot_be_made_from_outside():
     with pytest.raises(TypeError), contextlib.suppress(AttributeError):
         type("Derived", (ours.Certificate,), {})
     assert (ours.Certificate.__module__, ours.Certificate.__qualname__) == ("_ssl", "Certificate")
+
+
+# ---- the class -----------------------------------------------------------------------------------------------
+
+
+def chain_of(module, *pems):
+    """What a client of the module was shown by a server with the certificates, the last of which has the key with it."""
+    server = module._SSLContext(module.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(*pems)
+    client = module._SSLContext(module.PROTOCOL_TLS_CLIENT)
+    client.check_hostname, client.verify_mode = False, module.CERT_NONE
+    there, back = module.MemoryBIO(), module.MemoryBIO()
+    near, far = client._wrap_bio(back, there, False), server._wrap_bio(there, back, True)
+    for _ in range(4):
+        for end in (near, far):
+            with contextlib.suppress(module.SSLWantReadError):
+                end.do_handshake()
+    return near.get_unverified_chain()
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A certificate with its authority behind it, and the key."""
+    folder = tmp_path_factory.mktemp("chain")
+    issued = trustme.CA(organization_name="Zwölf Boxkämpfer").issue_cert(
+        "example.com", common_name="a,b+c é", organization_name="x"
+    )
+    for number, blob in enumerate(issued.cert_chain_pems):
+        blob.write_to_path(folder / "chain.pem", append=number > 0)
+    issued.private_key_pem.write_to_path(folder / "key.pem")
+    return folder / "chain.pem", folder / "key.pem"
+
+
+@pytest.fixture(scope="module")
+def chain(files):
+    return chain_of(ours, *files)
+
+
+def test_a_certificate_in_every_encoding(files, chain):
+    (certificate,) = chain
+    (der,) = [ssl.PEM_cert_to_DER_cert(part + "-----END CERTIFICATE-----\n") for part in first_certificate(files)]
+    assert certificate.public_bytes(ours.ENCODING_DER) == der
+    assert certificate.public_bytes(format=ours.ENCODING_DER) == der
+    text = certificate.public_bytes()
+    assert (type(text), ssl.PEM_cert_to_DER_cert(text)) == (str, der)
+    assert certificate.public_bytes(ours.ENCODING_PEM) == text
+    with_trust = certificate.public_bytes(0x101)
+    assert with_trust.startswith("-----BEGIN TRUSTED CERTIFICATE-----\n")
+    assert certificate.get_info() == ours._test_decode_cert(files[0])
+
+
+def first_certificate(files):
+    return files[0].read_text().split("-----END CERTIFICATE-----")[:1]
+
+
+@pytest.mark.parametrize("format", [0, 3, -1, 2**40])
+def test_an_encoding_that_is_none(chain, format):
+    with pytest.raises(ValueError, match="Unsupported format"):
+        chain[0].public_bytes(format)
+
+
+@pytest.mark.parametrize("format", [1.0, "PEM", None, b"\1"])
+def test_an_encoding_of_a_wrong_type(chain, format):
+    with pytest.raises(TypeError, match="cannot be interpreted as an integer"):
+        chain[0].public_bytes(format)
+
+
+def test_certificates_are_equal_by_what_they_are(files, chain, tmp_path):
+    (certificate,), (again,) = chain, chain_of(ours, *files)
+    assert certificate is not again
+    assert (operator.eq(certificate, again), operator.ne(certificate, again)) == (True, False)
+    assert hash(certificate) == hash(again)
+    assert {certificate: 1}[again] == 1
+    other_pem = tmp_path / "other.pem"
+    trustme.CA().issue_cert("example.com").private_key_and_cert_chain_pem.write_to_path(other_pem)
+    (other,) = chain_of(ours, other_pem)
+    assert (operator.eq(certificate, other), operator.ne(certificate, other)) == (False, True)
+    assert certificate != certificate.public_bytes(ours.ENCODING_DER)
+    with pytest.raises(TypeError):
+        _ = certificate < again
+
+
+def test_a_certificate_is_no_value_to_pickle_or_to_change(chain):
+    with pytest.raises(TypeError):
+        pickle.dumps(chain[0])
+    with pytest.raises(TypeError):
+        copy.copy(chain[0])
+    with pytest.raises(AttributeError):
+        chain[0].extra = 1
+
+
+if hasattr(_ssl, "Certificate"):  # since 3.10
+
+    def test_certificates_are_shown_as_the_interpreters(files, chain):
+        (theirs,) = chain_of(_ssl, *files)
+        assert repr(chain[0]) == repr(theirs)
+        assert hash(chain[0]) == hash(theirs)
+        assert chain[0].get_info() == theirs.get_info()
+        for encoding in (ours.ENCODING_PEM, ours.ENCODING_DER, 0x101):
+            assert chain[0].public_bytes(encoding) == theirs.public_bytes(encoding)
+        assert theirs != chain[0] and chain[0] != theirs, "they are of two libraries"
