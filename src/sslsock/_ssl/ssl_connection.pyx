@@ -1,5 +1,6 @@
 """`_SSLSocket`: one TLS connection, over a socket or between two `MemoryBIO`. The Python half; the work is ssl_io.pyx's."""
 
+import sys
 import weakref
 
 import _socket
@@ -22,7 +23,7 @@ from sslsock._ssl.memory_bio cimport MemoryBIO
 from sslsock._ssl.ssl_certificate cimport Certificate, certificate_der, decode_certificate
 from sslsock._ssl.ssl_context cimport _SSLContext, cipher_tuple
 from sslsock._ssl.ssl_error cimport (
-    connection_error, library_error, want_read_error, want_write_error, zero_return_error)
+    connection_error, eof_error, library_error, want_read_error, want_write_error, zero_return_error)
 from sslsock._ssl.ssl_hooks cimport on_message
 from sslsock._ssl.ssl_io cimport (
     BAD_RETRY, DONE, ENTERED, INTERRUPTED, NO_SOCKET, OUT_OF_MEMORY, PEER_CLOSED, SYSTEM_FAILED, TIMED_OUT, TLS_FAILED,
@@ -52,6 +53,9 @@ cdef enum:
     PROTOCOL_TLS_CLIENT = 16
     PROTOCOL_TLS_SERVER = 17
     BINDING_ROOM = 128  # a Finished message is 12 bytes before TLS 1.3, and a hash in it
+
+# These versions take a failed system call below a read or a write for the end of the connection (CPython's gh-115627).
+cdef bint FAILURE_IS_END = (3, 10) <= sys.version_info < (3, 11, 9) or (3, 12) <= sys.version_info < (3, 12, 3)
 
 cdef object socket_type = _socket.socket
 cdef object descriptor_of = _socket.socket.fileno
@@ -268,7 +272,7 @@ cdef class _SSLSocket(Connection):
         elif status == TIMED_OUT:
             error = TimeoutError(f"The {name} operation timed out")
         elif status == SYSTEM_FAILED:
-            error = system_error(call.error)
+            error = eof_error() if FAILURE_IS_END and name != "handshake" else system_error(call.error)
         elif status == PEER_CLOSED:
             error = zero_return_error()
         elif status == BAD_RETRY:
@@ -710,7 +714,9 @@ cdef class _SSLSocket(Connection):
     def session(self):
         """The session of the connection: SSLSession, or None before the handshake."""
         cdef bint entered = self.come_in() == DONE
-        cdef SSL_SESSION *session = ssl.SSL_get1_session(self.ssl)
+        cdef SSL_SESSION *session = ssl.SSL_get_session(self.ssl)
+        if session != NULL:
+            session = ssl.SSL_SESSION_dup(session)  # libssl marks its own as bad when the connection is cut
         if entered:
             self.leave()
         return SSLSession.wrap(session, self.hooks) if session != NULL else None
@@ -718,6 +724,7 @@ cdef class _SSLSocket(Connection):
     @session.setter
     def session(self, value):
         cdef SSLSession given
+        cdef SSL_SESSION *session
         cdef bint entered
         cdef int done
         if not isinstance(value, SSLSession):
@@ -729,8 +736,12 @@ cdef class _SSLSocket(Connection):
             raise ValueError("Cannot set session for server-side SSLSocket.")
         if ssl.SSL_is_init_finished(self.ssl):
             raise ValueError("Cannot set session after handshake.")
+        session = ssl.SSL_SESSION_dup(given.session)
+        if session == NULL:
+            raise library_error()
         entered = self.come_in() == DONE
-        done = ssl.SSL_set_session(self.ssl, given.session)
+        done = ssl.SSL_set_session(self.ssl, session)
+        ssl.SSL_SESSION_free(session)
         if entered:
             self.leave()
         if done == 0:

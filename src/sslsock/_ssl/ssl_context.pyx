@@ -564,7 +564,7 @@ cdef class _SSLContext(HookedContext):
                 good = ERR_GET_LIB(error) == ERR_LIB_PEM and ERR_GET_REASON(error) == PEM_R_NO_START_LINE
             else:
                 good = ERR_GET_LIB(error) == ERR_LIB_ASN1 and ERR_GET_REASON(error) == ASN1_R_HEADER_TOO_LONG
-            if not good:
+            if error and not good:
                 raise library_error()
             ERR_clear_error()
         finally:
@@ -671,7 +671,8 @@ cdef class _SSLContext(HookedContext):
                 ssl.BIO_free(bio)
             if X509_check_private_key(own, secret) != 1:
                 raise library_error()
-            if ssl.SSL_CTX_use_cert_and_key(self.ctx, own, secret, others, 1) != 1:
+            # Without a chain libssl makes one from the trusted certificates.
+            if ssl.SSL_CTX_use_cert_and_key(self.ctx, own, secret, others if ssl.sk_X509_num(others) else NULL, 1) != 1:
                 raise library_error()
             ERR_clear_error()
         finally:
