@@ -44,6 +44,10 @@ cdef extern from "openssl/sslerr.h" nogil:
     int SSL_R_CERTIFICATE_VERIFY_FAILED, SSL_R_UNEXPECTED_EOF_WHILE_READING
 
 
+cdef extern from "openssl/x509err.h" nogil:
+    int X509_R_KEY_TYPE_MISMATCH
+
+
 # made by setup.py
 cdef extern from "openssl_error_names.h" nogil:
     struct error_name:

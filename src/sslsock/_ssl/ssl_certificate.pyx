@@ -129,7 +129,8 @@ cdef tuple general_name(GENERAL_NAME *name):
     if kind == GEN_URI:
         return "URI", string_text(string)
     if kind == GEN_RID:
-        return "Registered ID", object_text(<const ASN1_OBJECT *> value, False)
+        text = object_text(<const ASN1_OBJECT *> value, False)
+        return "Registered ID", text if len(text) <= LINE else "<INVALID>"
     if kind == GEN_IPADD:
         return "IP Address", address_text(ASN1_STRING_get0_data(string)[:ASN1_STRING_length(string)])
     return printed_name(name)

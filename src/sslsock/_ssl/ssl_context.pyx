@@ -7,6 +7,7 @@ the SSL_CTX itself, without the GIL, is never freed before the context.
 
 import os
 import sys
+from operator import index as as_integer
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.exc cimport PyErr_WarnEx
@@ -18,7 +19,7 @@ from libc.string cimport memcpy
 cimport openssl_ssl as ssl
 from openssl_err cimport (
     ERR_GET_LIB, ERR_GET_REASON, ERR_LIB_PEM, ERR_LIB_SSL, ERR_clear_error, ERR_peek_last_error,
-    PEM_R_NO_START_LINE)
+    PEM_R_NO_START_LINE, X509_R_KEY_TYPE_MISMATCH)
 from openssl_ssl cimport BIO, EVP_PKEY, OPENSSL_STACK, SSL_CIPHER, X509, X509_OBJECT, X509_STORE
 from openssl_x509 cimport X509_check_ca, X509_check_private_key, X509_free
 from sslsock._ssl.ssl_certificate cimport certificate_der, decode_certificate
@@ -396,7 +397,8 @@ cdef class _SSLContext(HookedContext):
     def options(self, value):
         cdef uint64_t wanted, now = ssl.SSL_CTX_get_options(self.ctx)
         if BEFORE_312:
-            if not -LONG_MAX - 1 <= value.__index__() <= LONG_MAX:
+            value = as_integer(value)
+            if not -LONG_MAX - 1 <= value <= LONG_MAX:
                 raise OverflowError("Python int too large to convert to C long")
             wanted = <uint64_t> <long> value
         else:
@@ -668,6 +670,9 @@ cdef class _SSLContext(HookedContext):
             finally:
                 ssl.BIO_free(bio)
             if X509_check_private_key(own, secret) != 1:
+                if ERR_GET_REASON(ERR_peek_last_error()) == X509_R_KEY_TYPE_MISMATCH:
+                    # libssl keeps a pair for each kind of key, and finds no certificate beside this one.
+                    raise_openssl_error(ERR_LIB_SSL, ssl.SSL_R_NO_CERTIFICATE_ASSIGNED)
                 raise library_error()
             # Without a chain libssl makes one from the trusted certificates.
             if ssl.SSL_CTX_use_cert_and_key(self.ctx, own, secret, others if ssl.sk_X509_num(others) else NULL, 1) != 1:
