@@ -47,6 +47,7 @@ SSL_NAMES = (
     "ssl_hooks",
     "ssl_context",
     "memory_bio",
+    "ssl_io",
     "ssl_connection",
 )
 MODULES = frozenset(f"{__name__}.{name}" for name in NAMES) | frozenset(f"sslsock._ssl.{name}" for name in SSL_NAMES)
