@@ -24,7 +24,7 @@ from .commands.common import (
 from .proxy.options import add_arguments as add_proxy_arguments
 from .sockets.event_loop import EventLoop
 
-DESCRIPTION = "Event-driven sockets with TLS: a client, a server, a proxy, other programs on it, a demonstration and a benchmark."
+DESCRIPTION = "Event-driven sockets with TLS: a client, a server, a proxy, a demonstration and a benchmark."
 
 EXAMPLES = """\
 examples:

@@ -5,8 +5,8 @@
     context = ssl.create_default_context()
 
 Every public name of the interpreter's `ssl` is here and means the same. Contexts made here pass for that module's
-(`isinstance(context, ssl.SSLContext)`) and are taken by whatever takes those; exceptions, sockets and enums are the same objects.
-`install()` puts what is here in the place of `ssl` for the whole process, `uninstall()` takes it out again.
+(`isinstance(context, ssl.SSLContext)`) and are taken by whatever takes those; exceptions, sockets and enums are the same
+objects. `install()` puts what is here in the place of `ssl` for the whole process, `uninstall()` takes it out again.
 
 docs/ssl.md says more, and what differs.
 """

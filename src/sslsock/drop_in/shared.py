@@ -36,10 +36,12 @@ def with_claim(private: ModuleType, claimed: type) -> ModuleType:
     looks itself up by its name.
     """
 
-    class _SSLContext(private._SSLContext):  # type: ignore[name-defined, misc]
+    base: Any = private._SSLContext
+
+    class _SSLContext(base):  # type: ignore[misc]
         __slots__ = ()
         _claims = claimed
-        __class__ = property(lambda self: claimed)  # type: ignore[assignment]
+        __class__ = property(lambda self: claimed)
 
         def __reduce__(self) -> str:
             # As with the stdlib's; protocols 0 and 1 would look at the class that is claimed.
@@ -48,7 +50,7 @@ def with_claim(private: ModuleType, claimed: type) -> ModuleType:
     _SSLContext.__module__, _SSLContext.__qualname__ = private._SSLContext.__module__, "_SSLContext"
     claiming = ModuleType(private.__name__, private.__doc__)
     vars(claiming).update({name: value for name, value in vars(private).items() if not name.startswith("__")})
-    claiming._SSLContext = _SSLContext  # type: ignore[attr-defined]
+    vars(claiming)["_SSLContext"] = _SSLContext
     return claiming
 
 
@@ -63,9 +65,9 @@ def adopt(space: dict[str, Any], ssl: ModuleType) -> None:
         other = vars(ssl).get(name)
         if name in CLASSES and isinstance(other, type):
             theirs[id(own)] = other
-        elif is_enum(own) and is_enum(other) and own.__members__ == other.__members__:
+        elif is_enum(own) and is_enum(other) and members(own) == members(other):
             theirs[id(own)] = other
-            theirs.update({id(own[member]): other[member] for member in own.__members__})
+            theirs.update({id(member): members(other)[called] for called, member in members(own).items()})
 
     def chosen(value: Any) -> Any:
         return theirs.get(id(value), value)
@@ -82,3 +84,8 @@ def adopt(space: dict[str, Any], ssl: ModuleType) -> None:
 
 def is_enum(value: object) -> bool:
     return isinstance(value, type) and issubclass(value, Enum)
+
+
+def members(enum: Any) -> dict[str, Any]:
+    """With aliases."""
+    return dict(enum.__members__)

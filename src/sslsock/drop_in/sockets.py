@@ -6,14 +6,13 @@ They are made from the classes that stand in `ssl` at the time, so that a progra
 
 from __future__ import annotations
 
-from types import ModuleType
 from typing import Any, Optional
 
 
 def complete(space: dict[str, Any]) -> None:
     """Have the contexts of `space`, the globals of an executed ssl.py, hand out classes that have everything."""
     socket, sslobject = space["SSLSocket"], space["SSLObject"]
-    bases = (socket, NewerSocket)
+    bases: tuple[type, ...] = (socket, NewerSocket)
     if socket.__module__ in ("ssl", space["__name__"]):  # gevent's waits in its own way
         bases = (fast_socket(space["SSLError"], space["SSL_ERROR_EOF"]), *bases)
     context = space["SSLContext"]

@@ -1,7 +1,7 @@
 """The code of the interpreter's own `ssl`, executed once more over another `_ssl`.
 
-So each version of Python keeps its own behaviour, and none of its code is copied. The `import _ssl` in it is answered by a private
-`__import__`: `sys.modules` is never changed, and no other thread sees anything.
+So each version of Python keeps its own behaviour, and none of its code is copied. The `import _ssl` in it is answered by a
+private `__import__`: `sys.modules` is never changed, and no other thread sees anything.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def execute(space: dict[str, Any], private: ModuleType) -> None:
     """Fill `space`, the globals of a module that is in sys.modules under its `__name__` (enum looks there), with all that `ssl`
     has. What the module says of itself (`__doc__`, `__file__`, …) stays.
 
-    private: what `import _ssl` gives. ImportError if the interpreter's `ssl` has no code to be had, or wants what `private` lacks.
+    private: what `import _ssl` gives. ImportError if the interpreter's `ssl` has no code, or wants what `private` lacks.
     """
 
     def import_module(

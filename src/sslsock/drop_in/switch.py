@@ -1,8 +1,8 @@
 """`install()` and `uninstall()`: `sslsock.ssl` in the place of the interpreter's `ssl`, for the whole process.
 
-What changes: in the module `ssl`, all that has a part of OpenSSL in it; in every other loaded module, each global that *is* one of
-the classes and functions replaced (`from ssl import SSLContext`); the contexts that libraries have made for themselves when they
-were imported, where that is known (`known_contexts`); `_ssl` in sys.modules, for whoever imports that.
+What changes: in the module `ssl`, all that has a part of OpenSSL in it; in every other loaded module, each global that *is* one
+of the classes and functions replaced (`from ssl import SSLContext`); the contexts that libraries have made for themselves when
+they were imported, where that is known (`known_contexts`); `_ssl` in sys.modules, for whoever imports that.
 
 Each change is noted, and taken back only where it still stands: what somebody else has put there since stays.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from types import BuiltinFunctionType, FunctionType, ModuleType
+from types import FunctionType, ModuleType
 from typing import Any, NamedTuple, Union
 
 from .known_contexts import made_anew
@@ -95,11 +95,10 @@ def replace(ssl: ModuleType, ours: ModuleType) -> None:
         keep_setters(theirs["SSLContext"], theirs)
     for name, value in new.items():
         change(vars(ssl), name, value)
-    kinds = (type, FunctionType, BuiltinFunctionType)
     everywhere = [
         (theirs[name], value)
         for name, value in new.items()
-        if name in theirs and (isinstance(value, kinds) or name.startswith("OPENSSL_"))
+        if name in theirs and (callable(value) or name.startswith("OPENSSL_"))
     ]
     replace_everywhere(everywhere, theirs["SSLContext"])
     replace_everywhere(made_anew(ours.SSLContext), theirs["SSLContext"])
@@ -111,9 +110,7 @@ def is_replaced(name: str, own: Any, other: Any) -> bool:
     if isinstance(own, FunctionType):
         # Where somebody has put a function of his own, it is left alone: those of ssl.py that it calls are ours.
         return name in FUNCTIONS and isinstance(other, FunctionType) and other.__module__ == "ssl"
-    if isinstance(own, (type, BuiltinFunctionType, ModuleType)):
-        return True
-    return bool(own != other) or name.startswith("OPENSSL_")
+    return callable(own) or bool(own != other) or name.startswith("OPENSSL_")
 
 
 def keep_setters(context: type, space: dict[str, Any]) -> None:
