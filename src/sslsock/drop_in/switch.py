@@ -25,7 +25,8 @@ FUNCTIONS = (
     "get_default_verify_paths",
     "wrap_socket",  # to 3.11
 )
-OWN_NAMES = ("install", "uninstall")
+# Of this module alone, and what the interpreter's own class of contexts is derived from and makes its contexts with.
+NOT_REPLACED = ("install", "uninstall", "_SSLContext")
 MISSING = object()
 
 
@@ -105,7 +106,7 @@ def replace(ssl: ModuleType, ours: ModuleType) -> None:
 
 
 def is_replaced(name: str, own: Any, other: Any) -> bool:
-    if name.startswith("__") or name in OWN_NAMES or own is other:
+    if name.startswith("__") or name in NOT_REPLACED or own is other:
         return False
     if isinstance(own, FunctionType):
         # Where somebody has put a function of his own, it is left alone: those of ssl.py that it calls are ours.
