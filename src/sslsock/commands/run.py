@@ -26,7 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
     sys.argv = [arguments.program, *arguments.arguments]
     try:
         code, module = (load_module if arguments.module else load_path)(arguments.program)
-        sys.modules["__main__"] = module
+        sys.modules["__main__"] = sys.modules["__mp_main__"] = module  # multiprocessing has set the second by the first
         exec(code, vars(module))
     except CommandError as exc:
         print_error(str(exc))
@@ -46,7 +46,7 @@ def hide_frames() -> None:
     def show(kind: type[BaseException], exc: BaseException, traceback: Optional[TracebackType]) -> None:
         shown = one = traceback
         while one is not None:
-            if one.tb_frame.f_code in (run.__code__, load_module.__code__, load_path.__code__):
+            if one.tb_frame.f_code.co_filename == run.__code__.co_filename:
                 shown = one.tb_next
             one = one.tb_next
         hook(kind, exc.with_traceback(shown), shown)
@@ -90,14 +90,14 @@ def code_of(spec: ModuleSpec) -> CodeType:
 
 def load_path(path: str) -> tuple[CodeType, ModuleType]:
     """A script, a .pyc file, or a folder or zip file with a `__main__` in it."""
-    importer: Any = pkgutil.get_importer(path)
+    whole = os.path.abspath(path)
+    importer: Any = pkgutil.get_importer(whole)
     if importer is not None:
-        begin_path(path)
+        begin_path(whole)
         spec = importer.find_spec("__main__")
         if spec is None:
             raise CommandError(f"there is no '__main__' module in {path!r}")
         return code_of(spec), main_module(spec)
-    whole = os.path.abspath(path)
     begin_path(os.path.dirname(os.path.realpath(path)))
     loader: Any
     try:
