@@ -29,8 +29,6 @@ from functools import partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Optional, Union
 
-from ..core import channel as failures
-from ..core import relay as ends
 from ..core.channel import Channel
 from ..core.client_hello import ClientHello, ClientHelloError, parse_client_hello
 from ..core.context import Context
@@ -40,11 +38,12 @@ from ..core.relay import ChannelRelay
 from ..core.schedule import Timer
 from ..sockets.certificate_text import all_names_text
 from ..sockets.constants import SslProtocol
-from . import proxy_protocol, record
+from . import proxy_protocol, record, stages
 from .backends import Backend, BackendPool
 from .policy import ListenerPolicy, RoutePolicy
 from .record import ConnectionRecord
 from .sources import SourceLimit, source_of
+from .stages import DIALING, GREETING, HANDSHAKE, HEADER, HELLO, OVER, RELAYING, reason_of
 
 if TYPE_CHECKING:
     from ..core.descriptor import Descriptor
@@ -53,35 +52,20 @@ if TYPE_CHECKING:
 
 __all__ = ["Session"]
 
-HEADER, HELLO, HANDSHAKE, DIALING, GREETING, RELAYING, OVER = range(7)
-
 UNREAD_BOUND = 64 * 1024  # bytes kept of a client whose back end is not there yet
 ACCESS_DENIED, INTERNAL_ERROR, UNRECOGNIZED_NAME = 49, 80, 112  # alerts: RFC 8446, 6
 RECEIVED_AT = 128  # tcpi_bytes_received, 64 bits in tcp_info (linux/tcp.h)
 RESET = struct.pack("ii", 1, 0)  # struct linger
 LEAST_SECONDS = 0.001  # 0 would be no limit
 
-# What a dial may fail of that is not the back end's fault: other connections would fail just so.
-OUR_TROUBLE = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
-
-# What is the back end's, or the way's to it. All else (no local port is left: connect(2), EADDRNOTAVAIL) says nothing about it.
+# What is the back end's fault, or that of the way to it. All else that a dial may fail of (no local port is left: connect(2),
+# EADDRNOTAVAIL) says nothing about it.
 THEIR_TROUBLE = frozenset(
     (
         *(errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED, errno.ETIMEDOUT),
         *(errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETUNREACH, errno.ENETDOWN, errno.ENETRESET, errno.ENONET),
     )
 )
-
-REASONS = {
-    ends.RELAY_ENDED: record.ENDED,
-    ends.RELAY_TRUNCATED: record.TRUNCATED,
-    ends.RELAY_IDLE: record.IDLE_TIMEOUT,
-    ends.RELAY_ABORTED: record.ABORTED,
-    ends.RELAY_RESOURCE: record.INTERNAL_ERROR,
-}
-
-# How a back end's handshake fails that took too long.
-LATE = (failures.FAILURE_HANDSHAKE_TIMEOUT, failures.FAILURE_TIMEOUT)
 
 PROTOCOL_NAMES = {int(protocol): str(protocol).replace("TLS ", "TLSv") for protocol in SslProtocol}
 
@@ -160,7 +144,7 @@ class Session:
         self.record = ConnectionRecord(policy.name, peer, policy.local)
         self._front: Union[Channel, int] = fd
         self._back: Union[Channel, int] = -1
-        self._heard = False  # a part of the PROXY header or the ClientHello
+        self._heard = False  # a part of what the stage waits for: the PROXY header, the ClientHello
         self._engine: Optional[Engine] = None
         self._relay: Optional[ChannelRelay] = None
         self._dial: Optional[Dial] = None
@@ -209,6 +193,7 @@ class Session:
 
     def _after_header(self) -> None:
         self._stage = HELLO
+        self._heard = False
         self._set_deadline(self._worker.limits.handshake_timeout)
         self.on_readable()
 
@@ -235,13 +220,13 @@ class Session:
             self._read_hello(front)
 
     def _read_header(self, front: Channel) -> None:
+        self._heard = True
         try:
             header = proxy_protocol.parse(front.peek())
         except proxy_protocol.ProxyProtocolError as exc:
             self._fail(record.BAD_PROXY_HEADER, str(exc))
             return
         if header is None:
-            self._heard = True
             return
         front.read(header.size)
         if header.source is not None:
@@ -263,15 +248,15 @@ class Session:
         hello: Optional[ClientHello] = None
         try:
             data = front.peek()
+            self._heard = bool(data)
             hello = parse_client_hello(data)
             if hello is None:
-                self._heard = bool(data)
                 return
         except ClientHelloError as exc:
             # Not for libssl, which might understand what we do not, and shake hands although no route was chosen.
             self._answer(front, exc.alert)
-            self.record.handshake_result = record.HANDSHAKE_BROKEN
-            self._finish(record.HANDSHAKE_FAILED, str(exc))
+            front.finish()
+            self._client_ends(stages.TLS, str(exc))
             return
         self.record.server_name = hello.server_name
         self.record.ja4 = hello.ja4 if self._worker.wants_details else None
@@ -335,42 +320,30 @@ class Session:
         if self._stage >= HANDSHAKE:
             return
         assert isinstance(self._front, Channel)
-        if not self._front.bytes_available:
-            self._finish(record.PROBE, "the client said nothing")
-        elif self._stage == HEADER:
-            self._finish(record.BAD_PROXY_HEADER, "the connection ended within the PROXY header")
-        else:
-            self.record.handshake_result = record.HANDSHAKE_BROKEN
-            self._finish(record.HANDSHAKE_FAILED, "the connection ended within the ClientHello")
+        self._front.finish()
+        what = "the PROXY header" if self._stage == HEADER else "the ClientHello"
+        self._client_ends(stages.CLOSED, f"the connection ended within {what}")
 
     def on_failed(self, failure: int, message: str) -> None:
         if self._stage == OVER:
             return
-        if failure == failures.FAILURE_HANDSHAKE_TIMEOUT:
-            self.record.handshake_result = record.HANDSHAKE_LATE
-            self._end(record.HANDSHAKE_TIMEOUT, message)
-        elif failure in (failures.FAILURE_HANDSHAKE, failures.FAILURE_HANDSHAKE_CLOSED):
-            self._handshake_failed(message)
-        elif failure == failures.FAILURE_RESOURCE:
-            self._end(record.INTERNAL_ERROR, message)
-        elif self._stage < HANDSHAKE and not self._heard:
-            self._end(record.PROBE, "the client said nothing")
-        else:
-            self._end(record.CLIENT_RESET, message)
+        kind = stages.kind_of_failure(failure)
+        engine = self._engine
+        if engine is not None and self._stage == HANDSHAKE and kind in (stages.TLS, stages.CLOSED):
+            self.record.protocol = PROTOCOL_NAMES.get(engine.protocol)
+            certificate = engine.refused_certificate
+            if certificate is not None:
+                message = f"{message}; its names: {all_names_text(certificate)}"
+            if certificate is not None or engine.certificate_missing:
+                kind = stages.CERTIFICATE
+        self._client_ends(kind, message)
 
-    def _handshake_failed(self, message: str) -> None:
-        engine, told = self._engine, self.record
-        assert engine is not None
-        told.protocol = PROTOCOL_NAMES.get(engine.protocol)
-        certificate = engine.refused_certificate
-        if certificate is not None:
-            message = f"{message}; its names: {all_names_text(certificate)}"
-        if certificate is not None or engine.certificate_missing:
-            told.handshake_result = record.HANDSHAKE_REFUSED
-            self._end(record.CLIENT_CERTIFICATE_REFUSED, message)
-        else:
-            told.handshake_result = record.HANDSHAKE_BROKEN
-            self._end(record.HANDSHAKE_FAILED, message)
+    def _client_ends(self, kind: int, message: str) -> None:
+        """The client has ended it, or its side has failed, before there was a relay."""
+        silent = not self._heard
+        self.record.handshake_result = stages.handshake_result(self._stage, kind, silent) or self.record.handshake_result
+        reason = reason_of(self._stage, kind, silent=silent)
+        self._end(reason, "the client said nothing" if reason is record.PROBE else message)
 
     # The back end
 
@@ -409,7 +382,7 @@ class Session:
                 return
             if result == -errno.EINPROGRESS:
                 return
-            if -result in OUR_TROUBLE:
+            if stages.kind_of_errno(-result) == stages.RESOURCE:
                 self._fail(record.INTERNAL_ERROR, f"no connection to {backend.peer} can be begun: {os.strerror(-result)}")
                 return
             self._unreached(-result)
@@ -427,13 +400,13 @@ class Session:
             self._worker.say_once(f"{backend.address} ({backend.peer}): {why}")
 
     def _unreached(self, number: int) -> None:
-        trouble = record.CONNECT_TIMEOUT if number == errno.ETIMEDOUT else record.NO_BACKEND
+        trouble = reason_of(DIALING, stages.kind_of_errno(number), of_client=False)
         self._pass_over(trouble, os.strerror(number), number in THEIR_TROUBLE)
 
     def on_dial_failed(self, number: int) -> None:
         if self._stage != DIALING:
             return
-        if number in OUR_TROUBLE:
+        if stages.kind_of_errno(number) == stages.RESOURCE:
             self._dial = None
             self._fail(record.INTERNAL_ERROR, f"the connection to a back end failed: {os.strerror(number)}")
             return
@@ -494,14 +467,14 @@ class Session:
         assert isinstance(back, Channel) and self._pool is not None and self._address is not None
         self._worker.see_out(back)
         self._stage = DIALING
-        if failure == failures.FAILURE_RESOURCE:
-            self._fail(record.INTERNAL_ERROR, message)
+        reason = reason_of(GREETING, stages.kind_of_failure(failure), of_client=False)
+        if reason is record.INTERNAL_ERROR:
+            self._fail(reason, message)
             return
-        if failure in LATE:
-            self._pass_over(record.CONNECT_TIMEOUT, message, True)
-        else:
-            blamed = self._pool.handshake_failed(self._address, source_of(self.record.peer[0]))
-            self._pass_over(record.BACKEND_HANDSHAKE_FAILED, message, blamed)
+        blamed = reason is record.CONNECT_TIMEOUT or self._pool.handshake_failed(
+            self._address, source_of(self.record.peer[0])
+        )
+        self._pass_over(reason, message, blamed)
         self._dial_next()
 
     def _connected(self, back: Union[Channel, int], head: bytes) -> None:
@@ -563,11 +536,7 @@ class Session:
         relay = self._relay
         assert relay is not None
         told = self.progress()
-        word = REASONS.get(reason)
-        if word is None:  # a side's own trouble
-            word = record.BACKEND_RESET if relay.failed_side == "back" else record.CLIENT_RESET
-            if reason == ends.RELAY_TLS:
-                word = record.TLS_FAILED
+        word = reason_of(RELAYING, stages.kind_of_relay_end(reason), of_client=relay.failed_side != "back")
         if word is record.ABORTED and told.reason is not record.ENDED:
             word = told.reason
         self._end(word, relay.error_text or None)
@@ -606,12 +575,6 @@ class Session:
             self._relay.close()
         elif self._stage != OVER:
             self._fail(reason, None)
-
-    def _finish(self, reason: str, error: str) -> None:
-        """Before TLS stands, when the client has closed, has broken its handshake, or has not begun it in time."""
-        assert isinstance(self._front, Channel)
-        self._front.finish()
-        self._end(reason, error)
 
     def _fail(self, reason: str, error: Optional[str], alert: int = INTERNAL_ERROR) -> None:
         """End what has not come to a relay, as the proxy has decided. alert: for a client with whom TLS stands."""
@@ -657,12 +620,13 @@ class Session:
     def _overdue(self) -> None:
         self._deadline = None
         if self._stage == HEADER:
-            self._fail(record.PROXY_HEADER_TIMEOUT, "no PROXY header came in time")
+            self._fail(reason_of(HEADER, stages.LATE), "no PROXY header came in time")
         elif self._stage == HELLO:
-            self.record.handshake_result = record.HANDSHAKE_LATE
-            self._finish(record.HANDSHAKE_TIMEOUT, "no ClientHello came in time")
+            assert isinstance(self._front, Channel)
+            self._front.finish()
+            self._client_ends(stages.LATE, "no ClientHello came in time")
         else:
-            self._fail(record.CONNECT_TIMEOUT, "the name of the back end was not found in time")
+            self._fail(reason_of(self._stage, stages.LATE, of_client=False), "the name of the back end was not found in time")
 
     def __repr__(self) -> str:
         return f"<Session of {self.policy.name} with {self.record.peer[0]} port {self.record.peer[1]}>"
