@@ -24,6 +24,7 @@ NAMES = (
     "client_hello",
     "agreed",
     "verification",
+    "bare_engine",
     "engine",
     "descriptor",
     "input_buffer",

@@ -27,8 +27,9 @@ from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport uint32_t
 
 cimport linux
+from sslsock.core.bare_engine cimport ENGINE_CLOSED, ENGINE_FAILED, ENGINE_OK, RECORD_SIZE
 from sslsock.core.descriptor cimport Descriptor
-from sslsock.core.engine cimport ENGINE_CLOSED, ENGINE_FAILED, ENGINE_OK, RECORD_SIZE, Engine
+from sslsock.core.engine cimport Engine
 from sslsock.core.input_buffer cimport input_clear, input_consume, input_copy, input_keep, input_line, input_size
 from sslsock.core.link cimport (
     ANSWERS_SIZE, INPUT_AFTER_END, INPUT_AFTER_FAILURE, NETWORK_FAILED, NO_MEMORY, PEER_RESET, TIMED_OUT, TLS_FAILED, Link)

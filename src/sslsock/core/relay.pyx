@@ -27,8 +27,8 @@ from libc.string cimport memset
 
 cimport linux
 from send_room cimport send_room
+from sslsock.core.bare_engine cimport ENGINE_CLOSED, ENGINE_FAILED, ENGINE_OK
 from sslsock.core.channel cimport Channel
-from sslsock.core.engine cimport ENGINE_CLOSED, ENGINE_FAILED, ENGINE_OK
 from sslsock.core.link cimport (
     ANSWERS_SIZE, INPUT_AFTER_END, INPUT_AFTER_FAILURE, NO_MEMORY, PEER_RESET, TLS_FAILED, Link, failure_kind)
 from sslsock.core.loop cimport PLAIN_SIZE, RECEIVE_SIZE, SEND_SIZE, Loop, monotonic_ns
