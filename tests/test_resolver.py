@@ -333,6 +333,8 @@ sys.exit(main(["proxy", "--listen", "tcp://127.0.0.1:0", "--to", "tcp://silent.e
 
 def test_a_forked_child_looks_up_what_its_parent_is_waiting_for():
     with program("""
+import warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # CPython 3.12 and newer: of a fork beside the lookup's thread
 s = sslsock.TcpSocket(); s.connect("silent.example", 80)
 asked.wait()
 child = os.fork()
