@@ -159,6 +159,18 @@ def test_what_was_read_is_kept_until_it_is_forgotten(tmp_path: Path) -> None:
     assert reading.read(str(path)) == b"two"
 
 
+def test_a_start_that_reads_again_keeps_what_a_pipe_has_told(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    with writing(path, b"one", True):
+        reading = Reading()
+        assert reading.read(str(path)) == b"one"
+    again = reading.renewed()
+    assert again.read(str(path)) == b"one" and stat.S_ISFIFO(again.mode(str(path)))
+    path.unlink()
+    path.write_text("two")
+    assert again.renewed().read(str(path)) == b"two"
+
+
 # A start
 
 

@@ -88,6 +88,7 @@ class Reading:
     def __init__(self, starting: bool = True) -> None:
         self.starting = starting
         self._known: dict[str, Contents] = {}
+        self._told: dict[str, Contents] = {}  # of another reading, what cannot be read twice
 
     def read(self, path: str) -> bytes:
         """All of a file, `MOST_BYTES` at the most. OSError; ValueError for a NUL in the path."""
@@ -100,12 +101,13 @@ class Reading:
     def renewed(self) -> Reading:
         """Another one at the start, to read again what can be."""
         again = Reading(self.starting)
-        again._known = {path: known for path, known in self._known.items() if not stat.S_ISREG(known.mode)}
+        again._told = {path: known for path, known in self._known.items() if not stat.S_ISREG(known.mode)}
         return again
 
     def forget(self) -> None:
         """Nothing of it is needed any more; there are keys among it."""
         self._known.clear()
+        self._told.clear()
 
     def _contents(self, path: str) -> Contents:
         known = self._known.get(path)
@@ -114,7 +116,10 @@ class Reading:
         return known
 
     def _read(self, path: str) -> Contents:
-        refuse_kind(path, status_of(path).st_mode, self.starting)  # before it is opened, which may do something to a device
+        mode = status_of(path).st_mode
+        if path in self._told and not stat.S_ISREG(mode):
+            return self._told[path]
+        refuse_kind(path, mode, self.starting)  # before it is opened, which may do something to a device
         descriptor = open_file(path, 0 if self.starting else os.O_NONBLOCK)
         try:
             mode = os.fstat(descriptor).st_mode
