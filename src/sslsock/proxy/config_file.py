@@ -21,6 +21,7 @@ __all__ = ["log_format_in", "read_settings"]
 
 IN_LISTENER = dict.fromkeys((*LISTENER, "route"), "into a [[listener]]")
 IN_ROUTE = dict.fromkeys(ROUTE, "into a [[listener.route]]")
+LOG_FORMAT = re.compile(rb"""^[ \t]*(["']?)log-format\1[ \t]*=[ \t]*["']([a-z]+)["']""", re.MULTILINE)
 AT_TOP = dict.fromkeys(TOP, "in front of the first table")
 
 
@@ -58,12 +59,17 @@ def read_settings(
     return replace(settings_of(Table({**values, **given}, places), listeners), file=file)
 
 
-def log_format_in(file: str, reading: Optional[Reading] = None) -> Optional[object]:
-    """What a file says of log-format, if it can be read at all."""
+def log_format_in(file: str, reading: Optional[Reading] = None) -> Optional[str]:
+    """What a file says of log-format, which may be wrong in every other respect: no TOML, or no text."""
+    reading = reading or Reading()
     try:
-        return parse(file, read_document(file, reading))[0].get("log-format")
+        found = parse(file, read_document(file, reading))[0].get("log-format")
     except SettingsError:
+        with suppress(OSError, ValueError):
+            line = LOG_FORMAT.search(reading.read(file))
+            return line[2].decode("ascii") if line is not None else None
         return None
+    return found if isinstance(found, str) else None
 
 
 def tables_of(table: Table, key: str) -> list[Table]:

@@ -34,7 +34,6 @@ from .gate import Gate
 from .metrics import MetricsError, ProcessState, make_collector
 from .policy import ListenerPolicy
 from .privileges import PrivilegeError, drop_to, listen_fds, match_sockets
-from .process_log import log, process_log
 from .settings import Address, ListenerSettings, ProxySettings, SettingsError
 from .sources import Sources
 from .summary import INTERVAL, Summary
@@ -74,17 +73,13 @@ def run(settings: ProxySettings, reading: Reading, reload: Optional[Reload], wri
     anew when SIGHUP asks for it, with what it has read, and gives its warnings to the function it is called with; SettingsError
     leaves the old ones in force. writer: gets every line of the log.
     """
-    with process_log(writer):
-        try:
-            return Server(settings, reading, reload, writer).run()
-        except Unstartable as exc:
-            writer.write(f"sslsock: {exc}", ERROR)
-            return exc.status
-        except SystemExit as exc:  # a signal during the start
-            return int(exc.code or 0)
-        except Exception:
-            log.exception("the proxy has ended by a mistake of its own: please report it")
-            return 1
+    try:
+        return Server(settings, reading, reload, writer).run()
+    except Unstartable as exc:
+        writer.write(f"sslsock: {exc}", ERROR)
+        return exc.status
+    except SystemExit as exc:  # a signal during the start
+        return int(exc.code or 0)
 
 
 class Server:
@@ -277,10 +272,11 @@ class Server:
         # Names of files and hosts may hold what standard output cannot: that is no reason not to start.
         encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
         lines = [line.encode(encoding, "backslashreplace").decode(encoding) for line in lines]
-        if self._settings.log_format == "json" and os.path.samestat(os.fstat(1), os.fstat(2)):
-            for line in lines:  # the log's own stream, where every line is JSON
+        if self._settings.log_format == "json":
+            for line in lines:  # the start has a time too; and in the log's own stream every line is JSON
                 self._writer.write(line.strip())
-            return
+            if os.path.samestat(os.fstat(1), os.fstat(2)):
+                return
         with open(1, "wb", closefd=False) as stream:
             output = LineWriter(stream)
         for line in lines:
