@@ -247,6 +247,7 @@ cdef class Engine(BareEngine):
     cdef bint decide(self) noexcept:
         """Whether to go on in spite of the errors that verification has found."""
         cdef list errors
+        cdef bint accepted = False
         handler, self.verify_handler = self.verify_handler, None
         try:
             self.errors = errors = errors_found(&self.state.found, self.verify_name)
@@ -255,13 +256,13 @@ cdef class Engine(BareEngine):
                 if not note_peer(&self.agreed, self.ssl):
                     raise MemoryError
                 self.use = USE_ASKING
-                return bool(handler(list(errors)))
-            return self.context.verify_mode != VERIFY_MODE_PEER
+                accepted = bool(handler(list(errors)))
+            else:
+                accepted = self.context.verify_mode != VERIFY_MODE_PEER
         except BaseException as exc:
             self.handler_error = exc  # nothing may leave a C callback; raised by whoever called libssl
-            return False
-        finally:
-            self.use = USE_LIBSSL
+        self.use = USE_LIBSSL
+        return accepted
 
     cdef object failure(self):
         """The TlsError for a failure that `classify` has seen."""
