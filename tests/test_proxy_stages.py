@@ -17,12 +17,12 @@ KINDS = ("reset", "network", "timed_out", "closed", "truncated", "tls", "certifi
 # A dash: it cannot happen there, and would be a bug of the proxy's.
 CLIENT = """
             header               hello              handshake                   dialing       greeting      relaying
-reset       client_reset         client_reset       client_reset                client_reset  client_reset  client_reset
-network     client_reset         client_reset       client_reset                client_reset  client_reset  client_reset
-timed_out   client_reset         client_reset       client_reset                client_reset  client_reset  client_reset
+reset       client_reset         client_reset       client_reset                client_reset  -             client_reset
+network     client_reset         client_reset       client_reset                client_reset  -             client_reset
+timed_out   client_reset         client_reset       client_reset                client_reset  -             client_reset
 closed      bad_proxy_header     handshake_failed   handshake_failed            -             -             ended
 truncated   -                    -                  -                           -             -             truncated
-tls         -                    handshake_failed   handshake_failed            tls_failed    tls_failed    tls_failed
+tls         -                    handshake_failed   handshake_failed            tls_failed    -             tls_failed
 certificate -                    -                  client_certificate_refused  -             -             -
 late        proxy_header_timeout handshake_timeout  handshake_timeout           -             -             idle_timeout
 resource    -                    -                  -                           -             -             -

@@ -13,7 +13,7 @@ from . import record
 
 __all__ = ["handshake_result", "kind_of_errno", "kind_of_failure", "kind_of_relay_end", "reason_of"]
 
-HEADER, HELLO, HANDSHAKE, DIALING, GREETING, RELAYING, OVER = range(7)  # see `session`
+HEADER, HELLO, HANDSHAKE, DIALING, GREETING, RELAYING, OVER = range(7)  # see `session`; GREETING: TLS of an `attempt`
 
 # What can happen to one side of a session.
 RESET, NETWORK, TIMED_OUT, CLOSED, TRUNCATED, TLS, CERTIFICATE, LATE, RESOURCE, ABORTED = range(10)
@@ -62,7 +62,6 @@ CLIENT = {
         LATE: record.HANDSHAKE_TIMEOUT,
     },
     DIALING: {**GONE, TLS: record.TLS_FAILED},
-    GREETING: {**GONE, TLS: record.TLS_FAILED},
 }
 
 BACK_END = {
