@@ -12,6 +12,8 @@ from it (engine.pyx).
 Whose turn it is stands in `use`: whoever the engine belongs to enters libssl without asking, others look first.
 """
 
+cimport cython
+
 cimport openssl_ssl as ssl
 from openssl_err cimport (
     ERR_GET_LIB, ERR_GET_REASON, ERR_LIB_SSL, SSL_R_RECORD_LAYER_FAILURE, ERR_clear_error, ERR_get_error, ERR_peek_last_error)
@@ -62,12 +64,14 @@ cdef class BareEngine:
     cdef bint in_use(self) noexcept nogil:
         return self.use != USE_FREE
 
+    @cython.final
     cdef engine_use enter_libssl(self) noexcept nogil:
         """Before a call that may leave the GIL or ask verify_handler. Returns what `leave_libssl` goes back to."""
         cdef engine_use before = self.use
         self.use = USE_LIBSSL
         return before
 
+    @cython.final
     cdef void leave_libssl(self, engine_use before) noexcept nogil:
         self.use = before
 
@@ -166,6 +170,7 @@ cdef class BareEngine:
         self.leave_libssl(before)
         return status
 
+    @cython.final
     cdef int pull_records(self, char *data, size_t capacity, size_t *got) noexcept nogil:
         cdef size_t count, made = self.window.spill.size
         cdef int result, status, seen = 0
@@ -194,6 +199,7 @@ cdef class BareEngine:
                 return ENGINE_OK
         return ENGINE_OK
 
+    @cython.final
     cdef int classify_read(self, int result) noexcept nogil:
         """`classify`, for a read that has brought nothing.
 
@@ -207,6 +213,7 @@ cdef class BareEngine:
             ERR_clear_error()
         return self.classify(result)
 
+    @cython.final
     cdef int refuse_flood(self) noexcept nogil:
         """Fail as after unexpected_message (RFC 8446, 6.2). libssl has no call to send an alert: it is given what makes it
         send one."""
