@@ -16,6 +16,16 @@ die() {
     exit 1
 }
 
+# tell_help ARGUMENT...: if the first one asks for help, prints what the script says at its top, and ends.
+tell_help() {
+    case ${1:-} in
+    -h | --help)
+        sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"
+        exit
+        ;;
+    esac
+}
+
 # quietly COMMAND...: its output is shown only if it fails.
 quietly() {
     _log=$(mktemp)

@@ -244,6 +244,31 @@ def test_tls_and_the_system_are_apart() -> None:
 # The test itself
 
 
+def returns_in_except(text: str) -> list[int]:
+    """The lines on which an `except` clause returns."""
+    found, clause = [], None
+    for number, line in enumerate(text.splitlines(), 1):
+        indent = len(line) - len(line.lstrip())
+        if not line.strip() or (clause is not None and indent > clause and not re.match(r"\s*return\b", line)):
+            continue
+        if clause is not None and indent > clause:
+            found.append(number)
+            continue
+        clause = indent if re.match(r"\s*except\b.*:", line) else None
+    return found
+
+
+def test_no_except_of_cython_returns() -> None:
+    # The code that Cython 3.3 makes for it releases a traceback that is NULL where memory has run out.
+    found = {path.name: lines for path in SOURCES.glob("core/*.pyx") if (lines := returns_in_except(path.read_text()))}
+    assert not found, "take the `return` out of the `except`: its traceback may be NULL (docs/design.md, rule 5)"
+
+
+def test_how_returns_are_found() -> None:
+    text = "try:\n    return 1\nexcept A:\n    if b:\n        return 2\n\n    return 3\nfinally:\n    pass\nreturn 4\n"
+    assert returns_in_except(text) == [5, 7]
+
+
 def test_how_a_drawing_is_read() -> None:
     text = """
  floor 2   upper/                  all of a folder                         Python

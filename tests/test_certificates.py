@@ -468,6 +468,8 @@ DAMAGE = {
     "a dash of END": (lambda pem, der: pem.replace(b"\n-----END", b"\n----END"), "no whole END line"),
     "a last dash of END": (lambda pem, der: pem[:-2] + b"\n", "no whole END line"),
     "indented": (lambda pem, der: b"  " + pem.replace(b"\n", b"\n  ", pem.count(b"\n") - 1), "not at the start of a line"),
+    "quoted": (lambda pem, der: b"> " + pem.replace(b"\n", b"\n> ", pem.count(b"\n") - 1), "not at the start of a line"),
+    "quoted twice": (lambda pem, der: b">>" + pem.replace(b"\n", b"\n>>", pem.count(b"\n") - 1), "not at the start of a line"),
     "a byte order mark": (lambda pem, der: b"\xef\xbb\xbf" + pem, "not at the start of a line"),
     "another END": (lambda pem, der: pem.replace(b"END CERTIFICATE", b"END X509 CRL"), "of another kind"),
     "empty": (lambda pem, der: in_block(b""), "damaged"),

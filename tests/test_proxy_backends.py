@@ -473,6 +473,20 @@ def test_an_answer_without_addresses_is_a_failure() -> None:
     assert [host for host, error in bench.resolver.told if error and "no address is known" in error] == ["app.test"]
 
 
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "::ffff:0.0.0.0", "255.255.255.255", "224.0.0.1", "ff02::1"])
+def test_an_answer_that_stands_for_no_host_is_none(host: str) -> None:
+    """As name servers that block names give it; the system would connect to itself."""
+    bench = Bench("app.test")
+    bench.resolver.questions[0].answer(host)
+    assert bench.pool.next() is None
+    assert bench.resolver.told == [("app.test", f"it stands for no host: {host}")]
+    bench.clock.now += 1.0
+    assert bench.pool.next() is None
+    bench.resolver.questions[1].answer(host, "10.0.0.7")
+    assert bench.take(2) == ["10.0.0.7", "10.0.0.7"]
+    assert len(bench.pool.states()) == 1
+
+
 def test_closing_forgets_the_lookups_and_keeps_nobody_waiting() -> None:
     bench = Bench("app.test", "other.test", "10.0.0.9")
     bench.resolver.questions[1].answer("10.0.0.1")

@@ -176,6 +176,40 @@ def test_beyond_the_limit_a_name_waits_for_a_thread(answers, servers, monkeypatc
     assert answers.host.loop.idle
 
 
+def test_names_that_were_given_up_keep_no_other_from_a_thread(answers, servers, monkeypatch):
+    monkeypatch.setattr(resolver, "LIMIT", 3)
+    for number in range(3):
+        answers.ask(f"silent{number}.example").cancel()
+    answers.ask("good.example")
+    answers.wait(("good.example", 80))
+    hanging = [answers.ask(f"silent{number}.example") for number in (2, 3, 4)]  # one of them is being looked up already
+    answers.ask("good.example", 443)  # so this one waits
+    assert ("good.example", 443) not in answers.got
+    assert servers.asked.count("silent2.example") == 1
+    hanging[0].cancel()
+    answers.wait(("good.example", 443))
+    answers.ask("silent2.example", 443)  # wanted again
+    for lookup in hanging[1:]:
+        lookup.cancel()
+    answers.ask("unknown.example")
+    answers.wait(("unknown.example", 80))
+    servers.free.set()
+    answers.wait(("silent2.example", 443))
+    assert answers.host.loop.idle
+
+
+def test_threads_that_hang_have_a_bound(answers, servers, monkeypatch):
+    monkeypatch.setattr(resolver, "MOST_THREADS", 4)
+    before = threading.active_count()
+    for number in range(8):
+        answers.ask(f"silent{number}.example").cancel()
+    assert threading.active_count() == before + 4
+    answers.ask("good.example")
+    servers.free.set()
+    answers.wait(("good.example", 80))
+    assert answers.host.loop.idle
+
+
 def test_a_name_does_not_wait_for_a_thread_for_ever(own_host, servers, monkeypatch):
     monkeypatch.setattr(resolver, "LIMIT", 3)
     monkeypatch.setattr(resolver, "PATIENCE", 0.01)
@@ -333,6 +367,8 @@ sys.exit(main(["proxy", "--listen", "tcp://127.0.0.1:0", "--to", "tcp://silent.e
 
 def test_a_forked_child_looks_up_what_its_parent_is_waiting_for():
     with program("""
+import warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # CPython 3.12 and newer: of a fork beside the lookup's thread
 s = sslsock.TcpSocket(); s.connect("silent.example", 80)
 asked.wait()
 child = os.fork()

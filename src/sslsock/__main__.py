@@ -9,8 +9,9 @@ import argparse
 import importlib
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Optional
+from typing import Any, NoReturn, Optional
 
 from .commands.common import (
     CommandError,
@@ -39,11 +40,26 @@ examples:
 """
 
 
-def make_parser() -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """words: the whole command line. Wrong usage of the proxy is told in the form that its log is to have."""
+
+    def __init__(self, *args: Any, words: Sequence[str] = (), **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._words = words
+
+    def error(self, message: str) -> NoReturn:
+        if self._words[:1] == ["proxy"]:
+            from .commands.proxy import tell_wrong_usage
+
+            if tell_wrong_usage(self._words, message):
+                self.exit(2)
+        super().error(message)
+
+
+def make_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """words: what it is to parse, as far as that is known."""
     plain = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        "python -m sslsock", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=plain
-    )
+    parser = Parser("python -m sslsock", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=plain, words=words)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
 
     connect = commands.add_parser(
@@ -111,7 +127,9 @@ def make_parser() -> argparse.ArgumentParser:
         "--ca-out", metavar="FILE", help="write the authority of the certificate made in memory here (PEM)"
     )
 
-    add_proxy_arguments(commands.add_parser("proxy", help="a TLS proxy: joins connections to back ends, TLS on either side"))
+    add_proxy_arguments(
+        commands.add_parser("proxy", help="a TLS proxy: joins connections to back ends, TLS on either side", words=words)
+    )
 
     commands.add_parser(
         "demo",
@@ -170,8 +188,9 @@ def open_standard_descriptors() -> None:
 
 def main(argv: Optional[list[str]] = None) -> int:
     open_standard_descriptors()
-    parser = make_parser()
-    arguments = parser.parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    parser = make_parser(words)
+    arguments = parser.parse_args(words)
     if arguments.command is None:
         parser.print_help(sys.stderr)
         return 2

@@ -7,6 +7,7 @@ import resource
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import weakref
 
@@ -67,6 +68,53 @@ def test_close_after_the_loop_has_gone():
     joined.relay.close()
     ended.relay.close()
     assert joined.relay.bytes_forward == 0 and joined.relay.seconds >= 0
+
+
+@pytest.mark.parametrize("ended", ["front", "back"])
+@pytest.mark.parametrize("how", ["abort", "finish"])
+def test_the_garbage_collector_ends_a_channel_that_is_being_joined(loop, ended, how):
+    """A collection at any allocation of the making, and in it the program ends one of the two: they are not joined, and the
+    other is as it was."""
+    refused = 0
+    for collection in range(1, 40):
+        front, back = end(loop, "channel", True), end(loop, "tls1.3", False)
+        ending = {"front": front, "back": back}[ended][0]
+        other, peer = back if ended == "front" else front
+        collections = []
+
+        def collected(phase, info, ending=ending, collections=collections, collection=collection):
+            collections.append(phase)
+            if len(collections) == collection:
+                getattr(ending, how)()
+
+        before = gc.get_threshold()
+        observer = Observer()
+        try:
+            gc.callbacks.append(collected)
+            gc.set_threshold(1, 1000, 1000)
+            relay = ChannelRelay(loop, front[0], back[0], observer)
+        except ValueError:
+            refused += 1
+            assert other.is_open and not ending.is_open
+            other.write(b"still there")
+            drive(loop, lambda peer=peer: peer.pump() or peer.received == b"still there", "what the other sends", 0)
+            other.abort()
+        else:
+            relay.close()
+            assert observer.reasons == [RELAY_ABORTED]
+        finally:
+            gc.set_threshold(*before)
+            gc.callbacks.remove(collected)
+        for one in (front, back):
+            one[1].sock.close()
+        drive(loop, lambda ending=ending: ending.fileno() < 0, "the end", 0.01)
+        if len(collections) < collection:
+            break
+    else:
+        raise AssertionError("it takes more collections than were tried")
+    assert refused or sys.version_info >= (3, 12), (
+        "nothing was ended while it was being joined"
+    )  # there it runs between bytecodes
 
 
 def test_another_thread_may_not_close_it(loop):

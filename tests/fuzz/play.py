@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import faulthandler
 import gc
+import logging
 import os
 import random
 import sys
@@ -30,9 +31,22 @@ SHARES = {"sockets": 0.9, "engines": 0.1}  # of the time
 LIMIT = 200.0  # seconds for one run, which has a limit of its own
 
 
+class Trace(logging.Handler):
+    """What a run logs (errors that no handler takes) is one of its steps: told when something does not hold, else not."""
+
+    def __init__(self, trace: list[str]) -> None:
+        super().__init__()
+        self.trace = trace
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.trace.append(f"log: {record.levelname} {record.getMessage()}")
+
+
 def run(kind: str, seed: int) -> bool:
     """One run. False, and why, when something does not hold."""
     play = PLAYS[kind](seed)
+    log, trace = logging.getLogger("sslsock"), Trace(play.trace)
+    log.addHandler(trace)
     faulthandler.dump_traceback_later(LIMIT, exit=True)
     try:
         play.run()
@@ -43,6 +57,7 @@ def run(kind: str, seed: int) -> bool:
         return False
     finally:
         faulthandler.cancel_dump_traceback_later()
+        log.removeHandler(trace)
     return True
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -100,3 +103,23 @@ def test_a_write_that_is_lost_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(AssertionError):
         for seed in range(SAMPLE):
             SocketPlay(seed).run()
+
+
+def test_what_a_run_logs_is_told_when_it_fails() -> None:
+    code = """
+import logging
+from fuzz import play
+class Play:
+    def __init__(self, seed):
+        self.seed, self.trace = seed, []
+    def run(self):
+        logging.getLogger("sslsock").warning("seed %s lost its peer", self.seed)
+        assert not self.seed
+play.PLAYS["sockets"] = Play
+play.run("sockets", 0)
+play.run("sockets", 1)
+"""
+    folder = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "log: WARNING seed 1 lost its peer" in done.stdout and "seed 0" not in done.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import random
 import warnings
 
@@ -315,6 +316,28 @@ def test_a_start_without_effect_warns_once_a_call_site(own_host, certificates):
     assert {warning.filename for warning in caught} == {__file__}
     assert "start_client_encryption() has no effect" in str(caught[0].message)
     assert "start_server_encryption() has no effect" in str(caught[1].message)
+
+
+@pytest.mark.parametrize("answer", ["future", "callback"])
+def test_the_warning_of_a_twin_names_who_called_it(own_host, answer):
+    sock = SslSocket()
+    done = []
+
+    def call():
+        if answer == "callback":
+            sock.start_client_encryption_async(callback=lambda *result: done.append(result))
+        else:
+            sock.start_client_encryption_async().add_done_callback(done.append)
+
+    lines, first = inspect.getsourcelines(call)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        for _ in range(3):
+            call()
+        own_host.wait_for(lambda: len(done) == 3)
+    assert [warning.category for warning in caught] == [RuntimeWarning], "once a call site"
+    assert caught[0].filename == __file__
+    assert first < caught[0].lineno < first + len(lines)
 
 
 def test_a_start_without_effect_changes_nothing(own_host, certificates):

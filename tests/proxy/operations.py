@@ -40,6 +40,22 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = DEAD
         select.select([], [], [], 0.005)
 
 
+def wait_until_taken(client: socket.socket) -> None:
+    """Until the other end, in another process over IPv4, has received all that was sent: a reset would throw it away."""
+    ours, theirs = (f":{name[1]:04X}" for name in (client.getsockname(), client.getpeername()))
+
+    def waiting() -> int:
+        queues = 0
+        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+            _, local, remote, _, lengths, *_ = line.split()
+            if {local[-5:], remote[-5:]} == {ours, theirs}:
+                sent, received = lengths.split(":")
+                queues += int(sent, 16) + (int(received, 16) if local.endswith(theirs) else 0)
+        return queues
+
+    wait_until(lambda: waiting() == 0, "that the other end takes what was sent")
+
+
 # The process
 
 

@@ -24,6 +24,7 @@ from command_helpers import ENVIRONMENT, Identity, command
 
 TIMEOUT = 90.0  # seconds
 LOG = ("--log-format", "json", "--log-probes")
+ANNOUNCED = re.compile(r'"message": "(?:listening on|metrics at|with a certificate for localhost) ')  # on standard output too
 LISTENING = re.compile(r"listening on (?:tls|tcp)://.*:(\d+), to ")
 
 
@@ -32,7 +33,7 @@ class Proxy:
 
     def __init__(self, process: subprocess.Popen[bytes], listeners: int) -> None:
         self.process = process
-        self.messages: list[str] = []  # lines for the operator
+        self.messages: list[str] = []  # lines for the operator, but for those that say where it listens
         self._records: queue.Queue[dict[str, Any]] = queue.Queue()
         self._news = threading.Condition()
         self._metrics_at = ""
@@ -59,6 +60,8 @@ class Proxy:
             text = line.decode().rstrip("\n")
             if text.startswith('{"time"'):
                 self._records.put(json.loads(text))
+                continue
+            if ANNOUNCED.search(text):
                 continue
             with self._news:
                 self.messages.append(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import socket
 import ssl
+import struct
 from pathlib import Path as FilePath
 from typing import Any, Callable
 
@@ -130,6 +131,55 @@ def test_who_sees_a_back_end_cut_off_and_says_so_has_not_failed(
             assert end_of(client) == "UNEXPECTED_EOF_WHILE_READING"
         record = proxy.record()
         assert (record["reason"], record["error"]) == ("truncated", None)
+
+
+# What the client does while the proxy looks for a back end, and what that is called.
+
+
+def send_garbage(client: Any) -> None:
+    """A record that does not decrypt."""
+    with socket.socket(fileno=client.detach()) as raw:
+        raw.sendall(b"\x17\3\3\0\x30" + bytes(0x30))
+        assert receive(raw)  # an alert
+
+
+def reset(client: Any) -> None:
+    with socket.socket(fileno=client.detach()) as raw:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+CLIENTS = {"garbage": (send_garbage, "tls_failed"), "reset": (reset, "client_reset")}
+
+
+@pytest.mark.parametrize("does", CLIENTS)
+@pytest.mark.parametrize("stage", ["dialing", "greeting"])
+def test_what_the_client_breaks_is_named_alike_in_every_stage(
+    start: Start, identity: Identity, context: ssl.SSLContext, stage: str, does: str
+) -> None:
+    act, reason = CLIENTS[does]
+    options = (*front(identity), "--to-ca", identity.ca, "--connect-timeout", 0, "--to")
+    if stage == "dialing":
+        with stuck_port() as port:
+            proxy = start(*options, f"tls://127.0.0.1:{port}")
+            with connect(proxy.port, context) as client:
+                act(client)
+            assert proxy.record()["reason"] == reason
+        return
+    with listener() as back:
+        proxy = start(*options, f"tls://127.0.0.1:{back.getsockname()[1]}")
+        with connect(proxy.port, context) as client, accept(back) as server:
+            assert receive(server)  # a ClientHello, which is not answered
+            act(client)
+            assert proxy.record()["reason"] == reason
+            assert end_of_all(server)
+
+
+def end_of_all(sock: socket.socket) -> bool:
+    with pytest.raises(ConnectionResetError):
+        while receive(sock):
+            pass
+        raise ConnectionResetError  # an end in order will do: nothing of a client has come this way
+    return True
 
 
 def test_every_reason_stands_in_the_documents() -> None:

@@ -21,6 +21,7 @@ from core.hellos import made_by_ssl, renamed
 from self_signed import RSA_KEY, Folder
 from sslsock.proxy.proxy_protocol import encode_v1
 
+from .operations import wait_until_taken
 from .running import LOG, TIMEOUT, Proxy, accept, connect, listener, receive_all, receive_exactly, running
 
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER
@@ -103,6 +104,18 @@ def a_hello_and_nothing_more(client: socket.socket) -> None:
         receive_all(client)
 
 
+def half_a_hello_and_a_reset(client: socket.socket) -> None:
+    client.sendall(made_by_ssl(NAME)[:50])
+    wait_until_taken(client)
+    reset_at_once(client)
+
+
+def a_hello_and_a_reset(client: socket.socket) -> None:
+    client.sendall(made_by_ssl(NAME))
+    assert receive_exactly(client, 6)[::5] == b"\x16\2"  # a ServerHello
+    reset_at_once(client)
+
+
 def plain_http(client: socket.socket) -> None:
     client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
     with contextlib.suppress(ConnectionError):
@@ -152,7 +165,9 @@ EVENTS = [
     Event(close_at_once, "probe", None, "said nothing"),
     Event(reset_at_once, "probe", None, "said nothing"),
     Event(half_a_hello, "handshake_failed", "failed", "within the ClientHello"),
+    Event(half_a_hello_and_a_reset, "client_reset", "failed", "Connection reset by peer"),
     Event(a_hello_and_nothing_more, "handshake_failed", "failed", "closed the connection during", NAME, "TLSv1.3"),
+    Event(a_hello_and_a_reset, "client_reset", "failed", "Connection reset by peer", NAME),
     Event(plain_http, "handshake_failed", "failed", "does not speak TLS (http request)"),
     Event(an_old_protocol, "handshake_failed", "failed", "unsupported protocol", NAME),
     Event(no_common_cipher, "handshake_failed", "failed", "no shared cipher", NAME),
@@ -236,16 +251,24 @@ def test_probes_are_logged_only_when_asked(identity: Identity) -> None:
         assert not [line for line in proxy.messages if "said nothing" in line]
 
 
-def test_a_health_check_of_a_proxy_in_front_is_a_probe(identity: Identity) -> None:
+@pytest.mark.parametrize("leave", ["closes", "resets"])
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_a_health_check_of_a_proxy_in_front_is_a_probe(identity: Identity, pieces: int, leave: str) -> None:
     """HAProxy's `check send-proxy`: a header, and no word of its own."""
     with listener() as back, running(
         *("--listen", "tls://127.0.0.1:0", "--to", f"tcp://127.0.0.1:{back.getsockname()[1]}", "--cert", identity.both),
         *("--proxy-protocol-in", "--trusted-proxy", "127.0.0.1"),
     ) as proxy:
         with connect(proxy.port) as client:
-            client.sendall(HEADER)
-            client.shutdown(socket.SHUT_WR)
-            assert receive_all(client) == b""
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for piece in (HEADER,) if pieces == 1 else (HEADER[:10], HEADER[10:]):
+                client.sendall(piece)
+                wait_until_taken(client)
+            if leave == "resets":
+                reset_at_once(client)
+            else:
+                client.shutdown(socket.SHUT_WR)
+                assert receive_all(client) == b""
         record = proxy.record()
         assert (record["reason"], record["peer"]) == ("probe", "192.0.2.1:1")
 

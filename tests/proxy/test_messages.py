@@ -10,6 +10,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import sys
 import tempfile
 import urllib.request
 from collections.abc import Iterator
@@ -239,3 +240,117 @@ def test_errors_at_the_start_are_json_too(tmp_path: Path, where: str) -> None:
             (line,) = parsed(done.stderr)
             assert (done.returncode, line["level"]) == (status, "error")
             assert text in line["message"] and not line["message"].startswith("sslsock")
+
+
+JSON = ("--log-format", "json")
+BACK = ("--listen", "tcp://127.0.0.1:0", "--to", "tcp://127.0.0.1:1")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((*JSON, "--nonsense"), "unrecognized arguments: --nonsense"),
+        (("--nonsense", "--log-format=json"), "unrecognized arguments: --nonsense"),
+        ((*BACK, *JSON, "--threads", "x"), "argument --threads: 'x' is not a whole number"),
+        ((*BACK, "--threads", "1", "--threads", "1", *JSON), "argument --threads: it may be given once only"),
+        ((*BACK, *JSON, *JSON), "argument --log-format: it may be given once only"),
+        ((*BACK, *JSON, "--idle-timeout", "soon"), "argument --idle-timeout: 'soon' is not a number"),
+        ((*JSON, "--to"), "argument --to: expected one argument"),
+        ((*JSON, "surplus"), "unrecognized arguments: surplus"),
+        (("--config", "json.toml", "--nonsense"), "unrecognized arguments: --nonsense"),
+        (("--config=json.toml", "--threads", "x"), "argument --threads: 'x' is not a whole number"),
+        (("--config", "wrong.toml", "--nonsense"), "unrecognized arguments: --nonsense"),
+    ],
+)
+def test_wrong_usage_is_json_too(tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
+    (tmp_path / "json.toml").write_text('log-format = "json"\n')
+    (tmp_path / "wrong.toml").write_text('threads = = 1\nlog-format = "json"\n')
+    done = run("proxy", *arguments, cwd=tmp_path)
+    (line,) = parsed(done.stderr)
+    assert (done.returncode, done.stdout, line["level"]) == (2, b"", "error")
+    assert line["message"].startswith(words)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--nonsense",),
+        (*JSON, "--check", "--nonsense"),  # who asks is a person
+        ("--log-format", "text", "--config", "json.toml", "--nonsense"),
+        ("--log-format=xml", "--nonsense"),
+        ("--log-format",),
+        ("--config", "none.toml", "--nonsense"),
+    ],
+)
+def test_wrong_usage_is_text_otherwise(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    (tmp_path / "json.toml").write_text('log-format = "json"\n')
+    done = run("proxy", *arguments, cwd=tmp_path)
+    assert (done.returncode == 2 and done.stderr.startswith(b"usage: python -m sslsock proxy")) or b"error: " in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b'log-format = "json"\nthreads = = 1\n', ":2: "),
+        (b'threads = 1 1\n  log-format="json"\n', ":1: "),
+        (b"'log-format' = 'json' # so\n\xff", ":2: it is not UTF-8"),
+        (b'log-format = "json"\n[[listener]\n', ":2: "),
+        (b'log-format = "json"\nlog-format = "json"\n', ":2: "),
+        (b'log-format = "json"\nthreads = "x"\n[[listener]]\n', ":3: listen is missing"),
+    ],
+)
+def test_a_file_that_is_wrong_is_told_as_it_wants(tmp_path: Path, text: bytes, words: str) -> None:
+    file = tmp_path / "proxy.toml"
+    file.write_bytes(text)
+    done = run("proxy", "--config", file)
+    (line,) = parsed(done.stderr)
+    assert (done.returncode, line["level"]) == (2, "error")
+    assert line["message"].startswith(f"{file}{words}")
+    told = run("proxy", "--config", file, "--log-format", "text").stderr.decode()
+    assert told == f"sslsock: {line['message']}\n"
+
+
+@pytest.mark.parametrize("value", ['["json"]', "5", "true", '"xml"', "{a = 1}", '""'])
+def test_a_form_that_is_none_is_told_in_text(tmp_path: Path, value: str) -> None:
+    file = tmp_path / "proxy.toml"
+    file.write_text(f'log-format = {value}\n[[listener]]\nlisten = "tcp://a:1"\nto = "tcp://a:1"\n')
+    done = run("proxy", "--config", file)
+    assert done.returncode == 2 and done.stderr.decode().startswith(f"sslsock: {file}:1: log-format: "), done.stderr
+
+
+def test_the_start_is_in_the_log_too() -> None:
+    """So who keeps the log alone, with a time in every line, has all."""
+    with begun(command("proxy", *BACK, *JSON, "--threads", 1), {1: subprocess.PIPE, 2: subprocess.PIPE}) as process:
+        try:
+            assert process.stdout is not None and process.stderr is not None
+            said = process.stdout.readline().decode().strip()
+            (line,) = parsed(process.stderr.readline())
+            assert (line["level"], line["message"]) == ("info", said)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(TIMEOUT) == 0
+        finally:
+            process.kill()
+
+
+MISTAKE = """
+import sys, warnings
+from sslsock.__main__ import main
+from sslsock.commands import proxy
+
+def broken(*arguments):
+    warnings.warn("by the way")
+    raise RuntimeError("a mistake")
+
+proxy.check_files = broken
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_mistake_of_the_program_and_a_warning_are_json() -> None:
+    arguments = [sys.executable, "-W", "default", "-c", MISTAKE, "proxy", *BACK, *JSON]
+    environment = {key: value for key, value in ENVIRONMENT.items() if key != "PYTHONWARNINGS"}
+    done = subprocess.run(arguments, capture_output=True, env=environment, timeout=TIMEOUT)
+    warning, mistake = parsed(done.stderr)
+    assert done.returncode == 1
+    assert warning["level"] == "warning" and "UserWarning: by the way" in warning["message"]
+    assert mistake["level"] == "error" and "Traceback" in mistake["message"] and "a mistake" in mistake["message"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import fcntl
 import os
 import select
 import signal
@@ -35,6 +36,7 @@ from .operations import (
 )
 
 LOCAL = "127.0.0.1:0"
+F_SETPIPE_SZ = 1031  # linux/fcntl.h; in fcntl from CPython 3.10 on
 
 
 # SIGHUP
@@ -335,38 +337,37 @@ def test_sigint_ends_at_once(back: Origin, threads: int, draining: bool) -> None
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130), (signal.SIGHUP, None)], ids=["TERM", "INT", "HUP"]
 )
-def test_signals_while_it_starts(site: Site, back: Origin, number: signal.Signals, status: int | None) -> None:
-    pair = site.issue("slow")
-    text, slow = pair.read_bytes(), site.folder / "slow.pem"
+def test_signals_while_it_starts(tmp_path: Path, back: Origin, number: signal.Signals, status: int | None) -> None:
+    """While its server waits for a reader of the authority that it has made."""
+    authority = tmp_path / "ca.pem"
+    os.mkfifo(authority)
+    with authority.open("r+b", buffering=0) as full:
+        fcntl.fcntl(full, F_SETPIPE_SZ, 4096)
+        full.write(bytes(4096))
+        arguments = command("proxy", "--listen", f"tls://{LOCAL}", "--to", back.url, "--ca-out", authority)
+        with subprocess.Popen(arguments, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            assert process.stdout is not None and process.stderr is not None
+            try:
+                wait_until(lambda: has_open(process.pid, authority), "that it writes")
+                process.send_signal(number)
+                if status is not None:
+                    # If the signal came just before write(2), Python sees it when that returns.
+                    full.read(4096)
+                    assert process.wait(DEADLINE) == status
+                else:
+                    full.read(4096)
+                    assert process.stdout.readline().startswith(b"listening on")
+                    assert b"SIGHUP: read again" in process.stderr.readline()
+            finally:
+                process.kill()
+                rest = process.stderr.read()
+    assert b"Traceback" not in rest
 
-    os.mkfifo(slow)
-    arguments = command("proxy", "--listen", f"tls://{LOCAL}", "--to", back.url, "--cert", slow)
-    environment = {key: value for key, value in ENVIRONMENT.items() if key != "PYTHONWARNINGS"}  # a file is left open then
-    with subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout is not None and process.stderr is not None
-        try:
-            checked = open_for_reader(slow)
-            slow.unlink()
-            os.mkfifo(slow)  # the next reader gets another
-            os.write(checked, text)
-            os.close(checked)
-            started = open_for_reader(slow)  # the check is over, the start waits for this
-            process.send_signal(number)
-            if status is not None:
-                # If the signal came just before read(2), Python sees it when that returns.
-                os.close(started)
-                assert process.wait(DEADLINE) == status
-            else:
-                slow.unlink()
-                put(pair, slow)
-                os.write(started, text)
-                os.close(started)
-                assert process.stdout.readline().startswith(b"listening on")
-                assert b"SIGHUP: read again" in process.stderr.readline()
-        finally:
-            process.kill()
-            rest = process.stderr.read()
-        assert b"Traceback" not in rest
+
+def has_open(pid: int, path: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return any(os.readlink(entry) == str(path) for entry in Path(f"/proc/{pid}/fd").iterdir())
+    return False
 
 
 @pytest.mark.parametrize(
@@ -387,15 +388,11 @@ def test_signals_while_its_settings_are_read(tmp_path: Path, back: Origin, numbe
             process.send_signal(number)
             if status is None:
                 file.unlink()
-                os.mkfifo(file)
-                os.write(waiting, text)
-                os.close(waiting)
-                again = open_for_reader(file)
-                file.unlink()
                 file.write_bytes(text)
-                os.write(again, text)
-                os.close(again)
-                assert process.stdout.readline().startswith(b"listening on")
+                os.write(waiting, text.replace(back.url.encode(), b"tcp://127.0.0.1:1"))
+                os.close(waiting)
+                first = process.stdout.readline()
+                assert first.startswith(b"listening on") and back.url.encode() in first
             else:
                 os.close(waiting)
                 assert process.wait(DEADLINE) == status

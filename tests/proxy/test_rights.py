@@ -20,7 +20,7 @@ import pytest
 
 from command_helpers import Identity, run
 from sslsock.proxy import files
-from sslsock.proxy.files import Reader, open_file, read_file, status_of
+from sslsock.proxy.files import Reader, Reading, open_file, status_of
 from sslsock.proxy.privileges import replaceable_for
 
 from .operations import DEADLINE, Origin, Proxy, Site, answer_of, fetch, proxy, wait_until, write_ticket_keys
@@ -301,12 +301,12 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
 
 
 def test_the_reader_opens_what_was_named_and_nothing_else(reader: Reader, tmp_path: Path) -> None:
-    assert read_file(str(tmp_path / "two")) == b"two"
-    assert read_file(str(tmp_path / "one")) == b"one"
+    assert Reading().read(str(tmp_path / "two")) == b"two"
+    assert Reading().read(str(tmp_path / "one")) == b"one"
     assert status_of(str(tmp_path / "one")).st_size == 3
     (tmp_path / "new").write_text("another")
     (tmp_path / "new").replace(tmp_path / "one")
-    assert read_file(str(tmp_path / "one")) == b"another"
+    assert Reading().read(str(tmp_path / "one")) == b"another"
     descriptor = open_file(str(tmp_path / "one"))
     with open(descriptor, "rb") as file:
         assert not os.get_inheritable(descriptor) and flags_of(descriptor) & (os.O_WRONLY | os.O_RDWR) == 0
@@ -315,7 +315,7 @@ def test_the_reader_opens_what_was_named_and_nothing_else(reader: Reader, tmp_pa
     os.mkfifo(tmp_path / "fifo")
     for name, number in (("away", errno.ENOENT), ("folder", errno.EISDIR), ("fifo", errno.EINVAL)):
         with pytest.raises(OSError) as caught:
-            read_file(str(tmp_path / name))
+            Reading().read(str(tmp_path / name))
         assert (caught.value.errno, caught.value.filename) == (number, str(tmp_path / name))
 
 
@@ -330,13 +330,13 @@ def test_the_reader_ends_at_anything_else(reader: Reader, tmp_path: Path, reques
     with contextlib.suppress(ConnectionResetError):
         assert reader._socket.recv(100) == b""
     with pytest.raises(OSError, match="has ended"):
-        read_file(str(tmp_path / "one"))
+        Reading().read(str(tmp_path / "one"))
 
 
 def test_a_reader_leaves_nothing_behind(reader: Reader, tmp_path: Path) -> None:
     before = set(os.listdir("/proc/self/fd"))
     for _ in range(100):
-        read_file(str(tmp_path / "one"))
+        Reading().read(str(tmp_path / "one"))
         status_of(str(tmp_path / "two"))
         with pytest.raises(FileNotFoundError):
             open_file(str(tmp_path / "away"))
@@ -344,5 +344,5 @@ def test_a_reader_leaves_nothing_behind(reader: Reader, tmp_path: Path) -> None:
     pid = reader._pid
     reader.close()
     assert not Path(f"/proc/{pid}").exists()
-    assert files._reader is None and read_file(str(tmp_path / "one")) == b"one"
+    assert files._reader is None and Reading().read(str(tmp_path / "one")) == b"one"
     assert stat.S_ISREG(status_of(str(tmp_path / "one")).st_mode)

@@ -20,6 +20,7 @@ from typing import Any, Optional
 
 from .. import EventLoop, SocketError, SslCertificate, SslConfiguration, SslError, SslSocket, stop
 from .. import run as run_loop
+from ..proxy.certificates import CertificateError, read_certificates
 from ..sockets.certificate_text import certificate_lines, name_text
 from ..sockets.host_port import address_text
 from .common import CommandError, UsageError, check_configuration, load_identity, printable, protocol_text
@@ -36,10 +37,8 @@ def make_configuration(arguments: argparse.Namespace) -> SslConfiguration:
     load_identity(configuration, arguments.cert, arguments.key)
     if arguments.ca is not None:
         try:
-            configuration.add_ca_file(arguments.ca)
-        except OSError as exc:
-            raise UsageError(f"{arguments.ca}: {exc.strerror or exc}") from None
-        except ValueError as exc:
+            configuration.ca_certificates = read_certificates(arguments.ca)
+        except CertificateError as exc:
             raise UsageError(str(exc)) from None
         configuration.use_system_ca = False
     configuration.allowed_next_protocols = arguments.alpn

@@ -5,22 +5,30 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+from collections.abc import Sequence
 from typing import Optional
 
 from ..proxy.access_log import ERROR, MESSAGES, LineWriter
 from ..proxy.check import Warn, check_files
-from ..proxy.files import Reader
+from ..proxy.files import Reader, Reading
 from ..proxy.options import make_settings
 from ..proxy.privileges import PrivilegeError, replaceable_for
+from ..proxy.process_log import log, process_log
 from ..proxy.settings import ProxySettings, SettingsError
-from .common import print_result
+from .common import CommandError, print_result
 
 
-def load(arguments: argparse.Namespace, warn: Warn, starting: bool = True) -> ProxySettings:
-    """The settings as options and files are now, with all files checked. warn, starting: of `check_files`. SettingsError."""
-    settings = make_settings(arguments)
-    check_files(settings, warn, starting)
+def load(arguments: argparse.Namespace, warn: Warn, reading: Reading) -> ProxySettings:
+    """The settings as options and files say, with all files checked. warn, reading: of `check_files`. SettingsError."""
+    settings = make_settings(arguments, reading)
+    check_files(settings, warn, reading)
     return settings
+
+
+def reload(arguments: argparse.Namespace, warn: Warn) -> tuple[ProxySettings, Reading]:
+    """The same for SIGHUP."""
+    reading = Reading(starting=False)
+    return load(arguments, warn, reading), reading
 
 
 def summary(settings: ProxySettings) -> str:
@@ -44,24 +52,49 @@ class StartSignals:
         self.hung_up = True
 
 
-def log_format_of(arguments: argparse.Namespace) -> str:
-    """That of the messages about settings too, which may be wrong in every other respect. `--check` answers whoever asks it."""
-    if hasattr(arguments, "check"):
+def log_format_of(check: bool, chosen: Optional[str], config: Optional[str], reading: Reading) -> str:
+    """That of the messages about settings too, which may be wrong in every other respect. `--check` answers whoever asks it.
+
+    chosen: by `--log-format`. config: the file, whose word holds where that is None."""
+    if check:
         return "text"
-    chosen = getattr(arguments, "log_format", None)
-    if chosen is None and hasattr(arguments, "config"):
+    if chosen is None and config is not None:
         from ..proxy.config_file import log_format_in
 
-        chosen = log_format_in(arguments.config)
+        chosen = log_format_in(config, reading)
     return chosen if chosen in MESSAGES else "text"
+
+
+def tell_wrong_usage(words: Sequence[str], message: str) -> bool:
+    """Tell what is wrong with the command line as a line of the log, where that is to be JSON. False: it is not."""
+    options = value_of(words, "--log-format"), value_of(words, "--config")
+    if log_format_of("--check" in words, *options, Reading()) != "json":
+        return False
+    with open(2, "wb", closefd=False) as stream:
+        writer = LineWriter(stream)
+    writer.message = MESSAGES["json"]
+    writer.write(f"{message}; --help tells how it is used", ERROR)
+    writer.close()
+    return True
+
+
+def value_of(words: Sequence[str], option: str) -> Optional[str]:
+    """What a command line gives for an option, however wrong it is otherwise; None: nothing."""
+    for word, following in zip(words, [*words[1:], None]):
+        if word == option:
+            return following
+        if word.startswith(f"{option}="):
+            return word.partition("=")[2]
+    return None
 
 
 def run(arguments: argparse.Namespace) -> int:
     signals = StartSignals()
+    reading = Reading()
     reader: Optional[Reader] = None
     problem: Optional[SettingsError] = None
     try:
-        settings = make_settings(arguments)
+        settings = make_settings(arguments, reading)
         if settings.keep_reading and not hasattr(arguments, "check"):
             reader = Reader(guarded_files(settings))  # before there are threads, of which the log is the first
     except SettingsError as exc:
@@ -70,14 +103,22 @@ def run(arguments: argparse.Namespace) -> int:
         problem = SettingsError(None, 0, f"--keep-reading: {exc.strerror or exc}")
     with open(2, "wb", closefd=False) as stream:  # sys.stderr is None where the descriptor was closed at the start
         writer = LineWriter(stream)
-    writer.message = MESSAGES[log_format_of(arguments)]
+    options = getattr(arguments, "log_format", None), getattr(arguments, "config", None)
+    writer.message = MESSAGES[log_format_of(hasattr(arguments, "check"), *options, reading)]
     try:
-        if problem is not None:
-            raise problem
-        return start(arguments, signals, writer)
-    except SettingsError as exc:
-        writer.write(f"sslsock: {exc}", ERROR)
-        return 2
+        with process_log(writer):
+            try:
+                if problem is not None:
+                    raise problem
+                return start(arguments, reading, signals, writer)
+            except SettingsError as exc:
+                writer.write(f"sslsock: {exc}", ERROR)
+                return 2
+            except (CommandError, BrokenPipeError):  # the answer of --check, which nobody takes
+                raise
+            except Exception:
+                log.exception("the proxy has ended by a mistake of its own: please report it")
+                return 1
     finally:
         writer.close()
         if reader is not None:
@@ -97,17 +138,18 @@ def guarded_files(settings: ProxySettings) -> list[str]:
     return [path for path in found if path not in loose]
 
 
-def start(arguments: argparse.Namespace, signals: StartSignals, writer: LineWriter) -> int:
+def start(arguments: argparse.Namespace, reading: Reading, signals: StartSignals, writer: LineWriter) -> int:
     def warn(text: str) -> None:
         writer.write(f"sslsock: {text}")
 
-    settings = load(arguments, warn)
+    settings = load(arguments, warn, reading)
     while signals.hung_up:
         signals.hung_up = False
-        settings = load(arguments, warn)
+        reading = reading.renewed()
+        settings = load(arguments, warn, reading)
     if getattr(arguments, "check", False):
         print_result(f"The settings are good: {summary(settings)}")
         return 0
     from ..proxy import server  # not for --check
 
-    return server.run(settings, lambda warn: load(arguments, warn, starting=False), writer)
+    return server.run(settings, reading, lambda warn: reload(arguments, warn), writer)

@@ -25,6 +25,7 @@ NAMES = (
     "client_hello",
     "agreed",
     "verification",
+    "bare_engine",
     "engine",
     "descriptor",
     "input_buffer",

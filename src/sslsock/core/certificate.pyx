@@ -184,7 +184,8 @@ cdef object utc_time(const ASN1_TIME *time):
             tzinfo=timezone.utc,
         )
     except ValueError:
-        return None
+        pass
+    return None
 
 
 cdef str printed(BIO *bio):

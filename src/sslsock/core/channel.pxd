@@ -59,6 +59,7 @@ cdef class Channel(OutputLink):
     cdef void linger(self, size_t most_input) noexcept
     cdef void discard_input(self) noexcept
     cdef void fail_link(self) noexcept
+    cdef tuple failure_told(self)
     cdef void fail(self, int failure, str message, size_t most_input) noexcept
     cdef void close_now(self) noexcept
     cdef void set_deadline(self, double seconds, object callback)

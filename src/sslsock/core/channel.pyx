@@ -27,8 +27,9 @@ from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport uint32_t
 
 cimport linux
+from sslsock.core.bare_engine cimport ENGINE_CLOSED, ENGINE_FAILED, ENGINE_OK, RECORD_SIZE
 from sslsock.core.descriptor cimport Descriptor
-from sslsock.core.engine cimport ENGINE_CLOSED, ENGINE_FAILED, ENGINE_OK, RECORD_SIZE, Engine
+from sslsock.core.engine cimport Engine
 from sslsock.core.input_buffer cimport input_clear, input_consume, input_copy, input_keep, input_line, input_size
 from sslsock.core.link cimport (
     ANSWERS_SIZE, INPUT_AFTER_END, INPUT_AFTER_FAILURE, NETWORK_FAILED, NO_MEMORY, PEER_RESET, TIMED_OUT, TLS_FAILED, Link)
@@ -93,11 +94,9 @@ cdef class Channel(OutputLink):
         self.require()
         if self.phase != PHASE_NEW:
             raise RuntimeError("the channel has a descriptor already")
-        try:
-            self.start_watching(fd, linux.EPOLLIN | linux.EPOLLRDHUP | linux.EPOLLPRI)
-        finally:
-            if owner is not None and self.fd == fd:  # also if it has come no further
-                owner.number = -1
+        self.start_watching(fd, linux.EPOLLIN | linux.EPOLLRDHUP | linux.EPOLLPRI)
+        if owner is not None:
+            owner.number = -1
         self.phase = PHASE_OPEN
         if self.queue.size and not self.hold_writes:
             self.plan_flush()
@@ -305,18 +304,18 @@ cdef class Channel(OutputLink):
     def _ask_verify_handler(self, errors):
         """The engine's verify_handler: the consumer's, in a scratch of its own, for libssl is at work in the current one."""
         cdef Scratch outer
+        cdef bint accepted = False
         consumer = self.consumer
         handler, self.verify_handler = self.verify_handler, None
         if handler is None:
             return False
         outer = self.loop.enter_scratch()
         try:
-            return bool(handler(errors))
+            accepted = bool(handler(errors))
         except BaseException as exc:
             self.loop.report_call(consumer, "verify_handler", exc)
-            return False
-        finally:
-            self.loop.leave_scratch(outer)
+        self.loop.leave_scratch(outer)
+        return accepted
 
     def _handshake_overdue(self):
         """The handshake's deadline."""
@@ -651,8 +650,7 @@ cdef class Channel(OutputLink):
         try:
             self.set_deadline(LINGER_SECONDS, self.abort)
         except BaseException:
-            self.close_now()
-            return
+            self.close_now()  # no memory
         self.read_on()
 
     cdef void discard_input(self) noexcept:
@@ -668,16 +666,22 @@ cdef class Channel(OutputLink):
 
     cdef void fail_link(self) noexcept:
         """Tell the link's failure. After one of TLS its alert, if it made one, is in `out`."""
-        cdef str text
-        if self.failure.kind == TLS_FAILED:
-            text = str(self.engine.failure())
-            if self.tls == TLS_SHAKING:
-                self.fail(FAILURE_HANDSHAKE, f"the TLS handshake failed: {text}", INPUT_AFTER_FAILURE)
-            else:
-                self.fail(FAILURE_TLS, f"TLS failed: {text}", INPUT_AFTER_FAILURE)
-        else:
-            text = "sending" if self.failure.sending else "receiving"
-            self.fail(FAILURES[self.failure.kind], f"{os.strerror(self.failure.number)}, while {text}", 0)
+        cdef int failure = FAILURE_RESOURCE
+        cdef str message = "there is no memory left to say why"
+        try:
+            failure, message = self.failure_told()
+        except BaseException:
+            pass
+        self.fail(failure, message, INPUT_AFTER_FAILURE if self.failure.kind == TLS_FAILED else 0)
+
+    cdef tuple failure_told(self):
+        """What the link's failure is to the consumer, and in words."""
+        if self.failure.kind != TLS_FAILED:
+            doing = "sending" if self.failure.sending else "receiving"
+            return FAILURES[self.failure.kind], f"{os.strerror(self.failure.number)}, while {doing}"
+        if self.tls == TLS_SHAKING:
+            return FAILURE_HANDSHAKE, f"the TLS handshake failed: {self.engine.failure()}"
+        return FAILURE_TLS, f"TLS failed: {self.engine.failure()}"
 
     cdef void fail(self, int failure, str message, size_t most_input) noexcept:
         """Close and tell why. most_input: bytes for which the peer's end is awaited, after an attempt to send the alert that

@@ -144,10 +144,10 @@ cdef class Source:
 # ---- PEM blocks --------------------------------------------------------------------------------------------
 
 
-# A line that begins or ends a block (RFC 7468, 2), or was meant to: one that is indented, has lost a dash, or is cut off where the
-# text ends.
+# A line that begins or ends a block (RFC 7468, 2), or was meant to: one that is indented or quoted as mail is, has lost a dash, or is
+# cut off where the text ends. One behind a "#" was commented out.
 cdef object MARK = re.compile(
-    rb"^[ \t\xef\xbb\xbf]*(?:-----(?:BEGIN|END) |-+ ?(?:BEGIN|END) [A-Z0-9 ]*CERT)[^\r\n]*|^-{1,5}B?E?G?I?N?\Z", re.MULTILINE)
+    rb"^[ \t>|\xef\xbb\xbf]*(?:-----(?:BEGIN|END) |-+ ?(?:BEGIN|END) [A-Z0-9 ]*CERT)[^\r\n]*|^-{1,5}B?E?G?I?N?\Z", re.MULTILINE)
 cdef object WHOLE_MARK = re.compile(rb"-----(BEGIN|END) ([^\r\n-]*(?:-[^\r\n-]+)*)-----[ \t]*")
 
 

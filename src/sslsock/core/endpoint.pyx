@@ -24,13 +24,13 @@ cdef class Endpoint:
     @property
     def bytes_available(self):
         """Bytes that can be read now: int."""
-        self._loop.meet()
+        self._loop.meet_host()
         return self._source.unread() if self._source is not None else 0
 
     @property
     def can_read_line(self):
         """A whole line is in the buffer: bool."""
-        self._loop.meet()
+        self._loop.meet_host()
         return self._source is not None and self._source.line_end() > 0
 
     def read(self, max=None):
@@ -78,7 +78,7 @@ cdef class Endpoint:
     @property
     def bytes_to_write(self):
         """Bytes accepted by `write` and not yet handed to the system, those that wait for a handshake included: int."""
-        self._loop.meet()
+        self._loop.meet_host()
         return self._channel.unsent() if self._channel is not None else 0
 
     def write(self, data):

@@ -1,6 +1,7 @@
 from collections.abc import Sequence
 from typing import Callable, Optional, Union
 
+from .bare_engine import BareEngine
 from .certificate import SslCertificate
 from .context import Context
 
@@ -16,7 +17,7 @@ class TlsError(Exception):
 
     def __init__(self, text: str, reason: str = "", alert: Optional[str] = None, handshaking: bool = False) -> None: ...
 
-class Engine:
+class Engine(BareEngine):
     """TLS without input or output of its own: bytes in, bytes out."""
 
     def __init__(
@@ -37,10 +38,6 @@ class Engine:
     def close(self) -> bytes: ...
     @property
     def context(self) -> Context: ...
-    @property
-    def handshake_done(self) -> bool: ...
-    @property
-    def peer_closed(self) -> bool: ...
     @property
     def to_send(self) -> int: ...
     @property

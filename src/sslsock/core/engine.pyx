@@ -1,20 +1,15 @@
 """The TLS engine: bytes in, bytes out. No descriptor, no clock, no waiting.
 
-Owns one libssl connection. Invariant: `ssl` is valid from `__cinit__` to `__dealloc__`.
-
-What libssl promises: a call either makes progress or says what it lacks. Because the window BIO never refuses a write
-(window_bio.h), the only thing it can lack is ciphertext to read; so there is no WANT_WRITE here, no repeating of a write
-with the same arguments, and reading and writing do not get in each other's way.
-
-The C half (`shake`, `pull`, `push`, `goodbye`) works without the GIL on windows that the caller opens; a channel uses it.
-The Python half gives the same to programs that do their own input and output.
+A bare engine (bare_engine.pyx: `shake`, `pull`, `push`, `goodbye`, without the GIL on windows that the caller opens; a channel uses
+that) in the service of a context: names, verification and sessions, what was agreed on and what failed. For programs that do their own
+input and output it gives the same as methods of Python.
 
 libssl calls back in two places, from inside a handshake or a read: with a certificate chain to verify and with a session
 that may be resumed. Neither callback lets an exception through; the first asks `verify_handler`, which may do anything
 except use this engine.
 
-Whose turn it is stands in `use`. The C half enters libssl for whoever the engine belongs to; the Python half, which any thread
-may call, first looks that it is free. What the handshake has agreed on is noted (agreed.pyx) and never asked of libssl.
+Any thread may call the methods of Python, so each first looks that it is nobody's turn (`use`). What the handshake has agreed on is
+noted (agreed.pyx) and never asked of libssl.
 """
 
 cimport cython
@@ -26,20 +21,17 @@ from libc.string cimport memcmp, memcpy, memset
 
 cimport openssl_ssl as ssl
 from hello_digest cimport HELLO_DIGEST_SIZE, hello_digest
-from openssl_err cimport (
-    ERR_GET_LIB, ERR_GET_REASON, ERR_LIB_SSL, SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE, SSL_R_RECORD_LAYER_FAILURE,
-    ERR_clear_error, ERR_get_error, ERR_peek_last_error,
-)
+from openssl_err cimport ERR_GET_LIB, ERR_GET_REASON, ERR_LIB_SSL, SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE, ERR_clear_error
 from openssl_ssl cimport SSL_SESSION, X509_STORE_CTX
 from openssl_x509 cimport X509_up_ref
 from sslsock.core.context cimport VERIFY_MODE_NONE, VERIFY_MODE_PEER, Context, Session, connection_hooks, error_words
 from sslsock.core.agreed cimport forget_agreed, note_agreed, note_peer, peer_chain
+from sslsock.core.bare_engine cimport (
+    ENGINE_FAILED, ENGINE_OK, ENGINE_WANT_READ, RECORD_SIZE, USE_ASKING, USE_FREE, USE_LENT, USE_LIBSSL, BareEngine)
 from sslsock.core.certificate cimport SslCertificate
 from sslsock.core.verification cimport (
     CHAIN_DOUBTFUL, CHAIN_GOOD, chain_verdict, conclude, errors_found, forget_verification, set_verify_name, verify)
-from window_bio cimport (
-    byte_queue, byte_queue_append, byte_queue_clear, byte_queue_consume, byte_queue_front, byte_queue_join, window_bio_clear,
-    window_bio_new)
+from window_bio cimport byte_queue, byte_queue_clear, byte_queue_front
 
 from sslsock.core.hostname import ascii_name
 
@@ -49,7 +41,6 @@ cdef extern from "Python.h":
     int _PyBytes_Resize(PyObject **whole, Py_ssize_t size) except -1
 
 cdef enum:
-    MESSAGES = 32  # without data that a peer may send between two records with data; libssl bounds empty records by as many
     ALERT_ILLEGAL_PARAMETER = 47  # RFC 8446, 6
     ALERT_INTERNAL_ERROR = 80
     ALERT_REASONS = 1000  # SSL_AD_REASON_OFFSET: reason 1048 is "the peer sent alert 48"
@@ -73,11 +64,6 @@ class TlsError(Exception):
         self.reason = reason
         self.alert = alert
         self.handshaking = handshaking
-
-
-# A record that cannot be: handshake messages come encrypted, and no record is that long. TLS 1.3 answers with unexpected_message,
-# TLS 1.2 with record_overflow.
-cdef const char *IMPOSSIBLE_RECORD = b"\x16\x03\x03\xff\xff"
 
 
 # libssl's callbacks.
@@ -127,7 +113,7 @@ cdef int check_client_hello(connection_hooks *hooks, ssl.SSL *connection) noexce
     return 0
 
 
-cdef class Engine:
+cdef class Engine(BareEngine):
     """One TLS connection without input or output of its own.
 
         engine = Engine(context, server_name="example.com", verify_name="example.com")
@@ -156,7 +142,6 @@ cdef class Engine:
 
     def __cinit__(self, Context context not None, *, str server_name=None, str verify_name=None, verify_handler=None,
                   session_key=None, bint release_buffers=False):
-        cdef ssl.BIO *bio
         cdef Session session
         self.context = context
         self.verify_name = verify_name
@@ -167,20 +152,9 @@ cdef class Engine:
         self.state.found.hooks.new_session = note_session
         self.state.found.hooks.client_hello = check_client_hello
         self.state.engine = <PyObject *> self
-        ERR_clear_error()
-        self.ssl = ssl.SSL_new(context.ctx)
-        if self.ssl == NULL:
-            raise MemoryError
-        bio = window_bio_new(&self.window)
-        if bio == NULL:
-            raise MemoryError
-        ssl.SSL_set_bio(self.ssl, bio, bio)
+        self.make_ssl(context.ctx, context.server_side)
         self.release_buffers(release_buffers)
         ssl.SSL_set_app_data(self.ssl, &self.state)
-        if context.server_side:
-            ssl.SSL_set_accept_state(self.ssl)
-        else:
-            ssl.SSL_set_connect_state(self.ssl)
         self.set_names(server_name)
         if session_key is not None and not context.server_side:
             session = context.take_session(session_key)
@@ -191,16 +165,10 @@ cdef class Engine:
 
     def __dealloc__(self):
         cdef int number
-        if self.ssl != NULL:
-            # Freed "in peace": otherwise libssl marks the session as not to be resumed, whatever the peer's manners were.
-            ssl.SSL_set_shutdown(self.ssl, ssl.SSL_SENT_SHUTDOWN | ssl.SSL_RECEIVED_SHUTDOWN)
-            ssl.SSL_free(self.ssl)
         for number in range(self.state.session_count):
             ssl.SSL_SESSION_free(self.state.sessions[number])
         forget_verification(&self.state.found)
         forget_agreed(&self.agreed)
-        window_bio_clear(&self.window)
-        byte_queue_clear(&self.backlog)
 
     cdef int set_names(self, str server_name) except -1:
         cdef bytes name
@@ -214,20 +182,6 @@ cdef class Engine:
             set_verify_name(self.ssl, self.verify_name)
         return 0
 
-    # Whose turn it is.
-
-    cdef bint in_use(self) noexcept nogil:
-        return self.use != USE_FREE
-
-    cdef engine_use enter_libssl(self) noexcept nogil:
-        """Before a call that may leave the GIL or ask verify_handler. Returns what `leave_libssl` goes back to."""
-        cdef engine_use before = self.use
-        self.use = USE_LIBSSL
-        return before
-
-    cdef void leave_libssl(self, engine_use before) noexcept nogil:
-        self.use = before
-
     cdef int lend(self) except -1:
         """Give it to a relay, for good: from now on nobody else enters libssl, for no lock keeps other threads out while the
         relay's has no GIL."""
@@ -235,53 +189,14 @@ cdef class Engine:
         self.use = USE_LENT
         return 0
 
-    # The C half.
+    # After libssl's calls.
 
-    cdef void release_buffers(self, bint wanted) noexcept nogil:
-        if wanted:
-            ssl.SSL_set_mode(self.ssl, ssl.SSL_MODE_RELEASE_BUFFERS)
-
-    cdef int classify(self, int result) noexcept nogil:
-        """What a libssl call that gave `result` means. The error queue must hold nothing older than the call."""
-        cdef int error = ssl.SSL_get_error(self.ssl, result)
-        if error == ssl.SSL_ERROR_WANT_READ:
-            return ENGINE_WANT_READ
-        if error == ssl.SSL_ERROR_ZERO_RETURN:
-            self.peer_closed = True
-            return ENGINE_CLOSED
-        return self.note_failure()
-
-    cdef int note_failure(self) noexcept nogil:
-        """Keep the reason, and leave the error queue empty."""
-        self.failed = True
-        # libssl's own comes last, above what caused it; since 3.2 with one more on top, which only says: the record layer knows.
-        cdef unsigned long code = ERR_get_error()
-        self.error_code = code
-        while code:
-            if ERR_GET_LIB(code) != ERR_LIB_SSL or ERR_GET_REASON(code) != SSL_R_RECORD_LAYER_FAILURE:
-                self.error_code = code
-            code = ERR_get_error()
-        return ENGINE_FAILED
-
-    cdef int shake(self) noexcept nogil:
-        """Go on with the handshake; ENGINE_OK when it is done."""
-        cdef engine_use before
-        cdef int result, status = ENGINE_OK
-        if self.failed:
-            return ENGINE_FAILED
-        before = self.enter_libssl()
-        ERR_clear_error()
-        result = ssl.SSL_do_handshake(self.ssl)
-        if result != 1:
-            status = self.classify(result)
-        note_agreed(&self.agreed, self.ssl, result == 1)
+    cdef int note_step(self, int status) noexcept nogil:
+        note_agreed(&self.agreed, self.ssl, status == ENGINE_OK)
         if status != ENGINE_WANT_READ and not note_peer(&self.agreed, self.ssl):
-            status = self.note_failure()
-        if status == ENGINE_OK:
-            if self.offered != NULL:
-                self.note_renewed()
-            self.handshake_done = True
-        self.leave_libssl(before)
+            return self.note_failure()
+        if status == ENGINE_OK and self.offered != NULL:
+            self.note_renewed()
         return status
 
     cdef void note_renewed(self) noexcept nogil:
@@ -294,141 +209,6 @@ cdef class Engine:
             if not note_session(&self.state.found.hooks, session):
                 ssl.SSL_SESSION_free(session)
         self.offered = NULL
-
-    cdef bint open_in(self, const char *data, size_t size) noexcept nogil:
-        """Let libssl read `data`, which stays in place until `close_in`, after what is left of earlier input. False without
-        memory."""
-        self.in_backlog = self.backlog.size > 0
-        if self.in_backlog:
-            if not byte_queue_append(&self.backlog, data, size):
-                return False
-            self.window.in_ = byte_queue_front(&self.backlog)
-            self.window.in_left = self.backlog.size
-        else:
-            self.window.in_ = data
-            self.window.in_left = size
-        self.window.dry = False
-        return True
-
-    cdef bint close_in(self) noexcept nogil:
-        """Keep what libssl has not read of the input. False without memory."""
-        cdef bint kept = True
-        if self.peer_closed or self.failed:
-            byte_queue_clear(&self.backlog)  # nobody will read it: RFC 8446, 6.1
-        elif self.in_backlog:
-            byte_queue_consume(&self.backlog, self.backlog.size - self.window.in_left)
-        else:
-            kept = byte_queue_append(&self.backlog, self.window.in_, self.window.in_left)
-        self.window.in_ = NULL
-        self.window.in_left = 0
-        return kept
-
-    cdef bint holds_more(self) noexcept nogil:
-        """Whether there is something to read without new ciphertext, as far as can be told without reading."""
-        return self.backlog.size > 0 or ssl.SSL_pending(self.ssl) > 0
-
-    cdef int pull(self, char *data, size_t capacity, size_t *got) noexcept nogil:
-        """Decrypt records until `data` is full (ENGINE_OK) or the input ends; `got` is set in every case. ENGINE_OK too when it
-        is others' turn, for there were many messages besides the data."""
-        cdef engine_use before
-        cdef int status
-        got[0] = 0
-        if self.failed:
-            return ENGINE_FAILED
-        before = self.enter_libssl()
-        status = self.pull_records(data, capacity, got)
-        self.leave_libssl(before)
-        return status
-
-    cdef int pull_records(self, char *data, size_t capacity, size_t *got) noexcept nogil:
-        cdef size_t count, made = self.window.spill.size
-        cdef int result, status, seen = 0
-        while got[0] < capacity:
-            result = ssl.SSL_read_ex(self.ssl, data + got[0], capacity - got[0], &count)
-            if result == 1:
-                self.messages = 0
-                got[0] += count
-                if self.window.in_left == 0 and got[0] < capacity and ssl.SSL_pending(self.ssl) == 0:
-                    return ENGINE_WANT_READ  # without asking libssl, which costs a tenth of a small record
-                continue
-            status = self.classify_read(result)
-            if status != ENGINE_WANT_READ or self.window.dry:
-                return status
-            # It has come to the end of a message that brings no data (SSL_CTX_set_mode(3), SSL_MODE_AUTO_RETRY): a key update, a
-            # ticket, the wish to renegotiate. Each costs as much as a large record, so a peer that sends nothing else is stopped,
-            # and one that puts them between its data waits for its next turn. Where libssl has written something, TLS 1.3 has
-            # only answered the key update before, and the message is still to come.
-            if self.window.spill.size == made or self.agreed.protocol < ssl.TLS1_3_VERSION:
-                self.messages += 1
-                if self.messages > MESSAGES:
-                    return self.refuse_flood()
-            made = self.window.spill.size
-            seen += 1
-            if seen == MESSAGES:
-                return ENGINE_OK
-        return ENGINE_OK
-
-    cdef int classify_read(self, int result) noexcept nogil:
-        """`classify`, for a read that has brought nothing.
-
-        Other users of OpenSSL in this thread (the `ssl` module) leave things in its error queue, and SSL_get_error(3) would
-        blame this call for them. To empty the queue before every call would cost a tenth of a small record, so the queue is
-        looked at afterwards. To call libssl again would not do: after a fatal alert the second answer is that the connection
-        was closed."""
-        if ERR_peek_last_error() != 0:
-            if not ssl.SSL_want_read(self.ssl) and ssl.SSL_in_init(self.ssl):
-                return self.note_failure()  # libssl's own: it leaves its state machine in the error state
-            ERR_clear_error()
-        return self.classify(result)
-
-    cdef int refuse_flood(self) noexcept nogil:
-        """Fail as after unexpected_message (RFC 8446, 6.2). libssl has no call to send an alert: it is given what makes it
-        send one."""
-        cdef char[RECORD_SIZE] record
-        cdef size_t got
-        cdef int status = ENGINE_WANT_READ
-        self.own_reason = b"too many messages without data"
-        self.window.in_ = IMPOSSIBLE_RECORD
-        self.window.in_left = 5
-        while status == ENGINE_WANT_READ and not self.window.dry:  # the record before may hold more messages
-            status = self.classify_read(ssl.SSL_read_ex(self.ssl, record, RECORD_SIZE, &got))
-        return status if status == ENGINE_FAILED else self.note_failure()
-
-    cdef void open_output(self, char *data, size_t capacity) noexcept nogil:
-        """Have what is made from now on written to `data`, until `take_output`: that what fits is not copied again."""
-        self.window.out = data
-        self.window.out_capacity = capacity
-
-    cdef ssize_t take_output(self, byte_queue *rest) noexcept nogil:
-        """Take all that was made since the last time: what lies in the memory of `open_output`, whose size in bytes is
-        returned (0 without one), and after it what is added to `rest`. Nothing leaves an engine in another way. -1 without
-        memory, which an empty `rest` does not need."""
-        cdef ssize_t used = self.window.out_used
-        self.window.out = NULL
-        self.window.out_capacity = self.window.out_used = 0
-        if self.window.spill.size and not byte_queue_join(rest, &self.window.spill):
-            return -1
-        return used
-
-    cdef int push(self, const char *data, size_t size) noexcept nogil:
-        """Encrypt all of `data`; ENGINE_OK, or ENGINE_FAILED."""
-        cdef engine_use before
-        cdef size_t written
-        cdef int result
-        if self.failed:
-            return ENGINE_FAILED
-        before = self.enter_libssl()
-        result = ssl.SSL_write_ex(self.ssl, data, size, &written)
-        self.leave_libssl(before)
-        return ENGINE_OK if result == 1 else self.note_failure()  # a write lacks nothing: the window BIO takes all
-
-    cdef int goodbye(self) noexcept nogil:
-        """Write close_notify, once (RFC 8446, 6.1)."""
-        if not self.closed and not self.failed and self.handshake_done:
-            self.closed = True
-            ssl.SSL_shutdown(self.ssl)
-            ERR_clear_error()
-        return ENGINE_OK
 
     cdef void refuse(self, int alert) noexcept nogil:
         """End both directions with a fatal alert (RFC 8446, 6.2), if libssl can be brought to send one: it has no call for that.
@@ -467,6 +247,7 @@ cdef class Engine:
     cdef bint decide(self) noexcept:
         """Whether to go on in spite of the errors that verification has found."""
         cdef list errors
+        cdef bint accepted = False
         handler, self.verify_handler = self.verify_handler, None
         try:
             self.errors = errors = errors_found(&self.state.found, self.verify_name)
@@ -475,13 +256,13 @@ cdef class Engine:
                 if not note_peer(&self.agreed, self.ssl):
                     raise MemoryError
                 self.use = USE_ASKING
-                return bool(handler(list(errors)))
-            return self.context.verify_mode != VERIFY_MODE_PEER
+                accepted = bool(handler(list(errors)))
+            else:
+                accepted = self.context.verify_mode != VERIFY_MODE_PEER
         except BaseException as exc:
             self.handler_error = exc  # nothing may leave a C callback; raised by whoever called libssl
-            return False
-        finally:
-            self.use = USE_LIBSSL
+        self.use = USE_LIBSSL
+        return accepted
 
     cdef object failure(self):
         """The TlsError for a failure that `classify` has seen."""
@@ -503,7 +284,7 @@ cdef class Engine:
                 text = f"{reason}: {words}{name}"
         return TlsError(text, reason, alert, not self.handshake_done)
 
-    # The Python half.
+    # For programs.
 
     cdef int require_free(self) except -1:
         if self.use == USE_LENT:

@@ -30,6 +30,9 @@ cdef class Scratch:
 cdef class Watcher:
     cdef readonly Loop loop
     cdef int fd  # -1: not watched
+    cdef object number  # the same, its key in the loop's `watchers`: to leave takes no memory
+    cdef bint buried  # it lies in the loop's `graves`
+    cdef Watcher next_grave  # behind it there
     cdef uint32_t events  # what is announced of it
     cdef bint again_planned
     cdef bint flush_planned
@@ -78,7 +81,7 @@ cdef class Loop(Owned):
     # descriptors
     cdef poller poller
     cdef dict watchers  # descriptor -> Watcher: the strong references that keep open connections alive
-    cdef list graves  # watchers closed in this turn: an event of theirs may still be in a batch
+    cdef Watcher graves  # watchers closed in this turn, the first of them: an event of theirs may still be in a batch
     cdef list lost  # watchers whose number was given to another descriptor while they had it
 
     # time
@@ -130,6 +133,7 @@ cdef class Loop(Owned):
     # closing
     cdef void close_copies(self) noexcept
     cdef void bury(self, Watcher watcher) noexcept
+    cdef void empty_graves(self) noexcept
 
 
 cdef int64_t monotonic_ns() noexcept nogil

@@ -61,19 +61,27 @@ cdef class Watcher:
         self.fd = -1
 
     cdef int start_watching(self, int fd, uint32_t events) except -1:
+        """Whatever raises, nothing is watched then."""
         cdef epoll_event event
+        cdef int error
+        cdef object number = fd, before = self.loop.watchers.get(number)
         event.events = events | linux.EPOLLET
         event.data.u64 = self.address()
+        # What needs memory comes first: once the set has the address, the object must not go.
+        if before is not None:
+            # Its descriptor was closed behind our back. If a duplicate is open, the set still has its address.
+            self.loop.lost.append(before)
+        self.loop.watchers[number] = self
         if linux.epoll_ctl(self.loop.poller.epoll, linux.EPOLL_CTL_ADD, fd, &event) < 0:
-            raise OSError(errno, os.strerror(errno))
-        self.fd = fd
+            error = errno
+            if before is None:
+                del self.loop.watchers[number]
+            else:
+                self.loop.watchers[number] = self.loop.lost.pop()
+            raise OSError(error, os.strerror(error))
+        self.fd, self.number = fd, number
         self.events = event.events
         self.loop.nogil_count += self.is_nogil
-        lost = self.loop.watchers.get(fd)
-        if lost is not None:
-            # Its descriptor was closed behind our back. If a duplicate is open, the set still has its address.
-            self.loop.lost.append(lost)
-        self.loop.watchers[fd] = self
         return 0
 
     cdef uint64_t address(self) noexcept nogil:
@@ -90,10 +98,10 @@ cdef class Watcher:
             raise OSError(errno, os.strerror(errno))
         before.fd = -1
         self.loop.bury(before)
-        self.fd = fd
+        self.fd, self.number = fd, before.number
         self.events = event.events
         self.loop.nogil_count += self.is_nogil - before.is_nogil
-        self.loop.watchers[fd] = self
+        self.loop.watchers[self.number] = self
         return 0
 
     cdef void await_room(self) noexcept nogil:
@@ -109,7 +117,7 @@ cdef class Watcher:
         linux.epoll_ctl(self.loop.poller.epoll, linux.EPOLL_CTL_MOD, self.fd, &event)
 
     cdef void stop_watching(self) noexcept:
-        """Out of the set at once. The caller closes the descriptor, if it is his, after this."""
+        """Out of the set at once; it needs no memory. The caller closes the descriptor, if it is his, after this."""
         cdef epoll_event event
         cdef int fd = self.fd
         if fd < 0:
@@ -119,24 +127,24 @@ cdef class Watcher:
             self.loop.nogil_count -= 1
             line_leave(&self.loop.nogil_again, &self.again_place)
             line_leave(&self.loop.reports, &self.report_place)
-        if self.loop.watchers.get(fd) is not self:
+        if self.loop.watchers.get(self.number) is not self:
             return  # the number means another watcher's descriptor by now
         linux.epoll_ctl(self.loop.poller.epoll, linux.EPOLL_CTL_DEL, fd, &event)
         self.loop.bury(self)
-        del self.loop.watchers[fd]
+        del self.loop.watchers[self.number]
 
     cdef void plan_again(self) noexcept:
         """Have `on_again` called in the next turn: there is work that no edge will announce."""
         if not self.again_planned:
+            self.loop.again.planned.append(self)  # may fail, and is then tried again
             self.again_planned = True
-            self.loop.again.planned.append(self)
             self.loop.plan_turn()
 
     cdef void plan_flush(self) noexcept:
         """Have `on_flush` called at the end of this turn."""
         if not self.flush_planned:
-            self.flush_planned = True
             self.loop.flushes.planned.append(self)
+            self.flush_planned = True
             self.loop.plan_turn()
 
     cdef void plan_again_nogil(self) noexcept nogil:
@@ -227,7 +235,6 @@ cdef class Loop(Owned):
         cdef int error
         poller_init(&self.poller)
         self.watchers = {}
-        self.graves = []
         self.lost = []
         self.timers = TimerHeap()
         self.soon = WorkQueue()
@@ -390,8 +397,16 @@ cdef class Loop(Owned):
         self.holds -= 1
 
     cdef void bury(self, Watcher watcher) noexcept:
-        if self.depth > 0:
-            self.graves.append(watcher)
+        if self.depth > 0 and not watcher.buried:
+            watcher.buried = True
+            watcher.next_grave, self.graves = self.graves, watcher
+
+    cdef void empty_graves(self) noexcept:
+        cdef Watcher watcher
+        while self.graves is not None:  # one by one: the end of one may close others, and a chain of ends would nest
+            watcher = self.graves
+            self.graves, watcher.next_grave = watcher.next_grave, None
+            watcher.buried = False
 
     # scratch
 
@@ -402,8 +417,9 @@ cdef class Loop(Owned):
         return outer
 
     cdef void leave_scratch(self, Scratch outer) noexcept:
-        self.spare_scratch.append(self.scratch_owner)
+        cdef Scratch inner = self.scratch_owner
         self.use_scratch(outer)
+        self.spare_scratch.append(inner)  # may fail
 
     cdef void use_scratch(self, Scratch scratch) noexcept:
         self.scratch_owner = scratch
@@ -488,8 +504,8 @@ cdef class Loop(Owned):
             self.depth -= 1
             if outer is not None:
                 self.leave_scratch(outer)
-        if self.graves:  # a nested turn has worked off the batches of the outer ones, so no event is left of anybody
-            self.graves = []
+        if self.graves is not None:  # a nested turn has worked off the batches of the outer ones: no event is left of anybody
+            self.empty_graves()
         if self.depth == 0 and not self.is_running and self.unfinished():
             self.plan_turn()
         if self.escaped is not None:
@@ -614,7 +630,8 @@ cdef class Loop(Owned):
             timer = self.timers.take()
             callback, args = timer.callback, timer.args
             timer.callback = timer.args = None
-            self.call(callback, args)
+            if callback is not None:  # a cancelled one stays where there was no memory to take it out
+                self.call(callback, args)
             earliest = self.timers.earliest()
         if earliest < self.poller.armed and not self.left:
             poller_arm(&self.poller, earliest)
@@ -664,25 +681,28 @@ cdef class Loop(Owned):
         """Give an exception that came out of a handler to `exception_handler` (default: the log "sslsock", with traceback).
         One that ends programs (KeyboardInterrupt, SystemExit) leaves `run` or `dispatch` when the turn is over instead; the
         next turn, when none is under way."""
+        cdef bint told = False
         if not isinstance(exception, Exception):
             self.escaped = exception
             if not self.is_closed:
                 self.plan_turn()
             return
+        raised = None
         try:
             if self.exception_handler is not None:
                 self.exception_handler(self, {"message": message, "exception": exception, "source": source})
-                return
-        except Exception:
-            logger().exception("exception in the exception handler")
+                told = True
         except BaseException as exc:
-            self.escaped = exc
-            return
+            raised, told = exc, not isinstance(exc, Exception)
         try:
-            logger().error("%s (%r)", message, source, exc_info=(type(exception), exception, exception.__traceback__))
+            if raised is not None and not told:
+                logger().error("exception in the exception handler", exc_info=raised)
+            if not told:
+                logger().error("%s (%r)", message, source, exc_info=(type(exception), exception, exception.__traceback__))
         except BaseException as exc:
-            if not isinstance(exc, Exception):
-                self.escaped = exc
+            raised = exc
+        if raised is not None and not isinstance(raised, Exception):
+            self.escaped = raised
 
     cdef void report_call(self, object consumer, str method, object exception) noexcept:
         """`report` what has come out of a consumer's method. Programs know that by the name which `_handler_names` of the consumer,
@@ -705,14 +725,14 @@ cdef class Loop(Owned):
         self.require_owner()
         if self.depth > 0:
             raise RuntimeError("the event loop cannot be closed from inside a turn: stop() it first")
-        self.is_closed = True
-        for watcher in list(self.watchers.values()):
+        cdef list watchers = list(self.watchers.values()), timers = list(self.timers.timers)
+        queues = WorkQueue(), WorkQueue(), WorkQueue()
+        self.is_closed = True  # from here on nothing needs memory
+        for watcher in watchers:
             (<Watcher> watcher).on_loop_closed()
-        for timer in list(self.timers.timers):
+        for timer in timers:
             (<Timer> timer).cancel()
-        self.soon = WorkQueue()
-        self.again = WorkQueue()
-        self.flushes = WorkQueue()
+        self.soon, self.again, self.flushes = queues
         self.foreign.clear()
         poller_close(&self.poller)
 
@@ -738,7 +758,7 @@ cdef class Loop(Owned):
                 self.copies.append(watcher.fd)
             watcher.fd = -1
             watcher.on_fork()
-        self.watchers, self.graves = {}, []
+        self.watchers, self.graves = {}, None
         self.timers = TimerHeap()
         self.soon, self.again, self.flushes = WorkQueue(), WorkQueue(), WorkQueue()
         self.foreign = deque()

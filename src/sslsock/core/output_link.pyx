@@ -8,7 +8,8 @@ as references. What follows from the end of it (`drained_out`, `send_failed`) is
 from libc.string cimport memcpy
 
 cimport linux
-from sslsock.core.engine cimport ENGINE_OK, Engine
+from sslsock.core.bare_engine cimport ENGINE_OK
+from sslsock.core.engine cimport Engine
 from sslsock.core.link cimport TLS_FAILED, Link
 from sslsock.core.loop cimport GATHER_SIZE, SEND_SIZE
 from sslsock.core.output_queue cimport OutputQueue

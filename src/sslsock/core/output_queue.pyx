@@ -1,6 +1,7 @@
 """What a program has written and nobody has encrypted or sent: references to its bytes objects, used from the front.
 
-Nothing is copied here, so that what a slow peer makes wait is held once. An empty queue owns no list.
+Nothing is copied here, so that what a slow peer makes wait is held once. The piece at the front has a place of its own: most queues
+never hold another, and need no list.
 """
 
 cimport cython
@@ -8,7 +9,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.string cimport memcpy
 
 cdef enum:
-    SLACK = 64  # used pieces at the front before the list is cut
+    SLACK = 64  # places of the list that are used up before it is cut
 
 
 @cython.final
@@ -17,17 +18,19 @@ cdef class OutputQueue:
     """Pieces of bytes in the order in which they were written."""
 
     cdef int append(self, bytes piece) except -1:
-        if self.pieces is None:
-            self.pieces = []
-        self.pieces.append(piece)
+        if self.piece is None:
+            self.piece = piece
+        else:
+            if self.behind is None:
+                self.behind = []
+            self.behind.append(piece)
         self.size += PyBytes_GET_SIZE(piece)
         return 0
 
     cdef size_t front(self, const char **data) noexcept:
         """What is left of the first piece: its size."""
-        cdef bytes piece = <bytes> self.pieces[self.first]
-        data[0] = PyBytes_AS_STRING(piece) + self.offset
-        return PyBytes_GET_SIZE(piece) - self.offset
+        data[0] = PyBytes_AS_STRING(self.piece) + self.offset
+        return PyBytes_GET_SIZE(self.piece) - self.offset
 
     cdef size_t join(self, char *memory, size_t room) noexcept:
         """Move from the front to `memory`, `room` bytes at the most. Returns how many."""
@@ -44,17 +47,24 @@ cdef class OutputQueue:
         """The first piece has been used up to `size` bytes further; it may be freed here."""
         self.offset += size
         self.size -= size
-        if self.offset == <size_t> PyBytes_GET_SIZE(<bytes> self.pieces[self.first]):
+        if self.offset == <size_t> PyBytes_GET_SIZE(self.piece):
             self.offset = 0
-            self.pieces[self.first] = None
-            self.first += 1
-            if self.first == len(self.pieces):
-                self.clear()
-            elif self.first >= SLACK and self.first * 2 >= len(self.pieces):  # moves each piece once
-                del self.pieces[:self.first]
-                self.first = 0
+            self.piece = None if self.behind is None else self.next()
+
+    cdef bytes next(self):
+        """Take the first piece of `behind`."""
+        cdef bytes piece = <bytes> self.behind[self.used]
+        self.behind[self.used] = None
+        self.used += 1
+        if self.used == len(self.behind):
+            self.behind = None
+            self.used = 0
+        elif self.used >= SLACK and self.used * 2 >= len(self.behind):  # moves each piece once
+            del self.behind[:self.used]
+            self.used = 0
+        return piece
 
     cdef void clear(self) noexcept:
-        self.pieces = None
-        self.first = 0
+        self.piece = self.behind = None
+        self.used = 0
         self.offset = self.size = 0

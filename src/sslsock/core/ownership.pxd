@@ -15,7 +15,7 @@ cdef class Owned:
     cdef int require(self) except -1
     cdef int require_thread(self) except -1
     cdef int look_for_host(self) except -1
-    cpdef int meet(self) except -1
+    cdef int meet_host(self) except -1
 
 
 cpdef object running_host()

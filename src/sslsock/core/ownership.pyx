@@ -120,12 +120,15 @@ cdef class Owned:
     def follow(self, host):
         """Become part of `host`, an asyncio loop of this thread, which need not run yet: for a derived class to do."""
 
-    cpdef int meet(self) except -1:
-        """Attach to the asyncio loop that runs here, if this is the loop's own thread. Never raises for another thread, a closed loop
-        or a forked child."""
+    cdef int meet_host(self) except -1:
         if self.depth == 0 and not self.is_closed and self.in_own_thread():
             self.look_for_host()
         return 0
+
+    def meet(self):
+        """Attach to the asyncio loop that runs here, if this is the loop's own thread. Never raises for another thread, a closed loop
+        or a forked child."""
+        self.meet_host()
 
     def check(self):
         """Raise RuntimeError unless this is the loop's own thread and process and it is not closed."""

@@ -27,8 +27,8 @@ from libc.string cimport memset
 
 cimport linux
 from send_room cimport send_room
+from sslsock.core.bare_engine cimport ENGINE_CLOSED, ENGINE_FAILED, ENGINE_OK
 from sslsock.core.channel cimport Channel
-from sslsock.core.engine cimport ENGINE_CLOSED, ENGINE_FAILED, ENGINE_OK
 from sslsock.core.link cimport (
     ANSWERS_SIZE, INPUT_AFTER_END, INPUT_AFTER_FAILURE, NO_MEMORY, PEER_RESET, TLS_FAILED, Link, failure_kind)
 from sslsock.core.loop cimport PLAIN_SIZE, RECEIVE_SIZE, SEND_SIZE, Loop, monotonic_ns
@@ -314,6 +314,12 @@ cdef class RelaySide(Link):
         byte_queue_clear(&self.out)
 
 
+cdef int require_joinable(object end, Loop loop) except -1:
+    if isinstance(end, Channel) and ((<Channel> end).loop is not loop or not (<Channel> end).can_join):
+        raise ValueError("a channel can be joined when it is open, of this loop, and no handshake is under way")
+    return 0
+
+
 @cython.final
 cdef class ChannelRelay:
     """Joins two sides.
@@ -329,14 +335,9 @@ cdef class ChannelRelay:
     def __cinit__(self, Loop loop not None, front, back, observer, double idle_seconds=0.0, bytes head=b""):
         cdef byte_queue[2] unread
         cdef bint[2] ended = [False, False]
-        cdef int number
-        cdef RelaySide side
         loop.require()
         for end in (front, back):
-            if isinstance(end, Channel):
-                if (<Channel> end).loop is not loop or not end.can_join:
-                    raise ValueError("a channel can be joined when it is open, of this loop, and no handshake is under way")
-            elif not isinstance(end, int):
+            if not isinstance(end, (Channel, int)):
                 raise TypeError(f"a Channel or a descriptor is needed, not {type(end).__name__}")
         if front == back:
             raise ValueError("a relay has two different ends")
@@ -349,7 +350,11 @@ cdef class ChannelRelay:
         self.front.peer, self.back.peer = self.back, self.front
         self.front.relay = self.back.relay = self
         self.front.loop = self.back.loop = loop
+        consumers = [None, None]  # let go of last: it may be their end, and what that calls finds a relay
         try:
+            # From here until both have been taken over no object is made: the garbage collector may end a channel.
+            require_joinable(front, loop)
+            require_joinable(back, loop)
             self.front.watch(front)
             self.back.watch(back)
         except BaseException:
@@ -357,11 +362,11 @@ cdef class ChannelRelay:
             self.cut()
             raise
         memset(unread, 0, sizeof(unread))
-        consumers = []  # let go of last: it may be their end, and what that calls finds a relay
         try:
-            for number, (side, end) in enumerate(((self.front, front), (self.back, back))):
-                if isinstance(end, Channel):
-                    consumers.append(side.take_over(<Channel> end, &unread[number], &ended[number]))
+            if isinstance(front, Channel):
+                consumers[0] = self.front.take_over(<Channel> front, &unread[0], &ended[0])
+            if isinstance(back, Channel):
+                consumers[1] = self.back.take_over(<Channel> back, &unread[1], &ended[1])
             if idle_seconds > 0:
                 self.watch_idle(idle_seconds)
             if head:
@@ -421,6 +426,8 @@ cdef class ChannelRelay:
         elif self.broken and not self.lingering:
             self.lingering = True
             self.watch_idle(LINGER_SECONDS)
+            if self.timer is None:
+                self.bury()  # there was no memory for it
 
     @property
     def idle_seconds(self):

@@ -17,9 +17,12 @@ from sslsock.core import build
 
 cdef object state_of(str path):
     """What tells whether a file or a folder has changed; None when it is not there."""
+    found = None
     try:
         found = os.stat(path)
     except (OSError, ValueError):
+        pass
+    if found is None:
         return None
     return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
 

@@ -25,6 +25,7 @@ from ..core.dial import pack_address
 from ..core.hostname import parse_host
 from ..sockets.resolver import Address as SocketAddress
 from ..sockets.resolver import numeric_addresses
+from .hosts import is_end
 from .settings import Address
 
 __all__ = ["Backend", "BackendPool", "BackendState", "News", "Resolve", "summed_up"]
@@ -319,8 +320,14 @@ class BackendPool:
     def _on_answer(self, target: Target, answer: Union[list[SocketAddress], Exception]) -> None:
         target.asked = None
         before = target.error
-        if not answer:  # every record was of a family that is not asked for
-            answer = socket.gaierror(socket.EAI_NONAME, "no address is known for the name")
+        if not isinstance(answer, Exception):
+            ends = [entry for entry in answer if is_end(entry[1][0])]
+            if answer and not ends:
+                answer = OSError(f"it stands for no host: {answer[0][1][0]}")
+            elif not answer:  # every record was of a family that is not asked for
+                answer = socket.gaierror(socket.EAI_NONAME, "no address is known for the name")
+            else:
+                answer = ends
         error = answer if isinstance(answer, Exception) else None
         target.due = self._clock() + (KEPT if error is None else LOOKUP_PAUSE)
         target.error = "" if error is None else str(error)

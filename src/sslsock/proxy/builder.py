@@ -6,14 +6,12 @@ Here are all names, the kind of value each takes, and what cannot stand together
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, Sequence
-from ipaddress import ip_address, ip_network
 from sys import float_info
 from typing import NoReturn, Optional, Union
 
-from ..core.hostname import Host, parse_host
 from ..sockets.host_port import parse_connect_address, parse_listen_address
+from . import hosts
 from .allowed import NameList
 from .settings import (
     Address,
@@ -40,8 +38,6 @@ TARGET = ("to", "passthrough", *BACK_TLS)
 FRONT_TLS = ("cert", "key", "ca-out", "client-ca", "allow-name", "alpn")
 LISTENER = ("listen", *FRONT_TLS, "proxy-protocol-in", "trusted-proxy", "proxy-protocol-out", *TARGET)
 ROUTE = ("server-names", "alpn", *TARGET)
-
-NAME = re.compile(r"[A-Za-z0-9._-]+")  # underscores: not in host names (RFC 1123, 2.1), and yet in use
 
 MOST_THREADS = 1024
 MOST_CONNECTIONS = 2**31 - 1
@@ -232,21 +228,10 @@ def parse_address(table: Table, text: str, listening: bool, *parts: Part) -> Add
     try:
         host, port = parse_listen_address(rest) if listening else parse_connect_address(rest)
         if host:
-            found = one_host(host)
-            if not listening and found.numeric and ip_address(found.verify_name).is_unspecified:
-                raise ValueError(f"{host} means every address of this machine: it can be listened on, and not connected to")
+            (hosts.listening if listening else hosts.back_end)(host)
     except ValueError as exc:
         table.fail(str(exc), *parts)
     return Address(scheme.lower(), host, port)
-
-
-def one_host(text: str) -> Host:
-    """A name or an address that stands for itself. ValueError, also for patterns and variables, which some proxies know: the
-    resolver may take one of them for this machine."""
-    host = parse_host(text)
-    if not host.numeric and not NAME.fullmatch(host.name):
-        raise ValueError(f"{text!r} is no host name: it may have letters, digits, hyphens, underscores and dots")
-    return host
 
 
 def listener_of(table: Table, route_tables: Sequence[Table]) -> ListenerSettings:
@@ -315,9 +300,9 @@ def allowed_names(table: Table) -> tuple[str, ...]:
 
 def parse_network(table: Table, text: str, index: int) -> Network:
     try:
-        return ip_network(text)
+        return hosts.network(text)
     except ValueError as exc:
-        table.fail(f"{exc}; a network is needed, as in 10.0.0.0/8", "trusted-proxy", index)
+        table.fail(str(exc), "trusted-proxy", index)
 
 
 def routes_of(listener: Table, tables: Sequence[Table], listen: Address) -> tuple[Route, ...]:
@@ -366,7 +351,7 @@ def server_name(table: Table, text: str, index: int) -> str:
         rest = text[2:] if wildcard else text
         if "*" in rest:
             raise ValueError(f"{text!r}: a wildcard is a whole label, the first: *.example.com")
-        name = one_host(rest).server_name
+        name = hosts.host(rest).server_name
         if name is None:
             raise ValueError(f"{text!r} is an address, which no client asks for by name (RFC 6066, section 3)")
     except ValueError as exc:
@@ -392,7 +377,7 @@ def target_of(table: Table, listen: Address, names: tuple[str, ...], alpn: tuple
     name = table.text("to-server-name")
     if name is not None:
         try:
-            name = one_host(name).verify_name
+            name = hosts.back_end(name).verify_name
         except ValueError as exc:
             table.fail(str(exc), "to-server-name")
     return Route(

@@ -23,7 +23,7 @@ from ..core.certificate import SslCertificate
 from ..core.context import VERIFY_NONE, ConfigurationError, Context
 from ..core.issue import LOCALHOST, issue_certificate, make_authority
 from ..core.key import SslKey
-from . import files
+from .files import Reading
 from .settings import KeyPair
 
 __all__ = [
@@ -144,9 +144,9 @@ class CertificateStore:
         return identity
 
     @classmethod
-    def from_files(cls, key_pairs: Sequence[KeyPair]) -> CertificateStore:
+    def from_files(cls, key_pairs: Sequence[KeyPair], reading: Optional[Reading] = None) -> CertificateStore:
         """Read at least one pair of files. CertificateError names the file."""
-        return cls([(load_checked(pair), pair.certificate) for pair in key_pairs])
+        return cls([(load_checked(pair, reading), pair.certificate) for pair in key_pairs])
 
     @classmethod
     def for_localhost(cls, host: str = "") -> tuple[CertificateStore, SslCertificate]:
@@ -206,12 +206,12 @@ def key_type(key: SslKey) -> str:
     return key.algorithm.name if key.algorithm is not None else "unknown"
 
 
-# Files
+# Files. Without a `reading`, each function has one of its own.
 
 
-def read_file(path: str) -> bytes:
+def read_file(path: str, reading: Optional[Reading]) -> bytes:
     try:
-        return files.read_file(path)
+        return (reading or Reading()).read(path)
     except (OSError, ValueError) as exc:  # ValueError: a NUL in the path
         raise CertificateError(path, getattr(exc, "strerror", None) or str(exc)) from None
 
@@ -222,29 +222,30 @@ def certificates_in(path: str, text: bytes) -> list[SslCertificate]:
     except ValueError as exc:
         raise CertificateError(path, str(exc)) from None
     if not found:
-        raise CertificateError(path, SslCertificate(text).error_string or "it holds no certificate")
+        reason = SslCertificate(text).error_string
+        raise CertificateError(path, f"it holds no certificate{': ' if reason else ''}{reason}")
     return found
 
 
-def read_certificates(path: str) -> list[SslCertificate]:
+def read_certificates(path: str, reading: Optional[Reading] = None) -> list[SslCertificate]:
     """All certificates of a file, at least one: authorities, for instance. CertificateError."""
-    return certificates_in(path, read_file(path))
+    return certificates_in(path, read_file(path, reading))
 
 
-def load_pair(certificate_path: str, key_path: Optional[str]) -> Pair:
+def load_pair(certificate_path: str, key_path: Optional[str], reading: Optional[Reading] = None) -> Pair:
     """Read a certificate with its chain, and its key, which is in the same file if key_path is None. CertificateError."""
-    text = read_file(certificate_path)
+    text = read_file(certificate_path, reading)
     certificate, *chain = certificates_in(certificate_path, text)
-    key = SslKey(text if key_path is None else read_file(key_path))
+    key = SslKey(text if key_path is None else read_file(key_path, reading))
     if key.null:
         hint = "; the key may be in a file of its own, but no other is named (--key)" if key_path is None else ""
         raise CertificateError(key_path or certificate_path, key.error_string + hint)
     return certificate, chain, key
 
 
-def load_checked(paths: KeyPair) -> Pair:
+def load_checked(paths: KeyPair, reading: Optional[Reading] = None) -> Pair:
     """Read a pair, and have OpenSSL look whether its halves fit and are strong enough."""
-    pair = load_pair(paths.certificate, paths.key if paths.key != paths.certificate else None)
+    pair = load_pair(paths.certificate, paths.key if paths.key != paths.certificate else None, reading)
     certificate, chain, key = pair
     try:
         Context(

@@ -15,7 +15,7 @@ from ..core.ticket_keys import TicketKeys
 from ..sockets.certificate_text import name_text
 from ..sockets.resolver import numeric_addresses
 from .certificates import CertificateError, CertificateStore, Pair, load_checked, read_certificates
-from .files import status_of
+from .files import Reading
 from .privileges import PrivilegeError, find_account, replaceable_for, unreadable_for
 from .settings import Address, KeyPair, Place, Places, ProxySettings
 from .tickets import TicketKeyError, TicketKeyFile
@@ -28,42 +28,43 @@ EXPOSED = stat.S_IROTH | stat.S_IWOTH
 Warn = Callable[[str], object]
 
 
-def check_files(settings: ProxySettings, warn: Warn, starting: bool = True) -> None:
+def check_files(settings: ProxySettings, warn: Warn, reading: Optional[Reading] = None) -> None:
     """Open and verify every file, look for the user and for optional packages; change nothing.
 
     warn: gets a line for what will work, but may not be meant: a certificate that has expired or will within 14 days, a
-    chain with a gap. starting: False for a reload, which writes no `ca_out`, perhaps because it has not the right to any more.
-    SettingsError for the first thing that is wrong.
+    chain with a gap. reading: what the files are read by; without one, as at the start. A reload writes no `ca_out`, perhaps
+    because it has not the right to any more. SettingsError for the first thing that is wrong.
     """
+    reading = reading or Reading()
     places = settings.places
     for number, listener in enumerate(settings.listeners):
         here = ("listener", number)
-        loaded = [
-            (check_key_pair(pair, places.of(*here, "cert", index), places.of(*here, "key", index), warn), pair.certificate)
-            for index, pair in enumerate(listener.key_pairs)
-        ]
+        loaded = []
+        for index, pair in enumerate(listener.key_pairs):
+            members = places.of(*here, "cert", index), places.of(*here, "key", index)
+            loaded.append((check_key_pair(pair, *members, warn, reading), pair.certificate))
         if loaded:
             check_together(loaded, places, warn, *here, "cert")
         if listener.client_ca is not None:
-            check_authorities(listener.client_ca, places.of(*here, "client-ca"), warn)
-        if listener.ca_out is not None and starting:
+            check_authorities(listener.client_ca, places.of(*here, "client-ca"), warn, reading)
+        if listener.ca_out is not None and reading.starting:
             check_writable(listener.ca_out, places.of(*here, "ca-out"))
         for index, route in enumerate(listener.routes):
             back = (*here, "route", index)
             for target, address in enumerate(route.to):
                 check_numeric(address, places.of(*back, "to", target))
             if route.back_tls.ca is not None:
-                check_authorities(route.back_tls.ca, places.of(*back, "to-ca"), warn)
+                check_authorities(route.back_tls.ca, places.of(*back, "to-ca"), warn, reading)
             if route.back_tls.key_pair is not None:
                 pair = route.back_tls.key_pair
-                check_key_pair(pair, places.of(*back, "to-cert", 0), places.of(*back, "to-key", 0), warn)
+                check_key_pair(pair, places.of(*back, "to-cert", 0), places.of(*back, "to-key", 0), warn, reading)
     if settings.ticket_key_file is not None:
         try:
             TicketKeyFile(settings.ticket_key_file, TicketKeys()).load()
         except TicketKeyError as exc:
             raise places.of("ticket-key-file").error(str(exc)) from None
     check_system(settings, places)
-    if starting:
+    if reading.starting:
         check_rights(settings)
 
 
@@ -90,13 +91,13 @@ def check_rights(settings: ProxySettings) -> None:
         raise files[path].error(f"{path}: user {user!r} could not read it again, for SIGHUP: {reason}; {hint}")
 
 
-def check_key_pair(pair: KeyPair, certificate_place: Place, key_place: Place, warn: Warn) -> Pair:
+def check_key_pair(pair: KeyPair, certificate_place: Place, key_place: Place, warn: Warn, reading: Reading) -> Pair:
     try:
-        loaded = load_checked(pair)
+        loaded = load_checked(pair, reading)
     except CertificateError as exc:
         in_key = exc.path == pair.key != pair.certificate
         raise (key_place if in_key else certificate_place).error(str(exc)) from None
-    mode = status_of(pair.key).st_mode
+    mode = reading.mode(pair.key)
     if stat.S_ISREG(mode) and mode & EXPOSED:
         text = f"others than its owner and group can read or write this private key (mode {stat.S_IMODE(mode):04o})"
         warn_at(key_place, f"{pair.key}: {text}", warn)
@@ -123,9 +124,9 @@ def check_together(pairs: Sequence[tuple[Pair, str]], places: Places, warn: Warn
         warn_at(places.of(*here, paths.index(expiry.path)), text, warn)
 
 
-def check_authorities(file: str, place: Place, warn: Warn) -> None:
+def check_authorities(file: str, place: Place, warn: Warn, reading: Reading) -> None:
     try:
-        found = read_certificates(file)
+        found = read_certificates(file, reading)
     except CertificateError as exc:
         raise place.error(str(exc)) from None
     warn_of_times(file, found, place, warn)

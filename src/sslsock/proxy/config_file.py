@@ -12,8 +12,8 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Optional
 
-from . import files
 from .builder import LISTENER, ROUTE, TOP, Table, refuse_unknown, settings_of
+from .files import Reading
 from .settings import Place, Places, ProxySettings, SettingsError
 from .toml_lines import lines_of
 
@@ -21,15 +21,19 @@ __all__ = ["log_format_in", "read_settings"]
 
 IN_LISTENER = dict.fromkeys((*LISTENER, "route"), "into a [[listener]]")
 IN_ROUTE = dict.fromkeys(ROUTE, "into a [[listener.route]]")
+LOG_FORMAT = re.compile(rb"""^[ \t]*(["']?)log-format\1[ \t]*=[ \t]*["']([a-z]+)["']""", re.MULTILINE)
 AT_TOP = dict.fromkeys(TOP, "in front of the first table")
 
 
-def read_settings(file: str, overrides: Optional[Mapping[str, object]] = None) -> ProxySettings:
+def read_settings(
+    file: str, overrides: Optional[Mapping[str, object]] = None, reading: Optional[Reading] = None
+) -> ProxySettings:
     """The settings in a TOML file. SettingsError.
 
-    overrides: values of the command line that go before the file's top-level ones, by their names there.
+    overrides: values of the command line that go before the file's top-level ones, by their names there. reading: that the
+    file is part of; None: it is read alone.
     """
-    document = read_document(file)
+    document = read_document(file, reading)
     values, lines = parse(file, document)
     places = Places({(): Place("", file, 1)})
     for path, line in lines.items():
@@ -55,12 +59,17 @@ def read_settings(file: str, overrides: Optional[Mapping[str, object]] = None) -
     return replace(settings_of(Table({**values, **given}, places), listeners), file=file)
 
 
-def log_format_in(file: str) -> Optional[object]:
-    """What a file says of log-format, if it can be read at all."""
+def log_format_in(file: str, reading: Optional[Reading] = None) -> Optional[str]:
+    """What a file says of log-format, which may be wrong in every other respect: no TOML, or no text."""
+    reading = reading or Reading()
     try:
-        return parse(file, read_document(file))[0].get("log-format")
+        found = parse(file, read_document(file, reading))[0].get("log-format")
     except SettingsError:
+        with suppress(OSError, ValueError):
+            line = LOG_FORMAT.search(reading.read(file))
+            return line[2].decode("ascii") if line is not None else None
         return None
+    return found if isinstance(found, str) else None
 
 
 def tables_of(table: Table, key: str) -> list[Table]:
@@ -72,9 +81,9 @@ def tables_of(table: Table, key: str) -> list[Table]:
     return [Table(member, table.places, (*table.path, key, index)) for index, member in enumerate(found)]
 
 
-def read_document(file: str) -> str:
+def read_document(file: str, reading: Optional[Reading]) -> str:
     try:
-        data = files.read_file(file)
+        data = (reading or Reading()).read(file)
     except (OSError, ValueError) as exc:  # ValueError: a NUL in the path
         raise SettingsError(file, 0, getattr(exc, "strerror", None) or str(exc)) from None
     try:

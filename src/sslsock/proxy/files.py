@@ -1,28 +1,40 @@
-"""Opening the files that the settings name: here, or, with `--keep-reading`, by a process that has kept root's rights.
+"""Reading the files that the settings name: opened here, or, with `--keep-reading`, by a process that has kept root's rights.
 
-That process, the *reader*, is forked before there are threads and before a key has been read. It knows the paths that were
-named at the start, as a list. A request is a place in that list, in four bytes; the answer an errno, or a descriptor for
-reading (SCM_RIGHTS, unix(7)). So whoever takes the proxy over can have these files opened, as the proxy itself can, and nothing
-else; not even by a link, for what the user could replace is not on the list (`privileges.replaceable_for`). It ends when the
-proxy does, for then its socket ends.
+What stands at a path may be anything: a pipe without a writer, a device without an end. At the start somebody may mean it
+(`--cert <(…)`) and sees that it waits. A reload must come to its end: it waits for nothing for long (`Reading`).
+
+The process of `--keep-reading`, the *reader*, is forked before there are threads and before a key has been read. It knows the
+paths that were named at the start, as a list. A request is a place in that list, in four bytes; the answer an errno, or a
+descriptor for reading (SCM_RIGHTS, unix(7)). So whoever takes the proxy over can have these files opened, as the proxy itself
+can, and nothing else; not even by a link, for what the user could replace is not on the list (`privileges.replaceable_for`). It
+ends when the proxy does, for then its socket ends.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import select
 import signal
 import socket
 import stat
 import threading
+import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from typing import NoReturn, Optional
+from typing import NamedTuple, NoReturn, Optional
 
-__all__ = ["Reader", "open_file", "read_file", "status_of"]
+__all__ = ["MOST_BYTES", "Reader", "Reading", "open_file", "status_of"]
 
 REQUEST = 4  # bytes of a place, and of an errno
 ANSWER_SECONDS = 30.0  # that a file system may take
+
+# Of one file. The authorities of all the web take a quarter of a MiB; what is longer than this was not meant (a device, a
+# sparse file), and would take the memory of the connections.
+MOST_BYTES = 16 * 1024 * 1024
+PIECE = 64 * 1024  # bytes of one read: what a pipe holds (pipe(7))
+PIPE_SECONDS = 5.0  # that a reload waits for the writer of a pipe
+
 FLAGS = os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC
 
 _reader: Optional[Reader] = None  # the one of this process
@@ -36,27 +48,116 @@ def open_file(path: str, flags: int = os.O_NONBLOCK) -> int:
     try:
         return os.open(path, FLAGS | flags)
     except PermissionError as exc:
-        if _reader is None:
-            raise
-        hint = "--keep-reading opens what was named at the start, in folders not the user's; a new file needs a restart"
-        raise PermissionError(exc.errno, f"{exc.strerror}; {hint}", path) from None
-
-
-def read_file(path: str) -> bytes:
-    """All of it. OSError; ValueError for a NUL in the path."""
-    with open(open_file(path, 0), "rb") as file:
-        return file.read()
+        raise explained(exc, path) from None
 
 
 def status_of(path: str) -> os.stat_result:
     """As os.stat. OSError."""
     if _reader is None or path not in _reader.places:
-        return os.stat(path)
+        try:
+            return os.stat(path)
+        except PermissionError as exc:
+            raise explained(exc, path) from None
     descriptor = _reader.open(path)
     try:
         return os.fstat(descriptor)
     finally:
         os.close(descriptor)
+
+
+def explained(exc: PermissionError, path: str) -> PermissionError:
+    if _reader is None:
+        return exc
+    hint = "--keep-reading opens what was named at the start, in folders not the user's; a new file needs a restart"
+    return PermissionError(exc.errno, f"{exc.strerror}; {hint}", path)
+
+
+class Contents(NamedTuple):
+    data: bytes
+    mode: int
+    """st_mode of what they were read from."""
+
+
+class Reading:
+    """One reading of all files, at a start or a reload. Each is read once: what was checked is what is used, and a pipe will
+    do, which tells what it holds only once.
+
+    starting: for the writer of a pipe a start waits as long as it takes, a reload a few seconds; and a reload reads no devices.
+    """
+
+    def __init__(self, starting: bool = True) -> None:
+        self.starting = starting
+        self._known: dict[str, Contents] = {}
+        self._told: dict[str, Contents] = {}  # of another reading, what cannot be read twice
+
+    def read(self, path: str) -> bytes:
+        """All of a file, `MOST_BYTES` at the most. OSError; ValueError for a NUL in the path."""
+        return self._contents(path).data
+
+    def mode(self, path: str) -> int:
+        """What kind of file it is, and who may do what with it: st_mode. OSError, ValueError."""
+        return self._contents(path).mode
+
+    def renewed(self) -> Reading:
+        """Another one at the start, to read again what can be."""
+        again = Reading(self.starting)
+        again._told = {path: known for path, known in self._known.items() if not stat.S_ISREG(known.mode)}
+        return again
+
+    def forget(self) -> None:
+        """Nothing of it is needed any more; there are keys among it."""
+        self._known.clear()
+        self._told.clear()
+
+    def _contents(self, path: str) -> Contents:
+        known = self._known.get(path)
+        if known is None:
+            known = self._known[path] = self._read(path)
+        return known
+
+    def _read(self, path: str) -> Contents:
+        mode = status_of(path).st_mode
+        if path in self._told and not stat.S_ISREG(mode):
+            return self._told[path]
+        refuse_kind(path, mode, self.starting)  # before it is opened, which may do something to a device
+        descriptor = open_file(path, 0 if self.starting else os.O_NONBLOCK)
+        try:
+            mode = os.fstat(descriptor).st_mode
+            data = read_all(descriptor, path, None if self.starting else time.monotonic() + PIPE_SECONDS)
+        finally:
+            os.close(descriptor)
+        if not data and not self.starting and stat.S_ISFIFO(mode):
+            raise OSError(errno.EPIPE, "it is a pipe that nobody writes to", path)
+        return Contents(data, mode)
+
+
+def refuse_kind(path: str, mode: int, starting: bool) -> None:
+    """OSError for what is nothing to be read."""
+    if stat.S_ISDIR(mode):
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if stat.S_ISSOCK(mode):
+        raise OSError(errno.EINVAL, "it is a socket", path)
+    if not starting and (stat.S_ISCHR(mode) or stat.S_ISBLK(mode)):
+        raise OSError(errno.EINVAL, "it is a device, which is not read again", path)
+
+
+def read_all(descriptor: int, path: str, until: Optional[float]) -> bytes:
+    """Up to the end. until: the time.monotonic() at which the writer of a pipe is late, None for never. OSError."""
+    data = bytearray()
+    while len(data) <= MOST_BYTES:
+        try:
+            piece = os.read(descriptor, PIECE)
+        except BlockingIOError:
+            poll = select.poll()
+            poll.register(descriptor, select.POLLIN)
+            left = None if until is None else max(0.0, until - time.monotonic()) * 1000
+            if not poll.poll(left):
+                raise OSError(errno.ETIMEDOUT, "it is a pipe whose writer does not come to an end", path) from None
+            continue
+        if not piece:
+            return bytes(data)
+        data += piece
+    raise OSError(errno.EFBIG, f"it is longer than {MOST_BYTES >> 20} MiB, the most that is read of a file", path)
 
 
 class Reader:
@@ -93,6 +194,8 @@ class Reader:
             os.set_inheritable(descriptors[0], False)
             return descriptors[0]
         number = int.from_bytes(answer, "big")
+        if number in (errno.EINVAL, errno.ENXIO):  # the latter for a socket: open(2)
+            raise OSError(number, "it is no regular file, and --keep-reading opens no other", path)
         raise OSError(number, os.strerror(number), path)
 
     @staticmethod

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Callable, Union
+from typing import TYPE_CHECKING, Any, Callable, Optional, Union
 
 if TYPE_CHECKING:
+    from .files import Reading
     from .settings import ProxySettings
 
 __all__ = ["add_arguments", "make_settings"]
@@ -167,8 +168,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--check", action="store_true", help="look whether all settings and files are good, and end")
 
 
-def make_settings(arguments: argparse.Namespace) -> ProxySettings:
-    """The settings that the command line, and the file it names, ask for. SettingsError."""
+def make_settings(arguments: argparse.Namespace, reading: Optional[Reading] = None) -> ProxySettings:
+    """The settings that the command line, and the file it names, ask for. reading: that this file is part of. SettingsError."""
     from .builder import LISTENER, TOP, Table, settings_of
     from .settings import Place, Places, SettingsError
 
@@ -182,7 +183,7 @@ def make_settings(arguments: argparse.Namespace) -> ProxySettings:
             raise SettingsError(None, 0, f"--{key} is a listener's, and with --config the file describes those")
         from .config_file import read_settings
 
-        return read_settings(arguments.config, top)
+        return read_settings(arguments.config, top, reading)
     if identities:
         listener["cert"], listener["key"] = paired(identities)
     places = Places({(key,): Place(f"--{key}") for key in top})

@@ -14,7 +14,8 @@ from ..core.context import VERIFY_NONE, VERIFY_PEER, ConfigurationError, Context
 from ..core.hostname import parse_host
 from ..core.ticket_keys import TicketKeys
 from .allowed import NameList
-from .certificates import CertificateStore, Identity, load_checked, normal, read_certificates, write_authority
+from .certificates import CertificateError, CertificateStore, Identity, load_checked, normal, read_certificates, write_authority
+from .files import Reading
 from .settings import ListenerSettings, Route
 
 __all__ = ["ListenerPolicy", "RoutePolicy"]
@@ -27,12 +28,12 @@ class RoutePolicy:
     about. What is known of the back ends of one route holds for those of another only where this is the same.
     """
 
-    def __init__(self, route: Route, proxy_protocol: Optional[str] = None) -> None:
+    def __init__(self, route: Route, proxy_protocol: Optional[str] = None, reading: Optional[Reading] = None) -> None:
         self.route = route
         self.passthrough = route.passthrough
         tls = route.back_tls
-        self._authorities = read_certificates(tls.ca) if tls.ca is not None else []
-        self._pairs = [load_checked(tls.key_pair)] if tls.key_pair is not None else []
+        self._authorities = read_certificates(tls.ca, reading) if tls.ca is not None else []
+        self._pairs = [load_checked(tls.key_pair, reading)] if tls.key_pair is not None else []
         self._contexts: dict[tuple[str, ...], Context] = {}
         self.connecting: Hashable = (
             *(route.to, tls, proxy_protocol),
@@ -77,28 +78,34 @@ class ListenerPolicy:
     """Everything that decides about a listener's connections.
 
     settings: ListenerSettings. keys: the session ticket keys that all listeners share. before: the policy whose place it
-    takes; a certificate made in memory is kept. CertificateError (a file), ConfigurationError (what OpenSSL refuses),
-    ValueError, OSError (`--ca-out`).
+    takes; a certificate made in memory is kept. reading: that the settings were checked with. CertificateError (a file, also
+    that of `--ca-out`), ConfigurationError (what OpenSSL refuses), ValueError.
     """
 
-    def __init__(self, settings: ListenerSettings, keys: TicketKeys, before: Optional[ListenerPolicy] = None) -> None:
+    def __init__(
+        self,
+        settings: ListenerSettings,
+        keys: TicketKeys,
+        before: Optional[ListenerPolicy] = None,
+        reading: Optional[Reading] = None,
+    ) -> None:
         self.settings = settings
         self.name = str(settings.listen)
         self.local = (settings.listen.host, settings.listen.port)
         self.tls = settings.listen.tls
-        self.routes = tuple(RoutePolicy(route, settings.proxy_protocol_out) for route in settings.routes)
+        self.routes = tuple(RoutePolicy(route, settings.proxy_protocol_out, reading) for route in settings.routes)
         self.allowed = NameList(settings.allow_names) if settings.allow_names else None
         self.store: Optional[CertificateStore] = None
         self.made_in_memory = False
         self._contexts: dict[tuple[str, tuple[str, ...]], Context] = {}
         if self.tls and not all(route.passthrough for route in self.routes):
-            self._load(keys, before)
+            self._load(keys, before, reading)
 
-    def _load(self, keys: TicketKeys, before: Optional[ListenerPolicy]) -> None:
+    def _load(self, keys: TicketKeys, before: Optional[ListenerPolicy], reading: Optional[Reading]) -> None:
         settings = self.settings
         authority: Optional[SslCertificate] = None
         if settings.key_pairs:
-            self.store = CertificateStore.from_files(settings.key_pairs)
+            self.store = CertificateStore.from_files(settings.key_pairs, reading)
         else:
             self.made_in_memory = True
             if before is not None and before.made_in_memory:
@@ -106,7 +113,7 @@ class ListenerPolicy:
             else:
                 self.store, authority = CertificateStore.for_localhost(settings.listen.host)
         assert self.store is not None
-        client_authorities = read_certificates(settings.client_ca) if settings.client_ca is not None else []
+        client_authorities = read_certificates(settings.client_ca, reading) if settings.client_ca is not None else []
         offers = dict.fromkeys(self._protocols(route) for route in self.routes if not route.passthrough)
         for identity in self.store.identities:
             for protocols in offers:
@@ -126,7 +133,10 @@ class ListenerPolicy:
                     path = identity.expiries[0].path or "the certificate made in memory"
                     raise ConfigurationError(f"{path}: {exc}") from exc
         if authority is not None and settings.ca_out is not None:
-            write_authority(settings.ca_out, authority)
+            try:
+                write_authority(settings.ca_out, authority)
+            except OSError as exc:
+                raise CertificateError(settings.ca_out, exc.strerror or str(exc)) from exc
 
     def _protocols(self, route: RoutePolicy) -> tuple[str, ...]:
         """What to agree on with the clients of a route: if it is chosen by a protocol, then by no other one."""

@@ -1,4 +1,5 @@
-"""What else a process says, led into the proxy's log: the records of the package's logger, and exceptions that nobody caught.
+"""What else a process says, led into the proxy's log: the records of the package's logger, warnings of Python, and exceptions
+that nobody caught.
 
 By themselves they would be written to standard error by whoever they happen to: in several lines, in no format, and waiting for
 its reader.
@@ -9,6 +10,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -38,15 +40,16 @@ class WriterHandler(logging.Handler):
 def process_log(writer: LineWriter) -> Iterator[None]:
     """Lead all of it to `writer`, until the end of the block."""
     handler = WriterHandler(writer)
-    before = log.propagate, threading.excepthook, sys.unraisablehook
+    before = log.propagate, threading.excepthook, sys.unraisablehook, warnings.showwarning
     log.addHandler(handler)
     log.propagate = False
     threading.excepthook = on_thread_exception
     sys.unraisablehook = on_unraisable
+    warnings.showwarning = on_warning
     try:
         yield
     finally:
-        log.propagate, threading.excepthook, sys.unraisablehook = before
+        log.propagate, threading.excepthook, sys.unraisablehook, warnings.showwarning = before
         log.removeHandler(handler)
 
 
@@ -59,3 +62,9 @@ def on_thread_exception(args: Any) -> None:
 def on_unraisable(args: Any) -> None:
     text = args.err_msg or "exception ignored in"
     log.error("%s %r", text, args.object, exc_info=(args.exc_type, args.exc_value, args.exc_traceback))
+
+
+def on_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: object = None, line: object = None
+) -> None:
+    log.warning("%s: %s (%s, line %d)", category.__name__, message, filename, lineno)

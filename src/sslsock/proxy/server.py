@@ -29,11 +29,11 @@ from .access_log import ERROR, WARNING, AccessLog, LineWriter
 from .backends import summed_up
 from .certificates import CertificateError
 from .descriptors import AMPLE, Needs, available, open_now, share_out
+from .files import Reading
 from .gate import Gate
 from .metrics import MetricsError, ProcessState, make_collector
 from .policy import ListenerPolicy
 from .privileges import PrivilegeError, drop_to, listen_fds, match_sockets
-from .process_log import log, process_log
 from .settings import Address, ListenerSettings, ProxySettings, SettingsError
 from .sources import Sources
 from .summary import INTERVAL, Summary
@@ -54,7 +54,7 @@ NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # addresses of a name that
 UNUSABLE = (SettingsError, CertificateError, ConfigurationError, TicketKeyError, ValueError, OSError)
 
 
-Reload = Callable[[Callable[[str], object]], ProxySettings]
+Reload = Callable[[Callable[[str], object]], tuple[ProxySettings, Reading]]
 
 
 class Unstartable(Exception):
@@ -65,31 +65,29 @@ class Unstartable(Exception):
         self.status = status
 
 
-def run(settings: ProxySettings, reload: Optional[Reload], writer: LineWriter) -> int:
+def run(settings: ProxySettings, reading: Reading, reload: Optional[Reload], writer: LineWriter) -> int:
     """Run until a signal ends it. Returns the exit status: 0 drained, 1 it could not start, 2 its settings are wrong, 130
     interrupted.
 
-    reload: makes the settings anew when SIGHUP asks for it, and gives its warnings to the function it is called with;
-    SettingsError leaves the old ones in force. writer: gets every line of the log.
+    reading: what the files of the settings were checked by; it is forgotten once they are loaded. reload: makes the settings
+    anew when SIGHUP asks for it, with what it has read, and gives its warnings to the function it is called with; SettingsError
+    leaves the old ones in force. writer: gets every line of the log.
     """
-    with process_log(writer):
-        try:
-            return Server(settings, reload, writer).run()
-        except Unstartable as exc:
-            writer.write(f"sslsock: {exc}", ERROR)
-            return exc.status
-        except SystemExit as exc:  # a signal during the start
-            return int(exc.code or 0)
-        except Exception:
-            log.exception("the proxy has ended by a mistake of its own: please report it")
-            return 1
+    try:
+        return Server(settings, reading, reload, writer).run()
+    except Unstartable as exc:
+        writer.write(f"sslsock: {exc}", ERROR)
+        return exc.status
+    except SystemExit as exc:  # a signal during the start
+        return int(exc.code or 0)
 
 
 class Server:
     """One run of the proxy. Belongs to the main thread."""
 
-    def __init__(self, settings: ProxySettings, reload: Optional[Reload], writer: LineWriter) -> None:
+    def __init__(self, settings: ProxySettings, reading: Reading, reload: Optional[Reload], writer: LineWriter) -> None:
         self._settings = settings
+        self._reading = reading  # for the start
         self._reload = reload
         self._writer = writer
         self._log = AccessLog(writer, settings.log_format, settings.log_probes)
@@ -207,7 +205,8 @@ class Server:
             self._ticket_source.load()
         else:
             self._ticket_source = TicketRotation(self._keys, time.monotonic())
-        self._policies = [ListenerPolicy(listener, self._keys) for listener in settings.listeners]
+        self._policies = [ListenerPolicy(listener, self._keys, None, self._reading) for listener in settings.listeners]
+        self._reading.forget()
 
     def _make_worker(self, descriptors: Sequence[Sequence[int]]) -> Worker:
         """In the worker's thread."""
@@ -273,10 +272,11 @@ class Server:
         # Names of files and hosts may hold what standard output cannot: that is no reason not to start.
         encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
         lines = [line.encode(encoding, "backslashreplace").decode(encoding) for line in lines]
-        if self._settings.log_format == "json" and os.path.samestat(os.fstat(1), os.fstat(2)):
-            for line in lines:  # the log's own stream, where every line is JSON
+        if self._settings.log_format == "json":
+            for line in lines:  # the start has a time too; and in the log's own stream every line is JSON
                 self._writer.write(line.strip())
-            return
+            if os.path.samestat(os.fstat(1), os.fstat(2)):
+                return
         with open(1, "wb", closefd=False) as stream:
             output = LineWriter(stream)
         for line in lines:
@@ -316,10 +316,11 @@ class Server:
         problem: Optional[Exception] = None
         settings, policies = self._settings, self._policies
         try:
-            settings = reload(self._writer.write)  # which does not block, whatever standard error is
+            settings, reading = reload(self._writer.write)  # which does not block, whatever standard error is
             check_same_shape(self._settings, settings)
             policies = [
-                ListenerPolicy(listener, self._keys, before) for listener, before in zip(settings.listeners, self._policies)
+                ListenerPolicy(listener, self._keys, before, reading)
+                for listener, before in zip(settings.listeners, self._policies)
             ]
         except Exception as exc:  # whatever it is, the proxy runs on
             problem = exc

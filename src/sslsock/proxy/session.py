@@ -5,12 +5,11 @@ Stages, each left for the next or for the end:
     HEADER      the PROXY header, where one is expected
     HELLO       the ClientHello: route and certificate depend on it, and the log tells of it whatever becomes of the handshake
     HANDSHAKE   TLS with the client
-    DIALING     a back end is looked up and connected to
-    GREETING    TLS with the back end
+    DIALING     a back end is looked up, connected to and, where it speaks TLS, shaken hands with (`attempt`)
     RELAYING    bytes go through in C (core/relay.pyx); nothing happens here
     OVER
 
-A session is the consumer of the client's channel, of the dial and of the relay, one after the other. Whatever happens, it
+A session is the consumer of the client's channel and of the relay, one after the other. Whatever happens, it
 ends by `_end`, once, with a record.
 
 An end that the proxy decides is not to be taken for one in order: no close_notify, no FIN alone, but an alert where TLS stands,
@@ -19,104 +18,36 @@ else a reset.
 
 from __future__ import annotations
 
-import errno
-import os
 import socket
-import struct
 from collections.abc import Hashable
-from contextlib import suppress
-from functools import partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Optional, Union
 
-from ..core import channel as failures
-from ..core import relay as ends
 from ..core.channel import Channel
 from ..core.client_hello import ClientHello, ClientHelloError, parse_client_hello
 from ..core.context import Context
-from ..core.dial import Dial
 from ..core.engine import Engine
 from ..core.relay import ChannelRelay
 from ..core.schedule import Timer
 from ..sockets.certificate_text import all_names_text
 from ..sockets.constants import SslProtocol
-from . import proxy_protocol, record
-from .backends import Backend, BackendPool
+from . import proxy_protocol, record, stages
+from .attempt import LEAST_SECONDS, Attempt, reset
 from .policy import ListenerPolicy, RoutePolicy
 from .record import ConnectionRecord
-from .sources import SourceLimit, source_of
+from .sources import SourceLimit
+from .stages import DIALING, HANDSHAKE, HEADER, HELLO, OVER, RELAYING, reason_of
 
 if TYPE_CHECKING:
-    from ..core.descriptor import Descriptor
     from .gate import Place
     from .worker import Worker
 
 __all__ = ["Session"]
 
-HEADER, HELLO, HANDSHAKE, DIALING, GREETING, RELAYING, OVER = range(7)
-
 UNREAD_BOUND = 64 * 1024  # bytes kept of a client whose back end is not there yet
 ACCESS_DENIED, INTERNAL_ERROR, UNRECOGNIZED_NAME = 49, 80, 112  # alerts: RFC 8446, 6
 RECEIVED_AT = 128  # tcpi_bytes_received, 64 bits in tcp_info (linux/tcp.h)
-RESET = struct.pack("ii", 1, 0)  # struct linger
-LEAST_SECONDS = 0.001  # 0 would be no limit
-
-# What a dial may fail of that is not the back end's fault: other connections would fail just so.
-OUR_TROUBLE = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
-
-# What is the back end's, or the way's to it. All else (no local port is left: connect(2), EADDRNOTAVAIL) says nothing about it.
-THEIR_TROUBLE = frozenset(
-    (
-        *(errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED, errno.ETIMEDOUT),
-        *(errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETUNREACH, errno.ENETDOWN, errno.ENETRESET, errno.ENONET),
-    )
-)
-
-REASONS = {
-    ends.RELAY_ENDED: record.ENDED,
-    ends.RELAY_TRUNCATED: record.TRUNCATED,
-    ends.RELAY_IDLE: record.IDLE_TIMEOUT,
-    ends.RELAY_ABORTED: record.ABORTED,
-    ends.RELAY_RESOURCE: record.INTERNAL_ERROR,
-}
-
-# How a back end's handshake fails that took too long.
-LATE = (failures.FAILURE_HANDSHAKE_TIMEOUT, failures.FAILURE_TIMEOUT)
-
 PROTOCOL_NAMES = {int(protocol): str(protocol).replace("TLS ", "TLSv") for protocol in SslProtocol}
-
-
-def reset(fd: int) -> None:
-    """Close a connection so that its peer does not take that for an end in order (socket(7): SO_LINGER)."""
-    with socket.socket(fileno=fd) as connection, suppress(OSError):
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-
-
-class _Back:
-    """The consumer of the channel to a TLS back end."""
-
-    __slots__ = ("session",)
-
-    def __init__(self, session: Session) -> None:
-        self.session = session
-
-    def on_readable(self) -> None:
-        """It waits for the relay."""
-
-    def on_written(self, count: int) -> None:
-        pass
-
-    def on_encrypted(self) -> None:
-        self.session.on_back_encrypted()
-
-    def on_drained(self) -> None:
-        pass
-
-    def on_peer_closed(self, clean: bool) -> None:
-        """The relay passes it on."""
-
-    def on_failed(self, failure: int, message: str) -> None:
-        self.session.on_back_failed(failure, message)
 
 
 class Session:
@@ -127,22 +58,15 @@ class Session:
     """
 
     __slots__ = (
-        "_address",
-        "_back",
+        "_attempt",
         "_deadline",
-        "_dial",
-        "_dialed_at",
         "_engine",
         "_front",
         "_heard",
-        "_pool",
         "_relay",
         "_route",
         "_stage",
         "_started",
-        "_tried",
-        "_trouble",
-        "_why",
         "_worker",
         "place",
         "policy",
@@ -159,19 +83,13 @@ class Session:
         self.source = source
         self.record = ConnectionRecord(policy.name, peer, policy.local)
         self._front: Union[Channel, int] = fd
-        self._back: Union[Channel, int] = -1
-        self._heard = False  # a part of the PROXY header or the ClientHello
+        self._heard = False  # a part of what the stage waits for: the PROXY header, the ClientHello
         self._engine: Optional[Engine] = None
         self._relay: Optional[ChannelRelay] = None
-        self._dial: Optional[Dial] = None
+        self._attempt: Optional[Attempt] = None
         self._deadline: Optional[Timer] = None
         self._route: Optional[RoutePolicy] = None
-        self._pool: Optional[BackendPool] = None  # from the first dial on
-        self._address: Optional[Backend] = None
-        self._tried: list[Backend] = []
-        self._trouble, self._why = record.NO_BACKEND, ""  # what the last of them has failed of
         self._started = worker.loop.time()
-        self._dialed_at = 0.0
         self._stage = HEADER
 
     @property
@@ -194,12 +112,12 @@ class Session:
         try:
             channel.attach(fd)
         except OSError as exc:
-            self._fail(record.INTERNAL_ERROR, f"the connection cannot be watched: {exc.strerror}")
+            self.fail(record.INTERNAL_ERROR, f"the connection cannot be watched: {exc.strerror}")
             return
         self._front = channel
         if policy.settings.proxy_protocol_in:
             if not any(ip_address(self.record.peer[0]) in network for network in policy.settings.trusted_proxies):
-                self._fail(record.UNTRUSTED_PROXY, "it is not among the trusted proxies")
+                self.fail(record.UNTRUSTED_PROXY, "it is not among the trusted proxies")
                 return
             self._set_deadline(worker.limits.handshake_timeout)
         else:
@@ -209,6 +127,7 @@ class Session:
 
     def _after_header(self) -> None:
         self._stage = HELLO
+        self._heard = False
         self._set_deadline(self._worker.limits.handshake_timeout)
         self.on_readable()
 
@@ -235,13 +154,13 @@ class Session:
             self._read_hello(front)
 
     def _read_header(self, front: Channel) -> None:
+        self._heard = True
         try:
             header = proxy_protocol.parse(front.peek())
         except proxy_protocol.ProxyProtocolError as exc:
-            self._fail(record.BAD_PROXY_HEADER, str(exc))
+            self.fail(record.BAD_PROXY_HEADER, str(exc))
             return
         if header is None:
-            self._heard = True
             return
         front.read(header.size)
         if header.source is not None:
@@ -249,7 +168,7 @@ class Session:
             try:
                 self.source = self._worker.sources.enter(header.source[0])
             except SourceLimit as exc:
-                self._fail(record.SOURCE_LIMIT, str(exc))
+                self.fail(record.SOURCE_LIMIT, str(exc))
                 return
         if header.destination is not None:
             self.record.local = header.destination
@@ -263,22 +182,22 @@ class Session:
         hello: Optional[ClientHello] = None
         try:
             data = front.peek()
+            self._heard = bool(data)
             hello = parse_client_hello(data)
             if hello is None:
-                self._heard = bool(data)
                 return
         except ClientHelloError as exc:
             # Not for libssl, which might understand what we do not, and shake hands although no route was chosen.
             self._answer(front, exc.alert)
-            self.record.handshake_result = record.HANDSHAKE_BROKEN
-            self._finish(record.HANDSHAKE_FAILED, str(exc))
+            front.finish()
+            self._client_ends(stages.TLS, str(exc))
             return
         self.record.server_name = hello.server_name
         self.record.ja4 = hello.ja4 if self._worker.wants_details else None
         self._route, context = self.policy.choose(hello)
         if self._route is None:
             self._answer(front, UNRECOGNIZED_NAME)
-            self._fail(record.NO_ROUTE, f"no route for the name {hello.server_name!r} and what it offers")
+            self.fail(record.NO_ROUTE, f"no route for the name {hello.server_name!r} and what it offers")
             return
         self._begin(context)
 
@@ -317,7 +236,7 @@ class Session:
             if name is None:
                 who = "no certificate" if certificate is None else all_names_text(certificate)
                 self.record.handshake_result = record.HANDSHAKE_REFUSED
-                self._fail(record.CLIENT_CERTIFICATE_REFUSED, f"not among the allowed names: {who}", ACCESS_DENIED)
+                self.fail(record.CLIENT_CERTIFICATE_REFUSED, f"not among the allowed names: {who}", ACCESS_DENIED)
                 return False
             self.record.client_name = name
         elif certificate is not None:
@@ -335,42 +254,30 @@ class Session:
         if self._stage >= HANDSHAKE:
             return
         assert isinstance(self._front, Channel)
-        if not self._front.bytes_available:
-            self._finish(record.PROBE, "the client said nothing")
-        elif self._stage == HEADER:
-            self._finish(record.BAD_PROXY_HEADER, "the connection ended within the PROXY header")
-        else:
-            self.record.handshake_result = record.HANDSHAKE_BROKEN
-            self._finish(record.HANDSHAKE_FAILED, "the connection ended within the ClientHello")
+        self._front.finish()
+        what = "the PROXY header" if self._stage == HEADER else "the ClientHello"
+        self._client_ends(stages.CLOSED, f"the connection ended within {what}")
 
     def on_failed(self, failure: int, message: str) -> None:
         if self._stage == OVER:
             return
-        if failure == failures.FAILURE_HANDSHAKE_TIMEOUT:
-            self.record.handshake_result = record.HANDSHAKE_LATE
-            self._end(record.HANDSHAKE_TIMEOUT, message)
-        elif failure in (failures.FAILURE_HANDSHAKE, failures.FAILURE_HANDSHAKE_CLOSED):
-            self._handshake_failed(message)
-        elif failure == failures.FAILURE_RESOURCE:
-            self._end(record.INTERNAL_ERROR, message)
-        elif self._stage < HANDSHAKE and not self._heard:
-            self._end(record.PROBE, "the client said nothing")
-        else:
-            self._end(record.CLIENT_RESET, message)
+        kind = stages.kind_of_failure(failure)
+        engine = self._engine
+        if engine is not None and self._stage == HANDSHAKE and kind in (stages.TLS, stages.CLOSED):
+            self.record.protocol = PROTOCOL_NAMES.get(engine.protocol)
+            certificate = engine.refused_certificate
+            if certificate is not None:
+                message = f"{message}; its names: {all_names_text(certificate)}"
+            if certificate is not None or engine.certificate_missing:
+                kind = stages.CERTIFICATE
+        self._client_ends(kind, message)
 
-    def _handshake_failed(self, message: str) -> None:
-        engine, told = self._engine, self.record
-        assert engine is not None
-        told.protocol = PROTOCOL_NAMES.get(engine.protocol)
-        certificate = engine.refused_certificate
-        if certificate is not None:
-            message = f"{message}; its names: {all_names_text(certificate)}"
-        if certificate is not None or engine.certificate_missing:
-            told.handshake_result = record.HANDSHAKE_REFUSED
-            self._end(record.CLIENT_CERTIFICATE_REFUSED, message)
-        else:
-            told.handshake_result = record.HANDSHAKE_BROKEN
-            self._end(record.HANDSHAKE_FAILED, message)
+    def _client_ends(self, kind: int, message: str) -> None:
+        """The client has ended it, or its side has failed, before there was a relay."""
+        silent = not self._heard
+        self.record.handshake_result = stages.handshake_result(self._stage, kind, silent) or self.record.handshake_result
+        reason = reason_of(self._stage, kind, silent=silent)
+        self._end(reason, "the client said nothing" if reason is record.PROBE else message)
 
     # The back end
 
@@ -379,142 +286,28 @@ class Session:
         self._stage = DIALING
         assert self.place is not None
         self._worker.gate.settle(self.place)
-        self._pool = self._worker.pool(self._route)
         self._drop_deadline()
-        self._dial_next()
+        self._attempt = Attempt(self, self._worker, self._route)
+        self._attempt.dial_next()
 
-    def _dial_next(self) -> None:
-        if self._stage != DIALING:
-            return
-        worker, route, pool = self._worker, self._route, self._pool
-        assert route is not None and pool is not None
-        self._drop_deadline()
-        while True:
-            backend = pool.next(self._tried)
-            if backend is None:
-                if pool.looking_up:
-                    self._set_deadline(worker.limits.connect_timeout)
-                    # Each in a call of its own: what goes wrong in one of those that wait is not the next one's.
-                    pool.call_when_looked_up(partial(worker.loop.call_soon, self._dial_next))
-                else:
-                    why = self._why if self._tried else "its name was not found"
-                    self._fail(self._trouble, f"no back end of {', '.join(map(str, route.route.to))}: {why}")
-                return
-            self._address = backend
-            self._dialed_at = worker.loop.time()
-            self._dial = Dial(worker.loop, backend.packed, self)
-            result = self._dial.start(worker.limits.connect_timeout)
-            if not isinstance(result, int):
-                self.on_dialed(result)
-                return
-            if result == -errno.EINPROGRESS:
-                return
-            if -result in OUR_TROUBLE:
-                self._fail(record.INTERNAL_ERROR, f"no connection to {backend.peer} can be begun: {os.strerror(-result)}")
-                return
-            self._unreached(-result)
+    @property
+    def agreed_protocols(self) -> tuple[str, ...]:
+        """The protocol that the client's TLS has agreed on, if any."""
+        protocol = self._engine.next_protocol if self._engine is not None else None
+        return () if protocol is None else (protocol.decode("utf-8", "surrogateescape"),)
 
-    def _pass_over(self, trouble: str, why: str, blamed: bool) -> None:
-        """No connection to the back end in turn; the next one may have more luck. blamed: it is left out for a while."""
-        backend, self._address, self._dial = self._address, None, None
-        assert backend is not None and self._pool is not None
-        self._tried.append(backend)
-        self._trouble, self._why = trouble, why
-        if blamed:
-            self._worker.backend_failed(self._pool, backend, why)
-        else:
-            self._pool.abandoned(backend)
-            self._worker.say_once(f"{backend.address} ({backend.peer}): {why}")
-
-    def _unreached(self, number: int) -> None:
-        trouble = record.CONNECT_TIMEOUT if number == errno.ETIMEDOUT else record.NO_BACKEND
-        self._pass_over(trouble, os.strerror(number), number in THEIR_TROUBLE)
-
-    def on_dial_failed(self, number: int) -> None:
-        if self._stage != DIALING:
-            return
-        if number in OUR_TROUBLE:
-            self._dial = None
-            self._fail(record.INTERNAL_ERROR, f"the connection to a back end failed: {os.strerror(number)}")
-            return
-        self._unreached(number)
-        self._dial_next()
-
-    def on_dialed(self, descriptor: Descriptor) -> None:
-        if self._stage != DIALING:
-            return
-        backend = self._address
-        assert backend is not None
-        self._dial = None
-        self._back = fd = descriptor.take()
-        try:
-            head = b"" if self.policy.settings.proxy_protocol_out is None else self._proxy_header()
-            if backend.address.tls:
-                self._greet(backend, fd, head)
-                return
-        except (OSError, ValueError) as exc:
-            self._fail(record.INTERNAL_ERROR, f"{backend.peer}: {exc}")
-            return
-        self._connected(fd, head)
-
-    def _greet(self, backend: Backend, fd: int, head: bytes) -> None:
-        """Begin TLS with a back end. OSError, ValueError."""
-        worker, route = self._worker, self._route
-        assert route is not None
-        offer = route.route.back_tls.alpn
-        if not offer and self._engine is not None and self._engine.next_protocol is not None:
-            offer = (self._engine.next_protocol.decode("utf-8", "surrogateescape"),)  # the same all the way
-        server_name, verify_name = route.names(backend.address.host)
-        engine = Engine(
-            route.back_context(offer),
-            server_name=server_name,
-            verify_name=verify_name,
-            session_key=(backend.peer, server_name, verify_name, offer),
-        )
-        channel = Channel(worker.loop, _Back(self))
-        channel.attach(fd)
-        self._stage = GREETING
-        self._back = channel
-        if head:
-            channel.write(head)
-        timeout = worker.limits.connect_timeout  # it began with the dial
-        if timeout > 0:
-            timeout = max(self._dialed_at + timeout - worker.loop.time(), LEAST_SECONDS)
-        channel.start_tls(engine, timeout)
-
-    def on_back_encrypted(self) -> None:
-        if self._stage == GREETING:
-            self._connected(self._back, b"")
-
-    def on_back_failed(self, failure: int, message: str) -> None:
-        """TLS with the back end has failed. Nothing of the client has been sent there, so another one may have it."""
-        if self._stage != GREETING:
-            return
-        back, self._back = self._back, -1
-        assert isinstance(back, Channel) and self._pool is not None and self._address is not None
-        self._worker.see_out(back)
-        self._stage = DIALING
-        if failure == failures.FAILURE_RESOURCE:
-            self._fail(record.INTERNAL_ERROR, message)
-            return
-        if failure in LATE:
-            self._pass_over(record.CONNECT_TIMEOUT, message, True)
-        else:
-            blamed = self._pool.handshake_failed(self._address, source_of(self.record.peer[0]))
-            self._pass_over(record.BACKEND_HANDSHAKE_FAILED, message, blamed)
-        self._dial_next()
-
-    def _connected(self, back: Union[Channel, int], head: bytes) -> None:
-        backend, pool = self._address, self._pool
-        assert backend is not None and pool is not None
-        self._worker.backend_succeeded(pool, backend)
-        self._address = self._pool = None
-        self.record.backend = backend.peer
-        self.record.connect_seconds = self._worker.loop.time() - self._dialed_at
+    def on_connected(self, peer: str, seconds: float, back: Union[Channel, int], head: bytes) -> None:
+        """The back end is there: `back`, taken over, to which `head` has to be sent yet."""
+        self._attempt = None
+        self.record.backend = peer
+        self.record.connect_seconds = seconds
         self._join(back, head)
 
-    def _proxy_header(self) -> bytes:
+    def proxy_header(self) -> bytes:
+        """What the back end gets in front of all else. ValueError: it cannot be told."""
         told = self.record
+        if self.policy.settings.proxy_protocol_out is None:
+            return b""
         if self.policy.settings.proxy_protocol_out == "v1":
             return proxy_protocol.encode_v1(told.peer, told.local)
         tls = None
@@ -541,13 +334,17 @@ class Session:
     # The relay
 
     def _join(self, back: Union[Channel, int], head: bytes) -> None:
-        front, self._front, self._back = self._front, -1, -1
+        front, self._front = self._front, -1
         self._stage = RELAYING
         try:
             self._relay = ChannelRelay(self._worker.loop, front, back, self, self._worker.limits.idle_timeout, head)
         except (OSError, ValueError) as exc:
-            self._front, self._back = front, back
-            self._fail(record.INTERNAL_ERROR, f"the connections cannot be joined: {exc}")
+            self._front = front
+            if isinstance(back, Channel):
+                back.refuse(INTERNAL_ERROR)
+            else:
+                reset(back)
+            self.fail(record.INTERNAL_ERROR, f"the connections cannot be joined: {exc}")
         except MemoryError:  # both are closed
             self._end(record.INTERNAL_ERROR, "the connections cannot be joined: no memory")
 
@@ -563,11 +360,7 @@ class Session:
         relay = self._relay
         assert relay is not None
         told = self.progress()
-        word = REASONS.get(reason)
-        if word is None:  # a side's own trouble
-            word = record.BACKEND_RESET if relay.failed_side == "back" else record.CLIENT_RESET
-            if reason == ends.RELAY_TLS:
-                word = record.TLS_FAILED
+        word = reason_of(RELAYING, stages.kind_of_relay_end(reason), of_client=relay.failed_side != "back")
         if word is record.ABORTED and told.reason is not record.ENDED:
             word = told.reason
         self._end(word, relay.error_text or None)
@@ -576,7 +369,7 @@ class Session:
 
     def turn_away(self, reason: str) -> None:
         """End it before it has begun."""
-        self._fail(record.SOURCE_LIMIT, reason)
+        self.fail(record.SOURCE_LIMIT, reason)
 
     @property
     def silent(self) -> bool:
@@ -597,7 +390,7 @@ class Session:
         if self._stage <= HANDSHAKE:
             if self._stage != HEADER:
                 self.record.handshake_result = record.HANDSHAKE_LATE
-            self._fail(record.HANDSHAKE_EVICTED, "all places for handshakes were taken, and others waited")
+            self.fail(record.HANDSHAKE_EVICTED, "all places for handshakes were taken, and others waited")
 
     def abort(self, reason: str) -> None:
         """End it at once."""
@@ -605,44 +398,34 @@ class Session:
             self.record.reason = reason
             self._relay.close()
         elif self._stage != OVER:
-            self._fail(reason, None)
+            self.fail(reason, None)
 
-    def _finish(self, reason: str, error: str) -> None:
-        """Before TLS stands, when the client has closed, has broken its handshake, or has not begun it in time."""
-        assert isinstance(self._front, Channel)
-        self._front.finish()
-        self._end(reason, error)
-
-    def _fail(self, reason: str, error: Optional[str], alert: int = INTERNAL_ERROR) -> None:
+    def fail(self, reason: str, error: Optional[str], alert: int = INTERNAL_ERROR) -> None:
         """End what has not come to a relay, as the proxy has decided. alert: for a client with whom TLS stands."""
         if self._stage == OVER:
             return
-        for end in (self._front, self._back):
-            if isinstance(end, Channel):
-                end.refuse(alert)
-            elif end >= 0:
-                reset(end)
+        front = self._front
+        if isinstance(front, Channel):
+            front.refuse(alert)
+        elif front >= 0:
+            reset(front)
         self._end(reason, error)
 
     def _end(self, reason: str, error: Optional[str]) -> None:
         if self._stage == OVER:
             return
-        stage, self._stage = self._stage, OVER
+        self._stage = OVER
         self._drop_deadline()
         told = self.record
         told.reason = reason
         told.error = error
         told.seconds = self._worker.loop.time() - self._started
-        if self._dial is not None:
-            self._dial.cancel()
-        if self._address is not None and self._pool is not None:
-            self._pool.abandoned(self._address)
-        if stage == GREETING and isinstance(self._back, Channel):
-            self._back.abort()
+        if self._attempt is not None:
+            self._attempt.cancel()
         if isinstance(self._front, Channel):
             self._worker.see_out(self._front)
-        self._front = self._back = -1
-        self._relay = self._dial = self._engine = self._pool = None
+        self._front = -1
+        self._relay = self._attempt = self._engine = None
         self._worker.ended(self)
 
     def _set_deadline(self, seconds: float) -> None:
@@ -657,12 +440,11 @@ class Session:
     def _overdue(self) -> None:
         self._deadline = None
         if self._stage == HEADER:
-            self._fail(record.PROXY_HEADER_TIMEOUT, "no PROXY header came in time")
-        elif self._stage == HELLO:
-            self.record.handshake_result = record.HANDSHAKE_LATE
-            self._finish(record.HANDSHAKE_TIMEOUT, "no ClientHello came in time")
+            self.fail(reason_of(HEADER, stages.LATE), "no PROXY header came in time")
         else:
-            self._fail(record.CONNECT_TIMEOUT, "the name of the back end was not found in time")
+            assert isinstance(self._front, Channel)
+            self._front.finish()
+            self._client_ends(stages.LATE, "no ClientHello came in time")
 
     def __repr__(self) -> str:
         return f"<Session of {self.policy.name} with {self.record.peer[0]} port {self.record.peer[1]}>"

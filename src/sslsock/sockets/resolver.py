@@ -4,8 +4,8 @@ Owns the table of the names that are being looked up in this process. Each has o
 name whose servers do not answer holds up nobody but those who want that very name. A lookup that nobody wants any more goes on
 in its thread and is forgotten; the threads are daemons, so that neither the interpreter nor a loop waits for one at its end.
 
-More than `LIMIT` names at a time wait for a thread to become free, but not for ever: after `PATIENCE` seconds the answer is
-EAI_AGAIN.
+At most `LIMIT` names that somebody waits for are looked up at a time, and at most `MOST_THREADS` with those that were given up.
+More names wait for their turn, but not for ever: after `PATIENCE` seconds the answer is EAI_AGAIN.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from .event_loop import EventLoop
 
 __all__ = ["Address", "Answer", "Lookup", "numeric_addresses"]
 
-LIMIT = 256  # threads; each may need a descriptor or two, and a process often has no more than 1,024
+LIMIT = 256  # each may need a descriptor or two, and a process often has no more than 1,024
+MOST_THREADS = 2 * LIMIT
 PATIENCE = 5.0  # seconds that a name waits for a thread
 
 Address = tuple[int, Any]
@@ -55,12 +56,13 @@ def numeric_addresses(address: str, port: int) -> list[Address]:
 class Question:
     """A name that is to be looked up, and who waits for the answer."""
 
-    __slots__ = ("begun", "name", "port", "waiting")
+    __slots__ = ("answered", "begun", "name", "port", "waiting")
 
     def __init__(self, name: str, port: int) -> None:
         self.name = name
         self.port = port  # of who asked first; addresses come with it
         self.begun = False  # a thread has it
+        self.answered = False
         self.waiting: dict[Lookup, None] = {}
 
 
@@ -73,26 +75,26 @@ class Questions:
         self._asked: dict[str, Question] = {}
         self._queue: deque[Question] = deque()
         self._threads = 0
+        self._wanted = 0  # of the names that threads have, those that somebody waits for
 
     def ask(self, lookup: Lookup, name: str, port: int) -> Question:
         """Add `lookup` to those who wait for the name. RuntimeError, MemoryError: no thread can be started."""
         with self._lock:
             question = self._asked.get(name)
             if question is not None:
+                if question.begun and not question.waiting:
+                    self._wanted += 1
                 question.waiting[lookup] = None
                 return question
             question = Question(name, port)
             question.waiting[lookup] = None
             self._asked[name] = question
-            if self._threads >= LIMIT:
+            if not self._has_room():
                 self._queue.append(question)
                 return question
-            question.begun = True
-            self._threads += 1
             try:
-                threading.Thread(target=self._work, args=(question,), name="sslsock-resolver", daemon=True).start()
+                self._begin(question)
             except (RuntimeError, MemoryError):
-                self._threads -= 1
                 self._forget(question)
                 raise
             return question
@@ -101,10 +103,38 @@ class Questions:
         """`lookup` waits no more."""
         with self._lock:
             question.waiting.pop(lookup, None)
-            if not question.begun and not question.waiting:
+            if question.waiting or question.answered:
+                return
+            if question.begun:
+                self._wanted -= 1
+                self._begin_next()
+            else:
                 self._forget(question)
                 with suppress(ValueError):
                     self._queue.remove(question)
+
+    def _has_room(self) -> bool:
+        return self._wanted < LIMIT and self._threads < MOST_THREADS
+
+    def _begin(self, question: Question) -> None:
+        """Give it a thread of its own."""
+        question.begun = True
+        self._threads += 1
+        self._wanted += 1
+        try:
+            threading.Thread(target=self._work, args=(question,), name="sslsock-resolver", daemon=True).start()
+        except (RuntimeError, MemoryError):
+            question.begun = False
+            self._threads -= 1
+            self._wanted -= 1
+            raise
+
+    def _begin_next(self) -> None:
+        """A name is not wanted any more: another may have its place."""
+        if self._queue and self._has_room():
+            with suppress(RuntimeError, MemoryError):  # then it waits on
+                self._begin(self._queue[0])
+                self._queue.popleft()
 
     def _forget(self, question: Question) -> None:
         if self._asked.get(question.name) is question:
@@ -122,16 +152,19 @@ class Questions:
                 answer = RuntimeError(f"{type(exc).__name__} {exc}")
             with self._lock:
                 self._forget(question)
+                question.answered = True
                 waiting = list(question.waiting)
+                self._wanted -= bool(waiting)
             for lookup in waiting:
                 lookup.tell(answer, question.port)
             del answer, waiting
             with self._lock:
-                question = self._queue.popleft() if self._queue else None
+                question = self._queue.popleft() if self._queue and self._wanted < LIMIT else None
                 if question is None:
                     self._threads -= 1
                 else:
                     question.begun = True
+                    self._wanted += 1
 
 
 _questions = Questions()

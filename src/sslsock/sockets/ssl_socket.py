@@ -12,7 +12,6 @@ whatever the program calls, until the failure is told from the loop. `connect_en
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Callable, Optional
 
@@ -31,7 +30,7 @@ from .loop_object import Handler
 from .ssl_error import SslError
 from .states import MODE_MOVES, ModeEvent
 from .tcp_socket import CONNECTED, TcpSocket, whole
-from .twins import twin
+from .twins import twin, warn_caller
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -368,7 +367,7 @@ class SslSocket(TcpSocket):
             self._start_encryption(event)
             return
         reason = "not connected" if self._mode is UNENCRYPTED else "encrypted already, or about to be"
-        warnings.warn(f"{event.value}_encryption() has no effect: the socket is {reason}", RuntimeWarning, stacklevel=3)
+        warn_caller(f"{event.value}_encryption() has no effect: the socket is {reason}")
 
     def _start_if_plain(self, event: ModeEvent) -> None:
         if self._may_start():

@@ -11,7 +11,9 @@ The twin keeps the method's name, not the method, so a subclass that overrides `
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable, Generic, Optional, Protocol, TypeVar, overload
+import sys
+import warnings
+from typing import TYPE_CHECKING, Any, Callable, Generic, NamedTuple, Optional, Protocol, TypeVar, overload
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 else:  # typing has it from Python 3.10 on
     P = TypeVar("P")
 
-__all__ = ["BoundTwin", "Twin", "twin"]
+__all__ = ["BoundTwin", "Twin", "twin", "warn_caller"]
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -36,23 +38,50 @@ class OnLoop(Protocol):
     def loop(self) -> EventLoop: ...
 
 
-def answer_callback(obj: object, name: str, args: Any, kwargs: Any, callback: Callable[..., object]) -> None:
+class CallSite(NamedTuple):
+    """Where a twin was called: a file, a line, and the names of its module."""
+
+    file: str
+    line: int
+    names: dict[str, Any]
+
+
+def call(site: CallSite, obj: object, name: str, args: Any, kwargs: Any) -> Any:
+    """On the loop: what the twin stands for. `warn_caller` finds `site` here."""
+    return getattr(obj, name)(*args, **kwargs)
+
+
+def warn_caller(message: str) -> None:
+    """RuntimeWarning that names the line which called the method of the function that calls this; for a method that a twin
+    stands for, the line that called the twin."""
+    frame = sys._getframe(3)
+    if frame.f_code is not call.__code__:
+        warnings.warn(message, RuntimeWarning, stacklevel=4)
+        return
+    site: CallSite = frame.f_locals["site"]
+    registry = site.names.setdefault("__warningregistry__", {})
+    warnings.warn_explicit(message, RuntimeWarning, site.file, site.line, site.names.get("__name__"), registry)
+
+
+def answer_callback(
+    site: CallSite, obj: object, name: str, args: Any, kwargs: Any, callback: Callable[..., object]
+) -> None:
     """On the loop: call the method, then the callback."""
     result = error = None
     try:
-        result = getattr(obj, name)(*args, **kwargs)
+        result = call(site, obj, name, args, kwargs)
     except Exception as exc:
         error = exc
     callback(obj, result, error)
 
 
-def answer_future(obj: OnLoop, name: str, args: Any, kwargs: Any, future: Future[Any]) -> None:
+def answer_future(site: CallSite, obj: OnLoop, name: str, args: Any, kwargs: Any, future: Future[Any]) -> None:
     """On the loop: call the method and settle the future."""
     obj.loop.forget_future(future)
     if not future.set_running_or_notify_cancel():
         return
     try:
-        result = getattr(obj, name)(*args, **kwargs)
+        result = call(site, obj, name, args, kwargs)
     except BaseException as exc:
         future.set_exception(exc)
         if not isinstance(exc, Exception):  # KeyboardInterrupt, SystemExit: they also end the loop's run
@@ -91,15 +120,17 @@ class BoundTwin(Generic[P, R_co]):
         if self._copies:  # the caller may reuse its buffer at once
             args = tuple(bytes(arg) if isinstance(arg, (bytearray, memoryview)) else arg for arg in args)
         obj = self._object
+        caller = sys._getframe(1)
+        site = CallSite(caller.f_code.co_filename, caller.f_lineno, caller.f_globals)
         if callback is not None:
-            obj.loop.call_soon_threadsafe(answer_callback, obj, self._name, args, kwargs, callback)
+            obj.loop.call_soon_threadsafe(answer_callback, site, obj, self._name, args, kwargs, callback)
             return None
         from concurrent.futures import Future  # slow to load, and a program with one thread needs none
 
         future: Future[R_co] = Future()
         obj.loop.remember_future(future)
         try:
-            obj.loop.call_soon_threadsafe(answer_future, obj, self._name, args, kwargs, future)
+            obj.loop.call_soon_threadsafe(answer_future, site, obj, self._name, args, kwargs, future)
         except RuntimeError as exc:  # the loop is closed, or a parent process's
             obj.loop.forget_future(future)
             if not future.done():

@@ -1,0 +1,61 @@
+from openssl_ssl cimport SSL, SSL_CTX
+from window_bio cimport byte_queue, window_bio
+
+
+cdef enum engine_status:
+    ENGINE_OK
+    ENGINE_WANT_READ  # more ciphertext is needed
+    ENGINE_CLOSED  # the peer said close_notify
+    ENGINE_FAILED  # for good; `error_code` or `own_reason` says why
+
+
+cdef enum engine_use:
+    USE_FREE  # nobody is inside libssl
+    USE_LIBSSL  # a thread is, perhaps without the GIL
+    USE_ASKING  # a thread is, and waits for verify_handler
+    USE_LENT  # to a relay, for good: nobody else enters
+
+
+cdef enum:
+    RECORD_SIZE = 16384  # most plaintext of one record: RFC 8446, 5.1
+
+
+cdef class BareEngine:
+    cdef SSL *ssl
+    cdef window_bio window
+    cdef byte_queue backlog  # ciphertext that was fed and not yet read
+
+    # progress
+    cdef readonly bint handshake_done
+    cdef readonly bint peer_closed
+    cdef bint failed, closed
+    cdef bint in_backlog  # the open input is the backlog
+    cdef engine_use use
+    cdef unsigned long error_code
+    cdef const char *own_reason  # in place of what libssl says; NULL: none
+    cdef int messages  # that came after the last data and brought none
+
+    cdef int make_ssl(self, SSL_CTX *ctx, bint server_side) except -1
+    # whose turn it is
+    cdef bint in_use(self) noexcept nogil
+    cdef engine_use enter_libssl(self) noexcept nogil
+    cdef void leave_libssl(self, engine_use before) noexcept nogil
+    # handshake and outcome
+    cdef void release_buffers(self, bint wanted) noexcept nogil
+    cdef int classify(self, int result) noexcept nogil
+    cdef int note_failure(self) noexcept nogil
+    cdef int shake(self) noexcept nogil
+    cdef int note_step(self, int status) noexcept nogil
+    # incoming
+    cdef bint open_in(self, const char *data, size_t size) noexcept nogil
+    cdef bint close_in(self) noexcept nogil
+    cdef bint holds_more(self) noexcept nogil
+    cdef int pull(self, char *data, size_t capacity, size_t *got) noexcept nogil
+    cdef int pull_records(self, char *data, size_t capacity, size_t *got) noexcept nogil
+    cdef int classify_read(self, int result) noexcept nogil
+    cdef int refuse_flood(self) noexcept nogil
+    # outgoing
+    cdef void open_output(self, char *data, size_t capacity) noexcept nogil
+    cdef ssize_t take_output(self, byte_queue *rest) noexcept nogil
+    cdef int push(self, const char *data, size_t size) noexcept nogil
+    cdef int goodbye(self) noexcept nogil

@@ -1,0 +1,266 @@
+"""The engine's C half: one libssl connection over a window BIO, driven without the GIL. No Python, no policy.
+
+What libssl promises: a call either makes progress or says what it lacks. Because the window BIO never refuses a write
+(window_bio.h), the only thing it can lack is ciphertext to read; so there is no WANT_WRITE here, no repeating of a write
+with the same arguments, and reading and writing do not get in each other's way.
+
+Works on windows that the caller opens: `open_in` and `close_in` around what reads, `open_output` before what writes; what has been
+made leaves by `take_output`. How a call went is an `engine_status`; after ENGINE_FAILED `error_code` (or `own_reason`) says why, and
+the thread's error queue is empty. What the SSL_CTX calls back, and what is kept of a handshake (`note_step`), is for those who derive
+from it (engine.pyx).
+
+Whose turn it is stands in `use`: whoever the engine belongs to enters libssl without asking, others look first.
+"""
+
+cimport cython
+
+cimport openssl_ssl as ssl
+from openssl_err cimport (
+    ERR_GET_LIB, ERR_GET_REASON, ERR_LIB_SSL, SSL_R_RECORD_LAYER_FAILURE, ERR_clear_error, ERR_get_error, ERR_peek_last_error)
+from openssl_ssl cimport SSL_CTX
+from window_bio cimport (
+    byte_queue, byte_queue_append, byte_queue_clear, byte_queue_consume, byte_queue_front, byte_queue_join, window_bio_clear,
+    window_bio_new)
+
+cdef enum:
+    MESSAGES = 32  # without data that a peer may send between two records with data; libssl bounds empty records by as many
+
+
+# A record that cannot be: handshake messages come encrypted, and no record is that long. TLS 1.3 answers with unexpected_message,
+# TLS 1.2 with record_overflow.
+cdef const char *IMPOSSIBLE_RECORD = b"\x16\x03\x03\xff\xff"
+
+
+cdef class BareEngine:
+    """Base of Engine. Invariant: `ssl` is valid from `make_ssl` to `__dealloc__`."""
+
+    def __dealloc__(self):
+        if self.ssl != NULL:
+            # Freed "in peace": otherwise libssl marks the session as not to be resumed, whatever the peer's manners were.
+            ssl.SSL_set_shutdown(self.ssl, ssl.SSL_SENT_SHUTDOWN | ssl.SSL_RECEIVED_SHUTDOWN)
+            ssl.SSL_free(self.ssl)
+        window_bio_clear(&self.window)
+        byte_queue_clear(&self.backlog)
+
+    cdef int make_ssl(self, SSL_CTX *ctx, bint server_side) except -1:
+        """Make the connection, once, in the role of a server or a client. MemoryError."""
+        cdef ssl.BIO *bio
+        ERR_clear_error()
+        self.ssl = ssl.SSL_new(ctx)
+        if self.ssl == NULL:
+            raise MemoryError
+        bio = window_bio_new(&self.window)
+        if bio == NULL:
+            raise MemoryError
+        ssl.SSL_set_bio(self.ssl, bio, bio)
+        if server_side:
+            ssl.SSL_set_accept_state(self.ssl)
+        else:
+            ssl.SSL_set_connect_state(self.ssl)
+        return 0
+
+    # whose turn it is
+
+    cdef bint in_use(self) noexcept nogil:
+        return self.use != USE_FREE
+
+    @cython.final
+    cdef engine_use enter_libssl(self) noexcept nogil:
+        """Before a call that may leave the GIL or ask verify_handler. Returns what `leave_libssl` goes back to."""
+        cdef engine_use before = self.use
+        self.use = USE_LIBSSL
+        return before
+
+    @cython.final
+    cdef void leave_libssl(self, engine_use before) noexcept nogil:
+        self.use = before
+
+    # handshake and outcome
+
+    cdef void release_buffers(self, bint wanted) noexcept nogil:
+        if wanted:
+            ssl.SSL_set_mode(self.ssl, ssl.SSL_MODE_RELEASE_BUFFERS)
+
+    cdef int classify(self, int result) noexcept nogil:
+        """What a libssl call that gave `result` means. The error queue must hold nothing older than the call."""
+        cdef int error = ssl.SSL_get_error(self.ssl, result)
+        if error == ssl.SSL_ERROR_WANT_READ:
+            return ENGINE_WANT_READ
+        if error == ssl.SSL_ERROR_ZERO_RETURN:
+            self.peer_closed = True
+            return ENGINE_CLOSED
+        return self.note_failure()
+
+    cdef int note_failure(self) noexcept nogil:
+        """Keep the reason, and leave the error queue empty."""
+        self.failed = True
+        # libssl's own comes last, above what caused it; since 3.2 with one more on top, which only says: the record layer knows.
+        cdef unsigned long code = ERR_get_error()
+        self.error_code = code
+        while code:
+            if ERR_GET_LIB(code) != ERR_LIB_SSL or ERR_GET_REASON(code) != SSL_R_RECORD_LAYER_FAILURE:
+                self.error_code = code
+            code = ERR_get_error()
+        return ENGINE_FAILED
+
+    cdef int shake(self) noexcept nogil:
+        """Go on with the handshake; ENGINE_OK when it is done."""
+        cdef engine_use before
+        cdef int result, status
+        if self.failed:
+            return ENGINE_FAILED
+        before = self.enter_libssl()
+        ERR_clear_error()
+        result = ssl.SSL_do_handshake(self.ssl)
+        status = self.note_step(ENGINE_OK if result == 1 else self.classify(result))
+        if status == ENGINE_OK:
+            self.handshake_done = True
+        self.leave_libssl(before)
+        return status
+
+    cdef int note_step(self, int status) noexcept nogil:
+        """After each step of the handshake, before anybody learns of its `status`: keep what is wanted of it. Returns the status
+        that counts."""
+        return status
+
+    # incoming
+
+    cdef bint open_in(self, const char *data, size_t size) noexcept nogil:
+        """Let libssl read `data`, which stays in place until `close_in`, after what is left of earlier input. False without
+        memory."""
+        self.in_backlog = self.backlog.size > 0
+        if self.in_backlog:
+            if not byte_queue_append(&self.backlog, data, size):
+                return False
+            self.window.in_ = byte_queue_front(&self.backlog)
+            self.window.in_left = self.backlog.size
+        else:
+            self.window.in_ = data
+            self.window.in_left = size
+        self.window.dry = False
+        return True
+
+    cdef bint close_in(self) noexcept nogil:
+        """Keep what libssl has not read of the input. False without memory."""
+        cdef bint kept = True
+        if self.peer_closed or self.failed:
+            byte_queue_clear(&self.backlog)  # nobody will read it: RFC 8446, 6.1
+        elif self.in_backlog:
+            byte_queue_consume(&self.backlog, self.backlog.size - self.window.in_left)
+        else:
+            kept = byte_queue_append(&self.backlog, self.window.in_, self.window.in_left)
+        self.window.in_ = NULL
+        self.window.in_left = 0
+        return kept
+
+    cdef bint holds_more(self) noexcept nogil:
+        """Whether there is something to read without new ciphertext, as far as can be told without reading."""
+        return self.backlog.size > 0 or ssl.SSL_pending(self.ssl) > 0
+
+    cdef int pull(self, char *data, size_t capacity, size_t *got) noexcept nogil:
+        """Decrypt records until `data` is full (ENGINE_OK) or the input ends; `got` is set in every case. ENGINE_OK too when it
+        is others' turn, for there were many messages besides the data."""
+        cdef engine_use before
+        cdef int status
+        got[0] = 0
+        if self.failed:
+            return ENGINE_FAILED
+        before = self.enter_libssl()
+        status = self.pull_records(data, capacity, got)
+        self.leave_libssl(before)
+        return status
+
+    @cython.final
+    cdef int pull_records(self, char *data, size_t capacity, size_t *got) noexcept nogil:
+        cdef size_t count, made = self.window.spill.size
+        cdef int result, status, seen = 0
+        while got[0] < capacity:
+            result = ssl.SSL_read_ex(self.ssl, data + got[0], capacity - got[0], &count)
+            if result == 1:
+                self.messages = 0
+                got[0] += count
+                if self.window.in_left == 0 and got[0] < capacity and ssl.SSL_pending(self.ssl) == 0:
+                    return ENGINE_WANT_READ  # without asking libssl, which costs a tenth of a small record
+                continue
+            status = self.classify_read(result)
+            if status != ENGINE_WANT_READ or self.window.dry:
+                return status
+            # It has come to the end of a message that brings no data (SSL_CTX_set_mode(3), SSL_MODE_AUTO_RETRY): a key update, a
+            # ticket, the wish to renegotiate. Each costs as much as a large record, so a peer that sends nothing else is stopped,
+            # and one that puts them between its data waits for its next turn. Where libssl has written something, TLS 1.3 has
+            # only answered the key update before, and the message is still to come.
+            if self.window.spill.size == made or ssl.SSL_version(self.ssl) < ssl.TLS1_3_VERSION:
+                self.messages += 1
+                if self.messages > MESSAGES:
+                    return self.refuse_flood()
+            made = self.window.spill.size
+            seen += 1
+            if seen == MESSAGES:
+                return ENGINE_OK
+        return ENGINE_OK
+
+    @cython.final
+    cdef int classify_read(self, int result) noexcept nogil:
+        """`classify`, for a read that has brought nothing.
+
+        Other users of OpenSSL in this thread (the `ssl` module) leave things in its error queue, and SSL_get_error(3) would
+        blame this call for them. To empty the queue before every call would cost a tenth of a small record, so the queue is
+        looked at afterwards. To call libssl again would not do: after a fatal alert the second answer is that the connection
+        was closed."""
+        if ERR_peek_last_error() != 0:
+            if not ssl.SSL_want_read(self.ssl) and ssl.SSL_in_init(self.ssl):
+                return self.note_failure()  # libssl's own: it leaves its state machine in the error state
+            ERR_clear_error()
+        return self.classify(result)
+
+    @cython.final
+    cdef int refuse_flood(self) noexcept nogil:
+        """Fail as after unexpected_message (RFC 8446, 6.2). libssl has no call to send an alert: it is given what makes it
+        send one."""
+        cdef char[RECORD_SIZE] record
+        cdef size_t got
+        cdef int status = ENGINE_WANT_READ
+        self.own_reason = b"too many messages without data"
+        self.window.in_ = IMPOSSIBLE_RECORD
+        self.window.in_left = 5
+        while status == ENGINE_WANT_READ and not self.window.dry:  # the record before may hold more messages
+            status = self.classify_read(ssl.SSL_read_ex(self.ssl, record, RECORD_SIZE, &got))
+        return status if status == ENGINE_FAILED else self.note_failure()
+
+    # outgoing
+
+    cdef void open_output(self, char *data, size_t capacity) noexcept nogil:
+        """Have what is made from now on written to `data`, until `take_output`: that what fits is not copied again."""
+        self.window.out = data
+        self.window.out_capacity = capacity
+
+    cdef ssize_t take_output(self, byte_queue *rest) noexcept nogil:
+        """Take all that was made since the last time: what lies in the memory of `open_output`, whose size in bytes is
+        returned (0 without one), and after it what is added to `rest`. Nothing leaves an engine in another way. -1 without
+        memory, which an empty `rest` does not need."""
+        cdef ssize_t used = self.window.out_used
+        self.window.out = NULL
+        self.window.out_capacity = self.window.out_used = 0
+        if self.window.spill.size and not byte_queue_join(rest, &self.window.spill):
+            return -1
+        return used
+
+    cdef int push(self, const char *data, size_t size) noexcept nogil:
+        """Encrypt all of `data`; ENGINE_OK, or ENGINE_FAILED."""
+        cdef engine_use before
+        cdef size_t written
+        cdef int result
+        if self.failed:
+            return ENGINE_FAILED
+        before = self.enter_libssl()
+        result = ssl.SSL_write_ex(self.ssl, data, size, &written)
+        self.leave_libssl(before)
+        return ENGINE_OK if result == 1 else self.note_failure()  # a write lacks nothing: the window BIO takes all
+
+    cdef int goodbye(self) noexcept nogil:
+        """Write close_notify, once (RFC 8446, 6.1)."""
+        if not self.closed and not self.failed and self.handshake_done:
+            self.closed = True
+            ssl.SSL_shutdown(self.ssl)
+            ERR_clear_error()
+        return ENGINE_OK

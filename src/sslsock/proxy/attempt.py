@@ -1,0 +1,257 @@
+"""The way of one session to a back end: one after the other is dialled, and shaken hands with where it speaks TLS, until one
+is there or none is left.
+
+An attempt is the consumer of the dial and of the channel to a TLS back end. Nothing of the client is sent before it is over, so
+the next back end may have the session. It ends once: the session gets the connection, or is failed, or has it cancelled.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Optional, Union
+
+from ..core.channel import Channel
+from ..core.dial import Dial
+from ..core.engine import Engine
+from ..core.schedule import Timer
+from . import record, stages
+from .backends import Backend, BackendPool
+from .policy import RoutePolicy
+from .sources import source_of
+from .stages import DIALING, GREETING, reason_of
+
+if TYPE_CHECKING:
+    from ..core.descriptor import Descriptor
+    from .session import Session
+    from .worker import Worker
+
+__all__ = ["LEAST_SECONDS", "Attempt", "reset"]
+
+RESET = struct.pack("ii", 1, 0)  # struct linger
+LEAST_SECONDS = 0.001  # 0 would be no limit
+
+# What is the back end's fault, or that of the way to it. All else that a dial may fail of (no local port is left: connect(2),
+# EADDRNOTAVAIL) says nothing about it.
+THEIR_TROUBLE = frozenset(
+    (
+        *(errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED, errno.ETIMEDOUT),
+        *(errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETUNREACH, errno.ENETDOWN, errno.ENETRESET, errno.ENONET),
+    )
+)
+
+
+def reset(fd: int) -> None:
+    """Close a connection so that its peer does not take that for an end in order (socket(7): SO_LINGER)."""
+    with socket.socket(fileno=fd) as connection, suppress(OSError):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+
+
+class Attempt:
+    """The attempt of `session` to be connected to a back end of `route`."""
+
+    __slots__ = (
+        "_back",
+        "_backend",
+        "_deadline",
+        "_dial",
+        "_dialed_at",
+        "_over",
+        "_pool",
+        "_route",
+        "_tried",
+        "_trouble",
+        "_why",
+        "_worker",
+        "session",
+    )
+
+    def __init__(self, session: Session, worker: Worker, route: RoutePolicy) -> None:
+        self.session = session
+        self._worker = worker
+        self._route = route
+        self._pool: BackendPool = worker.pool(route)
+        self._tried: list[Backend] = []
+        self._trouble, self._why = record.NO_BACKEND, ""  # what the last of them has failed of
+        self._backend: Optional[Backend] = None  # the one in turn
+        self._dial: Optional[Dial] = None
+        self._dialed_at = 0.0
+        self._back: Union[Channel, int] = -1
+        self._deadline: Optional[Timer] = None  # of a lookup
+        self._over = False
+
+    def dial_next(self) -> None:
+        """Connect to the next back end."""
+        if self._over:
+            return
+        worker, pool = self._worker, self._pool
+        self._drop_deadline()
+        while True:
+            backend = pool.next(self._tried)
+            if backend is None:
+                self._wait_or_give_up()
+                return
+            self._backend = backend
+            self._dialed_at = worker.loop.time()
+            self._dial = Dial(worker.loop, backend.packed, self)
+            result = self._dial.start(worker.limits.connect_timeout)
+            if not isinstance(result, int):
+                self.on_dialed(result)
+                return
+            if result == -errno.EINPROGRESS:
+                return
+            if stages.kind_of_errno(-result) == stages.RESOURCE:
+                text = f"no connection to {backend.peer} can be begun: {os.strerror(-result)}"
+                self.session.fail(record.INTERNAL_ERROR, text)
+                return
+            self._unreached(-result)
+
+    def cancel(self) -> None:
+        """It is not wanted any more. No effect once it is over."""
+        if self._over:
+            return
+        self._over = True
+        self._drop_deadline()
+        if self._dial is not None:
+            self._dial.cancel()
+        if self._backend is not None:
+            self._pool.abandoned(self._backend)
+        back, self._back = self._back, -1
+        if isinstance(back, Channel):
+            back.abort()
+        elif back >= 0:
+            reset(back)
+
+    def _wait_or_give_up(self) -> None:
+        """There is no back end that was not tried."""
+        worker, pool = self._worker, self._pool
+        if pool.looking_up:
+            seconds = worker.limits.connect_timeout
+            if seconds > 0:
+                self._deadline = worker.loop.call_later(seconds, self._overdue)
+            # Each in a call of its own: what goes wrong in one of those that wait is not the next one's.
+            pool.call_when_looked_up(partial(worker.loop.call_soon, self.dial_next))
+            return
+        why = self._why if self._tried else "its name was not found"
+        self.session.fail(self._trouble, f"no back end of {', '.join(map(str, self._route.route.to))}: {why}")
+
+    def _pass_over(self, trouble: str, why: str, blamed: bool) -> None:
+        """No connection to the back end in turn; the next one may have more luck. blamed: it is left out for a while."""
+        backend, self._backend, self._dial = self._backend, None, None
+        assert backend is not None
+        self._tried.append(backend)
+        self._trouble, self._why = trouble, why
+        if blamed:
+            self._worker.backend_failed(self._pool, backend, why)
+        else:
+            self._pool.abandoned(backend)
+            self._worker.say_once(f"{backend.address} ({backend.peer}): {why}")
+
+    def _unreached(self, number: int) -> None:
+        trouble = reason_of(DIALING, stages.kind_of_errno(number), of_client=False)
+        self._pass_over(trouble, os.strerror(number), number in THEIR_TROUBLE)
+
+    def _connected(self, back: Union[Channel, int], head: bytes) -> None:
+        backend = self._backend
+        assert backend is not None
+        self._over = True
+        self._worker.backend_succeeded(self._pool, backend)
+        self.session.on_connected(backend.peer, self._worker.loop.time() - self._dialed_at, back, head)
+
+    def _drop_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _overdue(self) -> None:
+        self._deadline = None
+        reason = reason_of(DIALING, stages.LATE, of_client=False)
+        self.session.fail(reason, "the name of the back end was not found in time")
+
+    # What the dial tells
+
+    def on_dial_failed(self, number: int) -> None:
+        if self._over:
+            return
+        if stages.kind_of_errno(number) == stages.RESOURCE:
+            self._dial = None
+            self.session.fail(record.INTERNAL_ERROR, f"the connection to a back end failed: {os.strerror(number)}")
+            return
+        self._unreached(number)
+        self.dial_next()
+
+    def on_dialed(self, descriptor: Descriptor) -> None:
+        if self._over:
+            return
+        backend = self._backend
+        assert backend is not None
+        self._dial = None
+        self._back = fd = descriptor.take()
+        try:
+            head = self.session.proxy_header()
+            if backend.address.tls:
+                self._greet(backend, fd, head)
+                return
+        except (OSError, ValueError) as exc:
+            self.session.fail(record.INTERNAL_ERROR, f"{backend.peer}: {exc}")
+            return
+        self._connected(fd, head)
+
+    # TLS with the back end
+
+    def _greet(self, backend: Backend, fd: int, head: bytes) -> None:
+        """Begin it. OSError, ValueError."""
+        worker, route = self._worker, self._route
+        offer = route.route.back_tls.alpn or self.session.agreed_protocols  # the same all the way
+        server_name, verify_name = route.names(backend.address.host)
+        engine = Engine(
+            route.back_context(offer),
+            server_name=server_name,
+            verify_name=verify_name,
+            session_key=(backend.peer, server_name, verify_name, offer),
+        )
+        channel = Channel(worker.loop, self)
+        channel.attach(fd)
+        self._back = channel
+        if head:
+            channel.write(head)
+        timeout = worker.limits.connect_timeout  # it began with the dial
+        if timeout > 0:
+            timeout = max(self._dialed_at + timeout - worker.loop.time(), LEAST_SECONDS)
+        channel.start_tls(engine, timeout)
+
+    def on_encrypted(self) -> None:
+        if not self._over:
+            self._connected(self._back, b"")
+
+    def on_failed(self, failure: int, message: str) -> None:
+        if self._over:
+            return
+        back, self._back = self._back, -1
+        assert isinstance(back, Channel) and self._backend is not None
+        self._worker.see_out(back)
+        reason = reason_of(GREETING, stages.kind_of_failure(failure), of_client=False)
+        if reason is record.INTERNAL_ERROR:
+            self.session.fail(reason, message)
+            return
+        blamed = reason is record.CONNECT_TIMEOUT or self._pool.handshake_failed(
+            self._backend, source_of(self.session.record.peer[0])
+        )
+        self._pass_over(reason, message, blamed)
+        self.dial_next()
+
+    def on_readable(self) -> None:
+        """It waits for the relay."""
+
+    def on_written(self, count: int) -> None:
+        pass
+
+    def on_drained(self) -> None:
+        pass
+
+    def on_peer_closed(self, clean: bool) -> None:
+        """The relay passes it on."""
