@@ -57,6 +57,7 @@ cdef enum:
 
 cdef bint BEFORE_310 = sys.version_info < (3, 10)
 cdef bint BEFORE_312 = sys.version_info < (3, 12)
+cdef bint BEFORE_314 = sys.version_info < (3, 14)
 cdef dict PROTOCOLS = {
     PROTOCOL_TLS: "PROTOCOL_TLS", PROTOCOL_TLSv1: "PROTOCOL_TLSv1", PROTOCOL_TLSv1_1: "PROTOCOL_TLSv1_1",
     PROTOCOL_TLSv1_2: "PROTOCOL_TLSv1_2"}
@@ -345,7 +346,9 @@ cdef class _SSLContext(TrustingContext):
             if not isinstance(value, int):
                 raise TypeError(f"argument must be int, not {type(value).__name__}")
             if value < 0:
-                raise OverflowError("can't convert negative int to unsigned")
+                if BEFORE_314:
+                    raise OverflowError("can't convert negative int to unsigned")
+                raise ValueError("Cannot convert negative int")
             wanted = value
         if wanted & ~now & NO_VERSION:
             deprecated(b"ssl.OP_NO_SSL*/ssl.OP_NO_TLS* options are deprecated")
