@@ -127,7 +127,8 @@ def outcome(module, name, arguments):
         return type(error), "arguments" if isinstance(error, TypeError) else words
     if isinstance(result, bytes) or (isinstance(result, tuple) and isinstance(result[0], bytes)):
         result = type(result), len(result)
-    return type(result), result, [(one.category, str(one.message)) for one in told]
+    kind = int if isinstance(result, bool) else type(result)  # RAND_status was 1 until 3.9
+    return kind, result, [(one.category, str(one.message)) for one in told]
 
 
 LONG = "é" * 80

@@ -296,7 +296,7 @@ cdef class _SSLContext(TrustingContext):
         if version in OLD_VERSIONS:
             deprecated(OLD_VERSIONS[version])
         elif version not in (MINIMUM_SUPPORTED, MAXIMUM_SUPPORTED, ssl.TLS1_2_VERSION, ssl.TLS1_3_VERSION):
-            raise ValueError(f"Unsupported TLS/SSL version 0x{version & 0xffffffff:x}")
+            raise ValueError(f"Unsupported {'protocol' if BEFORE_310 else 'TLS/SSL'} version 0x{version & 0xffffffff:x}")
         if minimum:
             if version == MINIMUM_SUPPORTED:
                 version = 0
