@@ -1,4 +1,4 @@
-"""`python -m sslsock run`: a program sees what it would see below `python` itself, and has `sslsock.ssl` in the place of `ssl`."""
+"""`python -m sslsock run`: a program sees what it would see below Python itself, with `sslsock.ssl` for `ssl`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from command_helpers import ENVIRONMENT, TIMEOUT
 
 SEEN = """\
@@ -100,7 +101,8 @@ def test_a_safe_path_stays_safe(folder: Path) -> None:
 @pytest.mark.parametrize(
     "body",
     ["raise SystemExit", "raise SystemExit(7)", "raise SystemExit('words')", "1 / 0", "def f():\n    1 / 0\nf()", "a b",
-     "import os, signal\nos.kill(os.getpid(), signal.SIGTERM)", "raise KeyboardInterrupt", "import atexit\natexit.register(print, 1)",
+     "import os, signal\nos.kill(os.getpid(), signal.SIGTERM)", "raise KeyboardInterrupt",
+     "import atexit\natexit.register(print, 1)",
      "try:\n    1 / 0\nexcept ZeroDivisionError as exc:\n    raise ValueError('second') from exc",
      "import threading\nthreading.Thread(target=print, args=('thread',)).start()", "import nothing_of_this_name",
      "import sys\nsys.stdout.close()", "raise BrokenPipeError", "import sys\nprint(sys.stdin.read())"],
@@ -125,8 +127,8 @@ def test_how_a_program_ends(tmp_path: Path, body: str, module: bool) -> None:
 def test_a_hook_for_exceptions_gets_what_python_gives_it(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(
         "import sys\n"
-        "def hook(*arguments):\n"
-        "    print(arguments[0], arguments[1], arguments[2].tb_lineno, arguments[2].tb_next, arguments[1].__traceback__ is arguments[2])\n"
+        "def hook(kind, exc, traceback):\n"
+        "    print(kind, exc, traceback.tb_lineno, traceback.tb_next, exc.__traceback__ is traceback)\n"
         "sys.excepthook = hook\n"
         "{}[1]\n"
     )
@@ -206,7 +208,8 @@ if __name__ == "__main__":
 def test_processes_of_multiprocessing_have_ours_too(tmp_path: Path, module: bool) -> None:
     (tmp_path / "workers.py").write_text(WORKERS)
     result = start(*(["-m", "workers"] if module else ["workers.py"]), folder=tmp_path)
-    assert result.stdout == "".join(f"{method} sslsock.ssl 0\n" * 2 for method in ("fork", "spawn", "forkserver")), result.stderr
+    assert result.stderr == ""
+    assert result.stdout == "".join(f"{method} sslsock.ssl 0\n" * 2 for method in ("fork", "spawn", "forkserver"))
 
 
 def test_an_interrupt(tmp_path: Path) -> None:

@@ -87,8 +87,7 @@ def python(program: str, *arguments: object, options: tuple[str, ...] = (), **en
     result = subprocess.run(
         [sys.executable, *options, "-c", textwrap.dedent(program), *map(str, arguments)],
         env={**ENVIRONMENT, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         timeout=TIMEOUT,
         text=True,
     )

@@ -28,6 +28,9 @@ def requests_adapters(module: Any) -> Iterator[Pair]:
 def tornado_netutil(module: Any) -> Iterator[Pair]:
     purpose = module.ssl.Purpose
     for name, of in (("_client_ssl_defaults", purpose.SERVER_AUTH), ("_server_ssl_defaults", purpose.CLIENT_AUTH)):
+        if callable(getattr(module, name)):  # from 6.6 on: made when first asked for, and kept
+            getattr(module, name).cache_clear()
+            continue
         context = module.ssl.create_default_context(of)
         context.options |= module.ssl.OP_NO_COMPRESSION
         yield getattr(module, name), context
@@ -40,8 +43,8 @@ MAKERS: dict[str, Callable[[Any], Iterator[Pair]]] = {
 }
 
 
-def made_anew(own: type) -> list[Pair]:
-    """(the one that a loaded library has, a new one) for each that is not of the class `own` yet."""
+def made_anew(replaced: type) -> list[Pair]:
+    """(the one that a loaded library has, a new one) for each of the class `replaced`, while `ssl` makes others."""
     pairs: list[Pair] = []
     for name, make in MAKERS.items():
         module = sys.modules.get(name)
@@ -51,5 +54,5 @@ def made_anew(own: type) -> list[Pair]:
             made = list(make(module))
         except Exception:  # another version of the library, whatever it does: it keeps what it has
             continue
-        pairs += [(old, new) for old, new in made if issubclass(type(new), own) and not issubclass(type(old), own)]
+        pairs += [(old, new) for old, new in made if type(old) is replaced and type(new) is not replaced]
     return pairs

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from typing import Any, Optional
 
+from .gevent_sockets import GeventSocket, adapt
+
 
 def complete(space: dict[str, Any]) -> None:
     """Have the contexts of `space`, the globals of an executed ssl.py, hand out classes that have everything."""
-    socket, sslobject = space["SSLSocket"], space["SSLObject"]
+    socket, sslobject, context = space["SSLSocket"], space["SSLObject"], space["SSLContext"]
     bases: tuple[type, ...] = (socket, NewerSocket)
-    if socket.__module__ in ("ssl", space["__name__"]):  # gevent's waits in its own way
+    if not hasattr(socket, "_create"):
+        bases = (GeventSocket, *bases)
+        adapt(context)
+    elif socket.__module__ in ("ssl", space["__name__"]):
         bases = (fast_socket(space["SSLError"], space["SSL_ERROR_EOF"]), *bases)
-    context = space["SSLContext"]
     context.sslsocket_class = subclass(socket, bases)
     context.sslobject_class = subclass(sslobject, (sslobject, NewerObject))
 

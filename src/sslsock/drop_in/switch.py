@@ -11,11 +11,16 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Iterator
 from types import FunctionType, ModuleType
-from typing import Any, NamedTuple, Union
+from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
+from .foreign import with_class, wrap_bio_for
 from .known_contexts import made_anew
 from .shared import stdlib_ssl
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeGuard
 
 # Functions of ssl.py that make contexts or ask `_ssl`. The others are the same code here and there.
 FUNCTIONS = (
@@ -93,7 +98,7 @@ def replace(ssl: ModuleType, ours: ModuleType) -> None:
     theirs = dict(vars(ssl))
     new = {name: value for name, value in vars(ours).items() if is_replaced(name, value, theirs.get(name, MISSING))}
     if "SSLContext" in new:
-        keep_setters(theirs["SSLContext"], theirs)
+        keep_working(theirs["SSLContext"], theirs, ours)
     for name, value in new.items():
         change(vars(ssl), name, value)
     everywhere = [
@@ -102,7 +107,7 @@ def replace(ssl: ModuleType, ours: ModuleType) -> None:
         if name in theirs and (callable(value) or name.startswith("OPENSSL_"))
     ]
     replace_everywhere(everywhere, theirs["SSLContext"])
-    replace_everywhere(made_anew(ours.SSLContext), theirs["SSLContext"])
+    replace_everywhere(made_anew(theirs["SSLContext"]), theirs["SSLContext"])
 
 
 def is_replaced(name: str, own: Any, other: Any) -> bool:
@@ -110,39 +115,46 @@ def is_replaced(name: str, own: Any, other: Any) -> bool:
         return False
     if isinstance(own, FunctionType):
         # Where somebody has put a function of his own, it is left alone: those of ssl.py that it calls are ours.
-        return name in FUNCTIONS and isinstance(other, FunctionType) and other.__module__ == "ssl"
+        return name in FUNCTIONS and is_of_ssl(other)
     return callable(own) or bool(own != other) or name.startswith("OPENSSL_")
 
 
-def keep_setters(context: type, space: dict[str, Any]) -> None:
-    """Contexts that exist must go on working: the setters in ssl.py look up their class by its name, which will be ours."""
+def keep_working(context: type, space: dict[str, Any], ours: ModuleType) -> None:
+    """Contexts of the interpreter's that exist, or are made by who has kept the class. space: what `ssl` had."""
     for owner in context.__mro__:
         for name, value in list(vars(owner).items()):
-            fset = value.fset if isinstance(value, property) else None
-            if not isinstance(fset, FunctionType) or fset.__module__ != "ssl" or "SSLContext" not in fset.__code__.co_names:
-                continue
-            kept = FunctionType(
-                fset.__code__, {**space, "SSLContext": owner}, fset.__name__, fset.__defaults__, fset.__closure__
-            )
-            change(owner, name, property(value.fget, kept, value.fdel, value.__doc__))
+            if isinstance(value, property) and is_of_ssl(value.fset) and "SSLContext" in value.fset.__code__.co_names:
+                change(owner, name, property(value.fget, with_class(value.fset, owner, space), value.fdel, value.__doc__))
+            elif name == "wrap_bio" and is_of_ssl(value):
+                change(owner, name, wrap_bio_for(value, space["MemoryBIO"], ours.MemoryBIO))
+
+
+def is_of_ssl(value: object) -> TypeGuard[FunctionType]:
+    return isinstance(value, FunctionType) and value.__module__ == "ssl"
 
 
 def replace_everywhere(pairs: list[tuple[Any, Any]], context: type) -> None:
     """In the globals of all modules but ours and `_ssl`. pairs: (what may be there, what is put in its place)."""
     new = {id(before): (before, after) for before, after in reversed(pairs)}  # the first of a name and its aliases
-    for module_name, module in list(sys.modules.items()):
-        if module_name == "_ssl" or module_name.partition(".")[0] == "sslsock" or not isinstance(module, ModuleType):
-            continue
-        space: dict[str, Any] = object.__getattribute__(module, "__dict__")  # a lazy module stays lazy
-        found = [(name, value) for name, value in list(space.items()) if id(value) in new]
-        for name, value in found:
-            before, after = new[id(value)]
-            # Who has derived a class of his own from it goes on with that, and calls what it inherits by this name (truststore,
-            # gevent).
-            if before is not context or not has_derived(space, context):
+    spaces = list(loaded_modules())
+    # Who has derived a class of his own from it goes on with that, and calls what it inherits by this name, perhaps in a module
+    # beside it (gevent, truststore).
+    derived = {package for package, space in spaces if has_derived(space, context)}
+    for package, space in spaces:
+        for name, value in list(space.items()):
+            before, after = new.get(id(value), (MISSING, MISSING))
+            if before is value and not (before is context and package in derived):
                 change(space, name, after)
 
 
+def loaded_modules() -> Iterator[tuple[str, dict[str, Any]]]:
+    """The name of the package that it is of, or its own, and its globals."""
+    for name, module in list(sys.modules.items()):
+        package = name.partition(".")[0]
+        if package not in ("_ssl", "sslsock") and issubclass(type(module), ModuleType):
+            yield package, object.__getattribute__(module, "__dict__")  # a lazy module stays lazy
+
+
 def has_derived(space: dict[str, Any], context: type) -> bool:
-    classes = [value for value in list(space.values()) if isinstance(value, type) and value is not context]
-    return any(context in one.__mro__ for one in classes)
+    values = list(space.values())
+    return any(issubclass(type(one), type) and one is not context and context in one.__mro__ for one in values)
