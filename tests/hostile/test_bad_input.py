@@ -716,10 +716,7 @@ def test_what_the_system_says_against_a_connection_is_told(host, monkeypatch, ce
 
 
 # What may be called from anywhere: it says so in its documentation, or is a value.
-FREE = {
-    "call_soon_threadsafe", "in_thread", "time", "current", "remember_future", "forget_future", "host_turn", "host_called",
-    "report", "meet",
-}  # fmt: skip
+FREE = {"call_soon_threadsafe", "in_thread", "time", "current", "report"}
 ARGUMENTS = {
     "connect": ("127.0.0.1", 80), "connect_encrypted": ("127.0.0.1", 80), "bind": (0,), "open": (3,), "write": (b"x",),
     "write_bytes": (b"x",), "write_string": ("x",), "read_into": (bytearray(4),), "seek": (0,), "listen": (0,),

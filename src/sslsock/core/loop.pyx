@@ -268,7 +268,7 @@ cdef class Loop(Owned):
         return self.poller.wake_write
 
     @property
-    def turned(self):
+    def _turned(self):
         """Whether it has had a turn yet: bool."""
         return self.has_turned
 
@@ -352,7 +352,7 @@ cdef class Loop(Owned):
                 return
             self.asked_host = self.host_call_soon
             try:
-                self.host_call_soon(self.host_called)
+                self.host_call_soon(self._host_called)
                 return
             except BaseException as exc:  # the host has been closed: whoever comes next finds the pipe
                 self.host_call_soon = None
@@ -361,12 +361,12 @@ cdef class Loop(Owned):
         self.host_planned = True
         poller_wake(&self.poller)
 
-    def host_called(self):
+    def _host_called(self):
         """What `host_call_soon` is given: the turn that was asked for."""
         self.asked_host = None
-        self.host_turn()
+        self._host_turn()
 
-    def host_turn(self):
+    def _host_turn(self):
         """What a host loop calls when `fileno()` is readable.
 
         Under load it goes on while descriptors keep coming: a turn of asyncio costs more than several of ours."""
@@ -385,13 +385,13 @@ cdef class Loop(Owned):
         watch.start_watching(fd, events)
         return watch
 
-    def hold(self):
-        """Something outside the loop is awaited (a name lookup): `run` goes on until `release`."""
+    def _hold(self):
+        """Something outside the loop is awaited (a name lookup): `run` goes on until `_release`."""
         self.require()
         self.holds += 1
 
-    def release(self):
-        """End of a `hold`."""
+    def _release(self):
+        """End of a `_hold`."""
         if not self.in_own_thread():
             self.require()
         self.holds -= 1
