@@ -813,7 +813,6 @@ def in_child(work):
     return text
 
 
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 @pytest.mark.parametrize("tls", [False, True])
 def test_a_forked_child_can_do_nothing_and_harms_nothing(loop, tls):
     near, near_record, far, far_record = (tls_channel_pair if tls else channel_pair)(loop)
@@ -855,7 +854,6 @@ def test_a_forked_child_can_do_nothing_and_harms_nothing(loop, tls):
     exchange(loop, near, near_record, far, far_record)
 
 
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_fork_inside_a_handler_ends_the_childs_turn(loop):
     """The child returns from the handler into the middle of its parent's turn, with events of its parent in hand."""
     near, near_record, far, far_record = channel_pair(loop)

@@ -826,7 +826,6 @@ def test_every_method_raises_after_the_loop_was_closed(own_host, certificates):
         assert sock.local_port == 0
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_forked_child_touches_nothing_of_its_parent(own_host, certificates, own_bystander):
     pair = make_ssl_pair(own_host, certificates.client(), certificates.server())
     server = listening(SslServer())
