@@ -33,7 +33,7 @@ CORES = len(os.sched_getaffinity(0))
 MODULES = sorted((folder, path.stem) for folder in FOLDERS for path in (ROOT / "src/sslsock" / folder).glob("*.pyx"))
 C_SOURCES = ("include/window_bio.c", "include/ticket_keys.c", "include/poller.c", "include/hello_digest.c")
 EXPORTS = "include/exports.map"
-GENERATED = ROOT / "build/generated"
+GENERATED = "build/generated"
 
 
 def flag(name: str) -> bool:
@@ -191,11 +191,11 @@ class NativeBuild(build_ext):
         text = "".join(f"#include <openssl/{name}>\n" for name in headers)
         defined = re.findall(r"^#define (\w+) (.*)$", self.preprocessed(extension, text, "-dM"), re.MULTILINE)
         header = error_names_header(*error_names({name: value.strip() for name, value in defined}))
-        target = GENERATED / "openssl_error_names.h"
+        target = Path(GENERATED, "openssl_error_names.h")
         if not target.exists() or target.read_text() != header:  # its time says whether to compile anew
-            GENERATED.mkdir(parents=True, exist_ok=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(header)
-        extension.include_dirs.append(str(GENERATED))
+        extension.include_dirs.append(GENERATED)
         extension.depends.append(str(target))
 
     def build_extension(self, extension: Extension) -> None:

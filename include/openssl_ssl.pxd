@@ -28,7 +28,7 @@ cdef extern from "openssl/x509_vfy.h" nogil:
     ctypedef struct X509_LOOKUP
     ctypedef struct X509_LOOKUP_METHOD
     ctypedef struct OPENSSL_STACK "STACK_OF(X509)"
-    int X509_FILETYPE_DEFAULT
+    int X509_FILETYPE_DEFAULT, X509_FILETYPE_PEM
 
     X509_STORE *X509_STORE_new()
     void X509_STORE_free(X509_STORE *store)

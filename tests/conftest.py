@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import gc
+import itertools
 import os
 import re
 import signal
@@ -23,6 +24,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from peers import DEADLINE, HOSTS, INSTRUMENTED, Certificates, Host, end_lookups, open_descriptors
+
+ROOT = Path(__file__).parent
 
 # Seconds for one test; one that is marked `slow` may take several times as long. A test that waits fails by itself, and in
 # better words, at its own deadline.
@@ -106,6 +109,45 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     session.stash[limit].end()
+
+
+# A folder: several processes run the suite together, and each takes a file of tests when it has done the one before (`ci/test
+# --jobs`). Processes of their own, for pytest-xdist's have threads, beside which CPython 3.12 and newer warn of every fork.
+SHARED = os.environ.get("SSLSOCK_TEST_SHARED", "")
+
+
+def taken(items: list[pytest.Item]) -> Iterator[pytest.Item]:
+    """Those of the files that no other process has taken."""
+    ours = set()
+    for path, group in itertools.groupby(items, lambda item: item.path):
+        with contextlib.suppress(FileExistsError):
+            if path not in ours:
+                os.close(os.open(Path(SHARED, path.relative_to(ROOT).as_posix().replace("/", ".")), os.O_CREAT | os.O_EXCL))
+                ours.add(path)
+            yield from group
+
+
+def pytest_runtestloop(session: pytest.Session) -> Optional[bool]:
+    """As pytest's own, which runs all of `session.items`."""
+    if not SHARED or session.testsfailed or session.config.option.collectonly:
+        return None
+    items = taken(session.items)
+    item = next(items, None)
+    while item is not None:
+        following = next(items, None)  # which fixtures end with a test depends on it
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+        if session.shouldfail:
+            raise session.Failed(session.shouldfail)
+        if session.shouldstop:
+            raise session.Interrupted(session.shouldstop)
+        item = following
+    return True
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What pytest has made so far lives as long as it does: no collection need look through it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)

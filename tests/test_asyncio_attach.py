@@ -412,15 +412,19 @@ def test_a_loop_that_has_run_is_dropped_in_silence():
         gc.collect()
 
 
+async def connect(sock, listener):
+    connected = asyncio.get_running_loop().create_future()
+    sock.connected_handler = connected.set_result
+    sock.connect("127.0.0.1", listener.getsockname()[1])
+    await asyncio.wait_for(connected, DEADLINE)
+
+
 def test_data_that_is_unsent_at_the_end_of_asyncio_run_is_told_of(run):
     with plain_listener() as listener:
         sock = TcpSocket()
 
         async def main():
-            connected = asyncio.get_running_loop().create_future()
-            sock.connected_handler = connected.set_result
-            sock.connect("127.0.0.1", listener.getsockname()[1])
-            await asyncio.wait_for(connected, DEADLINE)
+            await connect(sock, listener)
             sock.write(bytes(64 << 20))
             await asyncio.sleep(0)
 
@@ -434,10 +438,7 @@ def test_data_that_was_sent_is_not_told_of(run):
         sock = TcpSocket()
 
         async def main():
-            connected = asyncio.get_running_loop().create_future()
-            sock.connected_handler = connected.set_result
-            sock.connect("127.0.0.1", listener.getsockname()[1])
-            await asyncio.wait_for(connected, DEADLINE)
+            await connect(sock, listener)
             sock.write(b"a few bytes")
 
         run(main())

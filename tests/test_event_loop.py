@@ -283,7 +283,6 @@ def run_child(function):
     return os.waitpid(child, 0)[1] == 0
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_forked_child_cannot_use_the_parents_connections(own_host):
     pair = make_tcp_pair(own_host)
 
@@ -301,7 +300,6 @@ def test_a_forked_child_cannot_use_the_parents_connections(own_host):
     own_host.wait_for(lambda: pair.right.data == b"from the parent")
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_forked_child_has_a_loop_and_a_resolver_of_its_own(own_host):
     server = listening(TcpServer(), "")
     server.new_connection_handler = lambda s: Recorder(s.next_pending_connection())

@@ -23,8 +23,6 @@ import sslsock
 from peers import DEADLINE, listening, make_ssl_pair, make_tcp_pair, plain_listener, secure_server
 from sslsock import EventLoop, Relay, SslServer, SslSocket, TcpServer, TcpSocket, TicketKeys
 
-pytestmark = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-
 
 class Fork:
     """Forks where it is called, the first time. In the child, everything is told to the parent."""

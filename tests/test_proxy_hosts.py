@@ -116,6 +116,26 @@ def test_networks_that_clients_can_come_from(text: str, words: Optional[str]) ->
         hosts.network(text)
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("::1", "0:0:0:0:0:0:0:1", True), ("localhost", "LocalHost.", True), ("*", "", True),
+        ("FE80::1%lo", "fe80:0::1%lo", True),
+        ("fe80::1%lo", "fe80::1%eth0", False), ("127.0.0.1", "127.0.0.2", False), ("a", "a.b", False),
+    ],
+)  # fmt: skip
+def test_two_listeners_have_two_addresses(tmp_path: Path, one: str, other: str, same: bool) -> None:
+    needs_toml()
+    file = tmp_path / "proxy.toml"
+    file.write_text("".join(f'[[listener]]\nlisten = "tcp://{bracketed(host)}:1"\nto = "tcp://a:1"\n' for host in (one, other)))
+    if not same:
+        assert len(read_settings(str(file)).listeners) == 2
+        return
+    with pytest.raises(SettingsError, match="another listener has this address") as caught:
+        read_settings(str(file))
+    assert caught.value.line == 5
+
+
 def test_a_file_has_the_same_rule(tmp_path: Path) -> None:
     needs_toml()
     file = tmp_path / "proxy.toml"

@@ -210,16 +210,17 @@ def test_a_connection_that_comes_and_goes_meanwhile_makes_no_negative_number() -
 
 
 def test_counting_costs_little() -> None:
-    """The aim is two microseconds, and it takes one on a quiet machine; the bound here is for busy ones."""
+    """Less than twice what it costs to make the record: that is as slow as the machine."""
     counters = Counters()
-    best = 1.0
+    making = counting = 1.0
     for _ in range(5):
-        records = [tls(bytes_forward=1) for _ in range(1000)]
         start = time.thread_time()
+        records = [tls(bytes_forward=1) for _ in range(1000)]
+        made = time.thread_time()
         for one in records:
             counters.note(one)
-        best = min(best, (time.thread_time() - start) / len(records))
-    assert best < 10e-6, f"{best * 1e6:.1f} microseconds"
+        making, counting = min(making, made - start), min(counting, time.thread_time() - made)
+    assert counting < 2 * making, f"{counting * 1e3:.1f} microseconds, making the record takes {making * 1e3:.1f}"
 
 
 # For Prometheus.

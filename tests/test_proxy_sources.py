@@ -21,10 +21,20 @@ from sslsock.proxy.sources import SourceLimit, Sources, source_of
         ("::ffff:192.0.2.1", "::ffff:192.0.2.2", False),
         ("/run/one.sock", "/run/two.sock", False),
         ("no:address", "no:address", True),
+        ("a:\udcff", "a:\udcff", True),  # paths that are no UTF-8, as a PROXY header may have them
+        ("a:\udcff", "a:\udcfe", False),
+        ("::1%\udcff", "::1", True),
     ],
 )
 def test_what_is_one_source(one: str, other: str, same: bool) -> None:
     assert (source_of(one) == source_of(other)) == same
+
+
+def test_who_has_no_address_is_not_counted() -> None:
+    sources = Sources(1)
+    for _ in range(3):
+        assert sources.enter("") is None
+    sources.leave(None)
 
 
 def test_a_source_has_its_number_and_gets_it_back() -> None:

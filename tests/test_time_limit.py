@@ -17,7 +17,7 @@ STUCK = {
     "in accept()": "import socket; s = socket.create_server(('127.0.0.1', 0)); s.settimeout(None); s.accept()",
     "in a lock": "import threading; lock = threading.Lock(); lock.acquire(); lock.acquire()",
     "in Python": "while True: pass",
-    "in a loop": "import sslsock; loop = sslsock.EventLoop.current(); loop.hold(); loop.run()",
+    "in a loop": "import sslsock; loop = sslsock.EventLoop.current(); loop._hold(); loop.run()",
     "in a handler": "import sslsock; loop = sslsock.EventLoop.current(); loop.call_soon(stay); loop.dispatch()",
     "in C": "import ctypes; c = ctypes.PyDLL(None); m = bytes(40); c.pthread_mutex_lock(m); c.pthread_mutex_lock(m)",
 }

@@ -178,14 +178,14 @@ def test_a_signal_handlers_exception_leaves_run(loop):
     before = signal.signal(signal.SIGALRM, on_signal)
     woken = signal.set_wakeup_fd(loop.wake_fd)  # the alarm may come just before the loop begins to wait
     try:
-        loop.hold()
+        loop._hold()
         with pytest.raises(TimeoutError, match="the alarm"):
             signal.setitimer(signal.ITIMER_REAL, 0.01)
             loop.run()
     finally:
         signal.set_wakeup_fd(woken)
         signal.signal(signal.SIGALRM, before)
-        loop.release()
+        loop._release()
 
 
 def test_an_interrupt_in_a_nested_turn_leaves_the_nested_dispatch(loop):
@@ -421,8 +421,8 @@ def test_run_returns_at_once_when_there_is_nothing(loop):
 
 
 def test_hold_keeps_run_going_until_release(loop):
-    loop.hold()
-    thread = threading.Thread(target=lambda: loop.call_soon_threadsafe(loop.release))
+    loop._hold()
+    thread = threading.Thread(target=lambda: loop.call_soon_threadsafe(loop._release))
     thread.start()
     loop.run()
     thread.join()
@@ -813,7 +813,6 @@ def in_child(work):
     return text
 
 
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 @pytest.mark.parametrize("tls", [False, True])
 def test_a_forked_child_can_do_nothing_and_harms_nothing(loop, tls):
     near, near_record, far, far_record = (tls_channel_pair if tls else channel_pair)(loop)
@@ -855,7 +854,6 @@ def test_a_forked_child_can_do_nothing_and_harms_nothing(loop, tls):
     exchange(loop, near, near_record, far, far_record)
 
 
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_fork_inside_a_handler_ends_the_childs_turn(loop):
     """The child returns from the handler into the middle of its parent's turn, with events of its parent in hand."""
     near, near_record, far, far_record = channel_pair(loop)

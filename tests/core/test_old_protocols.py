@@ -74,31 +74,27 @@ def chains():
     return {name: chain_of(**weakness) for name, weakness in CHAINS.items()}
 
 
+def engines_with(chain, version=0, **settings):
+    """A client that trusts the root of the chain, with these settings, and a server that shows the chain, however weak."""
+    root, middle, leaf, key = chain
+    common = {"use_system_ca": False, "maximum_protocol": version}
+    server = Context(
+        server_side=True,
+        certificate=leaf,
+        certificate_chain=[middle],
+        private_key=key,
+        verify_mode=VERIFY_NONE,
+        minimum_protocol=TLS_1_0,
+        ciphers="DEFAULT:@SECLEVEL=0",
+        **common,
+    )
+    client = Context(server_side=False, ca_certificates=[root], **common, **settings)
+    return Engine(client, verify_name="localhost"), Engine(server)
+
+
 def verdict(chain, version, minimum):
     """What a client with that minimum says of the chain at that version: "" or the words of its refusal."""
-    root, middle, leaf, key = chain
-    weak = {"minimum_protocol": TLS_1_0, "maximum_protocol": version, "ciphers": "DEFAULT:@SECLEVEL=0"}
-    server = Engine(
-        Context(
-            server_side=True,
-            certificate=leaf,
-            certificate_chain=[middle],
-            private_key=key,
-            verify_mode=VERIFY_NONE,
-            use_system_ca=False,
-            **weak,
-        )
-    )
-    client = Engine(
-        Context(
-            server_side=False,
-            ca_certificates=[root],
-            use_system_ca=False,
-            minimum_protocol=minimum,
-            maximum_protocol=version,
-        ),
-        verify_name="localhost",
-    )
+    client, server = engines_with(chain, version, minimum_protocol=minimum)
     try:
         shake(client, server)
     except TlsError as error:
@@ -149,19 +145,6 @@ def test_an_old_version_is_not_spoken_unasked(version):
 
 
 def test_a_client_that_only_looks_sees_what_is_weak(chains):
-    root, middle, leaf, key = chains["signed with SHA-1"]
-    weak = {"minimum_protocol": TLS_1_0, "ciphers": "DEFAULT:@SECLEVEL=0", "use_system_ca": False}
-    identity = {"certificate": leaf, "certificate_chain": [middle], "private_key": key}
-    server = Engine(Context(server_side=True, verify_mode=VERIFY_NONE, **identity, **weak))
-    client = Engine(
-        Context(
-            server_side=False,
-            ca_certificates=[root],
-            verify_mode=VERIFY_QUERY,
-            minimum_protocol=TLS_1_0,
-            use_system_ca=False,
-        ),
-        verify_name="localhost",
-    )
+    client, server = engines_with(chains["signed with SHA-1"], verify_mode=VERIFY_QUERY, minimum_protocol=TLS_1_0)
     shake(client, server)
     assert any("too weak" in text for _, _, text, _ in client.verify_errors)

@@ -58,20 +58,14 @@ def test_seeds_differ() -> None:
 
 @pytest.mark.parametrize("target", parsers.TARGETS)
 def test_well_formed_and_damaged_inputs(target: str) -> None:
-    """The inputs that fuzzing begins with, whole, cut, and with each a changed byte."""
+    """The inputs that fuzzing begins with, and those that have shown a fault: whole, cut, and with each a changed byte."""
     choose = random.Random(target)
-    for data in parsers.seeds(target):
+    for data in [*parsers.seeds(target), *(path.read_bytes() for path in sorted(parsers.FOUND.glob(f"{target}/*")))]:
         parsers.TARGETS[target](data)
         for _ in range(50):
             damaged = bytearray(data[: choose.randrange(len(data)) + 1])
             damaged[choose.randrange(len(damaged))] ^= 1 << choose.randrange(8)
             parsers.TARGETS[target](bytes(damaged))
-
-
-@pytest.mark.parametrize("target", parsers.TARGETS)
-def test_inputs_that_have_shown_a_fault(target: str) -> None:
-    for path in sorted(parsers.FOUND.glob(f"{target}/*")):
-        parsers.TARGETS[target](path.read_bytes())
 
 
 # What the fuzzers look for

@@ -716,10 +716,7 @@ def test_what_the_system_says_against_a_connection_is_told(host, monkeypatch, ce
 
 
 # What may be called from anywhere: it says so in its documentation, or is a value.
-FREE = {
-    "call_soon_threadsafe", "in_thread", "time", "current", "remember_future", "forget_future", "host_turn", "host_called",
-    "report", "meet",
-}  # fmt: skip
+FREE = {"call_soon_threadsafe", "in_thread", "time", "current", "report"}
 ARGUMENTS = {
     "connect": ("127.0.0.1", 80), "connect_encrypted": ("127.0.0.1", 80), "bind": (0,), "open": (3,), "write": (b"x",),
     "write_bytes": (b"x",), "write_string": ("x",), "read_into": (bytearray(4),), "seek": (0,), "listen": (0,),
@@ -829,7 +826,6 @@ def test_every_method_raises_after_the_loop_was_closed(own_host, certificates):
         assert sock.local_port == 0
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_forked_child_touches_nothing_of_its_parent(own_host, certificates, own_bystander):
     pair = make_ssl_pair(own_host, certificates.client(), certificates.server())
     server = listening(SslServer())

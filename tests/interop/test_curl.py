@@ -175,7 +175,10 @@ def test_curl_does_not_like_our_certificate(host, start, pki, version, make, wor
     assert client.said(words), client.err
     taken = server.last(host)
     ended(host, taken)
-    assert taken.of("error") == [SocketError.SSL_HANDSHAKE_FAILED_ERROR]
-    assert f'the peer sent the alert "{alert}"' in taken.socket.error_string.lower()
+    if taken.has("encrypted"):  # curl 8.23 looks at the certificate when the handshake is done, and then sends no alert
+        assert taken.of("error") == [SocketError.REMOTE_HOST_CLOSED_ERROR]
+    else:
+        assert taken.of("error") == [SocketError.SSL_HANDSHAKE_FAILED_ERROR]
+        assert f'the peer sent the alert "{alert}"' in taken.socket.error_string.lower()
     assert server.requests == []
     server.close()

@@ -174,6 +174,23 @@ def test_what_the_client_breaks_is_named_alike_in_every_stage(
             assert end_of_all(server)
 
 
+def test_a_client_that_is_cut_off_while_a_back_end_is_greeted(
+    start: Start, identity: Identity, context: ssl.SSLContext
+) -> None:
+    """It may still hear an answer, so that is no end yet; afterwards it is what it was."""
+    with listener() as back:
+        to = f"tls://127.0.0.1:{back.getsockname()[1]}"
+        proxy = start(*front(identity), "--to-ca", identity.ca, "--connect-timeout", 0, "--to", to)
+        with connect(proxy.port, context) as client, back.accept()[0] as raw:
+            raw.settimeout(TIMEOUT)
+            client.sendall(b"question")
+            client.shutdown(socket.SHUT_WR)  # without close_notify
+            with identity.server_context().wrap_socket(raw, server_side=True, suppress_ragged_eofs=False) as server:
+                assert receive_exactly(server, 8) == b"question"
+                assert end_of(server) == "UNEXPECTED_EOF_WHILE_READING"
+        assert proxy.record()["reason"] == "truncated"
+
+
 def end_of_all(sock: socket.socket) -> bool:
     with pytest.raises(ConnectionResetError):
         while receive(sock):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import resource
 import signal
 import socket
@@ -12,7 +13,7 @@ from typing import Any, Callable
 
 import pytest
 
-from sslsock.proxy.proxy_protocol import encode_v1
+from sslsock.proxy.proxy_protocol import SIGNATURE, encode_v1
 
 from .operations import DEADLINE, Origin, Proxy, Site, answer_of, connect, fetch, proxy, read_all, say, wait_until
 from .test_floods import client_hello, close, flood
@@ -184,6 +185,32 @@ def test_the_source_is_the_client_of_a_trusted_header(back: Origin) -> None:
         for connection in unknown:
             connection.sendall(b"PROXY UNKNOWN\r\n")
             say(connection)
+
+
+PATHS = [b"/run/a.sock", b"a:\xff", b"\xff", b"::1%\xff", b"\xed\xa0\x80:", b'/run/"q\\', b"a=b c\n", b"\0abstract\0:\0name"]
+
+
+def test_a_source_may_be_a_path_whatever_its_bytes_are(back: Origin) -> None:
+    arguments = ("--listen", f"tcp://{LOCAL}", "--to", back.url, "--threads", 1, "--log-format", "json")
+    options = ("--proxy-protocol-in", "--trusted-proxy", "127.0.0.1", "--max-connections-per-source", 1)
+
+    def client(path: bytes) -> socket.socket:
+        connection = connect(running.port)
+        family = b"\x21\x31\0\xd8"  # PROXY, UNIX and STREAM, 216 bytes
+        connection.sendall(SIGNATURE + family + path.ljust(108, b"\0") + bytes(108))
+        return connection
+
+    with proxy(*arguments, *options) as running, contextlib.ExitStack() as stack:
+        for path in PATHS:
+            say(stack.enter_context(client(path)))
+            assert is_refused(client, path), path
+        for _ in range(3):  # a client that was not bound to a path: the header names none
+            say(stack.enter_context(client(b"")))
+        running.wait_for_line("source_limit", len(PATHS))
+        records = [json.loads(line) for line in running.lines]
+        assert all("internal_error" not in line and "exception" not in line for line in running.lines), running.lines
+        peers = {record["peer"] for record in records if record.get("reason") == "source_limit"}
+        assert len(peers) == len(PATHS) and "[a:\\xff]:0" in peers, peers
 
 
 def test_a_reload_changes_the_number(site: Site, back: Origin) -> None:

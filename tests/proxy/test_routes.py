@@ -216,6 +216,47 @@ def test_a_hello_that_is_cut_off(routed: Routed, count: int, reason: str) -> Non
     assert routed.proxy.record()["reason"] == reason
 
 
+def in_records(hello: bytes, size: int) -> bytes:
+    """The same ClientHello in records of `size` bytes."""
+    body = hello[5:]
+    pieces = [body[place : place + size] for place in range(0, len(body), size)]
+    return b"".join(b"\x16\3\1" + len(piece).to_bytes(2, "big") + piece for piece in pieces)
+
+
+@pytest.mark.parametrize("dripped", [False, True], ids=["at once", "byte by byte"])
+@pytest.mark.parametrize("size", [1, 3, 100, 16384])
+def test_a_hello_in_any_pieces_finds_its_way(routed: Routed, size: int, dripped: bool) -> None:
+    hello = in_records(hello_of("passed.example"), size)
+    with connect(routed.proxy.port) as client:
+        send_in_pieces(client, hello, dripped)
+        with routed.accept("passed") as server:
+            assert receive_exactly(server, len(hello)) == hello  # unopened
+    assert routed.proxy.record()["sni"] == "passed.example"
+
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = client_context().wrap_bio(incoming, outgoing, server_hostname="exact.example")
+    with connect(routed.proxy.port) as client:
+        with pytest.raises(ssl.SSLWantReadError):
+            tls.do_handshake()
+        send_in_pieces(client, in_records(outgoing.read(), size), dripped)
+        while True:
+            incoming.write(client.recv(65536))
+            try:
+                tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                pass
+        send_in_pieces(client, outgoing.read(), dripped)
+        routed.accept("exact").close()  # TLS ends at the proxy
+    assert routed.proxy.record()["version"] == "TLSv1.3"
+
+
+def send_in_pieces(client: socket.socket, data: bytes, dripped: bool) -> None:
+    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    for place in range(0, len(data), 1 if dripped else len(data)):
+        client.sendall(data[place : place + 1] if dripped else data)
+
+
 # Certificates by name
 
 

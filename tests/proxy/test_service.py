@@ -22,6 +22,7 @@ import pytest
 
 from command_helpers import ENVIRONMENT, command
 from peers import MEMORY_TELLS, refused_port
+from sslsock.proxy import server
 from sslsock.proxy.access_log import LineWriter
 from sslsock.proxy.server import Unstartable, open_listeners
 from sslsock.proxy.settings import Address
@@ -387,6 +388,30 @@ def test_a_file_name_that_standard_output_cannot_hold(tmp_path: Path, back: Orig
     with proxy(*arguments, env={"PYTHONIOENCODING": "ascii:strict"}) as running:
         assert fetch(running.port, context=ssl.create_default_context(cafile=str(file))) == answer_of("origin", 1000)
         assert running.end() == 0
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_port_of_the_systems_choice_is_free_at_every_address_of_a_name(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """Somebody has the first address's port at the second one, three times."""
+    opened, ports = server.open_column, []
+
+    def open_column(host: str, port: int, count: int) -> list[socket.socket]:
+        column = opened(host, port, count)
+        if host == "127.0.0.1" and len(ports) < 3:
+            ports.append(column[0].getsockname()[1])
+            stack.enter_context(socket.create_server(("127.0.0.2", ports[-1])))
+        return column
+
+    monkeypatch.setattr(server, "open_column", open_column)
+    with contextlib.ExitStack() as stack:
+        writer = LineWriter(stack.enter_context(open(os.devnull, "wb")))
+        stack.callback(writer.close)
+        rows = open_listeners(Address("tcp", "name.example", 0), ["127.0.0.1", "127.0.0.2"], count, writer)
+        held = [stack.enter_context(socket.socket(fileno=one)) for row in rows for one in row]
+        assert len(held) == 2 * count and len(ports) == 3
+        (port,) = {one.getsockname()[1] for one in held}
+        assert port not in ports
+
 
 
 def test_a_name_all_of_whose_addresses_are_elsewhere(tmp_path: Path) -> None:

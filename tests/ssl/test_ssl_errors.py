@@ -125,8 +125,8 @@ def test_an_exception_is_made_anew_each_time_it_is_raised():
         (7, 0, "SSLError", 7, None, None, "The operation did not complete (connect)"),
         (99, 0, "SSLError", 10, None, None, "Invalid error code"),
         # A library of OpenSSL, but no reason of it; and no library of it either.
-        (1, packed(X509, 9999), "SSLError", 1, "X509", None, "[X509] unknown error"),
-        (1, packed(200, 9999), "SSLError", 1, None, None, "unknown error"),
+        (1, packed(X509, 9999), "SSLError", 1, "X509", None, "[X509] unknown error (0x580270f)"),
+        (1, packed(200, 9999), "SSLError", 1, None, None, "unknown error (0x6400270f)"),
     ],
 )
 def test_what_a_failed_operation_raises(number, code, kind, told_number, library, reason, text):

@@ -16,7 +16,7 @@ from self_signed import EC_KEY, RSA_KEY, key_pem, make
 from sslsock import _ssl as ours
 
 SAME_OPENSSL = ours.OPENSSL_VERSION == _ssl.OPENSSL_VERSION
-PLACE = re.compile(r" \((_ssl\.c:\d+|sslsock)\)$")
+PLACE = re.compile(r"( \(0x[0-9a-f]+\))? \((_ssl\.c:\d+|sslsock)\)$")  # and since 3.14 the code that has no words
 
 
 def told(error):
@@ -206,8 +206,9 @@ ATTRIBUTES = [
 def test_attributes_that_are_refused(name, value):
     def case(module):
         context = module._SSLContext(module.PROTOCOL_TLS_CLIENT)
+        before = getattr(context, name)
         result = raised(setattr, context, name, value)
-        return (result[:1] if result[0] in (TypeError, OverflowError) else result), getattr(context, name)
+        return (result[:1] if result[0] in (TypeError, OverflowError) else result), getattr(context, name) == before
 
     assert_the_same(case)
 
@@ -328,7 +329,7 @@ def test_what_is_no_tls(files, garbage, side, ended):
         bio.write(garbage)
         if ended:
             bio.write_eof()
-        return [raised(getattr(ends, side).do_handshake) for _ in range(3)]
+        return [raised(getattr(ends, side).do_handshake) for _ in range(2)]
 
     assert_the_same(case)
 

@@ -127,7 +127,8 @@ def outcome(module, name, arguments):
         return type(error), "arguments" if isinstance(error, TypeError) else words
     if isinstance(result, bytes) or (isinstance(result, tuple) and isinstance(result[0], bytes)):
         result = type(result), len(result)
-    return type(result), result, [(one.category, str(one.message)) for one in told]
+    kind = int if isinstance(result, bool) else type(result)  # RAND_status was 1 until 3.9
+    return kind, result, [(one.category, str(one.message)) for one in told]
 
 
 LONG = "é" * 80
@@ -142,10 +143,7 @@ CALLS = [
     ("RAND_add", (b"data",)),
     ("RAND_status", ()),
     ("RAND_status", (1,)),
-    *(
-        ("txt2obj", (text,))
-        for text in ("MD5", "", "1.3.6.1.5.5.7.3.1", "1.2.3.4.5.6.7", "1", "1.", "a\0b", LONG, "a" + LONG, "\ud800")
-    ),
+    *(("txt2obj", (text,)) for text in ("MD5", "", "1.3.6.1.5.5.7.3.1", "1.2.3.4.5.6.7", "1", "1.", "a\0b", LONG, "\ud800")),
     *(("txt2obj", (text,)) for text in (1, None, b"MD5", ["MD5"])),
     *(
         ("txt2obj", (text, True))

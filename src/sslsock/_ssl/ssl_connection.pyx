@@ -15,20 +15,18 @@ from libc.limits cimport INT_MAX
 
 cimport linux
 cimport openssl_ssl as ssl
-from linux cimport clock_gettime, pthread_mutex_lock, pthread_mutex_trylock, pthread_mutex_unlock
+from linux cimport clock_gettime, pthread_mutex_trylock, pthread_mutex_unlock
 from openssl_err cimport ERR_LIB_SSL, ERR_clear_error, ERR_peek_last_error
-from openssl_ssl cimport OPENSSL_STACK, SSL_SESSION, X509
-from openssl_x509 cimport ASN1_STRING, ASN1_STRING_get0_data, ASN1_STRING_length, X509_free, X509_up_ref
+from openssl_x509 cimport ASN1_STRING, ASN1_STRING_get0_data, ASN1_STRING_length
 from sslsock._ssl.memory_bio cimport MemoryBIO
-from sslsock._ssl.ssl_certificate cimport Certificate, certificate_der, decode_certificate
-from sslsock._ssl.ssl_context cimport _SSLContext, cipher_tuple
+from sslsock._ssl.ssl_context cimport _SSLContext
 from sslsock._ssl.ssl_error cimport (
     connection_error, eof_error, library_error, want_read_error, want_write_error, zero_return_error)
 from sslsock._ssl.ssl_hooks cimport on_message
+from sslsock._ssl.ssl_inspection cimport InspectedConnection
 from sslsock._ssl.ssl_io cimport (
     BAD_RETRY, DONE, ENTERED, INTERRUPTED, NO_SOCKET, OUT_OF_MEMORY, PEER_CLOSED, SYSTEM_FAILED, TIMED_OUT, TLS_FAILED,
-    WANT_READ, WANT_WRITE, Connection, io_call, outcome)
-from sslsock._ssl.ssl_session cimport SSLSession
+    WANT_READ, WANT_WRITE, io_call, outcome)
 from window_bio cimport (
     byte_queue, byte_queue_append, byte_queue_clear, byte_queue_front, byte_queue_join, byte_queue_move, window_bio_new)
 
@@ -37,22 +35,18 @@ from sslsock._ssl.ssl_error import SSLError
 cdef extern from "Python.h":
     PyObject *new_bytes "PyBytes_FromStringAndSize"(const char *data, Py_ssize_t size) except NULL
     int _PyBytes_Resize(PyObject **whole, Py_ssize_t size) except -1
-    unsigned long PyThread_get_thread_ident()
 
 cdef extern from "openssl/x509v3.h" nogil:
     ASN1_STRING *a2i_IPADDRESS(const char *text)
     void ASN1_OCTET_STRING_free(ASN1_STRING *address)
 
 cdef extern from "module_compat.h" nogil:
-    int HAS_SIGNATURE_NAMES
     void raise_openssl_error(int library, int reason)
-    const char *compat_signature_name(ssl.SSL *connection, int of_peer)
 
 cdef enum:
     RELEASE_GIL_AT = 65536  # bytes between two MemoryBIO: below, giving the GIL away costs more than the work
     PROTOCOL_TLS_CLIENT = 16
     PROTOCOL_TLS_SERVER = 17
-    BINDING_ROOM = 128  # a Finished message is 12 bytes before TLS 1.3, and a hash in it
 
 # These versions take a failed system call below a read or a write for the end of the connection (CPython's gh-115627).
 cdef bint FAILURE_IS_END = (3, 10) <= sys.version_info < (3, 11, 9) or (3, 12) <= sys.version_info < (3, 12, 3)
@@ -113,10 +107,8 @@ cdef bytes shortened(PyObject *whole, size_t size):
 
 
 @cython.final
-cdef class _SSLSocket(Connection):
+cdef class _SSLSocket(InspectedConnection):
     """What `ssl.SSLSocket` and `ssl.SSLObject` stand on."""
-    cdef readonly str server_hostname
-    cdef bint is_server
     cdef object incoming, outgoing  # None: over a socket
     cdef MemoryBIO own_incoming, own_outgoing  # the same, where they are ours
 
@@ -211,17 +203,6 @@ cdef class _SSLSocket(Connection):
                 clock_gettime(linux.CLOCK_MONOTONIC, &call.until)
                 add_seconds(&call.until, timeout)
         return sock
-
-    cdef outcome come_in(self):
-        """`enter`, for who has the GIL: it may be wanted by whoever is inside."""
-        cdef outcome status
-        if pthread_mutex_trylock(&self.libssl_lock) != 0:
-            if self.inside == PyThread_get_thread_ident():
-                return ENTERED
-            with nogil:
-                pthread_mutex_lock(&self.libssl_lock)
-        self.inside = PyThread_get_thread_ident()
-        return DONE
 
     cdef outcome take_input(self) except *:
         """Between two MemoryBIO: all there is becomes ours for a call. Entered."""
@@ -495,175 +476,6 @@ cdef class _SSLSocket(Connection):
         if done == 0:
             raise library_error()
 
-    # What was agreed on. Not while another thread is inside libssl; from a callback, which is inside itself, at once.
-
-    def getpeercert(self, bint der=False, /):
-        """Returns the certificate for the peer.
-
-        If no certificate was provided, returns None.  If a certificate was
-        provided, but not validated, returns an empty dictionary.  Otherwise
-        returns a dict containing information about the peer certificate.
-
-        If the optional argument is True, returns a DER-encoded copy of the
-        peer certificate, or None if no certificate was provided.  This will
-        return the certificate even if it wasn't validated.
-        """
-        cdef X509 *certificate = NULL
-        cdef bint entered = self.come_in() == DONE
-        cdef bint finished = ssl.SSL_is_init_finished(self.ssl) != 0
-        cdef int mode = ssl.SSL_CTX_get_verify_mode(ssl.SSL_get_SSL_CTX(self.ssl))
-        if finished:
-            certificate = ssl.SSL_get1_peer_certificate(self.ssl)
-        if entered:
-            self.leave()
-        if not finished:
-            raise ValueError("handshake not done yet")
-        if certificate == NULL:
-            return None
-        try:
-            if der:
-                return certificate_der(certificate)
-            return decode_certificate(certificate) if mode & ssl.SSL_VERIFY_PEER else {}
-        finally:
-            X509_free(certificate)
-
-    cdef list certificates(self, bint verified):
-        """The peer's chain as Certificate, or None."""
-        cdef bint entered = self.come_in() == DONE
-        cdef OPENSSL_STACK *chain
-        cdef X509 *one
-        cdef int index
-        cdef list found = []
-        try:
-            if verified:
-                chain = ssl.SSL_get0_verified_chain(self.ssl)
-            else:
-                chain = ssl.SSL_get_peer_cert_chain(self.ssl)
-            if chain == NULL:
-                return None
-            if self.is_server and not verified:  # what a server has of the client begins behind its own certificate
-                one = ssl.SSL_get1_peer_certificate(self.ssl)
-                if one != NULL:
-                    found.append(Certificate.wrap(one))
-            for index in range(ssl.sk_X509_num(chain)):
-                one = ssl.sk_X509_value(chain, index)
-                X509_up_ref(one)
-                found.append(Certificate.wrap(one))
-        finally:
-            if entered:
-                self.leave()
-        return found
-
-    def get_verified_chain(self):
-        return self.certificates(True)
-
-    def get_unverified_chain(self):
-        return self.certificates(False)
-
-    def cipher(self):
-        cdef bint entered = self.come_in() == DONE
-        cdef const ssl.SSL_CIPHER *suite = ssl.SSL_get_current_cipher(self.ssl)
-        if entered:
-            self.leave()
-        return cipher_tuple(suite) if suite != NULL else None
-
-    def shared_ciphers(self):
-        cdef ssl.OPENSSL_CIPHER_STACK *own
-        cdef ssl.OPENSSL_CIPHER_STACK *others
-        cdef const ssl.SSL_CIPHER *suite
-        cdef int index
-        cdef list found = []
-        cdef bint entered = self.come_in() == DONE
-        try:
-            own = ssl.SSL_get_ciphers(self.ssl)
-            others = ssl.SSL_get_client_ciphers(self.ssl)
-            if own == NULL or others == NULL:
-                return None
-            for index in range(ssl.sk_SSL_CIPHER_num(own)):
-                suite = ssl.sk_SSL_CIPHER_value(own, index)
-                if ssl.sk_SSL_CIPHER_find(others, suite) >= 0:
-                    found.append(cipher_tuple(suite))
-        finally:
-            if entered:
-                self.leave()
-        return found
-
-    def version(self):
-        cdef const char *name = NULL
-        cdef bint entered = self.come_in() == DONE
-        if ssl.SSL_is_init_finished(self.ssl):
-            name = ssl.SSL_get_version(self.ssl)
-        if entered:
-            self.leave()
-        text = (<bytes> name).decode("ascii") if name != NULL else None
-        return text if text != "unknown" else None
-
-    def selected_alpn_protocol(self):
-        cdef const unsigned char *name = NULL
-        cdef unsigned int size = 0
-        cdef bint entered = self.come_in() == DONE
-        try:
-            ssl.SSL_get0_alpn_selected(self.ssl, &name, &size)
-            return (<const char *> name)[:size].decode("utf-8") if name != NULL else None
-        finally:
-            if entered:
-                self.leave()
-
-    def compression(self):
-        return None  # it is off: RFC 9325, 3.3
-
-    def group(self):
-        """The name of the group of the key exchange: str, or None before the handshake."""
-        cdef const char *name
-        cdef bint entered = self.come_in() == DONE
-        name = ssl.compat_group_name(self.ssl)
-        if entered:
-            self.leave()
-        return (<bytes> name).decode("ascii") if name != NULL else None
-
-    cdef str signature(self, bint of_peer):
-        cdef const char *name
-        cdef bint entered
-        if not HAS_SIGNATURE_NAMES:
-            raise NotImplementedError("Getting signature algorithms requires OpenSSL 3.5 or later.")
-        entered = self.come_in() == DONE
-        name = compat_signature_name(self.ssl, of_peer)
-        if entered:
-            self.leave()
-        return (<bytes> name).decode("ascii") if name != NULL else None
-
-    def client_sigalg(self):
-        """The algorithm that the client has signed with: str, or None if it has not."""
-        return self.signature(self.is_server)
-
-    def server_sigalg(self):
-        """The algorithm that the server has signed with: str, or None before the handshake."""
-        return self.signature(not self.is_server)
-
-    def get_channel_binding(self, cb_type="tls-unique"):
-        """Get channel binding data for current connection.
-
-        Raise ValueError if the requested `cb_type` is not supported.  Return bytes
-        of the data or None if the data is not available (e.g. before the handshake).
-        Only 'tls-unique' channel binding data from RFC 5929 is supported.
-        """
-        cdef char[BINDING_ROOM] data
-        cdef size_t size
-        cdef bint entered
-        if not isinstance(cb_type, str):
-            raise TypeError(f"get_channel_binding() argument 'cb_type' must be str, not {type(cb_type).__name__}")
-        if cb_type != "tls-unique":
-            raise ValueError(f"'{cb_type}' channel binding type not implemented")
-        entered = self.come_in() == DONE
-        # RFC 5929, 3.1: the first Finished message of the handshake.
-        if bool(ssl.SSL_session_reused(self.ssl)) != (not self.is_server):
-            size = ssl.SSL_get_finished(self.ssl, data, BINDING_ROOM)
-        else:
-            size = ssl.SSL_get_peer_finished(self.ssl, data, BINDING_ROOM)
-        if entered:
-            self.leave()
-        return data[:size] if size else None
-
     def uses_ktls_for_send(self):
         return False
 
@@ -697,11 +509,6 @@ cdef class _SSLSocket(Connection):
             self.leave()
 
     @property
-    def server_side(self):
-        """Whether this is a server-side socket."""
-        return self.is_server
-
-    @property
     def owner(self):
         """The Python-level owner of this object. Passed as "self" in servername callback."""
         return self.owner_reference() if self.owner_reference is not None else None
@@ -709,52 +516,6 @@ cdef class _SSLSocket(Connection):
     @owner.setter
     def owner(self, value):
         self.owner_reference = weakref.ref(value)
-
-    @property
-    def session(self):
-        """The session of the connection: SSLSession, or None before the handshake."""
-        cdef bint entered = self.come_in() == DONE
-        cdef SSL_SESSION *session = ssl.SSL_get_session(self.ssl)
-        if session != NULL:
-            session = ssl.SSL_SESSION_dup(session)  # libssl marks its own as bad when the connection is cut
-        if entered:
-            self.leave()
-        return SSLSession.wrap(session, self.hooks) if session != NULL else None
-
-    @session.setter
-    def session(self, value):
-        cdef SSLSession given
-        cdef SSL_SESSION *session
-        cdef bint entered
-        cdef int done
-        if not isinstance(value, SSLSession):
-            raise TypeError("Value is not a SSLSession.")
-        given = value
-        if self.hooks.ctx != (<_SSLContext> given.context).ctx:
-            raise ValueError("Session refers to a different SSLContext.")
-        if self.is_server:
-            raise ValueError("Cannot set session for server-side SSLSocket.")
-        if ssl.SSL_is_init_finished(self.ssl):
-            raise ValueError("Cannot set session after handshake.")
-        session = ssl.SSL_SESSION_dup(given.session)
-        if session == NULL:
-            raise library_error()
-        entered = self.come_in() == DONE
-        done = ssl.SSL_set_session(self.ssl, session)
-        ssl.SSL_SESSION_free(session)
-        if entered:
-            self.leave()
-        if done == 0:
-            raise library_error()
-
-    @property
-    def session_reused(self):
-        """Was the client session reused during handshake?"""
-        cdef bint entered = self.come_in() == DONE
-        cdef bint reused = ssl.SSL_session_reused(self.ssl) != 0
-        if entered:
-            self.leave()
-        return reused
 
 
 cdef object system_error(int number):

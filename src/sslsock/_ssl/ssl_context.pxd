@@ -1,5 +1,4 @@
-from openssl_ssl cimport EVP_PKEY, OPENSSL_STACK, X509
-from sslsock._ssl.ssl_hooks cimport HookedContext, Password
+from sslsock._ssl.ssl_trust cimport TrustingContext
 
 
 cdef struct protocol_list:  # what a server chooses from (RFC 7301), as on the wire; never changed once libssl can see it
@@ -8,7 +7,7 @@ cdef struct protocol_list:  # what a server chooses from (RFC 7301), as on the w
     unsigned char data[1]
 
 
-cdef class _SSLContext(HookedContext):
+cdef class _SSLContext(TrustingContext):
     cdef protocol_list *protocols  # owned, with all earlier ones: a handshake in another thread may be reading any
     cdef bint checks_hostname
     cdef unsigned int host_flags
@@ -17,11 +16,3 @@ cdef class _SSLContext(HookedContext):
 
     cdef int set_version(self, long version, bint minimum) except -1
     cdef int set_mode(self, mode) except -1
-    cdef int add_certificates(self, given) except -1
-    cdef int add_from_memory(self, const char *data, int size, bint pem) except -1
-    cdef int add_locations(self, bytes file, bytes folder) except -1
-    cdef int use_identity(self, bytes chain, bytes key, keyfile, Password asked) except -1
-
-
-cdef dict cipher_dict(const void *cipher)
-cdef tuple cipher_tuple(const void *cipher)

@@ -17,25 +17,23 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 cimport openssl_ssl as ssl
-from openssl_err cimport (
-    ERR_GET_LIB, ERR_GET_REASON, ERR_LIB_PEM, ERR_LIB_SSL, ERR_clear_error, ERR_peek_last_error,
-    PEM_R_NO_START_LINE, X509_R_KEY_TYPE_MISMATCH)
-from openssl_ssl cimport BIO, EVP_PKEY, OPENSSL_STACK, SSL_CIPHER, X509, X509_OBJECT, X509_STORE
-from openssl_x509 cimport X509_check_ca, X509_check_private_key, X509_free
-from sslsock._ssl.ssl_certificate cimport certificate_der, decode_certificate
+from openssl_err cimport ERR_clear_error
+from openssl_ssl cimport BIO, EVP_PKEY
+from sslsock._ssl.ssl_arguments cimport c_string, checked_callable, path_bytes
+from sslsock._ssl.ssl_cipher cimport cipher_dict
 from sslsock._ssl.ssl_error cimport library_error
 from sslsock._ssl.ssl_hooks cimport (
-    HookedContext, Password, on_key_log, on_message, on_password, on_psk_client, on_psk_server, on_server_name)
+    Password, on_key_log, on_message, on_psk_client, on_psk_server, on_server_name)
+from sslsock._ssl.ssl_identity cimport text_bio, use_identity
+from sslsock._ssl.ssl_trust cimport TrustingContext
 
 from sslsock._ssl.ssl_error import SSLError
 from sslsock._ssl.ssl_values import constants
 
 cdef extern from "module_compat.h" nogil:
-    int ERR_R_PEM_LIB, ERR_LIB_X509, X509_R_CERT_ALREADY_IN_HASH_TABLE
     ctypedef struct OPENSSL_NAME_STACK "STACK_OF(OPENSSL_CSTRING)"
     int HAS_SIGNATURE_NAMES
 
-    void raise_openssl_error(int library, int reason)
     OPENSSL_NAME_STACK *compat_group_names(ssl.SSL_CTX *context, int with_aliases)
     int name_count(const OPENSSL_NAME_STACK *names)
     const char *name_at(const OPENSSL_NAME_STACK *names, int index)
@@ -58,6 +56,8 @@ cdef enum:
     HOST_FLAG_NO_PARTIAL_WILDCARDS = 4
 
 cdef bint BEFORE_310 = sys.version_info < (3, 10)
+cdef bint BEFORE_312 = sys.version_info < (3, 12)
+cdef bint BEFORE_314 = sys.version_info < (3, 14)
 cdef dict PROTOCOLS = {
     PROTOCOL_TLS: "PROTOCOL_TLS", PROTOCOL_TLSv1: "PROTOCOL_TLSv1", PROTOCOL_TLSv1_1: "PROTOCOL_TLSv1_1",
     PROTOCOL_TLSv1_2: "PROTOCOL_TLSv1_2"}
@@ -82,65 +82,6 @@ cdef int deprecated(const char *text) except -1:
     return 0
 
 
-cdef bytes path_bytes(path, str complaint):
-    """What PyUnicode_FSConverter makes of it. complaint: of a TypeError, "" for Python's own words."""
-    try:
-        encoded = os.fsencode(path)
-    except TypeError:
-        if complaint:
-            raise TypeError(complaint) from None
-        raise
-    if b"\0" in encoded:
-        raise ValueError("embedded null byte")
-    return encoded
-
-
-cdef bytes c_string(text, str place):
-    """What PyArg_Parse("s") makes of it."""
-    if not isinstance(text, str):
-        raise TypeError(f"{place} must be str, not {'None' if text is None else type(text).__name__}")
-    encoded = text.encode("utf-8")
-    if b"\0" in encoded:
-        raise ValueError("embedded null character")
-    return encoded
-
-
-cdef tuple cipher_tuple(const void *cipher):
-    """(name, protocol, bits) as `SSLSocket.cipher` gives it."""
-    cdef const SSL_CIPHER *suite = <const SSL_CIPHER *> cipher
-    return (
-        (<bytes> ssl.SSL_CIPHER_get_name(suite)).decode("ascii"), (<bytes> ssl.SSL_CIPHER_get_version(suite)).decode("ascii"),
-        ssl.SSL_CIPHER_get_bits(suite, NULL))
-
-
-cdef str long_name(int nid):
-    cdef const char *name = ssl.OBJ_nid2ln(nid) if nid != ssl.NID_undef else NULL
-    return (<bytes> name).decode("ascii") if name != NULL else None
-
-
-cdef dict cipher_dict(const void *cipher):
-    """One entry of `SSLContext.get_ciphers`."""
-    cdef const SSL_CIPHER *suite = <const SSL_CIPHER *> cipher
-    cdef char[512] text
-    cdef int algorithm_bits = 0
-    cdef int bits = ssl.SSL_CIPHER_get_bits(suite, &algorithm_bits)
-    text[0] = 0
-    ssl.SSL_CIPHER_description(suite, text, sizeof(text) - 1)
-    return {
-        "id": ssl.SSL_CIPHER_get_id(suite),
-        "name": (<bytes> ssl.SSL_CIPHER_get_name(suite)).decode("ascii"),
-        "protocol": (<bytes> ssl.SSL_CIPHER_get_version(suite)).decode("ascii"),
-        "description": (<bytes> <char *> text).decode("ascii").rstrip("\n"),
-        "strength_bits": bits,
-        "alg_bits": algorithm_bits,
-        "aead": bool(ssl.SSL_CIPHER_is_aead(suite)),
-        "symmetric": long_name(ssl.SSL_CIPHER_get_cipher_nid(suite)),
-        "digest": long_name(ssl.SSL_CIPHER_get_digest_nid(suite)),
-        "kea": long_name(ssl.SSL_CIPHER_get_kx_nid(suite)),
-        "auth": long_name(ssl.SSL_CIPHER_get_auth_nid(suite)),
-    }
-
-
 cdef int on_select_protocol(
         ssl.SSL *connection, const unsigned char **out, unsigned char *size, const unsigned char *offered,
         unsigned int offered_size, void *argument) noexcept nogil:
@@ -152,7 +93,7 @@ cdef int on_select_protocol(
     return ssl.SSL_TLSEXT_ERR_OK
 
 
-cdef class _SSLContext(HookedContext):
+cdef class _SSLContext(TrustingContext):
     """The settings of connections; see the documentation of `ssl.SSLContext`."""
 
     def __cinit__(self, int protocol, /):
@@ -355,7 +296,7 @@ cdef class _SSLContext(HookedContext):
         if version in OLD_VERSIONS:
             deprecated(OLD_VERSIONS[version])
         elif version not in (MINIMUM_SUPPORTED, MAXIMUM_SUPPORTED, ssl.TLS1_2_VERSION, ssl.TLS1_3_VERSION):
-            raise ValueError(f"Unsupported TLS/SSL version 0x{version & 0xffffffff:x}")
+            raise ValueError(f"Unsupported {'protocol' if BEFORE_310 else 'TLS/SSL'} version 0x{version & 0xffffffff:x}")
         if minimum:
             if version == MINIMUM_SUPPORTED:
                 version = 0
@@ -405,7 +346,9 @@ cdef class _SSLContext(HookedContext):
             if not isinstance(value, int):
                 raise TypeError(f"argument must be int, not {type(value).__name__}")
             if value < 0:
-                raise OverflowError("can't convert negative int to unsigned")
+                if BEFORE_314:
+                    raise OverflowError("can't convert negative int to unsigned")
+                raise ValueError("Cannot convert negative int")
             wanted = value
         if wanted & ~now & NO_VERSION:
             deprecated(b"ssl.OP_NO_SSL*/ssl.OP_NO_TLS* options are deprecated")
@@ -501,134 +444,6 @@ cdef class _SSLContext(HookedContext):
         self.host_flags = value.__index__() & 0xffffffff
         ssl.X509_VERIFY_PARAM_set_hostflags(ssl.SSL_CTX_get0_param(self.ctx), self.host_flags)
 
-    def load_verify_locations(self, cafile=None, capath=None, cadata=None):
-        cdef bytes file = None, folder = None
-        if cafile is None and capath is None and cadata is None:
-            raise TypeError("cafile, capath and cadata cannot be all omitted")
-        if cafile is not None:
-            file = path_bytes(cafile, "cafile should be a valid filesystem path")
-        if capath is not None:
-            folder = path_bytes(capath, "capath should be a valid filesystem path")
-        ERR_clear_error()
-        if cadata is not None:
-            self.add_certificates(cadata)
-        if file is not None or folder is not None:
-            self.add_locations(file, folder)
-
-    cdef int add_certificates(self, given) except -1:
-        """Of PEM text or of DER that follows one another, into the store."""
-        cdef Py_buffer view
-        cdef bint pem = isinstance(given, str)
-        if pem:
-            try:
-                given = given.encode("ascii")
-            except UnicodeEncodeError:
-                raise TypeError("cadata should be an ASCII string or a bytes-like object") from None
-        try:
-            PyObject_GetBuffer(given, &view, PyBUF_SIMPLE)
-        except TypeError:
-            raise TypeError("cadata should be an ASCII string or a bytes-like object") from None
-        try:
-            if view.len == 0:
-                raise ValueError("Empty certificate data")
-            if view.len > INT_MAX:
-                raise OverflowError("Certificate data is too long.")
-            self.add_from_memory(<const char *> view.buf, <int> view.len, pem)
-        finally:
-            PyBuffer_Release(&view)
-        return 0
-
-    cdef int add_from_memory(self, const char *data, int size, bint pem) except -1:
-        cdef X509 *certificate = NULL
-        cdef unsigned long error
-        cdef int loaded = 0
-        cdef X509_STORE *store = ssl.SSL_CTX_get_cert_store(self.ctx)
-        cdef BIO *bio = ssl.BIO_new_mem_buf(data, size)
-        if bio == NULL:
-            raise library_error()
-        try:
-            while pem or ssl.BIO_pending(bio) > 0:
-                certificate = ssl.PEM_read_bio_X509(bio, NULL, NULL, NULL) if pem else ssl.d2i_X509_bio(bio, NULL)
-                if certificate == NULL:
-                    break
-                if ssl.X509_STORE_add_cert(store, certificate) != 1:
-                    error = ERR_peek_last_error()
-                    if ERR_GET_LIB(error) != ERR_LIB_X509 or ERR_GET_REASON(error) != X509_R_CERT_ALREADY_IN_HASH_TABLE:
-                        X509_free(certificate)
-                        raise library_error()
-                    ERR_clear_error()
-                X509_free(certificate)
-                loaded += 1
-            error = ERR_peek_last_error()
-            if loaded == 0:
-                raise library_error(
-                    ("no start line" if pem else "not enough data") + ": cadata does not contain a certificate")
-            if certificate == NULL and not (
-                    pem and ERR_GET_LIB(error) == ERR_LIB_PEM and ERR_GET_REASON(error) == PEM_R_NO_START_LINE):
-                raise library_error()
-            ERR_clear_error()
-        finally:
-            ssl.BIO_free(bio)
-        return 0
-
-    cdef int add_locations(self, bytes file, bytes folder) except -1:
-        if file is not None:
-            with open(file, "rb"):  # OpenSSL does not say why it cannot read a file
-                pass
-        if ssl.SSL_CTX_load_verify_locations(
-                self.ctx, <const char *> file if file is not None else NULL,
-                <const char *> folder if folder is not None else NULL) != 1:
-            raise library_error()
-        return 0
-
-    def set_default_verify_paths(self):
-        if ssl.SSL_CTX_set_default_verify_paths(self.ctx) != 1:
-            raise library_error()
-
-    def cert_store_stats(self):
-        """Returns quantities of loaded X.509 certificates.
-
-        X.509 certificates with a CA extension and certificate revocation lists
-        inside the context's cert store.
-
-        NOTE: Certificates in a capath directory aren't loaded unless they have
-        been used at least once.
-        """
-        cdef ssl.OPENSSL_OBJECT_STACK *objects = ssl.X509_STORE_get0_objects(ssl.SSL_CTX_get_cert_store(self.ctx))
-        cdef X509_OBJECT *item
-        cdef int index, certificates = 0, lists = 0, authorities = 0
-        for index in range(ssl.sk_X509_OBJECT_num(objects)):
-            item = ssl.sk_X509_OBJECT_value(objects, index)
-            if ssl.X509_OBJECT_get_type(item) == ssl.X509_LU_X509:
-                certificates += 1
-                authorities += X509_check_ca(ssl.X509_OBJECT_get0_X509(item)) != 0
-            elif ssl.X509_OBJECT_get_type(item) == ssl.X509_LU_CRL:
-                lists += 1
-        return {"x509": certificates, "crl": lists, "x509_ca": authorities}
-
-    def get_ca_certs(self, bint binary_form=False):
-        """Returns a list of dicts with information of loaded CA certs.
-
-        If the optional argument is True, returns a DER-encoded copy of the CA
-        certificate.
-
-        NOTE: Certificates in a capath directory aren't loaded unless they have
-        been used at least once.
-        """
-        cdef ssl.OPENSSL_OBJECT_STACK *objects = ssl.X509_STORE_get0_objects(ssl.SSL_CTX_get_cert_store(self.ctx))
-        cdef X509_OBJECT *item
-        cdef X509 *certificate
-        cdef int index
-        cdef list found = []
-        for index in range(ssl.sk_X509_OBJECT_num(objects)):
-            item = ssl.sk_X509_OBJECT_value(objects, index)
-            if ssl.X509_OBJECT_get_type(item) != ssl.X509_LU_X509:
-                continue
-            certificate = ssl.X509_OBJECT_get0_X509(item)
-            if X509_check_ca(certificate):
-                found.append(certificate_der(certificate) if binary_form else decode_certificate(certificate))
-        return found
-
     # The own certificate
 
     def load_cert_chain(self, certfile, keyfile=None, password=None):
@@ -645,44 +460,7 @@ cdef class _SSLContext(HookedContext):
             key = chain
         else:
             key = None
-        self.use_identity(chain, key, keyfile, asked)
-
-    cdef int use_identity(self, bytes chain, bytes key, keyfile, Password asked) except -1:
-        """All or nothing. chain: PEM text, the own certificate first."""
-        cdef X509 *own = NULL
-        cdef EVP_PKEY *secret = NULL
-        cdef OPENSSL_STACK *others = ssl.sk_X509_new_null()
-        cdef BIO *bio
-        if others == NULL:
-            raise MemoryError
-        try:
-            bio = text_bio(chain)
-            try:
-                own = read_chain(bio, others, asked)
-            finally:
-                ssl.BIO_free(bio)
-            if key is None:
-                with open(keyfile, "rb") as file:
-                    key = file.read()
-            bio = text_bio(key)
-            try:
-                secret = read_key(bio, asked)
-            finally:
-                ssl.BIO_free(bio)
-            if X509_check_private_key(own, secret) != 1:
-                if ERR_GET_REASON(ERR_peek_last_error()) == X509_R_KEY_TYPE_MISMATCH:
-                    # libssl keeps a pair for each kind of key, and finds no certificate beside this one.
-                    raise_openssl_error(ERR_LIB_SSL, ssl.SSL_R_NO_CERTIFICATE_ASSIGNED)
-                raise library_error()
-            # Without a chain libssl makes one from the trusted certificates.
-            if ssl.SSL_CTX_use_cert_and_key(self.ctx, own, secret, others if ssl.sk_X509_num(others) else NULL, 1) != 1:
-                raise library_error()
-            ERR_clear_error()
-        finally:
-            X509_free(own)
-            ssl.EVP_PKEY_free(secret)
-            free_chain(others)
-        return 0
+        use_identity(self.ctx, chain, key, keyfile, asked)
 
     # What OpenSSL asks or tells while it works
 
@@ -788,84 +566,3 @@ cdef class _SSLContext(HookedContext):
             "timeouts": ssl.SSL_CTX_sess_timeouts(self.ctx),
             "cache_full": ssl.SSL_CTX_sess_cache_full(self.ctx),
         }
-
-
-cdef bint BEFORE_312 = sys.version_info < (3, 12)
-
-
-cdef object checked_callable(handler, str complaint):
-    if handler is not None and not callable(handler):
-        raise TypeError(complaint)
-    return handler
-
-
-cdef BIO *text_bio(bytes text) except NULL:
-    """`text` has to live as long."""
-    cdef BIO *bio
-    if len(text) > INT_MAX:
-        raise OverflowError("the file is too long")
-    bio = ssl.BIO_new_mem_buf(<const char *> text, <int> len(text))
-    if bio == NULL:
-        raise MemoryError
-    return bio
-
-
-cdef void free_chain(OPENSSL_STACK *chain) noexcept:
-    ssl.free_X509_stack(chain)
-
-
-cdef X509 *read_chain(BIO *bio, OPENSSL_STACK *others, Password asked) except NULL:
-    """As SSL_CTX_use_certificate_chain_file(3) reads it: the first certificate, the rest into `others`."""
-    cdef X509 *own
-    cdef X509 *other
-    cdef unsigned long error
-    cdef ssl.password_callback callback = NULL
-    cdef void *argument = NULL
-    if asked is not None:
-        callback = on_password
-        argument = <void *> asked
-    with nogil:  # it may ask for a password on the terminal
-        own = ssl.PEM_read_bio_X509_AUX(bio, NULL, callback, argument)
-    if own == NULL:
-        raise refused_pem(asked)
-    while True:
-        with nogil:
-            other = ssl.PEM_read_bio_X509(bio, NULL, callback, argument)
-        if other == NULL:
-            break
-        if ssl.sk_X509_push(others, other) == 0:
-            X509_free(other)
-            X509_free(own)
-            raise MemoryError
-    error = ERR_peek_last_error()
-    if ERR_GET_LIB(error) != ERR_LIB_PEM or ERR_GET_REASON(error) != PEM_R_NO_START_LINE:
-        X509_free(own)
-        raise refused(asked)
-    ERR_clear_error()
-    return own
-
-
-cdef EVP_PKEY *read_key(BIO *bio, Password asked) except NULL:
-    cdef EVP_PKEY *key
-    cdef ssl.password_callback callback = NULL
-    cdef void *argument = NULL
-    if asked is not None:
-        callback = on_password
-        argument = <void *> asked
-    with nogil:
-        key = ssl.PEM_read_bio_PrivateKey(bio, NULL, callback, argument)
-    if key == NULL:
-        raise refused_pem(asked)
-    return key
-
-
-cdef object refused_pem(Password asked):
-    raise_openssl_error(ERR_LIB_SSL, ERR_R_PEM_LIB)  # as libssl does: `[SSL] PEM lib`
-    return refused(asked)
-
-
-cdef object refused(Password asked):
-    if asked is not None and asked.raised is not None:
-        ERR_clear_error()
-        return asked.raised
-    return library_error()

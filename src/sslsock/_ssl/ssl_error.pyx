@@ -137,8 +137,7 @@ cdef object described(kind, int number, unsigned long code, str text, str more=N
         reason = name_of(reason_names, REASON_NAMES, ERR_GET_LIB(code), ERR_GET_REASON(code))
         if text is None:
             words = ERR_reason_error_string(code)
-            if words != NULL:
-                text = words.decode("utf-8", "replace")
+            text = words.decode("utf-8", "replace") if words != NULL else f"unknown error (0x{code:x})"
     if text is None:
         text = "unknown error"
     if library is not None and reason is not None:

@@ -68,7 +68,7 @@ def log_format_of(check: bool, chosen: Optional[str], config: Optional[str], rea
 def tell_wrong_usage(words: Sequence[str], message: str) -> bool:
     """Tell what is wrong with the command line as a line of the log, where that is to be JSON. False: it is not."""
     options = value_of(words, "--log-format"), value_of(words, "--config")
-    if log_format_of("--check" in words, *options, Reading()) != "json":
+    if log_format_of("--check" in words, *options, Reading(starting=False)) != "json":  # which waits for nobody
         return False
     with open(2, "wb", closefd=False) as stream:
         writer = LineWriter(stream)

@@ -21,6 +21,7 @@ NAMES = (
     "key",
     "ticket_keys",
     "system_store",
+    "file_store",
     "context",
     "client_hello",
     "agreed",
@@ -45,10 +46,15 @@ SSL_NAMES = (
     "ssl_certificate",
     "ssl_values",
     "ssl_session",
+    "ssl_arguments",
+    "ssl_cipher",
     "ssl_hooks",
+    "ssl_identity",
+    "ssl_trust",
     "ssl_context",
     "memory_bio",
     "ssl_io",
+    "ssl_inspection",
     "ssl_connection",
 )
 MODULES = frozenset(f"{__name__}.{name}" for name in NAMES) | frozenset(f"sslsock._ssl.{name}" for name in SSL_NAMES)

@@ -1,6 +1,6 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from line cimport line, place
+from run_queue cimport run_node, run_queue
 from linux cimport epoll_event
 from poller cimport poller
 from sslsock.core.ownership cimport Owned
@@ -39,8 +39,8 @@ cdef class Watcher:
 
     # of one that works without the GIL
     cdef bint is_nogil
-    cdef place again_place  # in the loop's `nogil_again`
-    cdef place report_place  # and in its `reports`
+    cdef run_node again_node  # in the loop's `nogil_again`
+    cdef run_node report_node  # and in its `reports`
 
     cdef int start_watching(self, int fd, uint32_t events) except -1
     cdef uint64_t address(self) noexcept nogil
@@ -91,8 +91,8 @@ cdef class Loop(Owned):
     cdef WorkQueue soon
     cdef object foreign  # deque: calls from other threads
     cdef WorkQueue again, flushes
-    cdef line nogil_again  # watchers without the GIL that have more to do
-    cdef line reports  # those that have something to say with it
+    cdef run_queue nogil_again  # watchers without the GIL that have more to do
+    cdef run_queue reports  # those that have something to say with it
     cdef Py_ssize_t nogil_count  # watchers that work without the GIL
     cdef int64_t now  # when the last wait of `nogil_turns` ended: nanoseconds of CLOCK_MONOTONIC
     cdef bint full  # the last wait has brought as many events as it could

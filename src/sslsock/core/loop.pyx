@@ -29,7 +29,7 @@ from libc.stdint cimport INT64_MAX, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 
 cimport linux
-from line cimport line_join, line_leave, line_next
+from run_queue cimport run_queue_add, run_queue_next, run_queue_remove
 from linux cimport epoll_event, errno
 from poller cimport poller_arm, poller_close, poller_init, poller_leave, poller_open, poller_takes, poller_wake, poller_wake_once
 from sslsock.core.ownership cimport Owned, running_host
@@ -125,8 +125,8 @@ cdef class Watcher:
         self.fd = -1
         if self.is_nogil:
             self.loop.nogil_count -= 1
-            line_leave(&self.loop.nogil_again, &self.again_place)
-            line_leave(&self.loop.reports, &self.report_place)
+            run_queue_remove(&self.loop.nogil_again, &self.again_node)
+            run_queue_remove(&self.loop.reports, &self.report_node)
         if self.loop.watchers.get(self.number) is not self:
             return  # the number means another watcher's descriptor by now
         linux.epoll_ctl(self.loop.poller.epoll, linux.EPOLL_CTL_DEL, fd, &event)
@@ -149,11 +149,11 @@ cdef class Watcher:
 
     cdef void plan_again_nogil(self) noexcept nogil:
         """`plan_again` for one that works without the GIL: `on_again_nogil` is called."""
-        line_join(&self.loop.nogil_again, &self.again_place, <void *> self)
+        run_queue_add(&self.loop.nogil_again, &self.again_node, <void *> self)
 
     cdef void plan_report(self) noexcept nogil:
         """Have `on_report` called, with the GIL, in this turn or the next."""
-        line_join(&self.loop.reports, &self.report_place, <void *> self)
+        run_queue_add(&self.loop.reports, &self.report_node, <void *> self)
 
     cdef void on_event_nogil(self, uint32_t events) noexcept nogil:
         pass
@@ -268,7 +268,7 @@ cdef class Loop(Owned):
         return self.poller.wake_write
 
     @property
-    def turned(self):
+    def _turned(self):
         """Whether it has had a turn yet: bool."""
         return self.has_turned
 
@@ -352,7 +352,7 @@ cdef class Loop(Owned):
                 return
             self.asked_host = self.host_call_soon
             try:
-                self.host_call_soon(self.host_called)
+                self.host_call_soon(self._host_called)
                 return
             except BaseException as exc:  # the host has been closed: whoever comes next finds the pipe
                 self.host_call_soon = None
@@ -361,12 +361,12 @@ cdef class Loop(Owned):
         self.host_planned = True
         poller_wake(&self.poller)
 
-    def host_called(self):
+    def _host_called(self):
         """What `host_call_soon` is given: the turn that was asked for."""
         self.asked_host = None
-        self.host_turn()
+        self._host_turn()
 
-    def host_turn(self):
+    def _host_turn(self):
         """What a host loop calls when `fileno()` is readable.
 
         Under load it goes on while descriptors keep coming: a turn of asyncio costs more than several of ours."""
@@ -385,13 +385,13 @@ cdef class Loop(Owned):
         watch.start_watching(fd, events)
         return watch
 
-    def hold(self):
-        """Something outside the loop is awaited (a name lookup): `run` goes on until `release`."""
+    def _hold(self):
+        """Something outside the loop is awaited (a name lookup): `run` goes on until `_release`."""
         self.require()
         self.holds += 1
 
-    def release(self):
-        """End of a `hold`."""
+    def _release(self):
+        """End of a `_hold`."""
         if not self.in_own_thread():
             self.require()
         self.holds -= 1
@@ -584,18 +584,18 @@ cdef class Loop(Owned):
 
     cdef void run_again_nogil(self) noexcept nogil:
         """Those that were planned before; what they plan waits for the next round."""
-        cdef place *last = self.nogil_again.last
-        cdef place *first
+        cdef run_node *last = self.nogil_again.last
+        cdef run_node *first
         while self.nogil_again.first != NULL:
             first = self.nogil_again.first
-            (<Watcher> line_next(&self.nogil_again)).on_again_nogil()
+            (<Watcher> run_queue_next(&self.nogil_again)).on_again_nogil()
             if first == last:
                 break
 
     cdef void run_reports(self) noexcept:
         cdef Watcher watcher
         while self.reports.first != NULL and not self.left:
-            watcher = <Watcher> line_next(&self.reports)
+            watcher = <Watcher> run_queue_next(&self.reports)
             watcher.on_report()
 
     cdef void run_events(self) noexcept:

@@ -125,7 +125,7 @@ cdef class Owned:
             self.look_for_host()
         return 0
 
-    def meet(self):
+    def _meet(self):
         """Attach to the asyncio loop that runs here, if this is the loop's own thread. Never raises for another thread, a closed loop
         or a forked child."""
         self.meet_host()
@@ -134,7 +134,7 @@ cdef class Owned:
         """Raise RuntimeError unless this is the loop's own thread and process and it is not closed."""
         self.require()
 
-    def check_owner(self):
+    def _check_owner(self):
         """As `check`, which also attaches the loop to the asyncio loop that runs here; this does not."""
         self.require_owner()
 
@@ -148,7 +148,7 @@ cdef class Owned:
         return self.is_closed
 
     @property
-    def of_parent(self):
+    def _of_parent(self):
         """Whether it belongs to the process that this one was forked from: bool."""
         return self.fork_count != forks
 

@@ -169,7 +169,7 @@ def settings_of(top: Table, listeners: Sequence[tuple[Table, Sequence[Table]]]) 
     made = tuple(listener_of(listener, routes) for listener, routes in listeners)
     seen: dict[tuple[str, int], Table] = {}
     for (table, _), settings in zip(listeners, made):
-        where = settings.listen.host, settings.listen.port
+        where = hosts.spelled_alike(settings.listen.host), settings.listen.port
         # SO_REUSEPORT would let both have it, and the kernel deal connections to either.
         if where in seen and settings.listen.port:
             table.fail("another listener has this address", "listen")

@@ -151,7 +151,7 @@ def read_all(descriptor: int, path: str, until: Optional[float]) -> bytes:
             poll = select.poll()
             poll.register(descriptor, select.POLLIN)
             left = None if until is None else max(0.0, until - time.monotonic()) * 1000
-            if not poll.poll(left):
+            if left == 0 or not poll.poll(left):  # who drips would always be in time
                 raise OSError(errno.ETIMEDOUT, "it is a pipe whose writer does not come to an end", path) from None
             continue
         if not piece:

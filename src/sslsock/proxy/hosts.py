@@ -16,7 +16,7 @@ from typing import Union
 from ..core.hostname import Host, parse_host
 from .settings import Network
 
-__all__ = ["back_end", "ends_in_number", "host", "is_end", "listening", "network"]
+__all__ = ["back_end", "ends_in_number", "host", "is_end", "listening", "network", "spelled_alike"]
 
 NAME = re.compile(r"[A-Za-z0-9._-]+")  # underscores: not in host names (RFC 1123, 2.1), and yet in use
 NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
@@ -70,6 +70,16 @@ def is_end(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def spelled_alike(text: str) -> str:
+    """The same for every spelling of a host that is one, "" too: ::1 and 0:0::1, LOCALHOST and localhost."""
+    if not text:
+        return text
+    found = parse_host(text)
+    if found.numeric:
+        return str(ip_address(found.verify_name)) + found.name[len(found.verify_name) :]
+    return found.verify_name.lower()
 
 
 def network(text: str) -> Network:

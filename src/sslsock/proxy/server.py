@@ -48,6 +48,7 @@ __all__ = ["run"]
 TICKET_SECONDS = 1.0  # how often the ticket keys are looked at
 RELOAD_SECONDS = 1.0  # that the end waits for a SIGHUP which is being followed
 
+ATTEMPTS = 20  # to find a port that is free at all addresses of a name
 NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # addresses of a name that this machine does not have
 
 # What is wrong with the settings or the files that they name.
@@ -461,7 +462,9 @@ class Server:
         }
 
 
-def open_listeners(address: Address, hosts: Sequence[str], count: int, writer: LineWriter) -> list[list[int]]:
+def open_listeners(
+    address: Address, hosts: Sequence[str], count: int, writer: LineWriter, attempts: int = ATTEMPTS
+) -> list[list[int]]:
     """Descriptors that listen on `address`, which means `hosts`: one for each of them that this machine has, `count` times."""
     columns: list[list[socket.socket]] = []
     port, problem = address.port, OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
@@ -482,6 +485,9 @@ def open_listeners(address: Address, hosts: Sequence[str], count: int, writer: L
     except OSError as exc:
         for listening in (one for column in columns for one in column):
             listening.close()
+        if exc.errno == errno.EADDRINUSE and columns and not address.port and attempts > 1:
+            # Any port would do, and somebody has the first host's at another host.
+            return open_listeners(address, hosts, count, writer, attempts - 1)
         raise unopened(address, exc) from exc
     return [[listening.detach() for listening in row] for row in zip(*columns)]
 

@@ -22,7 +22,7 @@ def source_of(host: str) -> Hashable:
         return host
     try:
         packed = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a path that is no UTF-8 (proxy_protocol)
         return host
     if packed.startswith(MAPPED):
         return socket.inet_ntop(socket.AF_INET, packed[len(MAPPED) :])
@@ -45,11 +45,12 @@ class Sources:
         self._counts: dict[Hashable, int] = {}
 
     def enter(self, host: str) -> Hashable:
-        """Count a connection from `host`. Returns what `leave` is to be told: None if nothing was counted.
+        """Count a connection from `host`; "" is nobody's, as the socket without a path that a PROXY header may tell of. Returns
+        what `leave` is to be told: None if nothing was counted.
 
         SourceLimit: the source has as many as it may have."""
         limit = self.limit
-        if not limit:
+        if not limit or not host:
             return None
         source = source_of(host)
         with self._lock:

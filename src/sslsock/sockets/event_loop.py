@@ -85,10 +85,10 @@ class EventLoop(Loop):
         loop = _local.loop
         if loop is None or loop.closed or not loop.in_thread():
             loop = _local.loop = EventLoop()
-        loop.follow_host()
+        loop._follow_host()
         return loop
 
-    def follow_host(self) -> None:
+    def _follow_host(self) -> None:
         """Attach to the asyncio loop that now runs in this thread; if none does, to the one that was set for
         it. RuntimeError from a foreign thread, and in an asyncio loop that is run inside a handler of this one: its turn has to
         end first."""
@@ -105,10 +105,10 @@ class EventLoop(Loop):
         """Become part of `host`, an asyncio loop of this thread, which need not run yet. No call of it is needed
         where sockets are used in the running loop. RuntimeError for one without `add_reader`, and from a foreign
         thread."""
-        self.check_owner()
+        self._check_owner()
         self._detach()
         try:
-            host.add_reader(self.fileno(), self.host_turn)
+            host.add_reader(self.fileno(), self._host_turn)
         except NotImplementedError:
             raise RuntimeError(f"sockets of sslsock need an asyncio loop with add_reader: {host!r} has none") from None
         self.host = host
@@ -138,10 +138,10 @@ class EventLoop(Loop):
 
     def _warn_if_left(self) -> None:
         """ResourceWarning for what nothing will ever serve: the loop is dropped, or the program ends."""
-        if getattr(self, "_warned", True) or self.closed or self.of_parent:  # it lacks this when its making has failed
+        if getattr(self, "_warned", True) or self.closed or self._of_parent:  # it lacks this when its making has failed
             return
         self._warned = True
-        if self.watching and not self.turned:
+        if self.watching and not self._turned:
             self._warn(
                 f"an event loop with {self.watching} open sockets has never run: "
                 "sslsock.run() runs it, or any use of a socket inside a running asyncio loop"
@@ -156,7 +156,7 @@ class EventLoop(Loop):
     def run(self) -> None:
         """Run until nothing is left to wait for or `stop()` is called. RuntimeError when it runs already,
         alone or inside a running asyncio loop."""
-        self.follow_host()
+        self._follow_host()
         if running_host() is not None:
             raise RuntimeError("this loop is part of the running asyncio loop: await something instead of running it")
         if threading.current_thread() is not threading.main_thread():
@@ -181,12 +181,12 @@ class EventLoop(Loop):
             if future.set_running_or_notify_cancel():
                 future.set_exception(RuntimeError("the event loop was closed"))
 
-    def remember_future(self, future: Future[Any]) -> None:
+    def _remember_future(self, future: Future[Any]) -> None:
         """Keep a twin's future, so that nobody waits for ever for a loop that has been closed. From any
         thread."""
         self._futures.add(future)
 
-    def forget_future(self, future: Future[Any]) -> None:
+    def _forget_future(self, future: Future[Any]) -> None:
         """The future is being settled."""
         self._futures.discard(future)
 

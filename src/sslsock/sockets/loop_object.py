@@ -72,7 +72,7 @@ class Handler(Generic[F]):
             if isinstance(handler, MethodType) and handler.__self__ is obj and handler.__func__ is self._method:
                 handler = self._method  # what reading the attribute has given
         setattr(obj, self._slot, handler)
-        obj.loop.meet()
+        obj.loop._meet()
 
     def __delete__(self, obj: LoopObject) -> None:
         setattr(obj, self._slot, self._method)

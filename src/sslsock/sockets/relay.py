@@ -113,7 +113,7 @@ class Relay(LoopObject):
     @property
     def loop(self) -> EventLoop:
         """The loop of both sockets."""
-        self._loop.meet()
+        self._loop._meet()
         return self._loop
 
     @property
@@ -129,13 +129,13 @@ class Relay(LoopObject):
     @property
     def joined(self) -> bool:
         """Both sides are ready, and bytes go through."""
-        self._loop.meet()
+        self._loop._meet()
         return self._core is not None and self._reason is None
 
     @property
     def closed(self) -> bool:
         """It has ended."""
-        self._loop.meet()
+        self._loop._meet()
         return self._reason is not None
 
     @property
@@ -151,13 +151,13 @@ class Relay(LoopObject):
     @property
     def bytes_forward(self) -> int:
         """Bytes taken from the front socket and passed on: int."""
-        self._loop.meet()
+        self._loop._meet()
         return self._core.bytes_forward if self._core is not None else 0
 
     @property
     def bytes_back(self) -> int:
         """Bytes taken from the back socket and passed on: int."""
-        self._loop.meet()
+        self._loop._meet()
         return self._core.bytes_back if self._core is not None else 0
 
     @property

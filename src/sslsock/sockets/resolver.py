@@ -191,7 +191,7 @@ class Lookup:
         self._callback: Optional[Callable[[Answer], object]] = callback
         self._question: Optional[Question] = None
         self._limit: Optional[Timer] = None
-        loop.hold()
+        loop._hold()
         try:
             self._question = _questions.ask(self, name, port)
         except (RuntimeError, MemoryError) as exc:
@@ -209,7 +209,7 @@ class Lookup:
             self._limit.cancel()
         if self._question is not None:
             _questions.leave(self, self._question)
-        self._loop.release()
+        self._loop._release()
 
     def tell(self, answer: Answer, port: int) -> None:
         """In the thread of the question: here is the answer, with addresses for `port`."""

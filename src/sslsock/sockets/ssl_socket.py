@@ -175,13 +175,13 @@ class SslSocket(TcpSocket):
     @property
     def mode(self) -> SslMode:
         """SslMode; not UNENCRYPTED from the start of a handshake to the end of the connection."""
-        self._loop.meet()
+        self._loop._meet()
         return self._mode
 
     @property
     def encrypted(self) -> bool:
         """True from the end of the handshake to the end of the connection."""
-        self._loop.meet()
+        self._loop._meet()
         return self._encrypted
 
     @property
@@ -260,7 +260,7 @@ class SslSocket(TcpSocket):
         """The handshake waits for the program: inside `client_hello_handler`, and from `hold_handshake` to
         `continue_handshake`. Nothing of the connection has been touched then: the ClientHello lies unread
         beneath the socket."""
-        self._loop.meet()
+        self._loop._meet()
         return self._hello is not None and self._hello.phase is not AWAITED
 
     def hold_handshake(self) -> None:

@@ -92,7 +92,7 @@ class Stream(LoopObject, Endpoint, ABC):
     @property
     def loop(self) -> EventLoop:
         """The loop this object lives on: that of the thread it was made in."""
-        self._loop.meet()
+        self._loop._meet()
         return self._loop
 
     @property

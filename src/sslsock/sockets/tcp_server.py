@@ -115,25 +115,25 @@ class TcpServer(LoopObject, ErrorConstants):
     @property
     def loop(self) -> EventLoop:
         """The loop this server lives on: that of the thread it was made in."""
-        self._loop.meet()
+        self._loop._meet()
         return self._loop
 
     @property
     def listening(self) -> bool:
         """True from `listen` to `close`."""
-        self._loop.meet()
+        self._loop._meet()
         return self._listener is not None
 
     @property
     def address(self) -> str:
         """The address listened on ("::": every one), "" while it does not listen: str."""
-        self._loop.meet()
+        self._loop._meet()
         return self._name[0]
 
     @property
     def port(self) -> int:
         """The port listened on, 0 while it does not listen: int."""
-        self._loop.meet()
+        self._loop._meet()
         return self._name[1]
 
     @property
@@ -151,13 +151,13 @@ class TcpServer(LoopObject, ErrorConstants):
     @property
     def has_pending_connections(self) -> bool:
         """A connection can be taken."""
-        self._loop.meet()
+        self._loop._meet()
         return self._listener is not None and self._listener.pending > 0
 
     @property
     def error(self) -> Optional[SocketError]:
         """What the last `listen` failed of, or accepting since: SocketError or None."""
-        self._loop.meet()
+        self._loop._meet()
         return self._error
 
     @property
@@ -171,7 +171,7 @@ class TcpServer(LoopObject, ErrorConstants):
         checked_port(port, 0)
         if not isinstance(address, str):
             raise TypeError(f"an address is a str, not {type(address).__name__}")
-        self._loop.follow_host()
+        self._loop._follow_host()
         if self._listener is not None:
             return self._refuse(SocketError.OPERATION_ERROR, f"the server listens on port {self.port} already")
         bare = address[1:-1] if address.startswith("[") and address.endswith("]") else address

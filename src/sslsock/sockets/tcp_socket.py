@@ -194,13 +194,13 @@ class TcpSocket(Stream, ErrorConstants):
     @property
     def state(self) -> SocketState:
         """SocketState."""
-        self._loop.meet()
+        self._loop._meet()
         return self._state
 
     @property
     def error(self) -> Optional[SocketError]:
         """The last error of this connection: SocketError, None until one occurs."""
-        self._loop.meet()
+        self._loop._meet()
         return self._error
 
     @property
@@ -211,25 +211,25 @@ class TcpSocket(Stream, ErrorConstants):
     @property
     def local_address(self) -> str:
         """Own address, "" where there is none: str."""
-        self._loop.meet()
+        self._loop._meet()
         return self._local_name()[0]
 
     @property
     def local_port(self) -> int:
         """Own port, 0 where there is none: int."""
-        self._loop.meet()
+        self._loop._meet()
         return self._local_name()[1]
 
     @property
     def remote_address(self) -> str:
         """The peer's address, "" while there is no connection: str."""
-        self._loop.meet()
+        self._loop._meet()
         return self._remote[0]
 
     @property
     def remote_port(self) -> int:
         """The peer's port, 0 while there is no connection: int."""
-        self._loop.meet()
+        self._loop._meet()
         return self._remote[1]
 
     # Connecting and disconnecting
@@ -394,7 +394,7 @@ class TcpSocket(Stream, ErrorConstants):
             raise TypeError(f"a host name is a str, not {type(hostname).__name__}")
         checked_port(port, 1)
         mode = checked_mode(open_mode)
-        self._loop.follow_host()
+        self._loop._follow_host()
         if self._state is not UNCONNECTED and self._state is not BOUND:
             self._refuse(f"connect() while the socket is {self._state.name}")
             return

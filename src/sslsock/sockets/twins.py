@@ -77,7 +77,7 @@ def answer_callback(
 
 def answer_future(site: CallSite, obj: OnLoop, name: str, args: Any, kwargs: Any, future: Future[Any]) -> None:
     """On the loop: call the method and settle the future."""
-    obj.loop.forget_future(future)
+    obj.loop._forget_future(future)
     if not future.set_running_or_notify_cancel():
         return
     try:
@@ -128,11 +128,11 @@ class BoundTwin(Generic[P, R_co]):
         from concurrent.futures import Future  # slow to load, and a program with one thread needs none
 
         future: Future[R_co] = Future()
-        obj.loop.remember_future(future)
+        obj.loop._remember_future(future)
         try:
             obj.loop.call_soon_threadsafe(answer_future, site, obj, self._name, args, kwargs, future)
         except RuntimeError as exc:  # the loop is closed, or a parent process's
-            obj.loop.forget_future(future)
+            obj.loop._forget_future(future)
             if not future.done():
                 future.set_exception(exc)
         return future
