@@ -50,7 +50,8 @@ with scripted(dialogue(b"220 smtp\r\n", SMTP, "STARTTLS")) as (port, heard["smtp
     client.starttls(**given)
     client.ehlo("me")
     client.noop()
-with scripted(dialogue(b"220 smtp\r\n", SMTP, at_once=True)) as (port, heard["smtps"]), smtplib.SMTP_SSL(NAME, port, **given) as client:
+smtps = scripted(dialogue(b"220 smtp\r\n", SMTP, at_once=True))
+with smtps as (port, heard["smtps"]), smtplib.SMTP_SSL(NAME, port, **given) as client:
     client.ehlo("me")
 with scripted(dialogue(b"* OK imap\r\n", IMAP, "STARTTLS")) as (port, heard["imap"]):
     client = imaplib.IMAP4(NAME, port)
