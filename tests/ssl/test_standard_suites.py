@@ -22,7 +22,9 @@ SUITES = {
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(importlib.util.find_spec("test.test_ssl") is None, reason="the interpreter's own tests are not installed"),
+    pytest.mark.skipif(
+        importlib.util.find_spec("test.test_ssl") is None, reason="the interpreter's own tests are not installed"
+    ),
 ]
 
 
