@@ -314,7 +314,11 @@ def test_a_socket_without_tls_has_no_group(files: Files) -> None:
 # The shorter way of the bytes: as the interpreter's sockets have it
 
 
-@pytest.fixture(params=[ssl, stdlib], ids=["own", "stdlib"])
+# CPython 3.9's own counts the room of an array by its items, and takes an empty `send` for an end.
+SOUND = [ssl, stdlib] if sys.version_info >= (3, 11) else [ssl]
+
+
+@pytest.fixture(params=SOUND, ids=lambda module: module.__name__)
 def pair(request: pytest.FixtureRequest, files: Files) -> Any:
     """Both ends of the same module: a test says what holds for either."""
     with connected(files.client(request.param), files.server(request.param)) as both:
@@ -387,9 +391,8 @@ def test_much_data(pair: tuple[Any, Any]) -> None:
 
 @pytest.mark.parametrize("suppress", [True, False])
 def test_an_end_without_close_notify(files: Files, suppress: bool) -> None:
-    for module in (ssl, stdlib):
+    for module in SOUND:
         client = files.client(module)
-        client.options &= ~0x80  # CPython 3.9 sets SSL_OP_IGNORE_UNEXPECTED_EOF
         with connected(client, files.server(module), suppress_ragged_eofs=suppress) as (left, right):
             right.close()
             for read in (lambda: left.recv(10), lambda: left.recv_into(bytearray(10))):
