@@ -21,7 +21,7 @@ cdef extern from "window_bio.h" nogil:
     ctypedef struct window_bio:
         const char *in_ "in"
         size_t in_left
-        int dry
+        size_t dry
         char *out
         size_t out_capacity
         size_t out_used
