@@ -133,8 +133,9 @@ def test_a_context_passes_for_the_interpreters() -> None:
     context = ssl.create_default_context()
     assert isinstance(context, stdlib.SSLContext) and isinstance(context, ssl.SSLContext)
     assert type(context) is ssl.SSLContext
-    assert not isinstance(stdlib.create_default_context(), ssl.SSLContext)
-    assert not isinstance(ssl.MemoryBIO(), stdlib.SSLContext)
+    assert isinstance(stdlib.create_default_context(), ssl.SSLContext)
+    assert not isinstance(ssl.MemoryBIO(), (stdlib.SSLContext, ssl.SSLContext))
+    assert not isinstance(object(), (stdlib.SSLContext, ssl.SSLContext))
     assert repr(context).startswith("<sslsock.ssl.SSLContext object at 0x")
 
 
@@ -153,6 +154,7 @@ def test_a_class_derived_from_it() -> None:
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     assert context.options & ssl.OP_NO_TICKET and context.maximum_version is ssl.TLSVersion.TLSv1_2
     assert isinstance(context, Own) and isinstance(context, stdlib.SSLContext)
+    assert not isinstance(ssl.create_default_context(), Own) and not isinstance(stdlib.create_default_context(), Own)
 
 
 def test_a_context_cannot_be_copied_as_the_interpreters_cannot() -> None:
