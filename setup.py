@@ -1,4 +1,4 @@
-"""Builds the Cython core: every module of `sslsock.core` in one shared object.
+"""Builds the Cython modules, those of `sslsock.core` and `sslsock._ssl`, in one shared object.
 
 One object, not one per module, because OpenSSL may be linked statically: its state (error queue, providers, random
 generator) has to exist once, and a pointer that one module makes is used by another. `sslsock/core/__init__.py` loads the
@@ -14,10 +14,12 @@ Environment
 """
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -26,11 +28,12 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
-CORE = "src/sslsock/core"
+FOLDERS = ("core", "_ssl")
 CORES = len(os.sched_getaffinity(0))
-MODULES = sorted(path.stem for path in (ROOT / CORE).glob("*.pyx"))
+MODULES = sorted((folder, path.stem) for folder in FOLDERS for path in (ROOT / "src/sslsock" / folder).glob("*.pyx"))
 C_SOURCES = ("include/window_bio.c", "include/ticket_keys.c", "include/poller.c", "include/hello_digest.c")
 EXPORTS = "include/exports.map"
+GENERATED = "build/generated"
 
 
 def flag(name: str) -> bool:
@@ -99,7 +102,7 @@ def core_extension() -> Extension:
     macros = [("SSLSOCK_DEBUG", "1" if debug else "0"), ("CYTHON_CLINE_IN_TRACEBACK", "0"), *options.pop("define_macros", [])]
 
     modules = cythonize(
-        [Extension(f"sslsock.core.{name}", [f"{CORE}/{name}.pyx"]) for name in MODULES],
+        [Extension(f"sslsock.{folder}.{name}", [f"src/sslsock/{folder}/{name}.pyx"]) for folder, name in MODULES],
         include_path=["include", "src"],
         build_dir="build/cython",
         nthreads=CORES,
@@ -124,10 +127,79 @@ def core_extension() -> Extension:
     )
 
 
-class ParallelBuild(build_ext):
-    """Compiles the files of the one extension side by side, which setuptools does for several extensions only."""
+def error_names(macros: "dict[str, str]") -> "tuple[dict[int, str], dict[tuple[int, int], str]]":
+    """The names that OpenSSL's headers give to its libraries (`ERR_LIB_SSL`: 20 is "SSL") and to the reasons of their errors
+    (`SSL_R_BAD_LENGTH`: (20, 271) is "BAD_LENGTH"). `macros`: what they define.
+    """
+    no_library = ("NONE", "USER", "MASK", "OFFSET")  # of err.h: the first that users may take, and how codes are packed
+    prefix = "ERR_LIB_"
+    numbers = {name[len(prefix) :]: int(text) for name, text in macros.items() if name.startswith(prefix) and text.isdigit()}
+    numbers = {name: number for name, number in numbers.items() if name not in no_library}
+    reasons = {}
+    for macro in sorted(macros):
+        library, _, name = macro.partition("_R_")
+        if name and library in numbers and macros[macro].isdigit():
+            reasons[numbers[library], int(macros[macro])] = name
+    return {number: name for name, number in sorted(numbers.items(), reverse=True)}, reasons
+
+
+def error_names_header(libraries: "dict[int, str]", reasons: "dict[tuple[int, int], str]") -> str:
+    """Sorted, for a binary search."""
+    return "\n".join(
+        [
+            "/* Made by setup.py from the headers of the OpenSSL that is compiled against. */",
+            "struct error_name { int library, reason; const char *name; };",
+            "static const struct error_name library_names[] = {",
+            *(f'    {{{number}, 0, "{name}"}},' for number, name in sorted(libraries.items())),
+            "};",
+            "static const struct error_name reason_names[] = {",
+            *(f'    {{{library}, {reason}, "{name}"}},' for (library, reason), name in sorted(reasons.items())),
+            "};",
+            "enum {",
+            "    LIBRARY_NAMES = sizeof library_names / sizeof *library_names,",
+            "    REASON_NAMES = sizeof reason_names / sizeof *reason_names",
+            "};",
+            "",
+        ]
+    )
+
+
+class NativeBuild(build_ext):
+    """Compiles the files of the one extension side by side, which setuptools does for several extensions only, after the
+    header with the names of OpenSSL's errors, which none of its functions tells.
+    """
+
+    def preprocessed(self, extension: Extension, text: str, *options: str) -> str:
+        with tempfile.TemporaryDirectory() as folder:
+            source, target = Path(folder, "headers.c"), Path(folder, "headers.i")
+            source.write_text(text)
+            self.compiler.preprocess(
+                str(source),
+                output_file=str(target),
+                macros=extension.define_macros,
+                include_dirs=extension.include_dirs,
+                extra_postargs=[*extension.extra_compile_args, *options],
+            )
+            return target.read_text(errors="replace")
+
+    def write_error_names(self, extension: Extension) -> None:
+        lines = self.preprocessed(extension, "#include <openssl/err.h>\n")
+        found = re.search(r'^# *\d+ "(.*/openssl)/err\.h"', lines, re.MULTILINE)
+        if found is None:
+            sys.exit("sslsock: the compiler does not tell where openssl/err.h is")
+        headers = sorted(path.name for path in Path(found[1]).glob("*err.h"))
+        text = "".join(f"#include <openssl/{name}>\n" for name in headers)
+        defined = re.findall(r"^#define (\w+) (.*)$", self.preprocessed(extension, text, "-dM"), re.MULTILINE)
+        header = error_names_header(*error_names({name: value.strip() for name, value in defined}))
+        target = Path(GENERATED, "openssl_error_names.h")
+        if not target.exists() or target.read_text() != header:  # its time says whether to compile anew
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(header)
+        extension.include_dirs.append(GENERATED)
+        extension.depends.append(str(target))
 
     def build_extension(self, extension: Extension) -> None:
+        self.write_error_names(extension)
         compile_all = self.compiler.compile
 
         def compile_beside(sources: list, **options: object) -> list:
@@ -139,4 +211,4 @@ class ParallelBuild(build_ext):
 
 
 if __name__ == "__main__":  # cythonize's processes may import this file: from CPython 3.14 on they are no forks
-    setup(ext_modules=[core_extension()], cmdclass={"build_ext": ParallelBuild})
+    setup(ext_modules=[core_extension()], cmdclass={"build_ext": NativeBuild})

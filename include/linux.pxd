@@ -30,7 +30,7 @@ cdef extern from "<time.h>" nogil:
         int64_t tv_sec
         long tv_nsec
 
-    int CLOCK_MONOTONIC
+    int CLOCK_MONOTONIC, CLOCK_REALTIME
     int clock_gettime(int clock, timespec *now)
 
 
@@ -104,3 +104,23 @@ cdef extern from "<netinet/tcp.h>" nogil:
 
 cdef extern from "<pthread.h>" nogil:
     int pthread_atfork(void (*prepare)() noexcept nogil, void (*parent)() noexcept nogil, void (*child)() noexcept nogil)
+
+    ctypedef struct pthread_mutex_t:
+        pass
+
+    int pthread_mutex_init(pthread_mutex_t *mutex, const void *attributes)
+    int pthread_mutex_destroy(pthread_mutex_t *mutex)
+    int pthread_mutex_lock(pthread_mutex_t *mutex)
+    int pthread_mutex_trylock(pthread_mutex_t *mutex)
+    int pthread_mutex_timedlock(pthread_mutex_t *mutex, const timespec *until)
+    int pthread_mutex_unlock(pthread_mutex_t *mutex)
+
+
+cdef extern from "<poll.h>" nogil:
+    struct pollfd:
+        int fd
+        short events
+        short revents
+
+    short POLLIN, POLLOUT
+    int poll(pollfd *descriptors, unsigned long count, int milliseconds)

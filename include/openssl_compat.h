@@ -25,6 +25,16 @@ static inline const char *compat_group_name(SSL *ssl)
 #endif
 }
 
+/* The names of all signature algorithms, with colons between, to be freed; NULL before 3.4, which brought the function. */
+static inline char *compat_builtin_sigalgs(void)
+{
+#if OPENSSL_VERSION_NUMBER >= 0x30400000L
+    return SSL_get1_builtin_sigalgs(NULL);
+#else
+    return NULL;
+#endif
+}
+
 /* With its certificates. A macro up to 3.1, with a comma in it that Cython cannot write. */
 static inline void free_X509_stack(STACK_OF(X509) *stack)
 {

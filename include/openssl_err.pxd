@@ -34,3 +34,26 @@ cdef extern from "openssl/pkcs12err.h" nogil:
 
 cdef extern from "openssl/proverr.h" nogil:
     int PROV_R_BAD_DECRYPT
+
+
+cdef extern from "openssl/err.h" nogil:
+    int ERR_LIB_SYS
+
+
+cdef extern from "openssl/sslerr.h" nogil:
+    int SSL_R_CERTIFICATE_VERIFY_FAILED, SSL_R_UNEXPECTED_EOF_WHILE_READING
+
+
+cdef extern from "openssl/x509err.h" nogil:
+    int X509_R_KEY_TYPE_MISMATCH
+
+
+# made by setup.py
+cdef extern from "openssl_error_names.h" nogil:
+    struct error_name:
+        int library, reason
+        const char *name
+
+    const error_name library_names[]
+    const error_name reason_names[]
+    int LIBRARY_NAMES, REASON_NAMES

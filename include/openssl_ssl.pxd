@@ -28,7 +28,7 @@ cdef extern from "openssl/x509_vfy.h" nogil:
     ctypedef struct X509_LOOKUP
     ctypedef struct X509_LOOKUP_METHOD
     ctypedef struct OPENSSL_STACK "STACK_OF(X509)"
-    int X509_FILETYPE_DEFAULT
+    int X509_FILETYPE_DEFAULT, X509_FILETYPE_PEM
 
     X509_STORE *X509_STORE_new()
     void X509_STORE_free(X509_STORE *store)
@@ -190,3 +190,162 @@ cdef extern from "openssl/ssl.h" nogil:
 cdef extern from "openssl_compat.h" nogil:
     const char *compat_group_name(SSL *ssl)
     void free_X509_stack(OPENSSL_STACK *stack)
+
+
+# What the interface of the standard library's `ssl` needs besides (sslsock/_ssl).
+
+cdef extern from "openssl/bio.h" nogil:
+    BIO *BIO_new_mem_buf(const void *data, int size)
+    int BIO_free(BIO *bio)
+    int BIO_pending(BIO *bio)
+
+
+ctypedef int (*password_callback)(char *buffer, int size, int writing, void *argument) noexcept nogil  # pem_password_cb(3)
+
+
+cdef extern from "openssl/pem.h" nogil:
+    X509 *PEM_read_bio_X509(BIO *bio, X509 **certificate, password_callback callback, void *argument)
+    X509 *PEM_read_bio_X509_AUX(BIO *bio, X509 **certificate, password_callback callback, void *argument)
+    EVP_PKEY *PEM_read_bio_PrivateKey(BIO *bio, EVP_PKEY **key, password_callback callback, void *argument)
+    int PEM_bytes_read_bio(
+        unsigned char **data, long *size, char **label, const char *wanted, BIO *bio, password_callback callback, void *argument)
+    const char *PEM_STRING_DHPARAMS
+
+
+cdef extern from "openssl/x509.h" nogil:
+    X509 *d2i_X509_bio(BIO *bio, X509 **certificate)
+
+
+cdef extern from "openssl/evp.h" nogil:
+    int EVP_PKEY_DH
+    EVP_PKEY *d2i_KeyParams(int kind, EVP_PKEY **key, const unsigned char **data, long size)
+    void EVP_PKEY_free(EVP_PKEY *key)
+    int EVP_PKEY_get_id(const EVP_PKEY *key)
+
+
+cdef extern from "openssl/objects.h" nogil:
+    int NID_undef
+    int OBJ_sn2nid(const char *name)
+    const char *OBJ_nid2ln(int nid)
+
+
+cdef extern from "openssl/x509_vfy.h" nogil:
+    ctypedef struct X509_OBJECT
+    ctypedef struct X509_CRL
+    ctypedef struct OPENSSL_OBJECT_STACK "STACK_OF(X509_OBJECT)"
+
+    int X509_LU_X509, X509_LU_CRL
+    unsigned long X509_V_FLAG_TRUSTED_FIRST
+
+    OPENSSL_OBJECT_STACK *X509_STORE_get0_objects(const X509_STORE *store)
+    int sk_X509_OBJECT_num(const OPENSSL_OBJECT_STACK *stack)
+    X509_OBJECT *sk_X509_OBJECT_value(const OPENSSL_OBJECT_STACK *stack, int index)
+    int X509_OBJECT_get_type(const X509_OBJECT *object)
+    X509 *X509_OBJECT_get0_X509(const X509_OBJECT *object)
+    X509_CRL *X509_OBJECT_get0_X509_CRL(const X509_OBJECT *object)
+    int X509_STORE_add_crl(X509_STORE *store, X509_CRL *crl)
+    int X509_VERIFY_PARAM_set_flags(X509_VERIFY_PARAM *param, unsigned long flags)
+    int X509_VERIFY_PARAM_clear_flags(X509_VERIFY_PARAM *param, unsigned long flags)
+    unsigned long X509_VERIFY_PARAM_get_flags(const X509_VERIFY_PARAM *param)
+    int X509_VERIFY_PARAM_set1_ip(X509_VERIFY_PARAM *param, const unsigned char *address, size_t size)
+
+
+cdef extern from "openssl/ssl.h" nogil:
+    ctypedef struct OPENSSL_CIPHER_STACK "STACK_OF(SSL_CIPHER)"
+
+    int SSL_ERROR_NONE, SSL_ERROR_SSL, SSL_ERROR_WANT_WRITE, SSL_ERROR_SYSCALL
+    int SSL_VERIFY_POST_HANDSHAKE
+    int SSL_AD_HANDSHAKE_FAILURE, SSL_AD_INTERNAL_ERROR
+    int SSL_TLSEXT_ERR_NOACK
+    int SSL3_RT_CHANGE_CIPHER_SPEC, SSL3_RT_ALERT, SSL3_RT_HANDSHAKE, SSL3_RT_HEADER, SSL3_RT_INNER_CONTENT_TYPE
+    int SSL3_VERSION, TLS1_VERSION, TLS1_1_VERSION
+    int SSL_R_NO_CERTIFICATE_ASSIGNED, SSL_R_BAD_LENGTH
+    uint64_t SSL_OP_ALL, SSL_OP_NO_SSLv2, SSL_OP_NO_SSLv3, SSL_OP_NO_TLSv1, SSL_OP_NO_TLSv1_1, SSL_OP_NO_TLSv1_2, SSL_OP_NO_TLSv1_3
+    uint64_t SSL_OP_DONT_INSERT_EMPTY_FRAGMENTS, SSL_OP_SINGLE_DH_USE, SSL_OP_SINGLE_ECDH_USE, SSL_OP_IGNORE_UNEXPECTED_EOF
+
+    # contexts
+    const SSL_METHOD *TLS_method()
+    uint64_t SSL_CTX_get_options(const SSL_CTX *context)
+    uint64_t SSL_CTX_clear_options(SSL_CTX *context, uint64_t options)
+    int SSL_CTX_get_min_proto_version(SSL_CTX *context)
+    int SSL_CTX_get_max_proto_version(SSL_CTX *context)
+    int SSL_CTX_get_security_level(const SSL_CTX *context)
+    void SSL_CTX_set_security_level(SSL_CTX *context, int level)
+    int SSL_CTX_get_verify_mode(const SSL_CTX *context)
+    X509_STORE_CTX_verify_cb SSL_CTX_get_verify_callback(const SSL_CTX *context)
+    X509_VERIFY_PARAM *SSL_CTX_get0_param(SSL_CTX *context)
+    size_t SSL_CTX_get_num_tickets(const SSL_CTX *context)
+    int SSL_CTX_set1_groups(SSL_CTX *context, const int *groups, size_t count)
+    int SSL_CTX_set1_sigalgs_list(SSL_CTX *context, const char *text)
+    int SSL_CTX_set1_client_sigalgs_list(SSL_CTX *context, const char *text)
+    int SSL_CTX_set0_tmp_dh_pkey(SSL_CTX *context, EVP_PKEY *key)
+    int SSL_CTX_use_cert_and_key(
+        SSL_CTX *context, X509 *certificate, EVP_PKEY *key, OPENSSL_STACK *chain, int override)
+    int SSL_CTX_set_default_verify_paths(SSL_CTX *context)
+    int SSL_CTX_load_verify_locations(SSL_CTX *context, const char *file, const char *folder)
+    void SSL_CTX_set_post_handshake_auth(SSL_CTX *context, int wanted)
+    long SSL_CTX_sess_number(SSL_CTX *context)
+    long SSL_CTX_sess_connect(SSL_CTX *context)
+    long SSL_CTX_sess_connect_good(SSL_CTX *context)
+    long SSL_CTX_sess_connect_renegotiate(SSL_CTX *context)
+    long SSL_CTX_sess_accept(SSL_CTX *context)
+    long SSL_CTX_sess_accept_good(SSL_CTX *context)
+    long SSL_CTX_sess_accept_renegotiate(SSL_CTX *context)
+    long SSL_CTX_sess_hits(SSL_CTX *context)
+    long SSL_CTX_sess_misses(SSL_CTX *context)
+    long SSL_CTX_sess_timeouts(SSL_CTX *context)
+    long SSL_CTX_sess_cache_full(SSL_CTX *context)
+    void SSL_CTX_set_msg_callback(
+        SSL_CTX *context, void (*callback)(int, int, int, const void *, size_t, SSL *, void *) noexcept nogil)
+    void SSL_set_msg_callback(
+        SSL *ssl, void (*callback)(int, int, int, const void *, size_t, SSL *, void *) noexcept nogil)
+    void SSL_CTX_set_keylog_callback(SSL_CTX *context, void (*callback)(const SSL *, const char *) noexcept nogil)
+    void SSL_CTX_set_psk_client_callback(
+        SSL_CTX *context,
+        unsigned int (*callback)(SSL *, const char *, char *, unsigned int, unsigned char *, unsigned int) noexcept nogil)
+    void SSL_CTX_set_psk_server_callback(
+        SSL_CTX *context, unsigned int (*callback)(SSL *, const char *, unsigned char *, unsigned int) noexcept nogil)
+    int SSL_CTX_use_psk_identity_hint(SSL_CTX *context, const char *hint)
+
+    # sessions
+    SSL_SESSION *SSL_get1_session(SSL *ssl)
+    const unsigned char *SSL_SESSION_get_id(const SSL_SESSION *session, unsigned int *size)
+    long SSL_SESSION_get_time(const SSL_SESSION *session)
+    long SSL_SESSION_get_timeout(const SSL_SESSION *session)
+    unsigned long SSL_SESSION_get_ticket_lifetime_hint(const SSL_SESSION *session)
+    int SSL_SESSION_has_ticket(const SSL_SESSION *session)
+    SSL_SESSION *SSL_SESSION_dup(const SSL_SESSION *session)
+
+    # connections
+    SSL_CTX *SSL_get_SSL_CTX(const SSL *ssl)
+    SSL_CTX *SSL_set_SSL_CTX(SSL *ssl, SSL_CTX *context)
+    int SSL_get_verify_mode(const SSL *ssl)
+    X509_STORE_CTX_verify_cb SSL_get_verify_callback(const SSL *ssl)
+    void SSL_set_verify(SSL *ssl, int mode, X509_STORE_CTX_verify_cb callback)
+    void SSL_set_post_handshake_auth(SSL *ssl, int wanted)
+    int SSL_verify_client_post_handshake(SSL *ssl)
+    int SSL_is_init_finished(const SSL *ssl)
+    int SSL_peek_ex(SSL *ssl, void *data, size_t size, size_t *got)
+    int SSL_get_shutdown(const SSL *ssl)
+    const char *SSL_get_version(const SSL *ssl)
+    size_t SSL_get_finished(const SSL *ssl, void *data, size_t size)
+    size_t SSL_get_peer_finished(const SSL *ssl, void *data, size_t size)
+    OPENSSL_STACK *SSL_get0_verified_chain(const SSL *ssl)
+    OPENSSL_CIPHER_STACK *SSL_get_ciphers(const SSL *ssl)
+    OPENSSL_CIPHER_STACK *SSL_get_client_ciphers(const SSL *ssl)
+    int sk_SSL_CIPHER_num(const OPENSSL_CIPHER_STACK *stack)
+    const SSL_CIPHER *sk_SSL_CIPHER_value(const OPENSSL_CIPHER_STACK *stack, int index)
+    int sk_SSL_CIPHER_find(OPENSSL_CIPHER_STACK *stack, const SSL_CIPHER *cipher)
+    const char *SSL_CIPHER_get_version(const SSL_CIPHER *cipher)
+    int SSL_CIPHER_get_bits(const SSL_CIPHER *cipher, int *bits)
+    unsigned long SSL_CIPHER_get_id(const SSL_CIPHER *cipher)
+    char *SSL_CIPHER_description(const SSL_CIPHER *cipher, char *text, int size)
+    int SSL_CIPHER_is_aead(const SSL_CIPHER *cipher)
+    int SSL_CIPHER_get_cipher_nid(const SSL_CIPHER *cipher)
+    int SSL_CIPHER_get_digest_nid(const SSL_CIPHER *cipher)
+    int SSL_CIPHER_get_kx_nid(const SSL_CIPHER *cipher)
+    int SSL_CIPHER_get_auth_nid(const SSL_CIPHER *cipher)
+    void *OPENSSL_malloc(size_t size)
+    void OPENSSL_free(void *memory)
+    OPENSSL_STACK *sk_X509_new_null()
+    int sk_X509_push(OPENSSL_STACK *stack, X509 *certificate)

@@ -187,6 +187,7 @@ cdef extern from * nogil:
     int X509_set_pubkey(X509 *certificate, EVP_PKEY *key)
     int X509_set_subject_name(X509 *certificate, const X509_NAME *name)
     int X509_set_issuer_name(X509 *certificate, const X509_NAME *name)
+    int X509_check_ca(X509 *certificate)
     int X509_check_private_key(const X509 *certificate, const EVP_PKEY *key)
     int X509_sign(X509 *certificate, EVP_PKEY *key, const EVP_MD *digest)
     int X509_add_ext(X509 *certificate, X509_EXTENSION *extension, int place)
@@ -203,3 +204,42 @@ cdef extern from * nogil:
     int PEM_write_bio_PrivateKey(
         BIO *out, const EVP_PKEY *key, const EVP_CIPHER *cipher, const unsigned char *passphrase, int size,
         pem_password_cb *callback, void *argument)
+
+
+# what `ssl_certificate` needs
+
+cdef extern from * nogil:
+    ctypedef struct OPENSSL_STACK_ACCESS "AUTHORITY_INFO_ACCESS"
+    ctypedef struct OPENSSL_STACK_DIST_POINT "CRL_DIST_POINTS"
+
+    ctypedef struct ACCESS_DESCRIPTION:
+        ASN1_OBJECT *method
+        GENERAL_NAME *location
+
+    ctypedef union dist_point_names:
+        GENERAL_NAMES *fullname
+
+    ctypedef struct DIST_POINT_NAME:
+        int type  # 0: full names
+        dist_point_names name
+
+    ctypedef struct DIST_POINT:
+        DIST_POINT_NAME *distpoint
+
+    int NID_info_access, NID_ad_OCSP, NID_ad_ca_issuers, NID_crl_distribution_points
+
+    void AUTHORITY_INFO_ACCESS_free(OPENSSL_STACK_ACCESS *accesses)
+    int sk_ACCESS_DESCRIPTION_num(const OPENSSL_STACK_ACCESS *accesses)
+    ACCESS_DESCRIPTION *sk_ACCESS_DESCRIPTION_value(const OPENSSL_STACK_ACCESS *accesses, int index)
+    void CRL_DIST_POINTS_free(OPENSSL_STACK_DIST_POINT *points)
+    int sk_DIST_POINT_num(const OPENSSL_STACK_DIST_POINT *points)
+    DIST_POINT *sk_DIST_POINT_value(const OPENSSL_STACK_DIST_POINT *points, int index)
+
+    int BIO_gets(BIO *bio, char *line, int size)
+    int i2a_ASN1_INTEGER(BIO *out, const ASN1_INTEGER *integer)
+    int ASN1_TIME_print(BIO *out, const ASN1_TIME *time)
+    int X509_NAME_ENTRY_set(const X509_NAME_ENTRY *entry)
+    long X509_get_version(const X509 *certificate)
+    unsigned long X509_subject_name_hash(X509 *certificate)
+    int X509_cmp(const X509 *a, const X509 *b)
+    int PEM_write_bio_X509_AUX(BIO *out, const X509 *certificate)

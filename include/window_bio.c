@@ -9,7 +9,8 @@ static int window_read(BIO *bio, char *data, size_t wanted, size_t *got)
     *got = count;
     if (count == 0) {
         window->dry = wanted;
-        BIO_set_retry_read(bio); /* not the end: the next window may hold more */
+        if (!window->eof)
+            BIO_set_retry_read(bio); /* not the end: the next window may hold more */
         return 0;
     }
     memcpy(data, window->in, count);
@@ -38,9 +39,12 @@ static int window_write(BIO *bio, const char *data, size_t size, size_t *written
 
 static long window_ctrl(BIO *bio, int command, long number, void *pointer)
 {
-    (void)bio;
+    window_bio *window = BIO_get_data(bio);
+
     (void)number;
     (void)pointer;
+    if (command == BIO_CTRL_EOF)
+        return window->eof && window->in_left == 0;
     /* The kernel does no TLS here (BIO_CTRL_GET_KTLS_*), and who opened the window knows how much it holds. */
     return command == BIO_CTRL_FLUSH;
 }

@@ -19,6 +19,7 @@ typedef struct {
     const char *in; /* ciphertext that libssl has not read yet */
     size_t in_left;
     size_t dry; /* how much libssl has asked for when there was nothing more; 0: it has not. Cleared by who opens the window */
+    int eof; /* nothing comes after `in`: libssl then hears of the end */
     char *out; /* where ciphertext goes; NULL: straight to `spill` */
     size_t out_capacity;
     size_t out_used;

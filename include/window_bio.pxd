@@ -10,6 +10,7 @@ cdef extern from "byte_queue.h" nogil:
         size_t capacity
 
     const char *byte_queue_front(const byte_queue *queue)
+    char *byte_queue_reserve(byte_queue *queue, size_t count)
     void byte_queue_clear(byte_queue *queue)
     void byte_queue_consume(byte_queue *queue, size_t count)
     int byte_queue_append(byte_queue *queue, const char *data, size_t count)
@@ -22,6 +23,7 @@ cdef extern from "window_bio.h" nogil:
         const char *in_ "in"
         size_t in_left
         size_t dry
+        int eof
         char *out
         size_t out_capacity
         size_t out_used

@@ -2,7 +2,8 @@
 
 Sockets with handlers (`SslSocket`, `TcpSocket`), servers (`SslServer`, `TcpServer`), their settings
 (`SslConfiguration`, `SslCertificate`, `SslKey`), the loop they run on (`run`, `stop`, `EventLoop`; inside a
-running asyncio loop by themselves), and the TLS engine without input or output (`Engine`, `Context`).
+running asyncio loop by themselves), and the TLS engine without input or output (`Engine`, `Context`). `sslsock.ssl` has the
+interface of the standard library's `ssl`; it is a module to be imported by itself.
 """
 
 from ._version import __version__

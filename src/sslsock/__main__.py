@@ -34,6 +34,7 @@ examples:
   python -m sslsock serve --listen 127.0.0.1:8443 --www . --ca-out ca.pem
   python -m sslsock proxy --listen tls://:8443 --to tcp://127.0.0.1:8080 --ca-out ca.pem
   python -m sslsock proxy --config proxy.toml --check
+  python -m sslsock run -m uvicorn app:app --ssl-certfile cert.pem --ssl-keyfile key.pem
   python -m sslsock demo
   python -m sslsock bench --quick
 """
@@ -161,6 +162,17 @@ def make_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
         help="about how long one measure of one peer takes (1; quick: 0.07)",
     )
 
+    run = commands.add_parser(
+        "run",
+        help="run a Python program with sslsock.ssl in the place of the standard library's ssl",
+        description="Run a Python program as Python would, with sslsock.ssl in the place of ssl (sslsock.ssl.install), also in "
+        "the processes that it starts with multiprocessing. Everything after PROGRAM is the program's own.",
+        epilog="exit status: the program's; 1 or 2, as Python's, if it cannot be found",
+    )
+    run.add_argument("-m", dest="module", action="store_true", help="PROGRAM is a module, as with python -m")
+    run.add_argument("program", metavar="PROGRAM", help="a script, a folder or zip file with a __main__.py, or a module (-m)")
+    run.add_argument("arguments", metavar="ARGUMENTS", nargs=argparse.REMAINDER, help="what it finds in sys.argv")
+
     commands.add_parser("version", help="print the versions of sslsock, OpenSSL, Python and the system")
     return parser
 
@@ -183,6 +195,9 @@ def main(argv: Optional[list[str]] = None) -> int:
         parser.print_help(sys.stderr)
         return 2
     command = importlib.import_module(f"{__package__}.commands.{arguments.command}")
+    if arguments.command == "run":
+        ended: int = command.run(arguments)  # its exceptions and what it prints are the program's
+        return ended
     try:
         status: int = command.run(arguments)
         return status if flush_output() else 1

@@ -1,7 +1,8 @@
 """Floors 1 and 2: the loop, the TLS engine and the channels, all in Cython.
 
-Owns the loading of its modules. They live in one shared object (`setup.py` says why), while Python's import system expects
-one object a module, so a finder points each name at that object; the interpreter then looks up `PyInit_<name>` in it.
+Owns the loading of the compiled modules, its own and those of `sslsock._ssl`. They live in one shared object (`setup.py` says
+why), while Python's import system expects one object a module, so a finder points each name at that object; the interpreter
+then looks up `PyInit_<name>` in it.
 """
 
 import os
@@ -20,6 +21,7 @@ NAMES = (
     "key",
     "ticket_keys",
     "system_store",
+    "file_store",
     "context",
     "client_hello",
     "agreed",
@@ -38,7 +40,24 @@ NAMES = (
     "relay",
     "issue",
 )
-MODULES = frozenset(f"{__name__}.{name}" for name in NAMES)
+# Each name once in both folders, for the shared object has one PyInit_<name>.
+SSL_NAMES = (
+    "ssl_error",
+    "ssl_certificate",
+    "ssl_values",
+    "ssl_session",
+    "ssl_arguments",
+    "ssl_cipher",
+    "ssl_hooks",
+    "ssl_identity",
+    "ssl_trust",
+    "ssl_context",
+    "memory_bio",
+    "ssl_io",
+    "ssl_inspection",
+    "ssl_connection",
+)
+MODULES = frozenset(f"{__name__}.{name}" for name in NAMES) | frozenset(f"sslsock._ssl.{name}" for name in SSL_NAMES)
 
 
 class _NativeFinder:

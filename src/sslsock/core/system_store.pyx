@@ -15,7 +15,7 @@ from openssl_ssl cimport X509_STORE
 from sslsock.core import build
 
 
-cdef object state_of(str path):
+cdef object state_of(path):
     """What tells whether a file or a folder has changed; None when it is not there."""
     found = None
     try:
@@ -87,7 +87,6 @@ cdef X509_STORE *system_store() except NULL:
 cdef int add_system_authorities(X509_STORE *store) except -1:
     """Have `store` trust them besides. ValueError."""
     cdef X509_STORE *system = system_store()
-    cdef ssl.X509_LOOKUP *lookup
     cdef ssl.OPENSSL_STACK *certificates = ssl.X509_STORE_get1_all_certs(system)
     cdef int index
     cdef bint taken = certificates != NULL
@@ -96,9 +95,13 @@ cdef int add_system_authorities(X509_STORE *store) except -1:
         for index in range(ssl.sk_X509_num(certificates)):
             taken = taken and ssl.X509_STORE_add_cert(store, ssl.sk_X509_value(certificates, index)) == 1
         ssl.free_X509_stack(certificates)
-    # The folder's certificates are read when they are needed.
-    lookup = ssl.X509_STORE_add_lookup(store, ssl.X509_LOOKUP_hash_dir()) if taken else NULL
-    if lookup == NULL or ssl.X509_LOOKUP_add_dir(lookup, NULL, ssl.X509_FILETYPE_DEFAULT) != 1:
+    if not taken or not add_system_folder(store):
         ERR_clear_error()
         raise ValueError("the system's trust store cannot be used")
     return 0
+
+
+cdef bint add_system_folder(X509_STORE *store) noexcept:
+    """Its certificates are read when they are needed."""
+    cdef ssl.X509_LOOKUP *lookup = ssl.X509_STORE_add_lookup(store, ssl.X509_LOOKUP_hash_dir())
+    return lookup != NULL and ssl.X509_LOOKUP_add_dir(lookup, NULL, ssl.X509_FILETYPE_DEFAULT) == 1

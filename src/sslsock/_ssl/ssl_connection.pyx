@@ -1,0 +1,536 @@
+"""`_SSLSocket`: one TLS connection, over a socket or between two `MemoryBIO`. The Python half; the work is ssl_io.pyx's."""
+
+import sys
+import weakref
+
+import _socket
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF
+from libc.limits cimport INT_MAX
+
+cimport linux
+cimport openssl_ssl as ssl
+from linux cimport clock_gettime, pthread_mutex_trylock, pthread_mutex_unlock
+from openssl_err cimport ERR_LIB_SSL, ERR_clear_error, ERR_peek_last_error
+from openssl_x509 cimport ASN1_STRING, ASN1_STRING_get0_data, ASN1_STRING_length
+from sslsock._ssl.memory_bio cimport MemoryBIO
+from sslsock._ssl.ssl_context cimport _SSLContext
+from sslsock._ssl.ssl_error cimport (
+    connection_error, eof_error, library_error, want_read_error, want_write_error, zero_return_error)
+from sslsock._ssl.ssl_hooks cimport on_message
+from sslsock._ssl.ssl_inspection cimport InspectedConnection
+from sslsock._ssl.ssl_io cimport (
+    BAD_RETRY, DONE, ENTERED, INTERRUPTED, NO_SOCKET, OUT_OF_MEMORY, PEER_CLOSED, SYSTEM_FAILED, TIMED_OUT, TLS_FAILED,
+    WANT_READ, WANT_WRITE, io_call, outcome)
+from window_bio cimport (
+    byte_queue, byte_queue_append, byte_queue_clear, byte_queue_front, byte_queue_join, byte_queue_move, window_bio_new)
+
+from sslsock._ssl.ssl_error import SSLError
+
+cdef extern from "Python.h":
+    PyObject *new_bytes "PyBytes_FromStringAndSize"(const char *data, Py_ssize_t size) except NULL
+    int _PyBytes_Resize(PyObject **whole, Py_ssize_t size) except -1
+
+cdef extern from "openssl/x509v3.h" nogil:
+    ASN1_STRING *a2i_IPADDRESS(const char *text)
+    void ASN1_OCTET_STRING_free(ASN1_STRING *address)
+
+cdef extern from "module_compat.h" nogil:
+    void raise_openssl_error(int library, int reason)
+
+cdef enum:
+    RELEASE_GIL_AT = 65536  # bytes between two MemoryBIO: below, giving the GIL away costs more than the work
+    PROTOCOL_TLS_CLIENT = 16
+    PROTOCOL_TLS_SERVER = 17
+
+# These versions take a failed system call below a read or a write for the end of the connection (CPython's gh-115627).
+cdef bint FAILURE_IS_END = (3, 10) <= sys.version_info < (3, 11, 9) or (3, 12) <= sys.version_info < (3, 12, 3)
+
+cdef object socket_type = _socket.socket
+cdef object descriptor_of = _socket.socket.fileno
+cdef object timeout_of = _socket.socket.gettimeout
+cdef object NOT_GIVEN = object()
+
+
+def over_socket(_SSLContext context not None, sock, bint server_side, server_hostname, owner, session):
+    """`_SSLContext._wrap_socket`."""
+    cdef _SSLSocket made
+    if not isinstance(sock, socket_type):
+        raise TypeError(f"_wrap_socket() argument 'sock' must be _socket.socket, not {type(sock).__name__}")
+    made = _SSLSocket.__new__(_SSLSocket, context, server_side, server_hostname)
+    made.socket_reference = weakref.ref(sock)
+    made.adopt(owner, session)
+    return made
+
+
+def over_memory(_SSLContext context not None, incoming, outgoing, bint server_side, server_hostname, owner, session):
+    """`_SSLContext._wrap_bio`. incoming, outgoing: MemoryBIO, or what has its methods, as another module's MemoryBIO has."""
+    cdef _SSLSocket made
+    for name, given in (("incoming", incoming), ("outgoing", outgoing)):
+        if not isinstance(given, MemoryBIO) and not all(hasattr(given, member) for member in ("read", "write", "pending", "eof")):
+            raise TypeError(f"_wrap_bio() argument '{name}' must be _ssl.MemoryBIO, not {type(given).__name__}")
+    made = _SSLSocket.__new__(_SSLSocket, context, server_side, server_hostname)
+    made.incoming = incoming
+    made.outgoing = outgoing
+    if isinstance(incoming, MemoryBIO):
+        made.own_incoming = incoming
+    if isinstance(outgoing, MemoryBIO):
+        made.own_outgoing = outgoing
+    made.adopt(owner, session)
+    return made
+
+
+cdef bytes host_bytes(name):
+    """What CPython makes of `server_hostname`: ASCII, for `ssl.py` has encoded it."""
+    if not isinstance(name, str):
+        raise TypeError(f"argument must be str, not {type(name).__name__}")
+    encoded = name.encode("ascii")
+    if b"\0" in encoded:
+        raise TypeError("argument must be encoded string without null bytes, not str")
+    if not encoded or encoded.startswith(b"."):
+        # libssl would take a leading dot for "any name below".
+        raise ValueError("server_hostname cannot be an empty string or start with a leading dot.")
+    return encoded
+
+
+cdef bytes shortened(PyObject *whole, size_t size):
+    """The `bytes` that `whole` becomes when cut to `size`. Takes over the reference."""
+    _PyBytes_Resize(&whole, size)
+    result = <bytes> whole
+    Py_DECREF(result)
+    return result
+
+
+@cython.final
+cdef class _SSLSocket(InspectedConnection):
+    """What `ssl.SSLSocket` and `ssl.SSLObject` stand on."""
+    cdef object incoming, outgoing  # None: over a socket
+    cdef MemoryBIO own_incoming, own_outgoing  # the same, where they are ours
+
+    def __cinit__(self, _SSLContext context not None, bint server_side, server_hostname):
+        cdef bytes name = None
+        if server_side and context.protocol == PROTOCOL_TLS_CLIENT:
+            raise library_error("Cannot create a server socket with a PROTOCOL_TLS_CLIENT context")
+        if not server_side and context.protocol == PROTOCOL_TLS_SERVER:
+            raise library_error("Cannot create a client socket with a PROTOCOL_TLS_SERVER context")
+        if server_hostname is not None:
+            name = host_bytes(server_hostname)
+        self.hooks = self.first_hooks = context
+        self.is_server = server_side
+        ERR_clear_error()
+        self.ssl = ssl.SSL_new(context.ctx)
+        if self.ssl == NULL:
+            raise library_error()
+        ssl.SSL_set_app_data(self.ssl, <void *> self)
+        self.set_window()
+        if context.wants_post_handshake_auth:
+            self.allow_post_handshake_auth()
+        if name is not None:
+            self.set_host(name)
+            self.server_hostname = server_hostname
+        if server_side:
+            ssl.SSL_set_accept_state(self.ssl)
+        else:
+            ssl.SSL_set_connect_state(self.ssl)
+
+    cdef int set_window(self) except -1:
+        cdef ssl.BIO *bio = window_bio_new(&self.window)
+        if bio == NULL:
+            raise MemoryError
+        ssl.SSL_set_bio(self.ssl, bio, bio)
+        return 0
+
+    cdef int allow_post_handshake_auth(self) except -1:
+        cdef int mode = ssl.SSL_get_verify_mode(self.ssl)
+        if not self.is_server:
+            ssl.SSL_set_post_handshake_auth(self.ssl, 1)
+        elif mode & ssl.SSL_VERIFY_PEER:
+            ssl.SSL_set_verify(self.ssl, mode | ssl.SSL_VERIFY_POST_HANDSHAKE, ssl.SSL_get_verify_callback(self.ssl))
+        return 0
+
+    cdef int set_host(self, bytes name) except -1:
+        """The name that is asked for (RFC 6066, 3: never an address) and, if the context says so, checked."""
+        cdef ssl.X509_VERIFY_PARAM *param = ssl.SSL_get0_param(self.ssl)
+        cdef ASN1_STRING *address = a2i_IPADDRESS(name)
+        cdef int done = 1
+        if address == NULL:
+            ERR_clear_error()
+            done = ssl.SSL_set_tlsext_host_name(self.ssl, <const char *> name)
+        if done == 1 and (<_SSLContext> self.hooks).checks_hostname:
+            if address == NULL:
+                done = ssl.X509_VERIFY_PARAM_set1_host(param, <const char *> name, len(name))
+            else:
+                done = ssl.X509_VERIFY_PARAM_set1_ip(param, ASN1_STRING_get0_data(address), ASN1_STRING_length(address))
+        if address != NULL:
+            ASN1_OCTET_STRING_free(address)
+        if done != 1:
+            raise library_error()
+        return 0
+
+    cdef int adopt(self, owner, session) except -1:
+        if owner is not None:
+            self.owner_reference = weakref.ref(owner)
+        if session is not None:
+            self.session = session
+        return 0
+
+    # One call
+
+    cdef object begin(self, io_call *call):
+        """Fill in what the call works under. Returns the socket, to be held meanwhile."""
+        cdef double timeout
+        call.error = 0
+        call.timeout = 0
+        call.descriptor = NO_SOCKET
+        if self.socket_reference is None:
+            return None
+        sock = self.socket_reference()
+        if sock is None:
+            raise library_error("Underlying socket connection gone")
+        call.descriptor = descriptor_of(sock)
+        given = timeout_of(sock)
+        if given is None:
+            call.timeout = -1
+        else:
+            timeout = given
+            call.timeout = timeout
+            if timeout > 0:
+                clock_gettime(linux.CLOCK_MONOTONIC, &call.until)
+                add_seconds(&call.until, timeout)
+        return sock
+
+    cdef outcome take_input(self) except *:
+        """Between two MemoryBIO: all there is becomes ours for a call. Entered."""
+        cdef bint kept
+        if self.own_incoming is not None:
+            self.eof = self.own_incoming.eof_written
+            if self.input.size == 0:
+                byte_queue_move(&self.input, &self.own_incoming.queue)
+                return DONE
+            kept = byte_queue_join(&self.input, &self.own_incoming.queue)
+            return DONE if kept else OUT_OF_MEMORY
+        data = bytes(self.incoming.read())
+        self.eof = bool(self.incoming.eof)
+        kept = byte_queue_append(&self.input, <const char *> <bytes> data, len(data))
+        return DONE if kept else OUT_OF_MEMORY
+
+    cdef int give_output(self) except -1:
+        """What libssl has made and what it has left unread go to the MemoryBIO. Entered."""
+        cdef bint kept = True
+        cdef byte_queue later
+        if self.own_incoming is not None and self.input.size > 0:
+            byte_queue_move(&later, &self.own_incoming.queue)  # written meanwhile
+            byte_queue_move(&self.own_incoming.queue, &self.input)
+            kept = byte_queue_join(&self.own_incoming.queue, &later)
+        if self.own_outgoing is not None:
+            if self.window.spill.size > 0:
+                kept = byte_queue_join(&self.own_outgoing.queue, &self.window.spill) and kept
+        elif self.window.spill.size > 0:
+            data = byte_queue_front(&self.window.spill)[:self.window.spill.size]
+            byte_queue_clear(&self.window.spill)
+            self.outgoing.write(data)
+        if not kept:
+            raise MemoryError
+        return 0
+
+    cdef int settle(self, outcome status, io_call *call, str name) except -1:
+        """Raise what the outcome means, and what a callback has raised."""
+        raised = self.raised
+        if status == DONE:
+            if raised is None:
+                return 0
+            self.raised = None
+            raise raised
+        if status == WANT_READ:
+            error = want_read_error()
+        elif status == WANT_WRITE:
+            error = want_write_error()
+        elif status == TIMED_OUT:
+            error = TimeoutError(f"The {name} operation timed out")
+        elif status == SYSTEM_FAILED:
+            error = eof_error() if FAILURE_IS_END and name != "handshake" else system_error(call.error)
+        elif status == PEER_CLOSED:
+            error = zero_return_error()
+        elif status == BAD_RETRY:
+            raise_openssl_error(ERR_LIB_SSL, ssl.SSL_R_BAD_LENGTH)
+            error = connection_error(ssl.SSL_ERROR_SSL, ERR_peek_last_error(), 0, None)
+            ERR_clear_error()
+        elif status == ENTERED:
+            error = RuntimeError("this connection is in use by the callback that uses it")
+        elif status == OUT_OF_MEMORY:
+            error = MemoryError()
+        else:
+            error = connection_error(
+                self.failure.ssl_error, self.failure.code, self.failure.verify_result, self.server_hostname)
+        if raised is not None:
+            self.raised = None
+            error.__context__ = raised
+        raise error
+
+    def do_handshake(self):
+        cdef io_call call
+        cdef outcome status
+        sock = self.begin(&call)
+        if sock is None:
+            status = self.come_in()
+            if status == DONE:
+                try:
+                    status = self.take_input()
+                    if status == DONE:
+                        with nogil:
+                            status = self.handshake_step(NULL, 0)
+                    self.give_output()
+                finally:
+                    self.leave()
+        else:
+            while True:
+                with nogil:
+                    status = self.handshake(&call)
+                if status != INTERRUPTED:
+                    break
+                PyErr_CheckSignals()
+        self.settle(status, &call, "handshake")
+
+    def read(self, int size, buffer=NOT_GIVEN, /):
+        """Read up to size bytes from the SSL socket: read(size, [buffer])"""
+        cdef Py_buffer view
+        cdef PyObject *whole
+        cdef size_t got
+        if buffer is not NOT_GIVEN:
+            PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE)
+            try:
+                if size <= 0 or size > view.len:
+                    if view.len > INT_MAX:
+                        raise OverflowError("maximum length can't fit in a C 'int'")
+                    size = <int> view.len
+                return self.read_into(<char *> view.buf, size)
+            finally:
+                PyBuffer_Release(&view)
+        if size < 0:
+            raise ValueError("size should not be negative")
+        if size == 0:
+            return b""
+        whole = new_bytes(NULL, size)
+        try:
+            got = self.read_into(PyBytes_AS_STRING(<object> whole), size)
+        except BaseException:
+            Py_DECREF(<object> whole)
+            raise
+        if got == <size_t> size:
+            data = <object> whole
+            Py_DECREF(data)
+            return data
+        return shortened(whole, got)
+
+    cdef size_t read_into(self, char *memory, size_t size) except? 0xffffffff:
+        cdef io_call call
+        cdef outcome status
+        cdef size_t got = 0
+        if size == 0:
+            return 0
+        sock = self.begin(&call)
+        if sock is None:
+            status = self.read_memory(memory, size, &got)
+        else:
+            while True:
+                with nogil:
+                    status = self.read_some(&call, memory, size, &got)
+                if status != INTERRUPTED:
+                    break
+                PyErr_CheckSignals()
+        if status == PEER_CLOSED and ssl.SSL_get_shutdown(self.ssl) == ssl.SSL_RECEIVED_SHUTDOWN:
+            status = DONE
+        self.settle(status, &call, "read")
+        return got
+
+    cdef outcome read_memory(self, char *memory, size_t size, size_t *got) except *:
+        cdef outcome status = self.come_in()
+        if status != DONE:
+            return status
+        try:
+            status = self.take_input()
+            if status == DONE:
+                if self.input.size < RELEASE_GIL_AT and self.handshake_done:
+                    status = self.read_step(NULL, 0, memory, size, got)
+                else:
+                    with nogil:
+                        status = self.read_step(NULL, 0, memory, size, got)
+            self.give_output()
+        finally:
+            self.leave()
+        return status
+
+    def write(self, b, /):
+        """Writes the bytes-like object b into the SSL object.
+
+        Returns the number of bytes written.
+        """
+        cdef Py_buffer view
+        cdef io_call call
+        cdef outcome status
+        PyObject_GetBuffer(b, &view, PyBUF_SIMPLE)
+        try:
+            if view.len > INT_MAX:
+                raise OverflowError(f"string longer than {INT_MAX} bytes")
+            sock = self.begin(&call)
+            if sock is None:
+                status = self.write_memory(<const char *> view.buf, view.len)
+            else:
+                while True:
+                    with nogil:
+                        status = self.write_all(&call, <const char *> view.buf, view.len)
+                    if status != INTERRUPTED:
+                        break
+                    PyErr_CheckSignals()
+            self.settle(status, &call, "write")
+            return view.len
+        finally:
+            PyBuffer_Release(&view)
+
+    cdef outcome write_memory(self, const char *data, size_t size) except *:
+        cdef size_t taken
+        cdef outcome status = self.come_in()
+        if status != DONE:
+            return status
+        try:
+            status = self.take_input()
+            if status == DONE:
+                if size < RELEASE_GIL_AT and self.handshake_done:
+                    status = self.write_step(data, size, &taken)
+                else:
+                    with nogil:
+                        status = self.write_step(data, size, &taken)
+            self.give_output()
+        finally:
+            self.leave()
+        return status
+
+    def pending(self):
+        """Returns the number of already decrypted bytes available for read, pending on the connection."""
+        cdef size_t count
+        cdef bint alone = pthread_mutex_trylock(&self.reading) == 0  # else somebody reads, and will take what there is
+        cdef outcome status = self.come_in()
+        if alone and status == DONE:
+            count = self.decrypted()
+        else:
+            count = ssl.SSL_pending(self.ssl)
+        if status == DONE:
+            self.leave()
+        if alone:
+            pthread_mutex_unlock(&self.reading)
+        return count
+
+    def shutdown(self):
+        """Does the SSL shutdown handshake with the remote end."""
+        cdef io_call call
+        cdef outcome status
+        sock = self.begin(&call)
+        if sock is None:
+            status = self.end_memory()
+        else:
+            if call.descriptor < 0:
+                raise library_error("Underlying socket connection gone")
+            while True:
+                with nogil:
+                    status = self.end(&call)
+                if status != INTERRUPTED:
+                    break
+                PyErr_CheckSignals()
+        self.settle(status, &call, "read")
+        if sock is not None and self.input.size > 0:
+            raise SSLError(
+                f"{self.input.size} bytes that follow the peer's close_notify had been received already: "
+                "SSLSOCK_READ_AHEAD=0 keeps them in the socket")
+        return sock
+
+    cdef outcome end_memory(self) except *:
+        cdef int result = 0, sent = 0
+        cdef outcome status = self.come_in()
+        if status != DONE:
+            return status
+        try:
+            status = self.take_input()
+            while status == DONE:
+                status = self.shutdown_step(NULL, 0, &result)
+                if status != DONE or result == 1:
+                    break
+                sent += 1
+                if sent > 1:
+                    break
+            self.give_output()
+        finally:
+            self.leave()
+        return status
+
+    def verify_client_post_handshake(self):
+        """Initiate TLS 1.3 post-handshake authentication"""
+        cdef bint entered = self.come_in() == DONE
+        cdef int done = ssl.SSL_verify_client_post_handshake(self.ssl)
+        if entered:
+            self.leave()
+        if done == 0:
+            raise library_error()
+
+    def uses_ktls_for_send(self):
+        return False
+
+    def uses_ktls_for_recv(self):
+        return False
+
+    @property
+    def context(self):
+        """This changes the context associated with the SSLSocket. This is typically
+        used from within a callback function set by the sni_callback
+        on the SSLContext to change the certificate information associated with the
+        SSLSocket before the cryptographic exchange handshake messages
+        """
+        return self.hooks
+
+    @context.setter
+    def context(self, value):
+        cdef _SSLContext context
+        cdef bint entered
+        if not isinstance(value, _SSLContext):
+            raise TypeError("The value must be a SSLContext")
+        context = value
+        entered = self.come_in() == DONE
+        self.hooks = context
+        ssl.SSL_set_SSL_CTX(self.ssl, context.ctx)
+        if context.msg_handler is not None:
+            ssl.SSL_set_msg_callback(self.ssl, on_message)
+        else:
+            ssl.SSL_set_msg_callback(self.ssl, NULL)
+        if entered:
+            self.leave()
+
+    @property
+    def owner(self):
+        """The Python-level owner of this object. Passed as "self" in servername callback."""
+        return self.owner_reference() if self.owner_reference is not None else None
+
+    @owner.setter
+    def owner(self, value):
+        self.owner_reference = weakref.ref(value)
+
+
+cdef object system_error(int number):
+    import os
+
+    return OSError(number, os.strerror(number))
+
+
+cdef void add_seconds(linux.timespec *when, double seconds) noexcept:
+    cdef long long whole
+    if seconds > 1_000_000_000:
+        seconds = 1_000_000_000
+    whole = <long long> seconds
+    when.tv_sec += whole
+    when.tv_nsec += <long> ((seconds - whole) * 1_000_000_000)
+    if when.tv_nsec >= 1_000_000_000:
+        when.tv_nsec -= 1_000_000_000
+        when.tv_sec += 1

@@ -1,0 +1,38 @@
+from openssl_ssl cimport SSL, SSL_CTX
+
+
+cdef class HookedContext:
+    """What of a context libssl's callbacks need. The first field is the SSL_CTX, as in CPython's own (there are no cdef methods,
+    which would put a table before it): programs that look for it there find it."""
+    cdef SSL_CTX *ctx  # owned
+    cdef object sni_handler, msg_handler, psk_client_handler, psk_server_handler  # callables or None
+    cdef int keylog_descriptor  # -1: none
+    cdef object keylog_name
+    cdef object __weakref__
+
+
+cdef class HookedConnection:
+    """What of a connection they need. SSL_get_app_data gives it, borrowed."""
+    cdef SSL *ssl  # owned
+    cdef HookedContext hooks  # the context it has now; a callback may give it another
+    cdef HookedContext first_hooks  # the one it was made with: libssl asks that for the server name
+    cdef object owner_reference, socket_reference  # weak, or None
+    cdef object raised  # what a callback has raised; the call it happened in raises it
+
+
+cdef class Password:
+    cdef object given  # str, bytes, bytearray or a callable
+    cdef bint failed
+    cdef object raised
+
+
+cdef int on_server_name(SSL *connection, int *alert, void *argument) noexcept nogil
+cdef void on_message(
+    int write, int version, int content, const void *data, size_t size, SSL *connection, void *argument) noexcept nogil
+cdef void on_key_log(const SSL *connection, const char *line) noexcept nogil
+cdef unsigned int on_psk_client(
+    SSL *connection, const char *hint, char *identity, unsigned int identity_room, unsigned char *key,
+    unsigned int key_room) noexcept nogil
+cdef unsigned int on_psk_server(
+    SSL *connection, const char *identity, unsigned char *key, unsigned int key_room) noexcept nogil
+cdef int on_password(char *buffer, int size, int writing, void *argument) noexcept nogil

@@ -1,0 +1,10 @@
+from sslsock._ssl.ssl_io cimport Connection, outcome
+
+
+cdef class InspectedConnection(Connection):
+    cdef readonly str server_hostname
+    cdef bint is_server
+
+    cdef outcome come_in(self)
+    cdef list certificates(self, bint verified)
+    cdef str signature(self, bint of_peer)

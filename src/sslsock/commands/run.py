@@ -1,0 +1,155 @@
+"""`run`: a program as Python would run it, with `sslsock.ssl` in the place of `ssl`.
+
+What a program can see of how it was started is as `python PROGRAM` and `python -m PROGRAM` leave it: sys.argv, sys.path[0], the
+module `__main__`, tracebacks, the exit status.
+"""
+
+from __future__ import annotations
+
+import argparse
+import builtins
+import io
+import os
+import pkgutil
+import sys
+from importlib.machinery import ModuleSpec, SourceFileLoader, SourcelessFileLoader
+from importlib.util import find_spec
+from types import CodeType, ModuleType, TracebackType
+from typing import Any, Optional
+
+from .. import ssl
+from .common import CommandError, UsageError, print_error
+
+
+def run(arguments: argparse.Namespace) -> int:
+    switch()
+    sys.argv = [arguments.program, *arguments.arguments]
+    try:
+        code, module = (load_module if arguments.module else load_path)(arguments.program)
+        sys.modules["__main__"] = sys.modules["__mp_main__"] = module  # multiprocessing has set the second by the first
+        exec(code, vars(module))
+    except CommandError as exc:
+        print_error(str(exc))
+        return exc.status
+    except SystemExit:
+        raise
+    except BaseException:
+        hide_frames()
+        raise
+    return 0
+
+
+def hide_frames() -> None:
+    """An exception that ends the program is shown without the frames that have led to it, by whatever hook shows it."""
+    hook = sys.excepthook
+
+    def show(kind: type[BaseException], exc: BaseException, traceback: Optional[TracebackType]) -> None:
+        shown = one = traceback
+        while one is not None:
+            if one.tb_frame.f_code.co_filename == run.__code__.co_filename:
+                shown = one.tb_next
+            one = one.tb_next
+        hook(kind, exc.with_traceback(shown), shown)
+
+    sys.excepthook = show
+
+
+# The program
+
+
+def load_module(name: str) -> tuple[CodeType, ModuleType]:
+    """As `python -m` finds it; of a package that is its `__main__`."""
+    sys.argv[0] = "-m"
+    spec = spec_of(name)
+    if spec.submodule_search_locations is not None:
+        spec = spec_of(f"{name}.__main__", f"; {name!r} is a package and cannot be directly executed")
+    code = code_of(spec)
+    if spec.origin is not None:
+        sys.argv[0] = spec.origin
+    return code, main_module(spec)
+
+
+def spec_of(name: str, why: str = "") -> ModuleSpec:
+    try:
+        spec = find_spec(name)
+    except (ImportError, AttributeError, TypeError, ValueError) as exc:
+        # find_spec imports the packages above it, and says in all these ways that one is none.
+        raise CommandError(f"while looking for the module {name!r}: {type(exc).__name__}: {exc}") from None
+    if spec is None:
+        raise CommandError(f"No module named {name}{why}")
+    return spec
+
+
+def code_of(spec: ModuleSpec) -> CodeType:
+    get_code = getattr(spec.loader, "get_code", None)
+    code = get_code(spec.name) if get_code is not None else None
+    if not isinstance(code, CodeType):
+        raise CommandError(f"the module {spec.name} has no Python code that could be run")
+    return code
+
+
+def load_path(path: str) -> tuple[CodeType, ModuleType]:
+    """A script, a .pyc file, or a folder or zip file with a `__main__` in it."""
+    whole = os.path.abspath(path)
+    importer: Any = pkgutil.get_importer(whole)
+    if importer is not None:
+        begin_path(whole)
+        spec = importer.find_spec("__main__")
+        if spec is None:
+            raise CommandError(f"there is no '__main__' module in {path!r}")
+        return code_of(spec), main_module(spec)
+    begin_path(os.path.dirname(os.path.realpath(path)))
+    loader: Any
+    try:
+        if path.endswith(".pyc"):
+            loader = SourcelessFileLoader("__main__", whole)
+            code = loader.get_code("__main__")
+        else:
+            loader = SourceFileLoader("__main__", whole)
+            with io.open_code(whole) as file:
+                code = compile(file.read(), whole, "exec", dont_inherit=True)
+    except OSError as exc:
+        raise UsageError(f"{path}: {exc.strerror or exc}") from None
+    module = main_module(None)
+    module.__file__, module.__loader__ = whole, loader
+    return code, module
+
+
+def begin_path(folder: str) -> None:
+    """The program's folder stands first in sys.path, where `python -m` has put the working directory. Neither of them
+    does with -P and -I."""
+    if not (sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
+        sys.path[0] = folder
+
+
+def main_module(spec: Optional[ModuleSpec]) -> ModuleType:
+    module = ModuleType("__main__")
+    space: dict[str, Any] = {"__builtins__": builtins, "__spec__": spec, "__package__": None, "__cached__": None}
+    if spec is not None:
+        space.update(__loader__=spec.loader, __package__=spec.parent, __file__=spec.origin, __cached__=spec.cached)
+    vars(module).update(space)
+    return module
+
+
+# Its processes
+
+
+def switch() -> None:
+    """Install, in this process and in those that multiprocessing starts anew: what it pickles for them first has `Switched` in
+    it."""
+    from multiprocessing import spawn
+
+    ssl.install()
+    prepare = spawn.get_preparation_data
+
+    def get_preparation_data(name: str) -> dict[str, Any]:
+        return {**prepare(name), "sslsock": Switched()}
+
+    spawn.get_preparation_data = get_preparation_data
+
+
+class Switched:
+    """Unpickled, it is a call of `switch`."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return switch, ()

@@ -1,0 +1,160 @@
+"""`install()` and `uninstall()`: `sslsock.ssl` in the place of the interpreter's `ssl`, for the whole process.
+
+What changes: in the module `ssl`, all that has a part of OpenSSL in it; in every other loaded module, each global that *is* one
+of the classes and functions replaced (`from ssl import SSLContext`); the contexts that libraries have made for themselves when
+they were imported, where that is known (`known_contexts`); `_ssl` in sys.modules, for whoever imports that.
+
+Each change is noted, and taken back only where it still stands: what somebody else has put there since stays.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from types import FunctionType, ModuleType
+from typing import TYPE_CHECKING, Any, NamedTuple, Union
+
+from .foreign import with_class, wrap_bio_for
+from .known_contexts import made_anew
+from .shared import stdlib_ssl
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeGuard
+
+# Functions of ssl.py that make contexts or ask `_ssl`. The others are the same code here and there.
+FUNCTIONS = (
+    "create_default_context",
+    "_create_unverified_context",
+    "get_server_certificate",
+    "get_default_verify_paths",
+    "wrap_socket",  # to 3.11
+)
+# Of this module alone, and what the interpreter's own class of contexts is derived from and makes its contexts with.
+NOT_REPLACED = ("install", "uninstall", "_SSLContext")
+MISSING = object()
+
+
+class Change(NamedTuple):
+    """A name in the globals of a module, in sys.modules, or of a class."""
+
+    space: Union[dict[str, Any], type]
+    name: str
+    before: Any
+    after: Any
+
+    def make(self) -> None:
+        self.put(self.after)
+
+    def take_back(self) -> None:
+        space = self.space if isinstance(self.space, dict) else vars(self.space)
+        if space.get(self.name, MISSING) is self.after:
+            self.put(self.before)
+
+    def put(self, value: Any) -> None:
+        if not isinstance(self.space, dict):
+            setattr(self.space, self.name, value)
+        elif value is MISSING:
+            self.space.pop(self.name, None)
+        else:
+            self.space[self.name] = value
+
+
+lock = threading.Lock()
+changes: list[Change] = []  # in the order in which they were made; empty: not installed
+
+
+def install() -> None:
+    """Have every use of `ssl` in this process use what is here, also in modules that were imported before.
+
+    Contexts that exist keep their OpenSSL and go on working. Called again, it does nothing.
+    """
+    with lock:
+        if changes:
+            return
+        ours, stdlib = sys.modules["sslsock.ssl"], stdlib_ssl()
+        change(sys.modules, "_ssl", ours._ssl)
+        if stdlib is None:  # the interpreter has none
+            change(sys.modules, "ssl", ours)
+        elif stdlib is not ours:
+            replace(stdlib, ours)
+
+
+def uninstall() -> None:
+    """Put back all that `install` has changed and nobody has changed since. Contexts made meanwhile go on working."""
+    with lock:
+        while changes:
+            changes.pop().take_back()
+
+
+def change(space: Union[dict[str, Any], type], name: str, value: Any) -> None:
+    before = (space if isinstance(space, dict) else vars(space)).get(name, MISSING)
+    if before is not value:
+        changes.append(Change(space, name, before, value))
+        changes[-1].make()
+
+
+def replace(ssl: ModuleType, ours: ModuleType) -> None:
+    theirs = dict(vars(ssl))
+    new = {name: value for name, value in vars(ours).items() if is_replaced(name, value, theirs.get(name, MISSING))}
+    if "SSLContext" in new:
+        keep_working(theirs["SSLContext"], theirs, ours)
+    for name, value in new.items():
+        change(vars(ssl), name, value)
+    everywhere = [
+        (theirs[name], value)
+        for name, value in new.items()
+        if name in theirs and (callable(value) or name.startswith("OPENSSL_"))
+    ]
+    replace_everywhere(everywhere, theirs["SSLContext"])
+    replace_everywhere(made_anew(theirs["SSLContext"]), theirs["SSLContext"])
+
+
+def is_replaced(name: str, own: Any, other: Any) -> bool:
+    if name.startswith("__") or name in NOT_REPLACED or own is other:
+        return False
+    if isinstance(own, FunctionType):
+        # Where somebody has put a function of his own, it is left alone: those of ssl.py that it calls are ours.
+        return name in FUNCTIONS and is_of_ssl(other)
+    return callable(own) or bool(own != other) or name.startswith("OPENSSL_")
+
+
+def keep_working(context: type, space: dict[str, Any], ours: ModuleType) -> None:
+    """Contexts of the interpreter's that exist, or are made by who has kept the class. space: what `ssl` had."""
+    for owner in context.__mro__:
+        for name, value in list(vars(owner).items()):
+            if isinstance(value, property) and is_of_ssl(value.fset) and "SSLContext" in value.fset.__code__.co_names:
+                change(owner, name, property(value.fget, with_class(value.fset, owner, space), value.fdel, value.__doc__))
+            elif name == "wrap_bio" and is_of_ssl(value):
+                change(owner, name, wrap_bio_for(value, space["MemoryBIO"], ours.MemoryBIO))
+
+
+def is_of_ssl(value: object) -> TypeGuard[FunctionType]:
+    return isinstance(value, FunctionType) and value.__module__ == "ssl"
+
+
+def replace_everywhere(pairs: list[tuple[Any, Any]], context: type) -> None:
+    """In the globals of all modules but ours and `_ssl`. pairs: (what may be there, what is put in its place)."""
+    new = {id(before): (before, after) for before, after in reversed(pairs)}  # the first of a name and its aliases
+    spaces = list(loaded_modules())
+    # Who has derived a class of his own from it goes on with that, and calls what it inherits by this name, perhaps in a module
+    # beside it (gevent, truststore).
+    derived = {package for package, space in spaces if has_derived(space, context)}
+    for package, space in spaces:
+        for name, value in list(space.items()):
+            before, after = new.get(id(value), (MISSING, MISSING))
+            if before is value and not (before is context and package in derived):
+                change(space, name, after)
+
+
+def loaded_modules() -> Iterator[tuple[str, dict[str, Any]]]:
+    """The name of the package that it is of, or its own, and its globals."""
+    for name, module in list(sys.modules.items()):
+        package = name.partition(".")[0]
+        if package not in ("_ssl", "sslsock") and issubclass(type(module), ModuleType):
+            yield package, object.__getattribute__(module, "__dict__")  # a lazy module stays lazy
+
+
+def has_derived(space: dict[str, Any], context: type) -> bool:
+    values = list(space.values())
+    return any(issubclass(type(one), type) and one is not context and context in one.__mro__ for one in values)

@@ -1,0 +1,365 @@
+"""`sslsock.ssl.install()` and `uninstall()`. Each test in a process of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tls_pairs import Files, python
+
+
+def test_before_ssl_is_imported() -> None:
+    shown = python(
+        """
+        import sys
+        assert "ssl" not in sys.modules
+        from sslsock import ssl
+        ssl.install()
+        import ssl as stdlib, _ssl
+        from ssl import SSLContext, MemoryBIO, create_default_context
+        assert _ssl is ssl._ssl is stdlib._ssl
+        assert SSLContext is ssl.SSLContext and MemoryBIO is ssl.MemoryBIO and stdlib.SSLSession is ssl.SSLSession
+        context = create_default_context()
+        assert type(context) is stdlib.SSLContext and isinstance(context, stdlib.SSLContext)
+        print(stdlib.OPENSSL_VERSION == ssl.OPENSSL_VERSION, stdlib.OPENSSL_VERSION_NUMBER == ssl.OPENSSL_VERSION_NUMBER)
+        """
+    )
+    assert shown == "True True\n"
+
+
+def test_after_ssl_is_imported() -> None:
+    shown = python(
+        """
+        import http.client, ssl
+        from ssl import SSLContext, create_default_context, get_server_certificate
+        import sslsock.ssl
+        sslsock.ssl.install()
+        for name in ("SSLContext", "MemoryBIO", "SSLSession", "create_default_context", "_create_unverified_context",
+                     "_create_stdlib_context", "_create_default_https_context", "get_server_certificate", "OPENSSL_VERSION",
+                     "OPENSSL_VERSION_INFO", "OPENSSL_VERSION_NUMBER", "get_default_verify_paths", "RAND_bytes", "_ssl"):
+            assert getattr(ssl, name) is getattr(sslsock.ssl, name), name
+        assert SSLContext is ssl.SSLContext and create_default_context is ssl.create_default_context
+        assert get_server_certificate is ssl.get_server_certificate
+        for context in (SSLContext(ssl.PROTOCOL_TLS_CLIENT), create_default_context(), ssl._create_unverified_context(),
+                        http.client.HTTPSConnection("localhost")._context):
+            assert type(context) is sslsock.ssl.SSLContext, context
+        print("ok")
+        """
+    )
+    assert shown == "ok\n"
+
+
+def test_a_connection_is_ours(files: Files) -> None:
+    """Through modules of the standard library that were imported before, and one that is imported after."""
+    shown = python(
+        """
+        import http.client, http.server, ssl, sys, threading
+        import sslsock.ssl
+        sslsock.ssl.install()
+        import urllib.request
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(type(self.connection._sslobj).__module__.encode())
+            def log_message(self, *arguments):
+                pass
+
+        server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(sys.argv[2])
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        client = ssl.create_default_context(cafile=sys.argv[1])
+        with urllib.request.urlopen(f"https://localhost:{server.server_port}/", context=client) as answer:
+            print(answer.read().decode())
+        connection = http.client.HTTPSConnection("localhost", server.server_port, context=client)
+        connection.request("GET", "/")
+        print(type(connection.sock._sslobj).__module__, connection.getresponse().read().decode())
+        connection.close()
+        server.shutdown()
+        thread.join()
+        server.server_close()
+        """,
+        files.ca_file,
+        files.server_file,
+    )
+    own = "sslsock._ssl.ssl_connection"
+    assert shown == f"{own}\n{own} {own}\n"
+
+
+def test_uninstall_puts_everything_back() -> None:
+    shown = python(
+        """
+        import sys, ssl, _ssl, http.client, urllib.request, asyncio.sslproto, smtplib
+        from ssl import SSLContext, SSLContext as Other, create_default_context, OPENSSL_VERSION, RAND_bytes
+        from sslsock import ssl as own
+
+        def everything():
+            spaces = {name: dict(vars(module)) for name, module in list(sys.modules.items())
+                      if hasattr(module, "__dict__") and not name.startswith("sslsock") and name != "__main__"}
+            spaces["main"] = {name: globals()[name] for name in ("SSLContext", "Other", "create_default_context", "RAND_bytes")}
+            spaces["class"] = dict(vars(spaces["main"]["SSLContext"]))
+            spaces["modules"] = dict(sys.modules)
+            return spaces
+
+        before = everything()
+        own.install()
+        assert SSLContext is own.SSLContext and Other is own.SSLContext and RAND_bytes is own.RAND_bytes
+        own.uninstall()
+        after = everything()
+        assert set(after) == set(before)
+        for name in before:
+            assert set(after[name]) == set(before[name]), name
+            for key in before[name]:
+                assert after[name][key] is before[name][key], (name, key)
+        print(type(create_default_context()).__module__, sys.modules["_ssl"] is _ssl is ssl._ssl)
+        """
+    )
+    assert shown == "ssl True\n"
+
+
+def test_twice_and_in_turn() -> None:
+    shown = python(
+        """
+        import ssl, sslsock.ssl as own
+        plain = [ssl.SSLContext]  # no global, so it stays
+        own.uninstall()
+        assert ssl.SSLContext is plain[0]
+        for _ in range(3):
+            own.install()
+            own.install()
+            assert ssl.SSLContext is own.SSLContext
+            own.uninstall()
+            assert ssl.SSLContext is plain[0]
+            own.uninstall()
+            assert ssl.SSLContext is plain[0]
+        print(own.install(), own.uninstall())
+        """
+    )
+    assert shown == "None None\n"
+
+
+def test_what_others_have_put_there_since_stays() -> None:
+    shown = python(
+        """
+        import ssl, sslsock.ssl as own
+        from ssl import SSLContext, create_default_context
+        plain = [ssl.SSLContext, ssl.create_default_context]
+        own.install()
+
+        class Theirs(ssl.SSLContext):
+            pass
+
+        ssl.SSLContext = Theirs
+        create_default_context = None
+        ssl.added = "by somebody"
+        own.uninstall()
+        assert ssl.SSLContext is Theirs and create_default_context is None and ssl.added == "by somebody"
+        assert SSLContext is plain[0] and ssl.create_default_context is plain[1]
+        print("ok")
+        """
+    )
+    assert shown == "ok\n"
+
+
+def test_what_others_had_put_there_before_stays() -> None:
+    """`ssl._create_default_https_context = ssl._create_unverified_context` is in many programs; so are functions round the
+    interpreter's."""
+    shown = python(
+        """
+        import ssl, sslsock.ssl as own
+        inner = [ssl.create_default_context]
+        def wrapped(*arguments, **options):
+            context = inner[0](*arguments, **options)
+            context.options |= ssl.OP_NO_TICKET
+            return context
+        ssl.create_default_context = wrapped
+        ssl._create_default_https_context = ssl._create_unverified_context
+        own.install()
+        assert ssl.create_default_context is wrapped
+        context = ssl.create_default_context()
+        assert type(context) is own.SSLContext and context.options & ssl.OP_NO_TICKET
+        assert ssl._create_default_https_context is own._create_unverified_context
+        own.uninstall()
+        assert ssl.create_default_context is wrapped and ssl._create_default_https_context is ssl._create_unverified_context
+        assert type(ssl._create_default_https_context()) is ssl.SSLContext is not own.SSLContext
+        print("ok")
+        """
+    )
+    assert shown == "ok\n"
+
+
+def test_contexts_that_exist_go_on_working(files: Files) -> None:
+    shown = python(
+        """
+        import socket, ssl, sys, threading, sslsock.ssl as own
+        client = ssl.create_default_context(cafile=sys.argv[1])
+        server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        server.load_cert_chain(sys.argv[2])
+
+        def use(client, server):
+            for context in (client, server):
+                context.options |= ssl.OP_NO_TICKET
+                context.verify_flags |= ssl.VERIFY_X509_TRUSTED_FIRST
+                context.minimum_version = ssl.TLSVersion.TLSv1_2
+                context.maximum_version = ssl.TLSVersion.TLSv1_3
+                context._msg_callback = None
+            client.verify_mode = ssl.CERT_REQUIRED
+            left, right = socket.socketpair()
+            accepted = []
+            thread = threading.Thread(target=lambda: accepted.append(server.wrap_socket(right, server_side=True)))
+            thread.start()
+            with client.wrap_socket(left, server_hostname="localhost") as tls:
+                thread.join()
+                with accepted[0]:
+                    tls.sendall(b"x")
+                    assert accepted[0].recv(1) == b"x" and isinstance(tls, ssl.SSLSocket)
+
+        use(client, server)
+        own.install()
+        new = ssl.create_default_context(cafile=sys.argv[1])
+        use(client, server)
+        use(new, server)
+        own.uninstall()
+        use(client, server)
+        use(new, server)
+        print(type(client._ssl if hasattr(client, "_ssl") else client).__module__, type(new).__module__)
+        """,
+        files.ca_file,
+        files.server_file,
+    )
+    assert shown == "ssl sslsock.ssl\n"
+
+
+def test_modules_that_have_derived_a_class_keep_it(tmp_path: Path) -> None:
+    """They call what they inherit by the name that they imported, as truststore does."""
+    (tmp_path / "derived.py").write_text(
+        "from ssl import SSLContext, create_default_context\n"
+        "class Own(SSLContext):\n"
+        "    @property\n"
+        "    def options(self): return super().options\n"
+        "    @options.setter\n"
+        "    def options(self, value): super(SSLContext, SSLContext).options.__set__(self, value)\n"
+    )
+    (tmp_path / "user.py").write_text("from ssl import SSLContext\nfrom ssl import SSLContext as Renamed\n")
+    shown = python(
+        """
+        import sys
+        sys.path.insert(0, sys.argv[1])
+        import derived, user, sslsock.ssl as own
+        own.install()
+        assert user.SSLContext is user.Renamed is own.SSLContext is not derived.SSLContext
+        assert derived.create_default_context is own.create_default_context
+        context = derived.Own(own.PROTOCOL_TLS_CLIENT)
+        context.options |= own.OP_NO_TICKET
+        import ssl
+        class Later(ssl.SSLContext):
+            pass
+        assert isinstance(Later(ssl.PROTOCOL_TLS_CLIENT), own.SSLContext)
+        print("ok")
+        """,
+        tmp_path,
+    )
+    assert shown == "ok\n"
+
+
+def test_a_lazy_module_stays_lazy() -> None:
+    shown = python(
+        """
+        import importlib.util, sys
+        spec = importlib.util.find_spec("colorsys")
+        spec.loader = importlib.util.LazyLoader(spec.loader)
+        lazy = importlib.util.module_from_spec(spec)
+        sys.modules["colorsys"] = lazy
+        spec.loader.exec_module(lazy)
+        sys.modules["no module"] = object()
+        import sslsock.ssl
+        sslsock.ssl.install()
+        print(type(lazy).__name__)
+        """
+    )
+    assert shown == "_LazyModule\n"
+
+
+def test_contexts_that_libraries_have_made_when_imported(tmp_path: Path) -> None:
+    """With modules of the libraries' names, that hold what those hold; the libraries themselves are in test_libraries.py."""
+    for package in ("aiohttp", "tornado", "requests"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").write_text("")
+    (tmp_path / "aiohttp/connector.py").write_text(
+        "import ssl\n"
+        "def _make_ssl_context(verified):\n"
+        "    return ssl.create_default_context() if verified else ssl._create_unverified_context()\n"
+        "_SSL_CONTEXT_VERIFIED = _make_ssl_context(True)\n"
+        "_SSL_CONTEXT_UNVERIFIED = _make_ssl_context(False)\n"
+    )
+    (tmp_path / "tornado/netutil.py").write_text(
+        "import ssl\n"
+        "_client_ssl_defaults = ssl.create_default_context(ssl.Purpose.SERVER_AUTH)\n"
+        "_server_ssl_defaults = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)\n"
+    )
+    (tmp_path / "tornado/iostream.py").write_text("from tornado.netutil import _client_ssl_defaults, _server_ssl_defaults\n")
+    (tmp_path / "requests/adapters.py").write_text("_preloaded_ssl_context = 1\n")  # of no version that is known
+    shown = python(
+        """
+        import sys, ssl
+        sys.path.insert(0, sys.argv[1])
+        import aiohttp.connector as connector, tornado.netutil as netutil, tornado.iostream as iostream, requests.adapters
+        from sslsock import ssl as own
+        before = [connector._SSL_CONTEXT_VERIFIED, netutil._client_ssl_defaults]
+        own.install()
+        for context in (connector._SSL_CONTEXT_VERIFIED, connector._SSL_CONTEXT_UNVERIFIED, netutil._client_ssl_defaults,
+                        netutil._server_ssl_defaults):
+            assert type(context) is own.SSLContext
+        assert connector._SSL_CONTEXT_VERIFIED.verify_mode == ssl.CERT_REQUIRED
+        assert connector._SSL_CONTEXT_UNVERIFIED.verify_mode == ssl.CERT_NONE
+        assert iostream._client_ssl_defaults is netutil._client_ssl_defaults
+        assert netutil._client_ssl_defaults.options & ssl.OP_NO_COMPRESSION and requests.adapters._preloaded_ssl_context == 1
+        own.uninstall()
+        assert [connector._SSL_CONTEXT_VERIFIED, iostream._client_ssl_defaults] == before
+        print("ok")
+        """,
+        tmp_path,
+    )
+    assert shown == "ok\n"
+
+
+def test_threads_install_and_use_it_at_once() -> None:
+    shown = python(
+        """
+        import ssl, threading, sslsock.ssl as own
+        begin, kinds = threading.Barrier(8), set()
+        def work(number):
+            begin.wait()
+            for _ in range(20):
+                if number == 0: own.install()
+                if number == 1: own.uninstall()
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+                context.options |= ssl.OP_NO_TICKET
+                context.minimum_version = ssl.TLSVersion.TLSv1_2
+                kinds.add(isinstance(context, ssl.SSLContext) or type(context))
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+        for thread in threads: thread.start()
+        for thread in threads: thread.join()
+        own.uninstall()
+        assert ssl.SSLContext is not own.SSLContext
+        print("ok")
+        """
+    )
+    assert shown == "ok\n"
+
+
+def test_names_that_the_interpreters_ssl_lacks_come_and_go() -> None:
+    shown = python(
+        """
+        import ssl, sslsock.ssl as own
+        before = set(dir(ssl))
+        own.install()
+        assert set(dir(own)) - set(dir(ssl)) == {"install", "uninstall"}
+        own.uninstall()
+        print(set(dir(ssl)) == before)
+        """
+    )
+    assert shown == "True\n"

@@ -1,0 +1,95 @@
+"""For the tests of `sslsock.ssl`: contexts of either module for the same certificates, and connected pairs."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Optional
+
+import trustme
+
+from command_helpers import ENVIRONMENT, TIMEOUT
+
+NAME = "localhost"
+
+
+class Files:
+    """An authority and a server's certificate, as files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.ca = trustme.CA()
+        issued = self.ca.issue_cert(NAME, "127.0.0.1", common_name=NAME)
+        self.ca_file, self.server_file = folder / "ca.pem", folder / "server.pem"
+        self.ca.cert_pem.write_to_path(str(self.ca_file))
+        issued.private_key_and_cert_chain_pem.write_to_path(str(self.server_file))
+
+    def client(self, module: Any) -> Any:
+        """A context of `module`, which is `ssl` or `sslsock.ssl`."""
+        context = module.SSLContext(module.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(self.ca_file)
+        return context
+
+    def server(self, module: Any) -> Any:
+        context = module.SSLContext(module.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.server_file)
+        return context
+
+
+@contextlib.contextmanager
+def connected(client: Any, server: Any, name: Optional[str] = NAME, **options: Any) -> Iterator[tuple[Any, Any]]:
+    """Two sockets after their handshake, the server's made in a thread. options: of the client's wrap_socket."""
+    left, right = socket.socketpair()
+    made: list[Any] = []
+
+    def accept() -> None:
+        try:
+            made.append(server.wrap_socket(right, server_side=True))
+        except Exception as exc:
+            made.append(exc)
+            right.close()
+
+    thread = threading.Thread(target=accept)
+    thread.start()
+    try:
+        tls = client.wrap_socket(left, server_hostname=name, **options)
+    finally:
+        thread.join()
+        if made and isinstance(made[0], Exception):
+            left.close()
+    if isinstance(made[0], Exception):
+        raise made[0]
+    with tls, made[0]:
+        yield tls, made[0]
+
+
+def in_memory(client: Any, server: Any, module: ModuleType) -> tuple[Any, Any]:
+    """Two SSLObjects after their handshake, over MemoryBIO of `module`."""
+    one, other = module.MemoryBIO(), module.MemoryBIO()
+    ends = client.wrap_bio(one, other, server_hostname=NAME), server.wrap_bio(other, one, server_side=True)
+    waiting = list(ends)
+    while waiting:
+        for end in list(waiting):
+            with contextlib.suppress(module.SSLWantReadError):
+                end.do_handshake()
+                waiting.remove(end)
+    return ends
+
+
+def python(program: str, *arguments: object, options: tuple[str, ...] = (), **environment: str) -> str:
+    """What a program prints, in a process of its own. It must end well and say nothing on standard error."""
+    result = subprocess.run(
+        [sys.executable, *options, "-c", textwrap.dedent(program), *map(str, arguments)],
+        env={**ENVIRONMENT, **environment},
+        capture_output=True,
+        timeout=TIMEOUT,
+        text=True,
+    )
+    assert (result.returncode, result.stderr) == (0, ""), result.stderr or result.stdout
+    return result.stdout
