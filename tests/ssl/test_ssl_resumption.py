@@ -6,9 +6,9 @@ import ssl as stdlib
 from typing import Any, Optional
 
 import pytest
+from tls_pairs import NAME, Files, connected
 
 from sslsock import ssl
-from tls_pairs import NAME, Files, connected
 
 VERSIONS = [stdlib.TLSVersion.TLSv1_2, stdlib.TLSVersion.TLSv1_3]
 
