@@ -64,7 +64,7 @@ cdef extern from "openssl/ssl.h" nogil:
     int SSL_ERROR_WANT_READ, SSL_ERROR_ZERO_RETURN
     int SSL_VERIFY_NONE, SSL_VERIFY_PEER, SSL_VERIFY_FAIL_IF_NO_PEER_CERT
     int SSL_SENT_SHUTDOWN, SSL_RECEIVED_SHUTDOWN
-    int SSL_SESS_CACHE_OFF, SSL_SESS_CACHE_CLIENT, SSL_SESS_CACHE_NO_INTERNAL
+    int SSL_SESS_CACHE_OFF, SSL_SESS_CACHE_CLIENT, SSL_SESS_CACHE_SERVER, SSL_SESS_CACHE_NO_INTERNAL
     int SSL_TLSEXT_ERR_OK, SSL_TLSEXT_ERR_ALERT_FATAL
     int OPENSSL_NPN_NEGOTIATED
     int TLS1_2_VERSION, TLS1_3_VERSION
@@ -162,6 +162,7 @@ cdef extern from "openssl/ssl.h" nogil:
     int SSL_in_init(const SSL *ssl)
     int SSL_get_error(const SSL *ssl, int result)
     int SSL_pending(const SSL *ssl)
+    const char *SSL_rstate_string(const SSL *ssl)
     int SSL_version(const SSL *ssl)
     const SSL_CIPHER *SSL_get_current_cipher(const SSL *ssl)
     const char *SSL_CIPHER_get_name(const SSL_CIPHER *cipher)
