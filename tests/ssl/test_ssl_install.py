@@ -237,10 +237,10 @@ def test_contexts_that_exist_go_on_working(files: Files) -> None:
                 pass
             other.write_eof()
             try:
-                ends[1].read()
-                raise AssertionError("no end")
+                end = ends[1].read()  # where CPython 3.9 ignores that there was no close_notify
             except ssl.SSLEOFError:
-                pass
+                end = b""
+            assert end == b""
 
         use(client, server)
         own.install()
