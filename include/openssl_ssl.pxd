@@ -298,6 +298,8 @@ cdef extern from "openssl/ssl.h" nogil:
         SSL_CTX *context, void (*callback)(int, int, int, const void *, size_t, SSL *, void *) noexcept nogil)
     void SSL_set_msg_callback(
         SSL *ssl, void (*callback)(int, int, int, const void *, size_t, SSL *, void *) noexcept nogil)
+    int SSL_CTX_set_app_data(SSL_CTX *context, void *data)
+    void *SSL_CTX_get_app_data(const SSL_CTX *context)
     void SSL_CTX_set_keylog_callback(SSL_CTX *context, void (*callback)(const SSL *, const char *) noexcept nogil)
     void SSL_CTX_set_psk_client_callback(
         SSL_CTX *context,
