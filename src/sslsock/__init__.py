@@ -15,6 +15,7 @@ from .core.encoded import SslEncoding
 from .core.engine import Engine, TlsError
 from .core.key import KeyAlgorithm, KeyType, SslKey
 from .core.ticket_keys import TicketKeys
+from .sockets import certificate_check as _certificate_check  # noqa: F401 (SslCertificate.verify)
 from .sockets.configuration import SslConfiguration
 from .sockets.constants import OpenMode, PeerVerifyMode, RelayReason, SocketError, SocketState, SslMode, SslProtocol
 from .sockets.event_loop import EventLoop, run, stop

@@ -367,11 +367,12 @@ class SslConfiguration:
 
     @property
     def key_log(self) -> Optional[KeyLogTarget]:
-        """For debugging: where the secrets of connections are told, by which who has recorded one can read it. The absolute path
-        (str) of a file, a callable or None; at first what SSLKEYLOGFILE names. A str or PathLike may be assigned. A file is made,
-        for its owner only, if it is not there, and added to; one that cannot be opened is SSL_INVALID_USERDATA_ERROR at the
-        handshake. A callable gets each line (str, as Wireshark reads it) in the middle of the handshake, in the thread of the loop.
-        What it raises, and what cannot be written, goes to `sys.unraisablehook`, and the handshake goes on."""
+        """For debugging: where the secrets of connections are told, by which who has recorded one can read it. The
+        absolute path (str) of a file, a callable or None; at first what SSLKEYLOGFILE names. A str or PathLike may
+        be assigned. A file is made, for its owner only, if it is not there, and added to; one that cannot be opened
+        is SSL_INVALID_USERDATA_ERROR at the handshake. A callable gets each line (str, as Wireshark reads it) in the
+        middle of the handshake, in the thread of the loop. What it raises, and what cannot be written, goes to
+        `sys.unraisablehook`, and the handshake goes on."""
         return self._key_log
 
     @key_log.setter
