@@ -82,7 +82,7 @@ _PLACES = {
     "RelayReason": ".sockets.constants",
     "SocketError": ".sockets.constants",
     "SocketState": ".sockets.constants",
-    "SslCertificate": ".core.certificate",
+    "SslCertificate": ".sockets.certificate_check",  # which gives it its `verify`
     "SslConfiguration": ".sockets.configuration",
     "SslEncoding": ".core.encoded",
     "SslError": ".sockets.ssl_error",
