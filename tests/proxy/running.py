@@ -204,6 +204,18 @@ def end_of(sock: socket.socket) -> str:
     return "clean"
 
 
+def end_of_new(port: int, context: Optional[ssl.SSLContext] = None, **options: Any) -> str:
+    """How a new connection ends that the proxy may end by itself at once. options: of `connect`.
+
+    The reset may be there before the client's own `connect` has returned, which then meets it.
+    """
+    try:
+        with connect(port, context, **options) as client:
+            return end_of(client)
+    except ConnectionResetError:
+        return "reset"
+
+
 def end_output(sock: socket.socket) -> None:
     """Nothing more will be sent: close_notify with TLS, else FIN. The socket can still receive."""
     if isinstance(sock, ssl.SSLSocket):

@@ -18,7 +18,7 @@ import trustme
 from command_helpers import Identity
 from self_signed import Folder
 
-from .running import Proxy, accept, address_of, connect, end_of, end_output, listener, receive_exactly
+from .running import Proxy, accept, address_of, connect, end_of, end_of_new, end_output, listener, receive_exactly
 
 NOW = datetime.datetime.now(datetime.timezone.utc)
 
@@ -207,8 +207,7 @@ def test_routes_to_one_address_do_not_share_what_goes_wrong(
         )
         proxy = start("--config", config, listeners=2)
         for number in range(1, 4):
-            with connect(proxy.ports[0], source=f"127.0.0.{number}") as client:
-                assert end_of(client) == "reset"
+            assert end_of_new(proxy.ports[0], source=f"127.0.0.{number}") == "reset"
             assert proxy.record()["reason"] == "backend_handshake_failed"
         proxy.wait_for_message("is left out")
         with connect(proxy.ports[1]) as client:
@@ -271,8 +270,7 @@ def test_a_demanded_client_certificate_that_there_is_not(start: Callable[..., Pr
     context.load_verify_locations(identity.ca)
     with listener() as listening, shaking(listening, context):
         proxy = start("--listen", "tcp://127.0.0.1:0", "--to", to_option(listening), "--to-ca", identity.ca)
-        with connect(proxy.port) as client:
-            assert end_of(client) in ("clean", "reset")
+        assert end_of_new(proxy.port) in ("clean", "reset")
         record = proxy.record()
     assert record["reason"] in ("tls_failed", "backend_handshake_failed")
     assert "certificate required" in record["error"]

@@ -10,7 +10,7 @@ from typing import Any, Callable
 from command_helpers import Identity
 from peers import refused_port, stuck_port
 
-from .running import Proxy, accept, connect, end_of, listener, receive_exactly
+from .running import Proxy, accept, connect, end_of_new, listener, receive_exactly
 
 Start = Callable[..., Proxy]
 
@@ -86,8 +86,7 @@ def test_one_that_does_not_answer_is_passed_over(start: Start) -> None:
 
 def fails(proxy: Proxy, context: Any = None) -> dict[str, Any]:
     """A connection that the proxy ends, and not as if all were well; the record of it."""
-    with connect(proxy.port, context) as client:
-        assert end_of(client) == ("reset" if context is None else "internal_error")
+    assert end_of_new(proxy.port, context) == ("reset" if context is None else "internal_error")
     record: dict[str, Any] = proxy.record()
     return record
 

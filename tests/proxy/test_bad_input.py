@@ -99,7 +99,7 @@ def test_an_unreachable_back_end() -> None:
         closed.bind(("127.0.0.1", 0))  # bound and not listening: refused, and nobody else's
         to = f"tcp://127.0.0.1:{closed.getsockname()[1]}"
         with proxy("--listen", f"tcp://{LOCAL}", "--to", to, "--log-format", "text", "--threads", 1) as running:
-            with connect(running.port) as connection, pytest.raises(ConnectionResetError):
+            with pytest.raises(ConnectionResetError), connect(running.port) as connection:  # which may be too late already
                 connection.recv(1)
             line = running.wait_for_line("reason=no_backend")
             assert "Connection refused" in line
@@ -109,7 +109,7 @@ def test_an_unreachable_back_end() -> None:
 
 def test_a_back_end_whose_name_nobody_knows() -> None:
     with proxy("--listen", f"tcp://{LOCAL}", "--to", "tcp://no-such-host.invalid:1", "--log-format", "text") as running:
-        with connect(running.port) as connection, pytest.raises(ConnectionResetError):
+        with pytest.raises(ConnectionResetError), connect(running.port) as connection:  # which may be too late already
             connection.recv(1)
         running.wait_for_line("tcp://no-such-host.invalid:1: its name was not found")
         running.wait_for_line("reason=no_backend")

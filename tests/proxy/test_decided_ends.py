@@ -17,7 +17,18 @@ from peers import refused_port, stuck_port
 from sslsock.proxy.record import REASONS
 
 from .operations import proxy
-from .running import TIMEOUT, Proxy, accept, connect, end_of, end_output, listener, receive, receive_exactly
+from .running import (
+    TIMEOUT,
+    Proxy,
+    accept,
+    connect,
+    end_of,
+    end_of_new,
+    end_output,
+    listener,
+    receive,
+    receive_exactly,
+)
 
 Start = Callable[..., Proxy]
 
@@ -108,8 +119,7 @@ def test_a_name_without_a_route(start: Start, identity: Identity, tmp_path: File
 def test_without_tls_it_is_a_reset(start: Start) -> None:
     with refused_port() as port:
         proxy = start("--listen", "tcp://127.0.0.1:0", "--to", f"tcp://127.0.0.1:{port}")
-        with connect(proxy.port) as client:
-            assert end_of(client) == "reset"
+        assert end_of_new(proxy.port) == "reset"
         assert proxy.record()["reason"] == "no_backend"
 
 
