@@ -1,6 +1,7 @@
 """OpenSSL's connections and contexts: openssl/ssl.h, and what they need of bio.h, x509_vfy.h, crypto.h, rand.h."""
 
 from libc.stdint cimport uint64_t
+from libc.time cimport time_t
 
 from openssl_x509 cimport EVP_PKEY, X509
 
@@ -40,6 +41,15 @@ cdef extern from "openssl/x509_vfy.h" nogil:
     X509_LOOKUP_METHOD *X509_LOOKUP_hash_dir()
     int X509_LOOKUP_add_dir(X509_LOOKUP *lookup, const char *path, long kind)
     int X509_STORE_add_cert(X509_STORE *store, X509 *certificate)
+    X509_STORE_CTX *X509_STORE_CTX_new()
+    void X509_STORE_CTX_free(X509_STORE_CTX *context)
+    int X509_STORE_CTX_init(X509_STORE_CTX *context, X509_STORE *store, X509 *certificate, OPENSSL_STACK *untrusted)
+    int X509_STORE_CTX_set_default(X509_STORE_CTX *context, const char *name)
+    X509_VERIFY_PARAM *X509_STORE_CTX_get0_param(const X509_STORE_CTX *context)
+    int X509_STORE_CTX_set_ex_data(X509_STORE_CTX *context, int index, void *data)
+    int X509_VERIFY_PARAM_set1(X509_VERIFY_PARAM *param, const X509_VERIFY_PARAM *source)
+    void X509_VERIFY_PARAM_set_auth_level(X509_VERIFY_PARAM *param, int level)
+    void X509_VERIFY_PARAM_set_time(X509_VERIFY_PARAM *param, time_t seconds)
     int X509_verify_cert(X509_STORE_CTX *context)
     int X509_STORE_CTX_get_error(const X509_STORE_CTX *context)
     void X509_STORE_CTX_set_error(X509_STORE_CTX *context, int error)
@@ -64,7 +74,7 @@ cdef extern from "openssl/ssl.h" nogil:
     int SSL_ERROR_WANT_READ, SSL_ERROR_ZERO_RETURN
     int SSL_VERIFY_NONE, SSL_VERIFY_PEER, SSL_VERIFY_FAIL_IF_NO_PEER_CERT
     int SSL_SENT_SHUTDOWN, SSL_RECEIVED_SHUTDOWN
-    int SSL_SESS_CACHE_OFF, SSL_SESS_CACHE_CLIENT, SSL_SESS_CACHE_NO_INTERNAL
+    int SSL_SESS_CACHE_OFF, SSL_SESS_CACHE_CLIENT, SSL_SESS_CACHE_SERVER, SSL_SESS_CACHE_NO_INTERNAL
     int SSL_TLSEXT_ERR_OK, SSL_TLSEXT_ERR_ALERT_FATAL
     int OPENSSL_NPN_NEGOTIATED
     int TLS1_2_VERSION, TLS1_3_VERSION
@@ -151,6 +161,7 @@ cdef extern from "openssl/ssl.h" nogil:
     const char *SSL_get_servername(const SSL *ssl, int kind)
     int TLSEXT_NAMETYPE_host_name
     X509_VERIFY_PARAM *SSL_get0_param(SSL *ssl)
+    int SSL_get_security_level(const SSL *ssl)
     int SSL_set_session(SSL *ssl, SSL_SESSION *session)
     int SSL_session_reused(const SSL *ssl)
     int SSL_do_handshake(SSL *ssl)
@@ -299,6 +310,8 @@ cdef extern from "openssl/ssl.h" nogil:
         SSL_CTX *context, void (*callback)(int, int, int, const void *, size_t, SSL *, void *) noexcept nogil)
     void SSL_set_msg_callback(
         SSL *ssl, void (*callback)(int, int, int, const void *, size_t, SSL *, void *) noexcept nogil)
+    int SSL_CTX_set_app_data(SSL_CTX *context, void *data)
+    void *SSL_CTX_get_app_data(const SSL_CTX *context)
     void SSL_CTX_set_keylog_callback(SSL_CTX *context, void (*callback)(const SSL *, const char *) noexcept nogil)
     void SSL_CTX_set_psk_client_callback(
         SSL_CTX *context,

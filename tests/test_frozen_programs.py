@@ -53,6 +53,10 @@ sslsock.run()
 
 relay = sslsock.Relay  # and what else is loaded late
 sslsock.Engine(sslsock.Context(server_side=False), verify_name="b\\u00fccher.example")
+
+import ssl as stdlib
+from sslsock import ssl  # made from the code of the interpreter's
+assert isinstance(ssl.create_default_context(), stdlib.SSLContext)
 print(sslsock.build_info()["openssl"] == sslsock.openssl_version(), certificate.not_after.year > 2000)
 """
 

@@ -6,25 +6,30 @@ running asyncio loop by themselves), and the TLS engine without input or output 
 interface of the standard library's `ssl`; it is a module to be imported by itself.
 """
 
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING
+
 from ._version import __version__
-from .core.build import build_info
-from .core.certificate import SslCertificate
-from .core.client_hello import ClientHello
-from .core.context import ConfigurationError, Context, openssl_version
-from .core.encoded import SslEncoding
-from .core.engine import Engine, TlsError
-from .core.key import KeyAlgorithm, KeyType, SslKey
-from .core.ticket_keys import TicketKeys
-from .sockets.configuration import SslConfiguration
-from .sockets.constants import OpenMode, PeerVerifyMode, RelayReason, SocketError, SocketState, SslMode, SslProtocol
-from .sockets.event_loop import EventLoop, run, stop
-from .sockets.relay import Relay
-from .sockets.ssl_error import SslError
-from .sockets.ssl_server import SslServer
-from .sockets.ssl_socket import SslSocket
-from .sockets.stream import Stream
-from .sockets.tcp_server import TcpServer
-from .sockets.tcp_socket import TcpSocket
+
+if TYPE_CHECKING:
+    from .core.build import build_info
+    from .core.certificate import SslCertificate
+    from .core.client_hello import ClientHello
+    from .core.context import ConfigurationError, Context, openssl_version
+    from .core.encoded import SslEncoding
+    from .core.engine import Engine, TlsError
+    from .core.key import KeyAlgorithm, KeyType, SslKey
+    from .core.ticket_keys import TicketKeys
+    from .sockets.configuration import SslConfiguration
+    from .sockets.constants import OpenMode, PeerVerifyMode, RelayReason, SocketError, SocketState, SslMode, SslProtocol
+    from .sockets.event_loop import EventLoop, run, stop
+    from .sockets.relay import Relay
+    from .sockets.ssl_error import SslError
+    from .sockets.ssl_server import SslServer
+    from .sockets.ssl_socket import SslSocket
+    from .sockets.stream import Stream
+    from .sockets.tcp_server import TcpServer
+    from .sockets.tcp_socket import TcpSocket
 
 __all__ = [
     "ClientHello",
@@ -60,3 +65,52 @@ __all__ = [
     "run",
     "stop",
 ]
+
+# Name -> the module that has it, which is loaded when the name is first asked for: `sslsock.ssl` needs none of the sockets, and
+# they take longer to import than the interpreter's `ssl`.
+_PLACES = {
+    "ClientHello": ".core.client_hello",
+    "ConfigurationError": ".core.context",
+    "Context": ".core.context",
+    "Engine": ".core.engine",
+    "EventLoop": ".sockets.event_loop",
+    "KeyAlgorithm": ".core.key",
+    "KeyType": ".core.key",
+    "OpenMode": ".sockets.constants",
+    "PeerVerifyMode": ".sockets.constants",
+    "Relay": ".sockets.relay",
+    "RelayReason": ".sockets.constants",
+    "SocketError": ".sockets.constants",
+    "SocketState": ".sockets.constants",
+    "SslCertificate": ".sockets.certificate_check",  # which gives it its `verify`
+    "SslConfiguration": ".sockets.configuration",
+    "SslEncoding": ".core.encoded",
+    "SslError": ".sockets.ssl_error",
+    "SslKey": ".core.key",
+    "SslMode": ".sockets.constants",
+    "SslProtocol": ".sockets.constants",
+    "SslServer": ".sockets.ssl_server",
+    "SslSocket": ".sockets.ssl_socket",
+    "Stream": ".sockets.stream",
+    "TcpServer": ".sockets.tcp_server",
+    "TcpSocket": ".sockets.tcp_socket",
+    "TicketKeys": ".core.ticket_keys",
+    "TlsError": ".core.engine",
+    "build_info": ".core.build",
+    "openssl_version": ".core.context",
+    "run": ".sockets.event_loop",
+    "stop": ".sockets.event_loop",
+}
+
+
+def __getattr__(name: str) -> object:
+    place = _PLACES.get(name)
+    if place is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(_import_module(place, __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -105,6 +105,7 @@ class SSLSocket(ssl.SSLSocket):
     def server_sigalg(self) -> str | None: ...
 
 class SSLContext(ssl.SSLContext):
+    resume_sessions: bool
     def wrap_socket(
         self,
         sock: socket.socket,

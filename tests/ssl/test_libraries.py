@@ -34,6 +34,7 @@ NOT_FROM_SSL = ("twisted_both",)
 CASES = {
     "standard_http": ([], ALL),
     "standard_mail": ([], ALL),
+    "asyncio_both": (["uvloop"], ALL),
     "requests_client": (["requests"], ALL),
     "urllib3_client": (["urllib3"], ALL),
     "httpx_client": (["httpx"], ALL),

@@ -201,6 +201,7 @@ def test_contexts_that_exist_go_on_working(files: Files) -> None:
 
         def use(client, server):
             for context in (client, server):
+                assert isinstance(context, ssl.SSLContext)
                 context.options |= ssl.OP_NO_TICKET
                 context.verify_flags |= ssl.VERIFY_X509_TRUSTED_FIRST
                 context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -216,6 +217,30 @@ def test_contexts_that_exist_go_on_working(files: Files) -> None:
                 with accepted[0]:
                     tls.sendall(b"x")
                     assert accepted[0].recv(1) == b"x" and isinstance(tls, ssl.SSLSocket)
+            one, other = ssl.MemoryBIO(), ssl.MemoryBIO()
+            waiting = ends = [client.wrap_bio(one, other, server_hostname="localhost"), server.wrap_bio(other, one, True)]
+            while waiting:
+                for end in list(waiting):
+                    try:
+                        end.do_handshake()
+                        waiting = [still for still in waiting if still is not end]
+                    except ssl.SSLWantReadError:
+                        pass
+            ends[0].write(b"y" * 100000)
+            got = bytearray(100000)
+            assert sum(ends[1].read(100000, memoryview(got)[at:]) for at in range(0, 100000, 16384)) == 100000
+            assert got == b"y" * 100000 and ends[0].context is client and ends[1].cipher() == ends[0].cipher()
+            try:
+                ends[1].read()
+                raise AssertionError("there is more")
+            except ssl.SSLWantReadError:
+                pass
+            other.write_eof()
+            try:
+                end = ends[1].read()  # where CPython 3.9 ignores that there was no close_notify
+            except ssl.SSLEOFError:
+                end = b""
+            assert end == b""
 
         use(client, server)
         own.install()
@@ -258,6 +283,37 @@ def test_modules_that_have_derived_a_class_keep_it(tmp_path: Path) -> None:
         class Later(ssl.SSLContext):
             pass
         assert isinstance(Later(ssl.PROTOCOL_TLS_CLIENT), own.SSLContext)
+        print("ok")
+        """,
+        tmp_path,
+    )
+    assert shown == "ok\n"
+
+
+def test_a_package_that_has_derived_a_class_keeps_it_everywhere(tmp_path: Path) -> None:
+    """Another module of it has the name, and the descriptors (truststore)."""
+    (tmp_path / "trusting").mkdir()
+    (tmp_path / "trusting/__init__.py").write_text("from ._api import Own\n")
+    (tmp_path / "trusting/_api.py").write_text("import ssl\nclass Own(ssl.SSLContext):\n    pass\n")
+    (tmp_path / "trusting/_constants.py").write_text(
+        "import ssl\n"
+        "original = ssl.SSLContext\n"
+        "original_super = super(original, original)\n"
+        "def make():\n"
+        "    context = original(ssl.PROTOCOL_TLS_CLIENT)\n"
+        "    original_super.verify_mode.__set__(context, ssl.CERT_REQUIRED)\n"
+        "    return context\n"
+    )
+    shown = python(
+        """
+        import sys
+        sys.path.insert(0, sys.argv[1])
+        import trusting, trusting._constants as constants, ssl
+        from sslsock import ssl as own
+        own.install()
+        context = constants.make()
+        assert type(context) is constants.original is not own.SSLContext and isinstance(context, ssl.SSLContext)
+        assert isinstance(trusting.Own(ssl.PROTOCOL_TLS_CLIENT), ssl.SSLContext)
         print("ok")
         """,
         tmp_path,

@@ -133,8 +133,9 @@ def test_a_context_passes_for_the_interpreters() -> None:
     context = ssl.create_default_context()
     assert isinstance(context, stdlib.SSLContext) and isinstance(context, ssl.SSLContext)
     assert type(context) is ssl.SSLContext
-    assert not isinstance(stdlib.create_default_context(), ssl.SSLContext)
-    assert not isinstance(ssl.MemoryBIO(), stdlib.SSLContext)
+    assert isinstance(stdlib.create_default_context(), ssl.SSLContext)
+    assert not isinstance(ssl.MemoryBIO(), (stdlib.SSLContext, ssl.SSLContext))
+    assert not isinstance(object(), (stdlib.SSLContext, ssl.SSLContext))
     assert repr(context).startswith("<sslsock.ssl.SSLContext object at 0x")
 
 
@@ -153,6 +154,7 @@ def test_a_class_derived_from_it() -> None:
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     assert context.options & ssl.OP_NO_TICKET and context.maximum_version is ssl.TLSVersion.TLSv1_2
     assert isinstance(context, Own) and isinstance(context, stdlib.SSLContext)
+    assert not isinstance(ssl.create_default_context(), Own) and not isinstance(stdlib.create_default_context(), Own)
 
 
 def test_a_context_cannot_be_copied_as_the_interpreters_cannot() -> None:
@@ -312,7 +314,11 @@ def test_a_socket_without_tls_has_no_group(files: Files) -> None:
 # The shorter way of the bytes: as the interpreter's sockets have it
 
 
-@pytest.fixture(params=[ssl, stdlib], ids=["own", "stdlib"])
+# CPython 3.9's own counts the room of an array by its items, and takes an empty `send` for an end.
+SOUND = [ssl, stdlib] if sys.version_info >= (3, 11) else [ssl]
+
+
+@pytest.fixture(params=SOUND, ids=lambda module: module.__name__)
 def pair(request: pytest.FixtureRequest, files: Files) -> Any:
     """Both ends of the same module: a test says what holds for either."""
     with connected(files.client(request.param), files.server(request.param)) as both:
@@ -385,7 +391,7 @@ def test_much_data(pair: tuple[Any, Any]) -> None:
 
 @pytest.mark.parametrize("suppress", [True, False])
 def test_an_end_without_close_notify(files: Files, suppress: bool) -> None:
-    for module in (ssl, stdlib):
+    for module in SOUND:
         client = files.client(module)
         client.options &= ~0x80  # CPython 3.9 sets SSL_OP_IGNORE_UNEXPECTED_EOF
         with connected(client, files.server(module), suppress_ragged_eofs=suppress) as (left, right):

@@ -7,6 +7,7 @@ what an interpreter's version is.
 import sys
 from typing import Any
 
+import sslsock.core  # noqa: F401  which the import system finds the compiled modules by
 from sslsock._ssl import ssl_error, ssl_values
 from sslsock._ssl.memory_bio import MemoryBIO
 from sslsock._ssl.ssl_certificate import Certificate

@@ -27,6 +27,7 @@ from sslsock._ssl.ssl_inspection cimport InspectedConnection
 from sslsock._ssl.ssl_io cimport (
     BAD_RETRY, DONE, ENTERED, INTERRUPTED, NO_SOCKET, OUT_OF_MEMORY, PEER_CLOSED, SYSTEM_FAILED, TIMED_OUT, TLS_FAILED,
     WANT_READ, WANT_WRITE, io_call, outcome)
+from sslsock._ssl.ssl_session cimport SSLSession
 from window_bio cimport (
     byte_queue, byte_queue_append, byte_queue_clear, byte_queue_front, byte_queue_join, byte_queue_move, window_bio_new)
 
@@ -177,6 +178,23 @@ cdef class _SSLSocket(InspectedConnection):
             self.owner_reference = weakref.ref(owner)
         if session is not None:
             self.session = session
+        elif self.hooks.sessions is not None and self.server_hostname is not None:
+            self.session_name = self.server_hostname
+            self.keeps_sessions = True
+            self.resume()
+        return 0
+
+    cdef int resume(self) except -1:
+        """Offer the newest session that is kept for the name. One of TLS 1.3 is offered once: RFC 8446, C.4."""
+        cdef SSLSession newest
+        sessions = self.hooks.sessions.get(self.session_name)
+        while sessions:
+            newest = sessions.pop()
+            if ssl.SSL_SESSION_is_resumable(newest.session):
+                if ssl.SSL_SESSION_get_protocol_version(newest.session) < ssl.TLS1_3_VERSION:
+                    sessions.append(newest)
+                ssl.SSL_set_session(self.ssl, newest.session)
+                break
         return 0
 
     # One call

@@ -20,6 +20,7 @@ class _SSLContext(TrustingContext):
     num_tickets: int
     options: int
     post_handshake_auth: bool
+    resume_sessions: bool
     @property
     def protocol(self) -> int: ...
     @property

@@ -7,6 +7,7 @@ the SSL_CTX itself, without the GIL, is never freed before the context.
 
 import os
 import sys
+from collections import OrderedDict
 from operator import index as as_integer
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
@@ -23,7 +24,7 @@ from sslsock._ssl.ssl_arguments cimport c_string, checked_callable, path_bytes
 from sslsock._ssl.ssl_cipher cimport cipher_dict
 from sslsock._ssl.ssl_error cimport library_error
 from sslsock._ssl.ssl_hooks cimport (
-    Password, on_key_log, on_message, on_psk_client, on_psk_server, on_server_name)
+    Password, on_key_log, on_message, on_new_session, on_psk_client, on_psk_server, on_server_name)
 from sslsock._ssl.ssl_identity cimport text_bio, use_identity
 from sslsock._ssl.ssl_trust cimport TrustingContext
 
@@ -393,6 +394,7 @@ cdef class _SSLContext(TrustingContext):
     cdef int set_mode(self, mode) except -1:
         if mode not in VERIFY_MODES:
             raise ValueError("invalid value for verify_mode")
+        self.forget_sessions()
         ssl.SSL_CTX_set_verify(self.ctx, VERIFY_MODES[mode], ssl.SSL_CTX_get_verify_callback(self.ctx))
         return 0
 
@@ -418,6 +420,7 @@ cdef class _SSLContext(TrustingContext):
     def check_hostname(self, bint wanted):
         if wanted and ssl.SSL_CTX_get_verify_mode(self.ctx) == ssl.SSL_VERIFY_NONE:
             self.set_mode(CERT_REQUIRED)
+        self.forget_sessions()
         self.checks_hostname = wanted
 
     @property
@@ -431,6 +434,7 @@ cdef class _SSLContext(TrustingContext):
         if not isinstance(value, int):
             raise TypeError(f"argument must be int, not {'None' if value is None else type(value).__name__}")
         wanted = value & 0xffffffffffffffff
+        self.forget_sessions()
         if (now & ~wanted and ssl.X509_VERIFY_PARAM_clear_flags(param, now & ~wanted) != 1) \
                 or (wanted & ~now and ssl.X509_VERIFY_PARAM_set_flags(param, wanted & ~now) != 1):
             raise library_error()
@@ -442,6 +446,7 @@ cdef class _SSLContext(TrustingContext):
     @_host_flags.setter
     def _host_flags(self, value):
         self.host_flags = value.__index__() & 0xffffffff
+        self.forget_sessions()
         ssl.X509_VERIFY_PARAM_set_hostflags(ssl.SSL_CTX_get0_param(self.ctx), self.host_flags)
 
     # The own certificate
@@ -461,6 +466,7 @@ cdef class _SSLContext(TrustingContext):
         else:
             key = None
         use_identity(self.ctx, chain, key, keyfile, asked)
+        self.forget_sessions()
 
     # What OpenSSL asks or tells while it works
 
@@ -551,6 +557,30 @@ cdef class _SSLContext(TrustingContext):
             ssl.SSL_CTX_set_psk_server_callback(self.ctx, on_psk_server)
         else:
             ssl.SSL_CTX_set_psk_server_callback(self.ctx, NULL)
+
+    @property
+    def resume_sessions(self):
+        """Whether a connection of a client resumes the session of an earlier one to the same `server_hostname`: bool, False unless set.
+
+        A resumed handshake costs less than half, on both sides, and verifies no certificate: the peer proves that it is the one that
+        was verified then (RFC 8446, 2.2). A change of what is verified forgets all sessions. 8 are kept for a name, 256 names; those of
+        TLS 1.3 are used once (RFC 8446, C.4), and come with the first data that is read. ValueError: not a PROTOCOL_TLS_CLIENT context.
+        """
+        return self.sessions is not None
+
+    @resume_sessions.setter
+    def resume_sessions(self, bint wanted):
+        if self.protocol != PROTOCOL_TLS_CLIENT:
+            raise ValueError("resume_sessions is for clients: PROTOCOL_TLS_CLIENT")
+        if wanted == (self.sessions is not None):
+            return
+        self.sessions = OrderedDict() if wanted else None
+        if wanted:
+            ssl.SSL_CTX_set_session_cache_mode(self.ctx, ssl.SSL_SESS_CACHE_CLIENT | ssl.SSL_SESS_CACHE_NO_INTERNAL)
+            ssl.SSL_CTX_sess_set_new_cb(self.ctx, on_new_session)
+        else:
+            ssl.SSL_CTX_set_session_cache_mode(self.ctx, ssl.SSL_SESS_CACHE_SERVER)
+            ssl.SSL_CTX_sess_set_new_cb(self.ctx, NULL)
 
     def session_stats(self):
         return {

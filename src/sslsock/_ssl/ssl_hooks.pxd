@@ -1,4 +1,4 @@
-from openssl_ssl cimport SSL, SSL_CTX
+from openssl_ssl cimport SSL, SSL_CTX, SSL_SESSION
 
 
 cdef class HookedContext:
@@ -8,6 +8,7 @@ cdef class HookedContext:
     cdef object sni_handler, msg_handler, psk_client_handler, psk_server_handler  # callables or None
     cdef int keylog_descriptor  # -1: none
     cdef object keylog_name
+    cdef object sessions  # server name -> list of SSLSession, the newest last; None: the program does not want them kept
     cdef object __weakref__
 
 
@@ -17,6 +18,8 @@ cdef class HookedConnection:
     cdef HookedContext hooks  # the context it has now; a callback may give it another
     cdef HookedContext first_hooks  # the one it was made with: libssl asks that for the server name
     cdef object owner_reference, socket_reference  # weak, or None
+    cdef str session_name  # under which its sessions are kept, None: they are not
+    cdef bint keeps_sessions  # the same, for when the object's parts may be gone
     cdef object raised  # what a callback has raised; the call it happened in raises it
 
 
@@ -35,4 +38,5 @@ cdef unsigned int on_psk_client(
     unsigned int key_room) noexcept nogil
 cdef unsigned int on_psk_server(
     SSL *connection, const char *identity, unsigned char *key, unsigned int key_room) noexcept nogil
+cdef int on_new_session(SSL *connection, SSL_SESSION *session) noexcept nogil
 cdef int on_password(char *buffer, int size, int writing, void *argument) noexcept nogil

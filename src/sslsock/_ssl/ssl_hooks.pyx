@@ -1,4 +1,4 @@
-"""Where libssl calls Python: the server name, messages, the key log, pre-shared keys, a password.
+"""Where libssl calls Python: the server name, messages, the key log, pre-shared keys, sessions to keep, a password.
 
 Each takes the GIL (libssl may have been entered without it) and lets no exception through: what a callback raises is reported
 where CPython's `_ssl` reports it, as unraisable, or by the call that it happened in (`HookedConnection.raised`).
@@ -10,6 +10,7 @@ from libc.string cimport memcpy, strlen
 
 cimport openssl_ssl as ssl
 from linux cimport close as close_descriptor
+from sslsock._ssl.ssl_session cimport SSLSession
 
 import os
 
@@ -17,6 +18,8 @@ cdef extern from "<unistd.h>" nogil:
     ssize_t write_descriptor "write"(int descriptor, const void *data, size_t size)
 
 cdef enum:
+    SESSIONS_PER_NAME = 8
+    SESSION_NAMES = 256
     MESSAGE_CHANGE_CIPHER_SPEC = 0x0101  # CPython's own number: it is no handshake message
 
 
@@ -206,6 +209,34 @@ cdef unsigned int ask_server_for_key(
     except BaseException as error:
         report(error, handler)
         return 0
+
+
+# Sessions: SSL_CTX_sess_set_new_cb(3).
+
+
+cdef int on_new_session(ssl.SSL *connection, ssl.SSL_SESSION *session) noexcept nogil:
+    """1: the reference is ours."""
+    with gil:
+        return keep_session(connection_of(connection), session)
+
+
+cdef int keep_session(HookedConnection connection, ssl.SSL_SESSION *session) noexcept:
+    cdef HookedContext context = connection.hooks
+    kept, name = context.sessions, connection.session_name
+    if kept is None or name is None:
+        return 0
+    made = SSLSession.wrap(session, context)
+    try:
+        sessions = kept.setdefault(name, [])
+        sessions.append(made)
+        if len(sessions) > SESSIONS_PER_NAME:
+            del sessions[0]
+        kept.move_to_end(name)
+        if len(kept) > SESSION_NAMES:
+            kept.popitem(last=False)
+    except (KeyError, MemoryError):
+        pass  # another thread has changed them; the reference is `made`'s either way
+    return 1
 
 
 # Passwords: pem_password_cb(3).

@@ -72,6 +72,8 @@ cdef class Connection(HookedConnection):
 
     def __dealloc__(self):
         if self.ssl != NULL:
+            if self.keeps_sessions:  # otherwise libssl marks its session as not to be resumed, if there was no close_notify
+                ssl.SSL_set_shutdown(self.ssl, ssl.SSL_SENT_SHUTDOWN | ssl.SSL_RECEIVED_SHUTDOWN)
             ssl.SSL_free(self.ssl)
         window_bio_clear(&self.window)
         byte_queue_clear(&self.input)

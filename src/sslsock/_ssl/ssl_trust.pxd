@@ -7,6 +7,7 @@ cdef class TrustingContext(HookedContext):
     cdef bint shares_store  # with other contexts: nothing is added to it
     cdef bint shares_system  # and it is the system's, which has a folder besides
 
+    cdef int forget_sessions(self) except -1
     cdef int share(self, X509_STORE *store, bint system) except -1
     cdef X509_STORE *own_store(self) except NULL
     cdef int add_certificates(self, given) except -1

@@ -4,6 +4,8 @@ A file is read once for all contexts (core/file_store.pyx), and so is what the s
 authorities come from one of them shares its store, and gets one of its own when something is added.
 """
 
+from collections import OrderedDict
+
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.limits cimport INT_MAX
 
@@ -24,6 +26,12 @@ cdef extern from "module_compat.h" nogil:
 
 
 cdef class TrustingContext(HookedContext):
+    cdef int forget_sessions(self) except -1:
+        """After a change of what a peer is verified by: a resumption verifies nothing anew."""
+        if self.sessions is not None:
+            self.sessions = OrderedDict()
+        return 0
+
     def load_verify_locations(self, cafile=None, capath=None, cadata=None):
         cdef bytes file = None, folder = None
         if cafile is None and capath is None and cadata is None:
@@ -98,6 +106,7 @@ cdef class TrustingContext(HookedContext):
 
     cdef int share(self, X509_STORE *store, bint system) except -1:
         """Take over a reference to a store of all contexts."""
+        self.forget_sessions()
         ssl.SSL_CTX_set1_cert_store(self.ctx, store)
         ssl.X509_STORE_free(store)
         self.shares_store = self.has_authorities = True
@@ -109,6 +118,7 @@ cdef class TrustingContext(HookedContext):
         cdef X509_STORE *shared = ssl.SSL_CTX_get_cert_store(self.ctx)
         cdef X509_STORE *own
         self.has_authorities = True
+        self.forget_sessions()
         if not self.shares_store:
             return shared
         own = ssl.X509_STORE_new()

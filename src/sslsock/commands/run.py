@@ -12,7 +12,7 @@ import io
 import os
 import pkgutil
 import sys
-from importlib.machinery import ModuleSpec, SourceFileLoader, SourcelessFileLoader
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader, SourcelessFileLoader
 from importlib.util import find_spec
 from types import CodeType, ModuleType, TracebackType
 from typing import Any, Optional
@@ -91,10 +91,9 @@ def code_of(spec: ModuleSpec) -> CodeType:
 def load_path(path: str) -> tuple[CodeType, ModuleType]:
     """A script, a .pyc file, or a folder or zip file with a `__main__` in it."""
     whole = os.path.abspath(path)
-    importer: Any = pkgutil.get_importer(whole)
-    if importer is not None:
+    if pkgutil.get_importer(whole) is not None:
         begin_path(whole)
-        spec = importer.find_spec("__main__")
+        spec = PathFinder.find_spec("__main__", [whole])
         if spec is None:
             raise CommandError(f"there is no '__main__' module in {path!r}")
         return code_of(spec), main_module(spec)

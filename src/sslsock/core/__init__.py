@@ -22,6 +22,7 @@ NAMES = (
     "ticket_keys",
     "system_store",
     "file_store",
+    "key_log",
     "context",
     "client_hello",
     "agreed",

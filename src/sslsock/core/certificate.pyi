@@ -1,10 +1,17 @@
+from collections.abc import Iterable
 from datetime import datetime
 from os import PathLike
-from typing import Any, ClassVar, Optional, Union, final
+from typing import TYPE_CHECKING, Any, Callable, ClassVar, Optional, Union, final
 
 from .encoded import SslEncoding
 
+if TYPE_CHECKING:
+    from ..sockets.configuration import SslConfiguration
+    from ..sockets.ssl_error import SslError
+
 _Encoded = Union[bytes, bytearray, memoryview, str]
+
+def _set_verify(function: Callable[..., list[SslError]]) -> None: ...
 
 @final
 class SslCertificate:
@@ -16,6 +23,15 @@ class SslCertificate:
     def from_bytes(data: _Encoded) -> list[SslCertificate]: ...
     @staticmethod
     def from_path(path: Union[str, bytes, PathLike[str], PathLike[bytes]]) -> list[SslCertificate]: ...
+    @staticmethod
+    def verify(
+        chain: Iterable[SslCertificate],
+        name: str = "",
+        configuration: Optional[SslConfiguration] = None,
+        *,
+        purpose: Optional[int] = None,
+        time: Optional[datetime] = None,
+    ) -> list[SslError]: ...
     @property
     def null(self) -> bool: ...
     @property

@@ -228,6 +228,14 @@ cdef tuple general_name(GENERAL_NAME *name):
     return ("X400" if kind == GEN_X400 else "EDI party" if kind == GEN_EDIPARTY else "unknown"), text
 
 
+cdef dict uses = {}  # "verify": what `SslCertificate.verify` calls
+
+
+def _set_verify(function):
+    """For the module that can: a certificate knows neither contexts nor configurations, which are made of certificates."""
+    uses["verify"] = function
+
+
 def _restore_certificate(der: bytes, error: str) -> SslCertificate:
     """What a pickle calls. der: with the trust settings behind it."""
     cdef SslCertificate certificate
@@ -328,6 +336,19 @@ cdef class SslCertificate:
             return SslCertificate.from_bytes(data)
         except ValueError as exc:
             raise ValueError(f"{os.fsdecode(path)}: {exc}") from None
+
+    @staticmethod
+    def verify(chain, name="", configuration=None, *, purpose=None, time=None):
+        """All that is wrong with certificates, without a connection: list of SslError, empty when they are good. Judged as by a
+        connection with this configuration, whose errors `SslSocket.ssl_errors_handler` would be given.
+
+        chain: list of SslCertificate as a peer sends it: its own first, then those that lead to an authority, in any order. name: the
+        host name or IP address (str) that the first must be for; "": any. configuration: SslConfiguration, which says who is trusted and
+        how strictly; None: the system's authorities. purpose: SSL_SERVER_MODE (None too) or SSL_CLIENT_MODE of SslMode: whom they are
+        to prove. time: a datetime with its time zone, None: now. TypeError, ValueError: a certificate is null, there is none, or the
+        name or the configuration cannot be used.
+        """
+        return uses["verify"](chain, name, configuration, purpose, time)
 
     @property
     def null(self):

@@ -1,4 +1,5 @@
 from openssl_ssl cimport SSL, SSL_CTX, SSL_SESSION, X509_STORE_CTX
+from sslsock.core.key_log cimport KeyLog
 from sslsock.core.ticket_keys cimport TicketKeys
 
 
@@ -32,6 +33,7 @@ cdef class Context:
     cdef bytes next_protocols  # as on the wire: RFC 7301, 3.1
     cdef wire_list offered  # the same, for libssl's callback
     cdef object sessions  # client: session key -> list of Session, least recently used first
+    cdef KeyLog key_log  # or None
     cdef object __weakref__
 
     cdef int set_protocols(self, int minimum, int maximum) except -1
@@ -42,6 +44,7 @@ cdef class Context:
     cdef int trust_system(self, bint others_too) except -1
     cdef int set_next_protocols(self, protocols) except -1
     cdef int set_sessions(self, bytes session_context, TicketKeys ticket_keys) except -1
+    cdef int set_key_log(self, target) except -1
 
     cdef int keep_session(self, object key, SSL_SESSION *session) except -1
     cdef Session take_session(self, object key)

@@ -1,5 +1,6 @@
 from collections.abc import Sequence
-from typing import Optional, final
+from os import PathLike
+from typing import Callable, Optional, Union, final
 
 from .certificate import SslCertificate
 from .key import SslKey
@@ -46,6 +47,7 @@ class Context:
         next_protocols: Sequence[bytes] = (),
         ticket_keys: Optional[TicketKeys] = None,
         session_context: bytes = b"",
+        key_log: Union[str, PathLike[str], Callable[[str], object], None] = None,
     ) -> None: ...
     @property
     def server_side(self) -> bool: ...

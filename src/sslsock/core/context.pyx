@@ -20,6 +20,7 @@ from openssl_x509 cimport (
 from sslsock.core.ticket_keys cimport TicketKeys
 from sslsock.core.certificate cimport SslCertificate
 from sslsock.core.key cimport SslKey
+from sslsock.core.key_log cimport KeyLog
 from sslsock.core.system_store cimport add_system_authorities, system_store
 from ticket_keys cimport ticket_keys_use
 from window_bio cimport window_bio, window_bio_clear, window_bio_new
@@ -266,12 +267,14 @@ cdef class Context:
         algorithms (minimum_protocol, ciphers, ciphersuites, groups) are the same, for a day after its full handshake, and while
         the client's certificate is valid. What is decided elsewhere (an engine's
         verify_handler, what a program allows to whom) is not in it: where that differs, give different ones.
+    key_log: for debugging, where the secrets of connections are told: a path (str or PathLike), whose file is added to, or
+        callable(str), or None. See SslConfiguration.key_log.
     """
 
     def __cinit__(self, *, bint server_side, certificate=None, certificate_chain=(), private_key=None, certificates=(),
                   int verify_mode=VERIFY_MODE_PEER, int verify_depth=0, ca_certificates=(), bint use_system_ca=True,
                   int minimum_protocol=0x0303, int maximum_protocol=0, str ciphers="", str ciphersuites="",
-                  str groups="", next_protocols=(), TicketKeys ticket_keys=None, bytes session_context not None=b""):
+                  str groups="", next_protocols=(), TicketKeys ticket_keys=None, bytes session_context not None=b"", key_log=None):
         if verify_mode not in (VERIFY_MODE_NONE, VERIFY_MODE_QUERY, VERIFY_MODE_PEER):
             raise ConfigurationError(f"unknown verification mode {verify_mode}")
         if not server_side and (ticket_keys is not None or session_context):
@@ -307,6 +310,8 @@ cdef class Context:
                 if verify_mode != VERIFY_MODE_NONE else [],
                 [session_context] if session_context else sorted(own.digest() for own, _, _ in identities))
         self.set_sessions(session_context, ticket_keys)
+        if key_log is not None:
+            self.set_key_log(key_log)
 
     def __dealloc__(self):
         if self.ctx != NULL:
@@ -466,6 +471,14 @@ cdef class Context:
         else:
             ssl.SSL_CTX_set_session_cache_mode(self.ctx, ssl.SSL_SESS_CACHE_CLIENT | ssl.SSL_SESS_CACHE_NO_INTERNAL)
             ssl.SSL_CTX_sess_set_new_cb(self.ctx, on_new_session)
+        return 0
+
+    cdef int set_key_log(self, target) except -1:
+        try:
+            self.key_log = KeyLog(target)
+        except (OSError, TypeError, ValueError) as exc:
+            raise ConfigurationError(f"key_log: {exc}") from None
+        self.key_log.attach(self.ctx)
         return 0
 
     # sessions of a client

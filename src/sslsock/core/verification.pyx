@@ -1,18 +1,28 @@
 """Verification of the peer's chain: all that is wrong with it is noted, not only the first, and then one decision is taken,
-inside libssl's own callback, so that libssl chooses and sends the right alert. The decision is the engine's.
+inside libssl's own callback, so that libssl chooses and sends the right alert. The decision is the engine's. `verify_certificates`
+does the same without a connection.
 """
 
 from cpython.bytes cimport PyBytes_GET_SIZE
 from libc.stdlib cimport calloc, free
 
+from libc.string cimport memset
+from libc.time cimport time_t
+
+from openssl_err cimport ERR_clear_error
 from openssl_ssl cimport (
-    SSL, X509_CHECK_FLAG_NEVER_CHECK_SUBJECT, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS, X509_STORE_CTX, X509_STORE_CTX_get0_cert,
-    X509_STORE_CTX_get_current_cert, X509_STORE_CTX_get_error, X509_STORE_CTX_get_error_depth, X509_STORE_CTX_get_ex_data,
-    X509_STORE_CTX_set_error, X509_STORE_CTX_set_verify_cb, X509_VERIFY_PARAM, X509_VERIFY_PARAM_set1_host,
-    X509_VERIFY_PARAM_set1_ip_asc, X509_VERIFY_PARAM_set_hostflags, X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH,
-    SSL_get0_param, SSL_get_app_data, SSL_get_ex_data_X509_STORE_CTX_idx, X509_verify_cert, X509_verify_cert_error_string)
+    OPENSSL_STACK, SSL, X509_CHECK_FLAG_NEVER_CHECK_SUBJECT, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS, X509_STORE_CTX,
+    X509_STORE_CTX_free, X509_STORE_CTX_get0_cert, X509_STORE_CTX_get0_param, X509_STORE_CTX_get_current_cert,
+    X509_STORE_CTX_get_error, X509_STORE_CTX_get_error_depth, X509_STORE_CTX_get_ex_data, X509_STORE_CTX_init, X509_STORE_CTX_new,
+    X509_STORE_CTX_set_default, X509_STORE_CTX_set_error, X509_STORE_CTX_set_ex_data, X509_STORE_CTX_set_verify_cb,
+    X509_VERIFY_PARAM, X509_VERIFY_PARAM_set1, X509_VERIFY_PARAM_set1_host, X509_VERIFY_PARAM_set1_ip_asc,
+    X509_VERIFY_PARAM_set_auth_level, X509_VERIFY_PARAM_set_hostflags, X509_VERIFY_PARAM_set_time, X509_V_ERR_HOSTNAME_MISMATCH,
+    X509_V_ERR_IP_ADDRESS_MISMATCH, SSL_CTX_get_cert_store, SSL_free, SSL_get0_param, SSL_get_app_data,
+    SSL_get_ex_data_X509_STORE_CTX_idx, SSL_get_security_level, SSL_new, SSL_set_app_data, X509_verify_cert,
+    X509_verify_cert_error_string, free_X509_stack, sk_X509_new_null, sk_X509_push)
 from openssl_x509 cimport X509_free, X509_up_ref
 from sslsock.core.certificate cimport SslCertificate
+from sslsock.core.context cimport Context
 
 from sslsock.core.hostname import parse_host
 
@@ -112,4 +122,61 @@ cdef int set_verify_name(SSL *connection, str verify_name) except -1:
     X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | X509_CHECK_FLAG_NEVER_CHECK_SUBJECT)
     if X509_VERIFY_PARAM_set1_host(param, name, PyBytes_GET_SIZE(name)) != 1:
         raise ValueError(f"{verify_name!r} cannot be checked as a host name")
+    return 0
+
+
+def verify_certificates(Context context not None, chain, str verify_name, bint of_client, when):
+    """What a connection of this context would find wrong with a peer that shows these certificates: list of VerifyError.
+
+    chain: SslCertificates, the peer's own first; none is null. verify_name: str or None, as Engine takes it. of_client: whether the peer
+    is a client. when: seconds since 1970 (int) or None: now. ValueError for a name that no certificate can be for.
+    """
+    cdef verification found
+    cdef OPENSSL_STACK *sent
+    cdef SSL *connection
+    cdef X509_STORE_CTX *store
+    memset(&found, 0, sizeof(found))
+    ERR_clear_error()
+    sent = sk_X509_new_null()
+    connection = SSL_new(context.ctx)
+    store = X509_STORE_CTX_new()
+    try:
+        if sent == NULL or connection == NULL or store == NULL:
+            raise MemoryError
+        for certificate in chain:
+            X509_up_ref((<SslCertificate?> certificate).x509)
+            if sk_X509_push(sent, (<SslCertificate> certificate).x509) <= 0:
+                X509_free((<SslCertificate> certificate).x509)
+                raise MemoryError
+        SSL_set_app_data(connection, &found)
+        if verify_name is not None:
+            set_verify_name(connection, verify_name)
+        if when is not None:
+            X509_VERIFY_PARAM_set_time(SSL_get0_param(connection), <time_t> when)
+        prepare(store, connection, context, (<SslCertificate> chain[0]).x509, sent, of_client)
+        with nogil:
+            verify(&found, store)
+        if found.record_count == 0 and X509_STORE_CTX_get_error(store) != 0:
+            raise MemoryError  # see `conclude`
+        return errors_found(&found, verify_name)
+    finally:
+        X509_STORE_CTX_free(store)
+        SSL_free(connection)
+        free_X509_stack(sent)
+        forget_verification(&found)
+        ERR_clear_error()
+
+
+cdef int prepare(
+        X509_STORE_CTX *store, SSL *connection, Context context, X509 *own, OPENSSL_STACK *sent, bint of_client) except -1:
+    """As libssl does before it calls SSL_CTX_set_cert_verify_callback(3)."""
+    cdef X509_VERIFY_PARAM *param
+    if X509_STORE_CTX_init(store, SSL_CTX_get_cert_store(context.ctx), own, sent) != 1:
+        raise MemoryError
+    param = X509_STORE_CTX_get0_param(store)
+    X509_VERIFY_PARAM_set_auth_level(param, SSL_get_security_level(connection))
+    if X509_STORE_CTX_set_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx(), connection) != 1:
+        raise MemoryError
+    X509_STORE_CTX_set_default(store, b"ssl_client" if of_client else b"ssl_server")
+    X509_VERIFY_PARAM_set1(param, SSL_get0_param(connection))
     return 0

@@ -21,6 +21,7 @@ def assemble(space: dict[str, Any], private: ModuleType) -> None:
     else:
         execute(space, with_claim(private, claimed_by(stdlib)))
         space["_ssl"] = private
+        space["SSLContext"]._passes = True  # not what others derive from it
         adopt(space, stdlib)
     complete(space)
     for name in NEWER:

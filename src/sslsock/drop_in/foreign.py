@@ -32,7 +32,7 @@ def wrap_bio_for(original: Callable[..., Any], memory_bio: type, own_memory_bio:
 
 class Between:
     """The interpreter's connection with a MemoryBIO of ours at each end: what has come is handed on before each call that moves
-    bytes, what is to leave after it."""
+    bytes, what is to leave after it. What the call has not taken goes back: programs look at their `pending` (uvloop)."""
 
     __slots__ = ("_connection", "_inwards", "_outwards")
 
@@ -53,6 +53,9 @@ class Between:
             return getattr(self._connection, name)(*arguments)
         finally:
             hand_on(*self._outwards)
+            outer, inner = self._inwards
+            if inner.pending and not outer.eof:  # nothing can be written behind an end
+                outer.write(inner.read())
 
     def do_handshake(self) -> Any:
         return self._moving("do_handshake")

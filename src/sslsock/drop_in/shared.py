@@ -29,6 +29,15 @@ def claimed_by(ssl: ModuleType) -> type:
     return claimed
 
 
+class ContextClass(type):
+    """Of our `SSLContext`, for which those of the interpreter pass: programs ask, and ours may stand in the place of theirs."""
+
+    _claims: type
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return type.__instancecheck__(cls, instance) or ("_passes" in vars(cls) and isinstance(instance, cls._claims))
+
+
 def with_claim(private: ModuleType, claimed: type) -> ModuleType:
     """`private` with contexts that say they are `claimed`, so that `isinstance(context, ssl.SSLContext)` holds: programs ask.
 
@@ -38,7 +47,7 @@ def with_claim(private: ModuleType, claimed: type) -> ModuleType:
 
     base: Any = private._SSLContext
 
-    class _SSLContext(base):  # type: ignore[misc]
+    class _SSLContext(base, metaclass=ContextClass):  # type: ignore[misc]
         __slots__ = ()
         _claims = claimed
         __class__ = property(lambda self: claimed)

@@ -13,12 +13,13 @@ from collections import OrderedDict
 from collections.abc import Hashable, Iterable
 from contextlib import suppress
 from enum import IntEnum
-from typing import NamedTuple, NoReturn, Optional, TypeVar, Union
+from typing import Callable, NamedTuple, NoReturn, Optional, TypeVar, Union
 from weakref import WeakValueDictionary
 
 from ..core.certificate import SslCertificate
 from ..core.context import VERIFY_NONE, VERIFY_PEER, VERIFY_QUERY, Context
 from ..core.key import SslKey
+from ..core.key_log import key_log_of_environment
 from ..core.system_store import system_stamp
 from .checked import checked, checked_count
 from .constants import PeerVerifyMode, SslProtocol
@@ -26,6 +27,7 @@ from .constants import PeerVerifyMode, SslProtocol
 __all__ = ["Snapshot", "SslConfiguration", "default_configuration"]
 
 E = TypeVar("E", bound=IntEnum)
+KeyLogTarget = Union[str, Callable[[str], object]]
 
 CORE_MODES = {
     PeerVerifyMode.VERIFY_NONE: VERIFY_NONE,
@@ -57,6 +59,7 @@ class Snapshot(NamedTuple):
     ciphersuites: str
     groups: str
     next_protocols: tuple[bytes, ...]
+    key_log: Optional[KeyLogTarget]
 
 
 Key = tuple[Snapshot, Hashable]
@@ -104,6 +107,19 @@ def encoded_protocol(name: Union[str, bytes]) -> bytes:
     return wire
 
 
+def checked_key_log(target: Union[str, os.PathLike[str], Callable[[str], object]]) -> KeyLogTarget:
+    if isinstance(target, (str, os.PathLike)):
+        path: str = checked(os.fspath(target), str, "the path of key_log")
+        if not path or "\0" in path:
+            raise ValueError(f"key_log is not a path: {path!r}")
+        return os.path.abspath(path)
+    if not callable(target):
+        raise TypeError(f"key_log is a path, a callable or None, not {type(target).__name__}")
+    hash(target)  # TypeError: contexts are found by it
+    log: Callable[[str], object] = target
+    return log
+
+
 def decoded_protocol(wire: bytes) -> str:
     return wire.decode("utf-8", "surrogateescape")
 
@@ -137,6 +153,7 @@ class SslConfiguration:
         "_ciphersuites",
         "_contexts",
         "_groups",
+        "_key_log",
         "_local_certificate",
         "_local_certificate_chain",
         "_maximum_protocol",
@@ -164,6 +181,7 @@ class SslConfiguration:
         self._ciphersuites = ""
         self._groups = ""
         self._next_protocols: tuple[bytes, ...] = ()
+        self._key_log: Optional[KeyLogTarget] = key_log_of_environment()
         self._contexts: dict[tuple[bool, PeerVerifyMode], Context] = {}
 
     # Who we are
@@ -345,6 +363,23 @@ class SslConfiguration:
         self._next_protocols = encoded
         self._changed()
 
+    # To look into it
+
+    @property
+    def key_log(self) -> Optional[KeyLogTarget]:
+        """For debugging: where the secrets of connections are told, by which who has recorded one can read it. The
+        absolute path (str) of a file, a callable or None; at first what SSLKEYLOGFILE names. A str or PathLike may
+        be assigned. A file is made, for its owner only, if it is not there, and added to; one that cannot be opened
+        is SSL_INVALID_USERDATA_ERROR at the handshake. A callable gets each line (str, as Wireshark reads it) in the
+        middle of the handshake, in the thread of the loop. What it raises, and what cannot be written, goes to
+        `sys.unraisablehook`, and the handshake goes on."""
+        return self._key_log
+
+    @key_log.setter
+    def key_log(self, target: Union[str, os.PathLike[str], Callable[[str], object], None]) -> None:
+        self._key_log = None if target is None else checked_key_log(target)
+        self._changed()
+
     # A value
 
     def snapshot(self, server_side: bool, mode: PeerVerifyMode) -> Snapshot:
@@ -367,6 +402,7 @@ class SslConfiguration:
             self._ciphersuites,
             self._groups,
             self._next_protocols,
+            self._key_log,
         )
 
     def context(self, server_side: bool, mode: PeerVerifyMode) -> Context:

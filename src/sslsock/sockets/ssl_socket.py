@@ -20,6 +20,7 @@ from ..core.certificate import SslCertificate
 from ..core.client_hello import ClientHello, ClientHelloError, parse_client_hello
 from ..core.engine import Engine
 from ..core.hostname import parse_host
+from . import certificate_check as _certificate_check  # noqa: F401 (gives SslCertificate its `verify`)
 from .checked import Seconds
 from .configuration import SslConfiguration, decoded_protocol, default_configuration
 from .constants import OpenMode, PeerVerifyMode, SocketError, SslMode, SslProtocol
