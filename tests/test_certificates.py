@@ -471,6 +471,10 @@ DAMAGE = {
     "quoted": (lambda pem, der: b"> " + pem.replace(b"\n", b"\n> ", pem.count(b"\n") - 1), "not at the start of a line"),
     "quoted twice": (lambda pem, der: b">>" + pem.replace(b"\n", b"\n>>", pem.count(b"\n") - 1), "not at the start of a line"),
     "a byte order mark": (lambda pem, der: b"\xef\xbb\xbf" + pem, "not at the start of a line"),
+    "dashes of a word processor": (
+        lambda pem, der: pem.replace(b"-----", "—–".encode(), 2).replace(b"-----", b"\x97\x96"), "BEGIN line is not whole"
+    ),
+    "dashes of a word processor at the end": (lambda pem, der: pem.replace(b"-----END", b"\x97-END"), "no whole END line"),
     "another END": (lambda pem, der: pem.replace(b"END CERTIFICATE", b"END X509 CRL"), "of another kind"),
     "empty": (lambda pem, der: in_block(b""), "damaged"),
     "foreign": (lambda pem, der: in_block(b"\0\0\0"), "damaged"),

@@ -204,6 +204,26 @@ def test_a_stream_that_is_cut_does_not_count_as_closed(version):
     assert not server.peer_closed
 
 
+CLOSE_NOTIFY, USER_CANCELED = (b"\x15\x03\x03\x00\x02\x01" + number for number in (b"\x00", b"\x5a"))  # RFC 8446, 6 and 6.1
+
+
+@pytest.mark.parametrize("server_side", [True, False], ids=["server", "client"])
+@pytest.mark.parametrize("alerts", [CLOSE_NOTIFY, USER_CANCELED + CLOSE_NOTIFY], ids=["close_notify", "user_canceled before"])
+def test_close_notify_ends_a_handshake(version, server_side, alerts):
+    """Nothing can come of it, whether the peer closes the connection then or not."""
+    client, server = Engine(client_context(version)), Engine(server_context(version))
+    hello = client.start()
+    engine = client
+    if server_side:
+        server.decrypt(hello)
+        engine = server
+    with pytest.raises(TlsError, match="closed the connection during the handshake") as caught:
+        engine.decrypt(alerts)
+    assert caught.value.handshaking and engine.peer_closed and not engine.handshake_done
+    with pytest.raises(TlsError):
+        engine.decrypt(b"")
+
+
 def test_what_comes_after_close_notify_is_ignored_and_not_kept(version):
     client, server = engines(version)
     server.decrypt(client.close())

@@ -104,6 +104,14 @@ def a_hello_and_nothing_more(client: socket.socket) -> None:
         receive_all(client)
 
 
+def a_hello_and_close_notify(client: socket.socket) -> None:
+    """As a program does whose user has given up (RFC 8446, 6.1), and it leaves the connection to the proxy."""
+    client.sendall(made_by_ssl(NAME))
+    assert receive_exactly(client, 6)[::5] == b"\x16\2"  # a ServerHello
+    client.sendall(b"\x15\3\3\0\2\1\x5a\x15\3\3\0\2\1\0")  # user_canceled, close_notify
+    receive_all(client)
+
+
 def half_a_hello_and_a_reset(client: socket.socket) -> None:
     client.sendall(made_by_ssl(NAME)[:50])
     wait_until_taken(client)
@@ -167,6 +175,7 @@ EVENTS = [
     Event(half_a_hello, "handshake_failed", "failed", "within the ClientHello"),
     Event(half_a_hello_and_a_reset, "client_reset", "failed", "Connection reset by peer"),
     Event(a_hello_and_nothing_more, "handshake_failed", "failed", "closed the connection during", NAME, "TLSv1.3"),
+    Event(a_hello_and_close_notify, "handshake_failed", "failed", "closed the connection during", NAME, "TLSv1.3"),
     Event(a_hello_and_a_reset, "client_reset", "failed", "Connection reset by peer", NAME),
     Event(plain_http, "handshake_failed", "failed", "does not speak TLS (http request)"),
     Event(an_old_protocol, "handshake_failed", "failed", "unsupported protocol", NAME),

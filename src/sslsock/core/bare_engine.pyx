@@ -112,7 +112,11 @@ cdef class BareEngine:
         before = self.enter_libssl()
         ERR_clear_error()
         result = ssl.SSL_do_handshake(self.ssl)
-        status = self.note_step(ENGINE_OK if result == 1 else self.classify(result))
+        status = ENGINE_OK if result == 1 else self.classify(result)
+        if status == ENGINE_CLOSED:  # no handshake will come of it: RFC 8446, 6.1
+            self.own_reason = b"the peer closed the connection during the handshake"
+            status = self.note_failure()
+        status = self.note_step(status)
         if status == ENGINE_OK:
             self.handshake_done = True
         self.leave_libssl(before)

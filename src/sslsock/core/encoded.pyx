@@ -144,10 +144,12 @@ cdef class Source:
 # ---- PEM blocks --------------------------------------------------------------------------------------------
 
 
-# A line that begins or ends a block (RFC 7468, 2), or was meant to: one that is indented or quoted as mail is, has lost a dash, or is
-# cut off where the text ends. One behind a "#" was commented out.
+# A line that begins or ends a block (RFC 7468, 2), or was meant to: one that is indented or quoted as mail is, has lost a dash, has
+# other dashes, which word processors make (in UTF-8 and Windows-1252), or is cut off where the text ends. One behind a "#" was
+# commented out.
 cdef object MARK = re.compile(
-    rb"^[ \t>|\xef\xbb\xbf]*(?:-----(?:BEGIN|END) |-+ ?(?:BEGIN|END) [A-Z0-9 ]*CERT)[^\r\n]*|^-{1,5}B?E?G?I?N?\Z", re.MULTILINE)
+    rb"^[ \t>|\xef\xbb\xbf]*(?:-----(?:BEGIN|END) |(?:[-\x96\x97]|\xe2\x80[\x90-\x95])+ ?(?:BEGIN|END) [A-Z0-9 ]*CERT)[^\r\n]*"
+    rb"|^-{1,5}B?E?G?I?N?\Z", re.MULTILINE)
 cdef object WHOLE_MARK = re.compile(rb"-----(BEGIN|END) ([^\r\n-]*(?:-[^\r\n-]+)*)-----[ \t]*")
 
 
