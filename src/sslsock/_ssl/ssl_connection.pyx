@@ -49,10 +49,12 @@ cdef enum:
     PROTOCOL_TLS_CLIENT = 16
     PROTOCOL_TLS_SERVER = 17
 
+cdef bint BEFORE_310 = sys.version_info < (3, 10)
 # These versions take a failed system call below a read or a write for the end of the connection (CPython's gh-115627).
 cdef bint FAILURE_IS_END = (3, 10) <= sys.version_info < (3, 11, 9) or (3, 12) <= sys.version_info < (3, 12, 3)
 
 cdef object socket_type = _socket.socket
+cdef object timeout_error = _socket.timeout  # TimeoutError from CPython 3.10 on
 cdef object descriptor_of = _socket.socket.fileno
 cdef object timeout_of = _socket.socket.gettimeout
 cdef object NOT_GIVEN = object()
@@ -115,10 +117,11 @@ cdef class _SSLSocket(InspectedConnection):
 
     def __cinit__(self, _SSLContext context not None, bint server_side, server_hostname):
         cdef bytes name = None
-        if server_side and context.protocol == PROTOCOL_TLS_CLIENT:
-            raise library_error("Cannot create a server socket with a PROTOCOL_TLS_CLIENT context")
-        if not server_side and context.protocol == PROTOCOL_TLS_SERVER:
-            raise library_error("Cannot create a client socket with a PROTOCOL_TLS_SERVER context")
+        if not BEFORE_310:  # it leaves this to libssl, at the handshake
+            if server_side and context.protocol == PROTOCOL_TLS_CLIENT:
+                raise library_error("Cannot create a server socket with a PROTOCOL_TLS_CLIENT context")
+            if not server_side and context.protocol == PROTOCOL_TLS_SERVER:
+                raise library_error("Cannot create a client socket with a PROTOCOL_TLS_SERVER context")
         if server_hostname is not None:
             name = host_bytes(server_hostname)
         self.hooks = self.first_hooks = context
@@ -269,7 +272,7 @@ cdef class _SSLSocket(InspectedConnection):
         elif status == WANT_WRITE:
             error = want_write_error()
         elif status == TIMED_OUT:
-            error = TimeoutError(f"The {name} operation timed out")
+            error = timeout_error(f"The {name} operation timed out")
         elif status == SYSTEM_FAILED:
             error = eof_error() if FAILURE_IS_END and name != "handshake" else system_error(call.error)
         elif status == PEER_CLOSED:
