@@ -156,6 +156,13 @@ cdef class Connection(HookedConnection):
             status = self.classify(result)
         return status if self.close_window(front, whole, given) else OUT_OF_MEMORY
 
+    cdef bint has_nothing(self) noexcept nogil:
+        """Whether libssl could only ask for input: there is none, here or in it, and it has no end or failure to tell of (after a
+        failure it is in a handshake for ever)."""
+        return (
+            self.input.size == 0 and not self.eof and ssl.SSL_is_init_finished(self.ssl)
+            and ssl.SSL_get_shutdown(self.ssl) == 0 and not ssl.SSL_has_pending(self.ssl))
+
     cdef outcome read_step(self, const char *data, size_t size, char *memory, size_t room, size_t *got) noexcept nogil:
         """As many records as there are and as find room."""
         cdef const char *front
@@ -167,6 +174,8 @@ cdef class Connection(HookedConnection):
             self.failure_kept = False
             self.failure = self.kept_failure
             return TLS_FAILED
+        if size == 0 and self.has_nothing():
+            return WANT_READ
         given = self.open_window(data, size, &front, &whole)
         if front == NULL:
             return OUT_OF_MEMORY
@@ -332,6 +341,10 @@ cdef class Connection(HookedConnection):
             if status != DONE:
                 return status
 
+    cdef bint take_output(self) noexcept nogil:
+        """What libssl has made becomes what is to be sent. Entered, and under `writing`. False without memory."""
+        return byte_queue_join(&self.unsent, &self.window.spill)
+
     cdef outcome flush(self, io_call *call) noexcept nogil:
         """Send what libssl has made. Under `writing`."""
         cdef ssize_t count
@@ -344,7 +357,7 @@ cdef class Connection(HookedConnection):
                 status = self.enter()
                 if status != DONE:
                     return status
-                joined = byte_queue_join(&self.unsent, &self.window.spill)
+                joined = self.take_output()
                 self.leave()
                 if not joined:
                     return OUT_OF_MEMORY
@@ -429,7 +442,8 @@ cdef class Connection(HookedConnection):
                 break
             if self.handshake_done:
                 # Not waited for: the peer may be waiting for us to read.
-                self.flush_some(call)
+                if self.window.spill.size > 0 or self.unsent.size > 0:
+                    self.flush_some(call)
             else:
                 flushed = self.flush_all(call)
                 if flushed != DONE:
@@ -472,6 +486,8 @@ cdef class Connection(HookedConnection):
             if status != DONE:
                 break
             status = self.write_step(data + done, min(<size_t> BATCH, size - done), &taken)
+            if status == DONE:
+                self.take_output()  # without memory for it, `flush` says so
             self.leave()
             if status == WANT_READ:  # it is in a handshake
                 pthread_mutex_unlock(&self.writing)
