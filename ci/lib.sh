@@ -204,6 +204,17 @@ make_test_venv() {
     done
 }
 
+# Users of `ssl`, with which `sslsock.ssl` is tried.
+LIBRARIES="requests httpx aiohttp uvicorn hypercorn gunicorn werkzeug tornado trio anyio websockets websocket-client PyMySQL asyncpg redis paho-mqtt pika ldap3 kafka-python gevent grpclib pyopenssl service_identity"
+
+add_libraries() {
+    [ "$(cat "$VENV/sslsock-libraries" 2>/dev/null)" != "$LIBRARIES" ] || return 0
+    say "installing the libraries of tests/ssl/libraries"
+    # shellcheck disable=SC2086 # a list
+    pip_install $LIBRARIES
+    printf '%s\n' "$LIBRARIES" >"$VENV/sslsock-libraries"
+}
+
 # --- Peers: the foreign programs that the tests speak with
 
 # PROGRAM:PACKAGE

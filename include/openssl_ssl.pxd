@@ -162,6 +162,7 @@ cdef extern from "openssl/ssl.h" nogil:
     int SSL_in_init(const SSL *ssl)
     int SSL_get_error(const SSL *ssl, int result)
     int SSL_pending(const SSL *ssl)
+    const char *SSL_rstate_string(const SSL *ssl)
     int SSL_version(const SSL *ssl)
     const SSL_CIPHER *SSL_get_current_cipher(const SSL *ssl)
     const char *SSL_CIPHER_get_name(const SSL_CIPHER *cipher)

@@ -8,7 +8,7 @@ static int window_read(BIO *bio, char *data, size_t wanted, size_t *got)
     BIO_clear_retry_flags(bio);
     *got = count;
     if (count == 0) {
-        window->dry = 1;
+        window->dry = wanted;
         if (!window->eof)
             BIO_set_retry_read(bio); /* not the end: the next window may hold more */
         return 0;

@@ -18,7 +18,7 @@
 typedef struct {
     const char *in; /* ciphertext that libssl has not read yet */
     size_t in_left;
-    int dry; /* libssl has asked for more than there was; cleared by who opens the window */
+    size_t dry; /* how much libssl has asked for when there was nothing more; 0: it has not. Cleared by who opens the window */
     int eof; /* nothing comes after `in`: libssl then hears of the end */
     char *out; /* where ciphertext goes; NULL: straight to `spill` */
     size_t out_capacity;

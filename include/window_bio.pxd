@@ -22,7 +22,7 @@ cdef extern from "window_bio.h" nogil:
     ctypedef struct window_bio:
         const char *in_ "in"
         size_t in_left
-        int dry
+        size_t dry
         int eof
         char *out
         size_t out_capacity

@@ -113,7 +113,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 # A folder: several processes run the suite together, and each takes a file of tests when it has done the one before (`ci/test
 # --jobs`). Processes of their own, for pytest-xdist's have threads, beside which CPython 3.12 and newer warn of every fork.
-SHARED = os.environ.get("SSLSOCK_TEST_SHARED", "")
+SHARED = os.environ.pop("SSLSOCK_TEST_SHARED", "")  # not for what a test starts
 
 
 def taken(items: list[pytest.Item]) -> Iterator[pytest.Item]:

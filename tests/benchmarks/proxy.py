@@ -73,23 +73,25 @@ LEAST_SPEED_UP = 1.8
 
 
 @contextlib.contextmanager
-def back_end(report: Report) -> Iterator[int]:
-    """A plain HTTP server for /small and /BYTES; its port."""
+def back_end(report: Report, tls: bool = False) -> Iterator[int]:
+    """An HTTP server for /small and /BYTES, plain or (nginx only) with TLS; its port."""
     nginx = shutil.which("nginx")
     port = free_port()
     if nginx:
         folder = FOLDER / "www"
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         (folder / "small").write_bytes(b"x" * 1024)
         for size in (1 << 20, 64 << 20):
             (folder / str(size)).write_bytes(b"y" * size)
         folder.chmod(0o755)
         FOLDER.chmod(0o711)  # nginx's worker is another user
-        configuration = FOLDER / "back.conf"
+        configuration = FOLDER / f"back-{port}.conf"
+        pair = f"ssl_certificate {FOLDER}/server.pem; ssl_certificate_key {FOLDER}/server.key; ssl_protocols TLSv1.3;"
+        flag, pair = (" ssl", pair) if tls else ("", "")
         configuration.write_text(
-            f"daemon off; worker_processes 1; pid {FOLDER}/back.pid; error_log {FOLDER}/back.log;"
+            f"daemon off; worker_processes 1; pid {FOLDER}/back-{port}.pid; error_log {FOLDER}/back.log;"
             " events { worker_connections 8192; } http { access_log off; sendfile on; keepalive_requests 100000000;"
-            f" server {{ listen 127.0.0.1:{port} backlog={BACKLOG}; root {folder}; }} }}"
+            f" server {{ listen 127.0.0.1:{port} backlog={BACKLOG}{flag}; {pair} root {folder}; }} }}"
         )
         command = [nginx, "-c", str(configuration)]
     else:
@@ -205,13 +207,15 @@ def serve(peer: str, port: int, target: int) -> None:
     make_loop().run_until_complete(main())
 
 
-def command_of(peer: str, port: int, target: int, threads: int) -> list[str]:
-    """What starts a proxy on a port, before the back end on another."""
+def command_of(peer: str, port: int, target: int, threads: int, tls: bool = False) -> list[str]:
+    """What starts a proxy on a port, before the back end on another, which speaks TLS or not."""
     certificate, key, both = FOLDER / "server.pem", FOLDER / "server.key", FOLDER / "both.pem"
     if not both.exists():
         both.write_bytes(key.read_bytes() + certificate.read_bytes())
     if peer == SSLSOCK:
-        addresses = ["--listen", f"tls://127.0.0.1:{port}", "--to", f"tcp://127.0.0.1:{target}"]
+        addresses = ["--listen", f"tls://127.0.0.1:{port}", "--to", f"{'tls' if tls else 'tcp'}://127.0.0.1:{target}"]
+        if tls:
+            addresses += ["--to-ca", str(FOLDER / "ca.pem"), "--to-server-name", "localhost"]
         pair = ["--cert", str(certificate), "--key", str(key)]
         return [sys.executable, "-m", "sslsock", "proxy", *addresses, *pair, "--threads", str(threads)]
     if peer == LIMIT:
@@ -225,7 +229,7 @@ def command_of(peer: str, port: int, target: int, threads: int) -> list[str]:
             f"global\n nbthread {threads}\n maxconn 8000\n"
             "defaults\n mode tcp\n timeout connect 5s\n timeout client 60s\n timeout server 60s\n"
             f"frontend f\n bind 127.0.0.1:{port} ssl crt {both}\n default_backend b\n"
-            f"backend b\n server s 127.0.0.1:{target}\n"
+            f"backend b\n server s 127.0.0.1:{target}{' ssl verify none' if tls else ''}\n"
         )
         return [program, "-db", "-f", str(configuration)]
     if peer == "nginx stream":
@@ -272,12 +276,12 @@ def available(peers: list[str], report: Report) -> list[str]:
 class Proxy:
     """The process of a proxy, with its children. A context manager; once it is made, a client can connect."""
 
-    def __init__(self, peer: str, target: int, threads: int = 1) -> None:
+    def __init__(self, peer: str, target: int, threads: int = 1, tls: bool = False) -> None:
         self.peer = peer
         self.port = free_port()
         self.log = FOLDER / f"{peer}.log"
         cpus = {SERVER_CPU} if threads == 1 else set(CPUS)
-        self._process = started(command_of(peer, self.port, target, threads), peer, cpus)
+        self._process = started(command_of(peer, self.port, target, threads, tls), peer, cpus)
         self.pid = self._process.pid
         try:
             wait_for(self.port, self._process)

@@ -1,10 +1,12 @@
 """Relays over socket pairs: every byte both ways, ends passed on as what they were, back-pressure, errors."""
 
+import fcntl
 import itertools
 import os
 import random
 import socket
 import struct
+import termios
 
 import pytest
 
@@ -352,6 +354,37 @@ def test_a_peer_that_does_not_read_makes_little_wait(loop, kind, piece):
     drive(loop, lambda: joined.front.pump() or joined.front.ended, "the end", 0)
     assert passed > 256 * 1024
     assert passed - len(joined.front.received) <= 32 * 1024
+
+
+@pytest.mark.parametrize("kind", VERSION)
+def test_a_peer_that_does_not_read_leaves_no_record_half_read(loop, kind):
+    """libssl would hold a buffer of 16 KiB for it. What has been read of the other side ends where a record does."""
+    fds, wire = [], bytearray()
+
+    def pair():
+        near, far = socket_pair()
+        fds.append(near.dup())
+        return near, far
+
+    joined = join(loop, ("fd", kind), pair)
+    joined.front.reading = False
+    before, still = 0, 0
+    with fds[0], fds[1] as receiving:
+        while still < 5:
+            while len(joined.back.out) < MIB:
+                waiting = len(joined.back.out)
+                joined.back.write(bytes(10_000))
+                wire += joined.back.out[waiting:]
+            joined.back.pump()
+            loop.dispatch(0)
+            still = still + 1 if before and joined.relay.bytes_back == before else 0
+            before = joined.relay.bytes_back
+        unread = struct.unpack("i", fcntl.ioctl(receiving, termios.FIONREAD, bytes(4)))[0]
+    read, end_of_record = len(wire) - len(joined.back.out) - unread, 0
+    while end_of_record < read:
+        end_of_record += 5 + int.from_bytes(wire[end_of_record + 3 : end_of_record + 5], "big")
+    joined.relay.close()
+    assert end_of_record == read
 
 
 def test_a_slow_peer_gets_small_pieces(loop):

@@ -15,7 +15,7 @@ import pytest
 
 from command_helpers import Identity, openssl
 from interop.talkers import BEGIN, talk_with_key_updates, talkers
-from peers import reset
+from peers import MEMORY_TELLS, reset
 
 from .operations import wait_until
 from .running import (
@@ -298,7 +298,8 @@ def test_a_client_that_stops_reading_costs_no_memory(through: Path) -> None:
                 break
         assert sent < size, "everything fits into the buffers, so nothing was tested"
         grown = through.proxy.resident() - before
-        assert grown < 8 * MIB, f"{grown} bytes for one client that does not read"
+        if MEMORY_TELLS:
+            assert grown < 8 * MIB, f"{grown} bytes for one client that does not read"
         server.settimeout(TIMEOUT)
         received = 0
         while received < sent:  # it reads again

@@ -4,22 +4,31 @@ interpreter's `ssl` and once for each way to switch. What comes of it must be th
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import http.client
 import importlib.util
 import json
 import os
+import re
+import signal
+import ssl
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command_helpers import ENVIRONMENT, TIMEOUT
 from tls_pairs import Files
+
+from command_helpers import ENVIRONMENT, TIMEOUT
 
 PROGRAMS = Path(__file__).parent / "libraries"
 ALL = ("context", "install", "late")
 INSTALLED = ("install", "late")
+
+# Have their TLS from elsewhere.
+NOT_FROM_SSL = ("twisted_both",)
 
 # Program, the modules that it needs, the ways to switch.
 CASES = {
@@ -43,6 +52,7 @@ CASES = {
     "pika_client": (["pika"], ALL),
     "ldap3_client": (["ldap3"], INSTALLED),
     "kafka_client": (["kafka"], ALL),
+    "twisted_both": (["twisted", "OpenSSL", "service_identity"], INSTALLED),
     "asgi_servers": (["uvicorn", "hypercorn"], ALL),
     "wsgi_servers": (["werkzeug"], ALL),
 }
@@ -75,5 +85,64 @@ def test_a_library(program: str, how: str, files: Files, stdlib_run: Any) -> Non
     need(CASES[program][0])
     stdlib, ours = stdlib_run(program), run(program, how, files)
     assert ours["result"] == stdlib["result"]
+    if program in NOT_FROM_SSL:
+        assert not any([*stdlib["counted"].values(), *ours["counted"].values()])
+        return
     assert stdlib["counted"]["ours"] == 0 and stdlib["counted"]["stdlib"] > 0
-    assert ours["counted"] == {"ours": stdlib["counted"]["stdlib"], "stdlib": 0}
+    assert ours["counted"]["ours"] > 0
+    if how != "context":  # a library may make others beside the one that it is given
+        assert ours["counted"]["stdlib"] == 0
+
+
+# Programs that are started: no line of theirs is changed
+
+
+SERVERS = {
+    "uvicorn": ["uvicorn", "served:asgi", "--host", "127.0.0.1", "--port", "0",
+                "--ssl-certfile", "FILE", "--ssl-keyfile", "FILE"],
+    "hypercorn": ["hypercorn", "served:asgi", "--bind", "127.0.0.1:0", "--certfile", "FILE", "--keyfile", "FILE"],
+    "gunicorn": ["gunicorn", "served:wsgi", "--bind", "127.0.0.1:0", "--certfile", "FILE", "--keyfile", "FILE"],
+}  # fmt: skip
+CASES_RUN = [
+    ("uvicorn", []),
+    ("uvicorn", ["--workers", "2"]),
+    ("hypercorn", []),
+    ("hypercorn", ["--workers", "2"]),
+    ("gunicorn", []),
+    ("gunicorn", ["--worker-class", "gthread", "--threads", "2"]),
+]
+
+
+@pytest.mark.parametrize("sslsock", [True, False], ids=["run", "python"])
+@pytest.mark.parametrize(("server", "more"), CASES_RUN, ids=lambda value: value if isinstance(value, str) else " ".join(value))
+def test_a_server_below_run(server: str, more: list[str], sslsock: bool, files: Files) -> None:
+    need([server])
+    arguments = [str(files.server_file) if word == "FILE" else word for word in SERVERS[server]]
+    way = ["-m", "sslsock", "run"] if sslsock else []
+    process = subprocess.Popen(
+        [sys.executable, "-u", *way, "-m", *arguments, *more], cwd=PROGRAMS, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        env={**ENVIRONMENT, "PYTHONWARNINGS": "ignore"}, text=True, start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    try:
+        said = ""
+        while (found := re.search(r"https://127\.0\.0\.1:(\d+)", said)) is None:
+            line = process.stdout.readline()
+            assert line, said
+            said += line
+        context = ssl.create_default_context(cafile=files.ca_file)
+        answers = set()
+        for _ in range(4):
+            connection = http.client.HTTPSConnection("localhost", int(found[1]), context=context, timeout=TIMEOUT)
+            while connection.sock is None:
+                assert process.poll() is None, said
+                with contextlib.suppress(ConnectionRefusedError):  # its workers listen some time after it says so
+                    connection.connect()
+            connection.request("GET", "/")
+            answers.add(connection.getresponse().read().decode())
+            connection.close()
+        assert answers == {"sslsock._ssl.ssl_connection" if sslsock else "_ssl"}
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()

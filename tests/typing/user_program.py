@@ -1,5 +1,7 @@
 """A user's program as a type checker sees it: `mypy --strict` on this file must find nothing."""
 
+import socket
+import ssl as stdlib_ssl
 from typing import Optional
 
 import sslsock
@@ -18,6 +20,7 @@ from sslsock import (
     SslSocket,
     Stream,
     TcpSocket,
+    ssl,
 )
 
 
@@ -86,6 +89,25 @@ def memory(context: sslsock.Context) -> bytes:
     engine = Engine(context, server_name="localhost")
     hello: bytes = engine.start()
     return hello + engine.encrypt(memoryview(b"x"))
+
+
+def like_the_standard_library(plain: socket.socket, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO) -> Optional[bytes]:
+    context: stdlib_ssl.SSLContext = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile="ca.pem")
+    own = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    own.minimum_version = ssl.TLSVersion.TLSv1_2
+    own.options |= ssl.OP_NO_TICKET | ssl.OP_ENABLE_KTLS
+    own.set_groups("X25519")
+    try:
+        with own.wrap_socket(plain, server_hostname="localhost") as tls:
+            base: stdlib_ssl.SSLSocket = tls
+            print(context, base, tls.group(), tls.get_verified_chain())
+        return own.wrap_bio(incoming, outgoing, server_hostname="localhost").read()
+    except ssl.SSLCertVerificationError as exc:
+        print(exc.verify_code, exc.reason)
+    except ssl.SSLError:
+        ssl.install()
+        ssl.uninstall()
+    return None
 
 
 def main() -> None:

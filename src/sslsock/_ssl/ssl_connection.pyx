@@ -54,6 +54,7 @@ cdef bint FAILURE_IS_END = (3, 10) <= sys.version_info < (3, 11, 9) or (3, 12) <
 cdef object socket_type = _socket.socket
 cdef object descriptor_of = _socket.socket.fileno
 cdef object timeout_of = _socket.socket.gettimeout
+cdef object timed_out = _socket.timeout  # TimeoutError, from 3.10 on
 cdef object NOT_GIVEN = object()
 
 
@@ -184,7 +185,10 @@ cdef class _SSLSocket(InspectedConnection):
     cdef object begin(self, io_call *call):
         """Fill in what the call works under. Returns the socket, to be held meanwhile."""
         cdef double timeout
+        self.see_fork()
         call.error = 0
+        call.begun = False
+        call.written = 0
         call.timeout = 0
         call.descriptor = NO_SOCKET
         if self.socket_reference is None:
@@ -204,6 +208,12 @@ cdef class _SSLSocket(InspectedConnection):
                 add_seconds(&call.until, timeout)
         return sock
 
+    cdef int look_at_signals(self, sock, io_call *call) except -1:
+        """A handler may raise, or close the socket: its number may belong to another file by then."""
+        PyErr_CheckSignals()
+        call.descriptor = descriptor_of(sock)
+        return 0
+
     cdef outcome take_input(self) except *:
         """Between two MemoryBIO: all there is becomes ours for a call. Entered."""
         cdef bint kept
@@ -214,9 +224,9 @@ cdef class _SSLSocket(InspectedConnection):
                 return DONE
             kept = byte_queue_join(&self.input, &self.own_incoming.queue)
             return DONE if kept else OUT_OF_MEMORY
-        data = bytes(self.incoming.read())
-        self.eof = bool(self.incoming.eof)
+        data = bytes(memoryview(self.incoming.read()))
         kept = byte_queue_append(&self.input, <const char *> <bytes> data, len(data))
+        self.eof = bool(self.incoming.eof)
         return DONE if kept else OUT_OF_MEMORY
 
     cdef int give_output(self) except -1:
@@ -232,8 +242,8 @@ cdef class _SSLSocket(InspectedConnection):
                 kept = byte_queue_join(&self.own_outgoing.queue, &self.window.spill) and kept
         elif self.window.spill.size > 0:
             data = byte_queue_front(&self.window.spill)[:self.window.spill.size]
+            self.outgoing.write(data)  # should it raise, the next call tries again
             byte_queue_clear(&self.window.spill)
-            self.outgoing.write(data)
         if not kept:
             raise MemoryError
         return 0
@@ -251,7 +261,7 @@ cdef class _SSLSocket(InspectedConnection):
         elif status == WANT_WRITE:
             error = want_write_error()
         elif status == TIMED_OUT:
-            error = TimeoutError(f"The {name} operation timed out")
+            error = timed_out(f"The {name} operation timed out")
         elif status == SYSTEM_FAILED:
             error = eof_error() if FAILURE_IS_END and name != "handshake" else system_error(call.error)
         elif status == PEER_CLOSED:
@@ -293,7 +303,7 @@ cdef class _SSLSocket(InspectedConnection):
                     status = self.handshake(&call)
                 if status != INTERRUPTED:
                     break
-                PyErr_CheckSignals()
+                self.look_at_signals(sock, &call)
         self.settle(status, &call, "handshake")
 
     def read(self, int size, buffer=NOT_GIVEN, /):
@@ -342,7 +352,7 @@ cdef class _SSLSocket(InspectedConnection):
                     status = self.read_some(&call, memory, size, &got)
                 if status != INTERRUPTED:
                     break
-                PyErr_CheckSignals()
+                self.look_at_signals(sock, &call)
         if status == PEER_CLOSED and ssl.SSL_get_shutdown(self.ssl) == ssl.SSL_RECEIVED_SHUTDOWN:
             status = DONE
         self.settle(status, &call, "read")
@@ -386,7 +396,11 @@ cdef class _SSLSocket(InspectedConnection):
                         status = self.write_all(&call, <const char *> view.buf, view.len)
                     if status != INTERRUPTED:
                         break
-                    PyErr_CheckSignals()
+                    try:
+                        self.look_at_signals(sock, &call)
+                    except BaseException:
+                        self.leave_write(&call)
+                        raise
             self.settle(status, &call, "write")
             return view.len
         finally:
@@ -417,8 +431,11 @@ cdef class _SSLSocket(InspectedConnection):
     def pending(self):
         """Returns the number of already decrypted bytes available for read, pending on the connection."""
         cdef size_t count
-        cdef bint alone = pthread_mutex_trylock(&self.reading) == 0  # else somebody reads, and will take what there is
-        cdef outcome status = self.come_in()
+        cdef bint alone
+        cdef outcome status
+        self.see_fork()
+        alone = pthread_mutex_trylock(&self.reading) == 0  # else somebody reads, and will take what there is
+        status = self.come_in()
         if alone and status == DONE:
             count = self.decrypted()
         else:
@@ -444,7 +461,7 @@ cdef class _SSLSocket(InspectedConnection):
                     status = self.end(&call)
                 if status != INTERRUPTED:
                     break
-                PyErr_CheckSignals()
+                self.look_at_signals(sock, &call)
         self.settle(status, &call, "read")
         if sock is not None and self.input.size > 0:
             raise SSLError(

@@ -28,7 +28,7 @@ cdef enum:
 cdef class InspectedConnection(Connection):
     cdef outcome come_in(self):
         """`enter`, for who has the GIL: it may be wanted by whoever is inside."""
-        cdef outcome status
+        self.see_fork()
         if pthread_mutex_trylock(&self.libssl_lock) != 0:
             if self.inside == PyThread_get_thread_ident():
                 return ENTERED

@@ -50,6 +50,7 @@ cdef class BareEngine:
     cdef bint open_in(self, const char *data, size_t size) noexcept nogil
     cdef bint close_in(self) noexcept nogil
     cdef bint holds_more(self) noexcept nogil
+    cdef size_t lacks(self) noexcept nogil
     cdef int pull(self, char *data, size_t capacity, size_t *got) noexcept nogil
     cdef int pull_records(self, char *data, size_t capacity, size_t *got) noexcept nogil
     cdef int classify_read(self, int result) noexcept nogil

@@ -137,7 +137,7 @@ cdef class BareEngine:
         else:
             self.window.in_ = data
             self.window.in_left = size
-        self.window.dry = False
+        self.window.dry = 0
         return True
 
     cdef bint close_in(self) noexcept nogil:
@@ -156,6 +156,12 @@ cdef class BareEngine:
     cdef bint holds_more(self) noexcept nogil:
         """Whether there is something to read without new ciphertext, as far as can be told without reading."""
         return self.backlog.size > 0 or ssl.SSL_pending(self.ssl) > 0
+
+    cdef size_t lacks(self) noexcept nogil:
+        """Bytes that complete the record whose beginning `pull` has met last, 0 for none: until they come, libssl holds a buffer for a
+        whole one."""
+        # libssl asks for as much as the header says (SSL_CTX_set_read_ahead(3) is off), and "RB" is its word for "in the body".
+        return self.window.dry if ssl.SSL_rstate_string(self.ssl)[1] == b"B" else 0
 
     cdef int pull(self, char *data, size_t capacity, size_t *got) noexcept nogil:
         """Decrypt records until `data` is full (ENGINE_OK) or the input ends; `got` is set in every case. ENGINE_OK too when it

@@ -245,9 +245,9 @@ cdef class Channel(OutputLink):
             room = min(room, self.bound - input_size(&self.input))
         if size >= RELEASE_GIL_AT:
             with nogil:
-                status = self.decrypt(size, room, &got)
+                status = self.decrypt(size, self.loop.scratch.plain, room, &got)
         else:
-            status = self.decrypt(size, room, &got)
+            status = self.decrypt(size, self.loop.scratch.plain, room, &got)
         if not self.keep_output():
             status = ENGINE_FAILED
         self.settle(engine)

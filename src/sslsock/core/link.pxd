@@ -56,7 +56,7 @@ cdef class Link(Watcher):
     cdef size_t take_in(self, char *memory, size_t room) noexcept nogil
     cdef bint look_for_error(self) noexcept nogil
     cdef void look_for_end(self) noexcept nogil
-    cdef int decrypt(self, size_t size, size_t room, size_t *got) noexcept nogil
+    cdef int decrypt(self, size_t size, char *plain, size_t room, size_t *got) noexcept nogil
     # outgoing
     cdef bint keep_output(self) noexcept nogil
     cdef size_t give(self, const char *data, size_t size, int flags) noexcept nogil

@@ -96,16 +96,16 @@ cdef class Link(Watcher):
         elif not self.engine_ready and linux.recv(self.fd, &byte, 1, linux.MSG_PEEK | linux.MSG_DONTWAIT) == 0:
             self.drained = self.fin = True
 
-    cdef int decrypt(self, size_t size, size_t room, size_t *got) noexcept nogil:
-        """Give the engine `size` bytes from the loop's scratch, after what it has. Plaintext comes to the scratch too, `room` bytes
-        at the most. Returns the engine's status, ENGINE_FAILED with `failure`. What libssl answers stays in the engine."""
+    cdef int decrypt(self, size_t size, char *plain, size_t room, size_t *got) noexcept nogil:
+        """Give the engine `size` bytes from the loop's scratch, after what it has. The plaintext comes to `plain`, `room` bytes at the
+        most. Returns the engine's status, ENGINE_FAILED with `failure`. What libssl answers stays in the engine."""
         cdef int status
         got[0] = 0
         self.engine_ready = False
         if not self.engine.open_in(self.loop.scratch.receive, size):
             self.fail_with(NO_MEMORY, linux.ENOMEM, False)
             return ENGINE_FAILED
-        status = self.engine.pull(self.loop.scratch.plain, room, got)
+        status = self.engine.pull(plain, room, got)
         if not self.engine.close_in():
             self.fail_with(NO_MEMORY, linux.ENOMEM, False)
             return ENGINE_FAILED

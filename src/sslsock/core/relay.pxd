@@ -27,10 +27,12 @@ cdef class RelaySide(Link):
     cdef void work(self) noexcept nogil
     # incoming
     cdef bint readable(self) noexcept nogil
+    cdef bint readable_behind(self) noexcept nogil
     cdef bint leaves_more(self) noexcept nogil
     cdef void pump(self) noexcept nogil
     cdef void receive(self) noexcept nogil
-    cdef void pass_on(self, size_t size) noexcept nogil
+    cdef void receive_rest(self) noexcept nogil
+    cdef void pass_on(self, size_t size, bint limited) noexcept nogil
     cdef void pass_plain(self, const char *data, size_t size, bint last) noexcept nogil
     cdef void answer(self) noexcept nogil
     cdef void end_input(self, bint clean) noexcept nogil

@@ -27,7 +27,7 @@ from libc.string cimport memset
 
 cimport linux
 from send_room cimport send_room
-from sslsock.core.bare_engine cimport ENGINE_CLOSED, ENGINE_FAILED, ENGINE_OK
+from sslsock.core.bare_engine cimport ENGINE_CLOSED, ENGINE_FAILED, ENGINE_OK, ENGINE_WANT_READ
 from sslsock.core.channel cimport Channel
 from sslsock.core.link cimport (
     ANSWERS_SIZE, INPUT_AFTER_END, INPUT_AFTER_FAILURE, NO_MEMORY, PEER_RESET, TLS_FAILED, Link, failure_kind)
@@ -128,7 +128,11 @@ cdef class RelaySide(Link):
     # incoming
 
     cdef bint readable(self) noexcept nogil:
-        return not self.input_ended and not self.fin and (self.engine_ready or not self.drained) and self.peer.out.size == 0 \
+        return self.peer.out.size == 0 and self.readable_behind()
+
+    cdef bint readable_behind(self) noexcept nogil:
+        """But for what waits for the peer already."""
+        return not self.input_ended and not self.fin and (self.engine_ready or not self.drained) \
             and not self.peer.dead and self.answered < ANSWERS_SIZE
 
     cdef bint leaves_more(self) noexcept nogil:
@@ -150,13 +154,17 @@ cdef class RelaySide(Link):
                 self.plan_again_nogil()
         elif self.suspect and not self.drained and self.look_for_error():
             self.relay.break_off(self)
+        if self.engine is not None and self.peer.out.size and self.readable_behind() and not (self.relay.broken or self.relay.over):
+            self.receive_rest()
 
     cdef void receive(self) noexcept nogil:
         cdef char *memory = self.loop.scratch.receive
         cdef size_t size = 0, wanted = FIRST_SIZE
+        cdef bint limited = False
         if not self.engine_ready:
             if self.bulk:
                 wanted = min(max(send_room(self.peer.fd, FIRST_SIZE), <size_t> LEAST_SIZE), <size_t> RECEIVE_SIZE)
+                limited = wanted < RECEIVE_SIZE
             size = self.take_in(memory, wanted)
             self.bulk = size == wanted
             if 0 < size < wanted and (self.hang_up or self.urgent):
@@ -164,14 +172,27 @@ cdef class RelaySide(Link):
                 size += self.take_in(memory + size, wanted - size)
             if size == 0 and not self.fin:
                 return
-        self.pass_on(size)
+        self.pass_on(size, limited)
         if self.fin and self.dead:
             self.relay.break_off(self)
 
-    cdef void pass_on(self, size_t size) noexcept nogil:
-        """Give the peer what lies in the scratch (`size` bytes) and in the engine, and its end."""
+    cdef void receive_rest(self) noexcept nogil:
+        """The peer takes nothing now, perhaps for a long time: receive what completes a record that is half read, for which libssl
+        would hold a buffer for a whole one, and no more."""
+        cdef size_t size, lacks = 0 if self.engine_ready else self.engine.lacks()
+        if lacks == 0:
+            return
+        size = self.take_in(self.loop.scratch.receive, lacks)
+        if size or self.fin:
+            self.pass_on(size, False)
+            if self.fin and self.dead:
+                self.relay.break_off(self)
+
+    cdef void pass_on(self, size_t size, bint limited) noexcept nogil:
+        """Give the peer what lies in the scratch (`size` bytes) and in the engine, and its end. limited: its send buffer may be full
+        after that, so the rest of a record that is half read (`receive_rest`) leaves with it."""
         cdef char *plain = self.loop.scratch.plain
-        cdef size_t got = 0
+        cdef size_t got = 0, more = 0, lacks = 0
         cdef int status
         cdef bint end = self.fin and not self.dead
         if self.engine is None:
@@ -180,7 +201,14 @@ cdef class RelaySide(Link):
             if end:
                 self.end_input(True)
             return
-        status = self.decrypt(size, PLAIN_SIZE, &got)
+        status = self.decrypt(size, plain, PLAIN_SIZE, &got)
+        if limited and status == ENGINE_WANT_READ and not self.drained and not self.fin:
+            lacks = self.engine.lacks()
+        if lacks:
+            size = self.take_in(self.loop.scratch.receive, lacks)
+            status = self.decrypt(size, plain + got, PLAIN_SIZE - got, &more)
+            got += more
+            end = self.fin and not self.dead
         if got:
             self.pass_plain(plain, got, status == ENGINE_CLOSED)
         self.answer()

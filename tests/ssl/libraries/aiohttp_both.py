@@ -2,7 +2,7 @@
 
 import asyncio
 
-from common import NAME, client_context, https_server, outcome, peer_request, report, server_context, switch
+from common import NAME, client_context, https_server, peer_request, report, server_context, switch
 import aiohttp
 from aiohttp import web
 

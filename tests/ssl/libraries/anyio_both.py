@@ -14,8 +14,9 @@ async def talk(for_server, for_client):
                 await stream.send(data)
 
     async with anyio.create_task_group() as group:
-        listener = TLSListener((await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=0)).listeners[0], for_server)
-        port = listener.extra(anyio.abc.SocketAttribute.raw_socket).getsockname()[1]
+        plain = (await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=0)).listeners[0]
+        port = plain.extra(anyio.abc.SocketAttribute.local_port)
+        listener = TLSListener(plain, for_server)
         group.start_soon(listener.serve, echo)
         async with await anyio.connect_tcp("127.0.0.1", port, ssl_context=for_client, tls_hostname=NAME) as stream:
             got = b""

@@ -27,7 +27,7 @@ async def application(scope, receive, send):
 def with_uvicorn():
     listener = socket.create_server(("127.0.0.1", 0))
     options = {"ssl_context_factory": lambda config, default: server_context()} if HOW == "context" else {}
-    config = uvicorn.Config(application, log_level="error", ssl_certfile=SERVER_FILE, ssl_keyfile=SERVER_FILE, loop="asyncio", **options)
+    config = uvicorn.Config(application, log_level="error", ssl_certfile=SERVER_FILE, ssl_keyfile=SERVER_FILE, **options)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()

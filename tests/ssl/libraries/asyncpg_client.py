@@ -21,7 +21,8 @@ def serve(plain, start_tls):
     start = read_exactly(stream, struct.unpack("!I", read_exactly(stream, 4))[0] - 4)
     heard = [request.hex(), b"user\0me\0" in start]
     ready = message(b"Z", b"I")
-    stream.sendall(message(b"R", struct.pack("!I", 0)) + message(b"S", b"server_version\00016.0\0") + message(b"K", bytes(8)) + ready)
+    version = message(b"S", b"server_version\00016.0\0")
+    stream.sendall(message(b"R", struct.pack("!I", 0)) + version + message(b"K", bytes(8)) + ready)
     while (kind := read_exactly(stream, 1)) != b"X":
         body = read_exactly(stream, struct.unpack("!I", read_exactly(stream, 4))[0] - 4)
         heard.append([kind.decode(), body.decode()])

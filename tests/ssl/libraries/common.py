@@ -34,14 +34,16 @@ class PeerContext(ssl.SSLContext):
 
 
 def count(context: Any, name: str) -> None:
-    for method in ("_wrap_socket", "_wrap_bio"):
-
-        def wrap(self: Any, *arguments: Any, original: Any = getattr(context, method), **options: Any) -> Any:
+    def counting(original: Any) -> Any:
+        def wrap(self: Any, *arguments: Any, **options: Any) -> Any:
             if not isinstance(self, PeerContext):
                 counted[name] += 1
             return original(self, *arguments, **options)
 
-        setattr(context, method, wrap)
+        return wrap
+
+    context._wrap_socket = counting(context._wrap_socket)
+    context._wrap_bio = counting(context._wrap_bio)
 
 
 count(interpreters, "stdlib")
@@ -135,7 +137,7 @@ def https_server(context: Any = None) -> Iterator[int]:
 
 @contextlib.contextmanager
 def scripted(talk: Callable[[socket.socket, Callable[[], ssl.SSLSocket]], Any]) -> Iterator[tuple[int, list[Any]]]:
-    """A server that gives each connection to `talk(plain, start_tls)`. Yields its port, and the list of what `talk` has returned."""
+    """A server that gives each connection to `talk(plain, start_tls)`. Yields its port, and what each has returned."""
     listener = socket.create_server(("127.0.0.1", 0))
     context, returned = peer_server_context(), []
 

@@ -6,7 +6,7 @@ gevent.monkey.patch_all()
 
 import gevent
 
-from common import NAME, client_context, interpreters, module, report, scripted, switch
+from common import NAME, client_context, module, report, scripted, switch
 
 switch()
 import socket

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from common import CA_FILE, HOW, NAME, client_context, https_server, outcome, report, switch
+from common import NAME, client_context, https_server, outcome, report, switch
 import httpx
 
 switch()

@@ -19,8 +19,7 @@ given = {"ssl_cafile": CA_FILE} if HOW in ("install", "late") else {"ssl_context
 with scripted(serve) as (port, served):
     ended = outcome(
         lambda: kafka.KafkaProducer(
-            bootstrap_servers=f"{NAME}:{port}", security_protocol="SSL", api_version_auto_timeout_ms=1000, bootstrap_timeout_ms=1000,
-            max_block_ms=1000, **given,
+            bootstrap_servers=f"{NAME}:{port}", security_protocol="SSL", bootstrap_timeout_ms=2000, **given
         )
-    )  # fmt: skip
+    )
 report(first=served[:1], ended=ended[:1])

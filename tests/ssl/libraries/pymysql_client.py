@@ -18,7 +18,8 @@ def packet(number, body):
 def serve(plain, start_tls):
     """As far as the first OK (MySQL's connection phase, with SSLRequest)."""
     greeting = b"\x0a8.0.0\0" + struct.pack("<I", 1) + b"12345678\0" + struct.pack("<H", CAPABILITIES & 0xFFFF)
-    greeting += b"\x2d\2\0" + struct.pack("<H", CAPABILITIES >> 16) + b"\x15" + bytes(10) + b"123456789012\0mysql_native_password\0"
+    greeting += b"\x2d\2\0" + struct.pack("<H", CAPABILITIES >> 16) + b"\x15" + bytes(10)
+    greeting += b"123456789012\0mysql_native_password\0"
     plain.sendall(packet(0, greeting))
     request = read_exactly(plain, 36)  # SSLRequest
     stream = start_tls()

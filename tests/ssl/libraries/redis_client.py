@@ -26,7 +26,7 @@ def serve(plain, start_tls):
         return heard
 
 
-options = dict(host=NAME, ssl=True, ssl_ca_certs=CA_FILE, ssl_check_hostname=True, protocol=2)
+options = {"host": NAME, "ssl": True, "ssl_ca_certs": CA_FILE, "ssl_check_hostname": True, "protocol": 2}
 
 
 async def on_asyncio(port):

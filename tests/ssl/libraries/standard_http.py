@@ -1,4 +1,4 @@
-"""http.client, urllib.request, xmlrpc.client: `context=context`, or nothing with `install()`; http.server: its socket wrapped."""
+"""http.client, urllib.request, xmlrpc.client: `context=context`, or nothing with `install()`; http.server."""
 
 import http.client
 import os

@@ -1,11 +1,11 @@
-"""smtplib, imaplib, poplib, ftplib: `context=context` (imaplib: `ssl_context=`), or nothing with `install()`, over TLS and STARTTLS."""
+"""smtplib, imaplib, poplib, ftplib: `context=context` (imaplib: `ssl_context=`), or `install()`; TLS and STARTTLS."""
 
 import ftplib
 import imaplib
 import poplib
 import smtplib
 
-from common import HOW, NAME, client_context, read_line, report, scripted, switch
+from common import NAME, client_context, read_line, report, scripted, switch
 
 switch()
 given = {"context": client_context()}
@@ -45,15 +45,14 @@ FTP = {"AUTH": b"234 go\r\n", "PBSZ": b"200 ok\r\n", "PROT": b"200 ok\r\n", "PWD
        "USER": b"331 and\r\n", "PASS": b"230 in\r\n"}  # fmt: skip
 heard = {}
 
-with scripted(dialogue(b"220 smtp\r\n", SMTP, "STARTTLS")) as (port, heard["smtp"]):
-    with smtplib.SMTP(NAME, port) as client:
-        client.ehlo("me")
-        client.starttls(**given)
-        client.ehlo("me")
-        client.noop()
-with scripted(dialogue(b"220 smtp\r\n", SMTP, at_once=True)) as (port, heard["smtps"]):
-    with smtplib.SMTP_SSL(NAME, port, **given) as client:
-        client.ehlo("me")
+with scripted(dialogue(b"220 smtp\r\n", SMTP, "STARTTLS")) as (port, heard["smtp"]), smtplib.SMTP(NAME, port) as client:
+    client.ehlo("me")
+    client.starttls(**given)
+    client.ehlo("me")
+    client.noop()
+smtps = scripted(dialogue(b"220 smtp\r\n", SMTP, at_once=True))
+with smtps as (port, heard["smtps"]), smtplib.SMTP_SSL(NAME, port, **given) as client:
+    client.ehlo("me")
 with scripted(dialogue(b"* OK imap\r\n", IMAP, "STARTTLS")) as (port, heard["imap"]):
     client = imaplib.IMAP4(NAME, port)
     client.starttls(**imap_given)

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from common import CA_FILE, NAME, client_context, https_server, outcome, peer_request, report, server_context, switch
+from common import CA_FILE, NAME, client_context, https_server, peer_request, report, server_context, switch
 import tornado.httpclient
 import tornado.httpserver
 import tornado.netutil
