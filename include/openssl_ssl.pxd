@@ -342,6 +342,7 @@ cdef extern from "openssl/ssl.h" nogil:
     int SSL_is_init_finished(const SSL *ssl)
     int SSL_peek_ex(SSL *ssl, void *data, size_t size, size_t *got)
     int SSL_get_shutdown(const SSL *ssl)
+    int SSL_has_pending(const SSL *ssl)
     const char *SSL_get_version(const SSL *ssl)
     size_t SSL_get_finished(const SSL *ssl, void *data, size_t size)
     size_t SSL_get_peer_finished(const SSL *ssl, void *data, size_t size)

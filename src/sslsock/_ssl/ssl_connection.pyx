@@ -436,6 +436,10 @@ cdef class _SSLSocket(InspectedConnection):
             status = self.take_input()
             if status == DONE:
                 if size < RELEASE_GIL_AT and self.handshake_done:
+                    if self.own_outgoing is not None and self.window.spill.size == 0:
+                        # Behind what is there already, with no copy. Without the GIL a program could find it gone.
+                        byte_queue_clear(&self.window.spill)
+                        byte_queue_move(&self.window.spill, &self.own_outgoing.queue)
                     status = self.write_step(data, size, &taken)
                 else:
                     with nogil:

@@ -67,6 +67,7 @@ cdef class Connection(HookedConnection):
     cdef void leave(self) noexcept nogil
     cdef outcome classify(self, int result) noexcept nogil
     cdef outcome handshake_step(self, const char *data, size_t size) noexcept nogil
+    cdef bint has_nothing(self) noexcept nogil
     cdef outcome read_step(self, const char *data, size_t size, char *memory, size_t room, size_t *got) noexcept nogil
     cdef outcome write_step(self, const char *data, size_t size, size_t *taken) noexcept nogil
     cdef outcome shutdown_step(self, const char *data, size_t size, int *result) noexcept nogil
@@ -78,6 +79,7 @@ cdef class Connection(HookedConnection):
     cdef outcome receive_or_send(self, io_call *call) noexcept nogil
     cdef bint readable(self, io_call *call) noexcept nogil
     cdef size_t receive_room(self, io_call *call, size_t asked) noexcept nogil
+    cdef bint take_output(self) noexcept nogil
     cdef outcome flush(self, io_call *call) noexcept nogil
     cdef outcome flush_all(self, io_call *call) noexcept nogil
     cdef outcome flush_some(self, io_call *call) noexcept nogil

@@ -188,6 +188,13 @@ cdef class Connection(HookedConnection):
             status = self.classify(result)
         return status if self.close_window(front, whole, given) else OUT_OF_MEMORY
 
+    cdef bint has_nothing(self) noexcept nogil:
+        """Whether libssl could only ask for input: there is none, here or in it, and it has no end or failure to tell of (after a
+        failure it is in a handshake for ever)."""
+        return (
+            self.input.size == 0 and not self.eof and ssl.SSL_is_init_finished(self.ssl)
+            and ssl.SSL_get_shutdown(self.ssl) == 0 and not ssl.SSL_has_pending(self.ssl))
+
     cdef outcome read_step(self, const char *data, size_t size, char *memory, size_t room, size_t *got) noexcept nogil:
         """As many records as there are and as find room."""
         cdef const char *front
@@ -200,6 +207,8 @@ cdef class Connection(HookedConnection):
             self.failure_kept = False
             self.failure = self.kept_failure
             return TLS_FAILED
+        if size == 0 and self.has_nothing():
+            return WANT_READ
         given = self.open_window(data, size, &front, &whole)
         if front == NULL:
             return OUT_OF_MEMORY
@@ -361,6 +370,10 @@ cdef class Connection(HookedConnection):
             if status != DONE:
                 return status
 
+    cdef bint take_output(self) noexcept nogil:
+        """What libssl has made becomes what is to be sent. Entered, and under `writing`. False without memory."""
+        return byte_queue_join(&self.unsent, &self.window.spill)
+
     cdef outcome receive_or_send(self, io_call *call) noexcept nogil:
         """Before a receive: send what libssl has made, as far as the peer takes it before there is something to receive. It may be
         waiting for us to read, or for what we have to send (a renegotiation)."""
@@ -397,7 +410,7 @@ cdef class Connection(HookedConnection):
                 status = self.enter()
                 if status != DONE:
                     return status
-                joined = byte_queue_join(&self.unsent, &self.window.spill)
+                joined = self.take_output()
                 self.leave()
                 if not joined:
                     return OUT_OF_MEMORY
@@ -542,6 +555,8 @@ cdef class Connection(HookedConnection):
             if status != DONE:
                 break
             status = self.write_step(data + call.written, min(<size_t> BATCH, size - call.written), &taken)
+            if status == DONE:
+                self.take_output()  # without memory for it, `flush` says so
             self.leave()
             if status == WANT_READ:  # it is in a handshake
                 pthread_mutex_unlock(&self.writing)
