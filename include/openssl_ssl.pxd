@@ -3,7 +3,7 @@
 from libc.stdint cimport uint64_t
 from libc.time cimport time_t
 
-from openssl_x509 cimport EVP_PKEY, X509
+from openssl_x509 cimport EVP_PKEY, X509, X509_CRL
 
 
 cdef extern from "openssl/crypto.h" nogil:
@@ -241,11 +241,10 @@ cdef extern from "openssl/objects.h" nogil:
 
 cdef extern from "openssl/x509_vfy.h" nogil:
     ctypedef struct X509_OBJECT
-    ctypedef struct X509_CRL
     ctypedef struct OPENSSL_OBJECT_STACK "STACK_OF(X509_OBJECT)"
 
     int X509_LU_X509, X509_LU_CRL
-    unsigned long X509_V_FLAG_TRUSTED_FIRST
+    unsigned long X509_V_FLAG_TRUSTED_FIRST, X509_V_FLAG_CRL_CHECK
 
     OPENSSL_OBJECT_STACK *X509_STORE_get0_objects(const X509_STORE *store)
     int sk_X509_OBJECT_num(const OPENSSL_OBJECT_STACK *stack)

@@ -119,7 +119,11 @@ cdef extern from "openssl/x509.h" nogil:
     X509_REQ *d2i_X509_REQ(X509_REQ **out, const unsigned char **data, long size)
     void X509_REQ_free(X509_REQ *request)
     X509_CRL *d2i_X509_CRL(X509_CRL **out, const unsigned char **data, long size)
+    int i2d_X509_CRL(X509_CRL *crl, unsigned char **out)
     void X509_CRL_free(X509_CRL *crl)
+    X509_NAME *X509_CRL_get_issuer(const X509_CRL *crl)
+    const ASN1_TIME *X509_CRL_get0_lastUpdate(const X509_CRL *crl)
+    const ASN1_TIME *X509_CRL_get0_nextUpdate(const X509_CRL *crl)
 
 
 cdef extern from "openssl/x509v3.h" nogil:

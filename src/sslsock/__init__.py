@@ -11,13 +11,14 @@ from .core.build import build_info
 from .core.certificate import SslCertificate
 from .core.client_hello import ClientHello
 from .core.context import ConfigurationError, Context, openssl_version
+from .core.crl import SslCrl
 from .core.encoded import SslEncoding
 from .core.engine import Engine, TlsError
 from .core.key import KeyAlgorithm, KeyType, SslKey
 from .core.ticket_keys import TicketKeys
 from .sockets import certificate_check as _certificate_check  # noqa: F401 (SslCertificate.verify)
 from .sockets.configuration import SslConfiguration
-from .sockets.constants import OpenMode, PeerVerifyMode, RelayReason, SocketError, SocketState, SslMode, SslProtocol
+from .sockets.constants import OpenMode, PeerVerifyMode, RelayReason, SocketError, SocketState, SslMode, SslProtocol, VerifyFlag
 from .sockets.event_loop import EventLoop, run, stop
 from .sockets.relay import Relay
 from .sockets.ssl_error import SslError
@@ -43,6 +44,7 @@ __all__ = [
     "SocketState",
     "SslCertificate",
     "SslConfiguration",
+    "SslCrl",
     "SslEncoding",
     "SslError",
     "SslKey",
@@ -55,6 +57,7 @@ __all__ = [
     "TcpSocket",
     "TicketKeys",
     "TlsError",
+    "VerifyFlag",
     "__version__",
     "build_info",
     "openssl_version",

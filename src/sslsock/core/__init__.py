@@ -18,6 +18,7 @@ NAMES = (
     "loop",
     "encoded",
     "certificate",
+    "crl",
     "key",
     "ticket_keys",
     "system_store",

@@ -40,7 +40,8 @@ cdef class Context:
     cdef int set_algorithms(self, int minimum, str ciphers, str ciphersuites, str groups) except -1
     cdef int set_identities(self, identities) except -1
     cdef int add_identity(self, certificate, chain, key) except -1
-    cdef int set_verification(self, int depth, ca_certificates, bint use_system_ca) except -1
+    cdef int set_verification(
+        self, int depth, ca_certificates, bint use_system_ca, list crls, unsigned long flags) except -1
     cdef int trust_system(self, bint others_too) except -1
     cdef int set_next_protocols(self, protocols) except -1
     cdef int set_sessions(self, bytes session_context, TicketKeys ticket_keys) except -1
