@@ -339,6 +339,11 @@ cdef extern from "openssl/ssl.h" nogil:
     int SSL_peek_ex(SSL *ssl, void *data, size_t size, size_t *got)
     int SSL_get_shutdown(const SSL *ssl)
     const char *SSL_get_version(const SSL *ssl)
+    X509 *SSL_get_certificate(const SSL *ssl)
+    long SSL_get_extms_support(SSL *ssl)
+    int SSL_export_keying_material(
+        SSL *ssl, unsigned char *out, size_t size, const char *label, size_t label_size, const unsigned char *context,
+        size_t context_size, int use_context)
     size_t SSL_get_finished(const SSL *ssl, void *data, size_t size)
     size_t SSL_get_peer_finished(const SSL *ssl, void *data, size_t size)
     OPENSSL_STACK *SSL_get0_verified_chain(const SSL *ssl)

@@ -27,6 +27,7 @@ NAMES = (
     "context",
     "client_hello",
     "agreed",
+    "binding",
     "verification",
     "bare_engine",
     "engine",

@@ -34,6 +34,7 @@ cdef class Context:
     cdef wire_list offered  # the same, for libssl's callback
     cdef object sessions  # client: session key -> list of Session, least recently used first
     cdef KeyLog key_log  # or None
+    cdef int identities  # certificates of its own
     cdef object __weakref__
 
     cdef int set_protocols(self, int minimum, int maximum) except -1

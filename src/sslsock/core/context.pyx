@@ -303,6 +303,7 @@ cdef class Context:
         self.set_protocols(minimum_protocol, maximum_protocol)
         self.set_algorithms(minimum_protocol, ciphers, ciphersuites, groups)
         self.set_identities(identities)
+        self.identities = <int> len(identities)
         crls = list(crls)
         if crls:
             verify_flags |= ssl.X509_V_FLAG_CRL_CHECK
