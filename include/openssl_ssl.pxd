@@ -3,7 +3,7 @@
 from libc.stdint cimport uint64_t
 from libc.time cimport time_t
 
-from openssl_x509 cimport EVP_PKEY, X509
+from openssl_x509 cimport EVP_PKEY, X509, X509_CRL
 
 
 cdef extern from "openssl/crypto.h" nogil:
@@ -244,11 +244,10 @@ cdef extern from "openssl/objects.h" nogil:
 
 cdef extern from "openssl/x509_vfy.h" nogil:
     ctypedef struct X509_OBJECT
-    ctypedef struct X509_CRL
     ctypedef struct OPENSSL_OBJECT_STACK "STACK_OF(X509_OBJECT)"
 
     int X509_LU_X509, X509_LU_CRL
-    unsigned long X509_V_FLAG_TRUSTED_FIRST
+    unsigned long X509_V_FLAG_TRUSTED_FIRST, X509_V_FLAG_CRL_CHECK
 
     OPENSSL_OBJECT_STACK *X509_STORE_get0_objects(const X509_STORE *store)
     int sk_X509_OBJECT_num(const OPENSSL_OBJECT_STACK *stack)
@@ -344,6 +343,11 @@ cdef extern from "openssl/ssl.h" nogil:
     int SSL_get_shutdown(const SSL *ssl)
     int SSL_has_pending(const SSL *ssl)
     const char *SSL_get_version(const SSL *ssl)
+    X509 *SSL_get_certificate(const SSL *ssl)
+    long SSL_get_extms_support(SSL *ssl)
+    int SSL_export_keying_material(
+        SSL *ssl, unsigned char *out, size_t size, const char *label, size_t label_size, const unsigned char *context,
+        size_t context_size, int use_context)
     size_t SSL_get_finished(const SSL *ssl, void *data, size_t size)
     size_t SSL_get_peer_finished(const SSL *ssl, void *data, size_t size)
     OPENSSL_STACK *SSL_get0_verified_chain(const SSL *ssl)
