@@ -41,12 +41,13 @@ static inline char *byte_queue_reserve(byte_queue *queue, size_t count)
             memcpy(queue->block, queue->block + queue->head, queue->size);
         } else {
             size_t capacity = queue->size == 0 ? wanted : wanted + wanted / 2;
-            char *block = malloc(capacity);
+            char *block = queue->head == 0 ? realloc(queue->block, capacity) : malloc(capacity); /* large ones grow in place */
             if (block == NULL)
                 return NULL;
-            if (queue->size > 0)
+            if (queue->head > 0) {
                 memcpy(block, queue->block + queue->head, queue->size);
-            free(queue->block);
+                free(queue->block);
+            }
             queue->block = block;
             queue->capacity = capacity;
         }

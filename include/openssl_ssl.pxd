@@ -3,7 +3,7 @@
 from libc.stdint cimport uint64_t
 from libc.time cimport time_t
 
-from openssl_x509 cimport EVP_PKEY, X509
+from openssl_x509 cimport EVP_PKEY, X509, X509_CRL
 
 
 cdef extern from "openssl/crypto.h" nogil:
@@ -94,6 +94,8 @@ cdef extern from "openssl/ssl.h" nogil:
     int SSL_CTX_set_cipher_list(SSL_CTX *context, const char *text)
     int SSL_CTX_set_ciphersuites(SSL_CTX *context, const char *text)
     int SSL_CTX_set1_groups_list(SSL_CTX *context, const char *text)
+    int X509_STORE_lock(X509_STORE *store)
+    int X509_STORE_unlock(X509_STORE *store)
     void SSL_CTX_set1_cert_store(SSL_CTX *context, X509_STORE *store)
     X509_STORE *SSL_CTX_get_cert_store(const SSL_CTX *context)
     int SSL_CTX_use_certificate(SSL_CTX *context, X509 *certificate)
@@ -242,11 +244,10 @@ cdef extern from "openssl/objects.h" nogil:
 
 cdef extern from "openssl/x509_vfy.h" nogil:
     ctypedef struct X509_OBJECT
-    ctypedef struct X509_CRL
     ctypedef struct OPENSSL_OBJECT_STACK "STACK_OF(X509_OBJECT)"
 
     int X509_LU_X509, X509_LU_CRL
-    unsigned long X509_V_FLAG_TRUSTED_FIRST
+    unsigned long X509_V_FLAG_TRUSTED_FIRST, X509_V_FLAG_CRL_CHECK
 
     OPENSSL_OBJECT_STACK *X509_STORE_get0_objects(const X509_STORE *store)
     int sk_X509_OBJECT_num(const OPENSSL_OBJECT_STACK *stack)
@@ -340,7 +341,13 @@ cdef extern from "openssl/ssl.h" nogil:
     int SSL_is_init_finished(const SSL *ssl)
     int SSL_peek_ex(SSL *ssl, void *data, size_t size, size_t *got)
     int SSL_get_shutdown(const SSL *ssl)
+    int SSL_has_pending(const SSL *ssl)
     const char *SSL_get_version(const SSL *ssl)
+    X509 *SSL_get_certificate(const SSL *ssl)
+    long SSL_get_extms_support(SSL *ssl)
+    int SSL_export_keying_material(
+        SSL *ssl, unsigned char *out, size_t size, const char *label, size_t label_size, const unsigned char *context,
+        size_t context_size, int use_context)
     size_t SSL_get_finished(const SSL *ssl, void *data, size_t size)
     size_t SSL_get_peer_finished(const SSL *ssl, void *data, size_t size)
     OPENSSL_STACK *SSL_get0_verified_chain(const SSL *ssl)

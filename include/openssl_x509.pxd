@@ -31,7 +31,7 @@ cdef extern from "openssl/bn.h" nogil:
 
 
 cdef extern from "openssl/objects.h" nogil:
-    int NID_undef, NID_subject_alt_name
+    int NID_undef, NID_md5, NID_sha1, NID_md5_sha1, NID_subject_alt_name
 
     int OBJ_obj2nid(const ASN1_OBJECT *object)
     const char *OBJ_nid2sn(int nid)
@@ -91,6 +91,7 @@ cdef extern from "openssl/x509.h" nogil:
     X509 *d2i_X509_AUX(X509 **out, const unsigned char **data, long size)
     int i2d_X509_AUX(const X509 *certificate, unsigned char **out)
     int X509_digest(const X509 *certificate, const EVP_MD *digest, unsigned char *out, unsigned int *size)
+    int X509_get_signature_info(X509 *certificate, int *digest, int *key, int *bits, unsigned int *flags)
     const X509_NAME *X509_get_subject_name(const X509 *certificate)
     const X509_NAME *X509_get_issuer_name(const X509 *certificate)
     const ASN1_INTEGER *X509_get0_serialNumber(const X509 *certificate)
@@ -119,7 +120,11 @@ cdef extern from "openssl/x509.h" nogil:
     X509_REQ *d2i_X509_REQ(X509_REQ **out, const unsigned char **data, long size)
     void X509_REQ_free(X509_REQ *request)
     X509_CRL *d2i_X509_CRL(X509_CRL **out, const unsigned char **data, long size)
+    int i2d_X509_CRL(X509_CRL *crl, unsigned char **out)
     void X509_CRL_free(X509_CRL *crl)
+    X509_NAME *X509_CRL_get_issuer(const X509_CRL *crl)
+    const ASN1_TIME *X509_CRL_get0_lastUpdate(const X509_CRL *crl)
+    const ASN1_TIME *X509_CRL_get0_nextUpdate(const X509_CRL *crl)
 
 
 cdef extern from "openssl/x509v3.h" nogil:

@@ -19,6 +19,7 @@ from sslsock import (
     Stream,
     TcpServer,
     TcpSocket,
+    VerifyFlag,
 )
 
 VALUES = {
@@ -60,6 +61,14 @@ VALUES = {
     SslMode: {"UNENCRYPTED_MODE": 0, "SSL_CLIENT_MODE": 1, "SSL_SERVER_MODE": 2},
     PeerVerifyMode: {"VERIFY_NONE": 0, "QUERY_PEER": 1, "VERIFY_PEER": 2, "AUTO_VERIFY_PEER": 3},
     SslProtocol: {"SSL_3": 0x0300, "TLS_1_0": 0x0301, "TLS_1_1": 0x0302, "TLS_1_2": 0x0303, "TLS_1_3": 0x0304},
+    VerifyFlag: {
+        "VERIFY_DEFAULT": 0,
+        "VERIFY_CRL_CHECK_LEAF": 0x4,
+        "VERIFY_CRL_CHECK_CHAIN": 0xC,
+        "VERIFY_X509_STRICT": 0x20,
+        "VERIFY_X509_TRUSTED_FIRST": 0x8000,
+        "VERIFY_X509_PARTIAL_CHAIN": 0x80000,
+    },
     SslEncoding: {"PEM": 0, "DER": 1},
     KeyType: {"PUBLIC": 0, "PRIVATE": 1},
 }
@@ -70,6 +79,7 @@ PLACES = {
     SocketError: [TcpSocket, SslSocket, TcpServer, SslServer],
     SslMode: [SslSocket],
     PeerVerifyMode: [SslSocket, SslConfiguration],
+    VerifyFlag: [SslConfiguration],
     SslProtocol: [SslConfiguration],
     KeyType: [SslKey],
 }

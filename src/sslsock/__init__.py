@@ -16,12 +16,22 @@ if TYPE_CHECKING:
     from .core.certificate import SslCertificate
     from .core.client_hello import ClientHello
     from .core.context import ConfigurationError, Context, openssl_version
+    from .core.crl import SslCrl
     from .core.encoded import SslEncoding
     from .core.engine import Engine, TlsError
     from .core.key import KeyAlgorithm, KeyType, SslKey
     from .core.ticket_keys import TicketKeys
     from .sockets.configuration import SslConfiguration
-    from .sockets.constants import OpenMode, PeerVerifyMode, RelayReason, SocketError, SocketState, SslMode, SslProtocol
+    from .sockets.constants import (
+        OpenMode,
+        PeerVerifyMode,
+        RelayReason,
+        SocketError,
+        SocketState,
+        SslMode,
+        SslProtocol,
+        VerifyFlag,
+    )
     from .sockets.event_loop import EventLoop, run, stop
     from .sockets.relay import Relay
     from .sockets.ssl_error import SslError
@@ -47,6 +57,7 @@ __all__ = [
     "SocketState",
     "SslCertificate",
     "SslConfiguration",
+    "SslCrl",
     "SslEncoding",
     "SslError",
     "SslKey",
@@ -59,6 +70,7 @@ __all__ = [
     "TcpSocket",
     "TicketKeys",
     "TlsError",
+    "VerifyFlag",
     "__version__",
     "build_info",
     "openssl_version",
@@ -84,6 +96,7 @@ _PLACES = {
     "SocketState": ".sockets.constants",
     "SslCertificate": ".sockets.certificate_check",  # which gives it its `verify`
     "SslConfiguration": ".sockets.configuration",
+    "SslCrl": ".core.crl",
     "SslEncoding": ".core.encoded",
     "SslError": ".sockets.ssl_error",
     "SslKey": ".core.key",
@@ -96,6 +109,7 @@ _PLACES = {
     "TcpSocket": ".sockets.tcp_socket",
     "TicketKeys": ".core.ticket_keys",
     "TlsError": ".core.engine",
+    "VerifyFlag": ".sockets.constants",
     "build_info": ".core.build",
     "openssl_version": ".core.context",
     "run": ".sockets.event_loop",

@@ -49,10 +49,12 @@ cdef enum:
     PROTOCOL_TLS_CLIENT = 16
     PROTOCOL_TLS_SERVER = 17
 
+cdef bint BEFORE_310 = sys.version_info < (3, 10)
 # These versions take a failed system call below a read or a write for the end of the connection (CPython's gh-115627).
 cdef bint FAILURE_IS_END = (3, 10) <= sys.version_info < (3, 11, 9) or (3, 12) <= sys.version_info < (3, 12, 3)
 
 cdef object socket_type = _socket.socket
+cdef object timeout_error = _socket.timeout  # TimeoutError from CPython 3.10 on
 cdef object descriptor_of = _socket.socket.fileno
 cdef object timeout_of = _socket.socket.gettimeout
 cdef object NOT_GIVEN = object()
@@ -115,10 +117,11 @@ cdef class _SSLSocket(InspectedConnection):
 
     def __cinit__(self, _SSLContext context not None, bint server_side, server_hostname):
         cdef bytes name = None
-        if server_side and context.protocol == PROTOCOL_TLS_CLIENT:
-            raise library_error("Cannot create a server socket with a PROTOCOL_TLS_CLIENT context")
-        if not server_side and context.protocol == PROTOCOL_TLS_SERVER:
-            raise library_error("Cannot create a client socket with a PROTOCOL_TLS_SERVER context")
+        if not BEFORE_310:  # it leaves this to libssl, at the handshake
+            if server_side and context.protocol == PROTOCOL_TLS_CLIENT:
+                raise library_error("Cannot create a server socket with a PROTOCOL_TLS_CLIENT context")
+            if not server_side and context.protocol == PROTOCOL_TLS_SERVER:
+                raise library_error("Cannot create a client socket with a PROTOCOL_TLS_SERVER context")
         if server_hostname is not None:
             name = host_bytes(server_hostname)
         self.hooks = self.first_hooks = context
@@ -148,6 +151,7 @@ cdef class _SSLSocket(InspectedConnection):
 
     cdef int allow_post_handshake_auth(self) except -1:
         cdef int mode = ssl.SSL_get_verify_mode(self.ssl)
+        self.verifies_later = True
         if not self.is_server:
             ssl.SSL_set_post_handshake_auth(self.ssl, 1)
         elif mode & ssl.SSL_VERIFY_PEER:
@@ -202,7 +206,10 @@ cdef class _SSLSocket(InspectedConnection):
     cdef object begin(self, io_call *call):
         """Fill in what the call works under. Returns the socket, to be held meanwhile."""
         cdef double timeout
+        self.see_fork()
         call.error = 0
+        call.begun = False
+        call.written = 0
         call.timeout = 0
         call.descriptor = NO_SOCKET
         if self.socket_reference is None:
@@ -222,6 +229,12 @@ cdef class _SSLSocket(InspectedConnection):
                 add_seconds(&call.until, timeout)
         return sock
 
+    cdef int look_at_signals(self, sock, io_call *call) except -1:
+        """A handler may raise, or close the socket: its number may belong to another file by then."""
+        PyErr_CheckSignals()
+        call.descriptor = descriptor_of(sock)
+        return 0
+
     cdef outcome take_input(self) except *:
         """Between two MemoryBIO: all there is becomes ours for a call. Entered."""
         cdef bint kept
@@ -232,9 +245,9 @@ cdef class _SSLSocket(InspectedConnection):
                 return DONE
             kept = byte_queue_join(&self.input, &self.own_incoming.queue)
             return DONE if kept else OUT_OF_MEMORY
-        data = bytes(self.incoming.read())
-        self.eof = bool(self.incoming.eof)
+        data = bytes(memoryview(self.incoming.read()))
         kept = byte_queue_append(&self.input, <const char *> <bytes> data, len(data))
+        self.eof = bool(self.incoming.eof)
         return DONE if kept else OUT_OF_MEMORY
 
     cdef int give_output(self) except -1:
@@ -250,8 +263,8 @@ cdef class _SSLSocket(InspectedConnection):
                 kept = byte_queue_join(&self.own_outgoing.queue, &self.window.spill) and kept
         elif self.window.spill.size > 0:
             data = byte_queue_front(&self.window.spill)[:self.window.spill.size]
+            self.outgoing.write(data)  # should it raise, the next call tries again
             byte_queue_clear(&self.window.spill)
-            self.outgoing.write(data)
         if not kept:
             raise MemoryError
         return 0
@@ -269,7 +282,7 @@ cdef class _SSLSocket(InspectedConnection):
         elif status == WANT_WRITE:
             error = want_write_error()
         elif status == TIMED_OUT:
-            error = TimeoutError(f"The {name} operation timed out")
+            error = timeout_error(f"The {name} operation timed out")
         elif status == SYSTEM_FAILED:
             error = eof_error() if FAILURE_IS_END and name != "handshake" else system_error(call.error)
         elif status == PEER_CLOSED:
@@ -311,7 +324,7 @@ cdef class _SSLSocket(InspectedConnection):
                     status = self.handshake(&call)
                 if status != INTERRUPTED:
                     break
-                PyErr_CheckSignals()
+                self.look_at_signals(sock, &call)
         self.settle(status, &call, "handshake")
 
     def read(self, int size, buffer=NOT_GIVEN, /):
@@ -360,7 +373,7 @@ cdef class _SSLSocket(InspectedConnection):
                     status = self.read_some(&call, memory, size, &got)
                 if status != INTERRUPTED:
                     break
-                PyErr_CheckSignals()
+                self.look_at_signals(sock, &call)
         if status == PEER_CLOSED and ssl.SSL_get_shutdown(self.ssl) == ssl.SSL_RECEIVED_SHUTDOWN:
             status = DONE
         self.settle(status, &call, "read")
@@ -404,7 +417,11 @@ cdef class _SSLSocket(InspectedConnection):
                         status = self.write_all(&call, <const char *> view.buf, view.len)
                     if status != INTERRUPTED:
                         break
-                    PyErr_CheckSignals()
+                    try:
+                        self.look_at_signals(sock, &call)
+                    except BaseException:
+                        self.leave_write(&call)
+                        raise
             self.settle(status, &call, "write")
             return view.len
         finally:
@@ -419,6 +436,10 @@ cdef class _SSLSocket(InspectedConnection):
             status = self.take_input()
             if status == DONE:
                 if size < RELEASE_GIL_AT and self.handshake_done:
+                    if self.own_outgoing is not None and self.window.spill.size == 0:
+                        # Behind what is there already, with no copy. Without the GIL a program could find it gone.
+                        byte_queue_clear(&self.window.spill)
+                        byte_queue_move(&self.window.spill, &self.own_outgoing.queue)
                     status = self.write_step(data, size, &taken)
                 else:
                     with nogil:
@@ -431,8 +452,11 @@ cdef class _SSLSocket(InspectedConnection):
     def pending(self):
         """Returns the number of already decrypted bytes available for read, pending on the connection."""
         cdef size_t count
-        cdef bint alone = pthread_mutex_trylock(&self.reading) == 0  # else somebody reads, and will take what there is
-        cdef outcome status = self.come_in()
+        cdef bint alone
+        cdef outcome status
+        self.see_fork()
+        alone = pthread_mutex_trylock(&self.reading) == 0  # else somebody reads, and will take what there is
+        status = self.come_in()
         if alone and status == DONE:
             count = self.decrypted()
         else:
@@ -458,7 +482,7 @@ cdef class _SSLSocket(InspectedConnection):
                     status = self.end(&call)
                 if status != INTERRUPTED:
                     break
-                PyErr_CheckSignals()
+                self.look_at_signals(sock, &call)
         self.settle(status, &call, "read")
         if sock is not None and self.input.size > 0:
             raise SSLError(

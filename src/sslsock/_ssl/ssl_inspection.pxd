@@ -3,7 +3,6 @@ from sslsock._ssl.ssl_io cimport Connection, outcome
 
 cdef class InspectedConnection(Connection):
     cdef readonly str server_hostname
-    cdef bint is_server
 
     cdef outcome come_in(self)
     cdef list certificates(self, bint verified)

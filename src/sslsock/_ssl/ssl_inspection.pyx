@@ -3,6 +3,8 @@
 libssl is asked under the connection's lock, unless it is a callback out of libssl that asks: its thread is inside already.
 """
 
+import sys
+
 cimport openssl_ssl as ssl
 from linux cimport pthread_mutex_lock, pthread_mutex_trylock
 from openssl_ssl cimport OPENSSL_STACK, SSL_SESSION, X509
@@ -21,6 +23,8 @@ cdef extern from "module_compat.h" nogil:
     int HAS_SIGNATURE_NAMES
     const char *compat_signature_name(ssl.SSL *connection, int of_peer)
 
+cdef bint BEFORE_310 = sys.version_info < (3, 10)
+
 cdef enum:
     BINDING_ROOM = 128  # a Finished message is 12 bytes before TLS 1.3, and a hash in it
 
@@ -28,7 +32,7 @@ cdef enum:
 cdef class InspectedConnection(Connection):
     cdef outcome come_in(self):
         """`enter`, for who has the GIL: it may be wanted by whoever is inside."""
-        cdef outcome status
+        self.see_fork()
         if pthread_mutex_trylock(&self.libssl_lock) != 0:
             if self.inside == PyThread_get_thread_ident():
                 return ENTERED
@@ -122,6 +126,8 @@ cdef class InspectedConnection(Connection):
         try:
             own = ssl.SSL_get_ciphers(self.ssl)
             others = ssl.SSL_get_client_ciphers(self.ssl)
+            if others == NULL and BEFORE_310:
+                others = own  # there a client is told what it offers
             if own == NULL or others == NULL:
                 return None
             for index in range(ssl.sk_SSL_CIPHER_num(own)):

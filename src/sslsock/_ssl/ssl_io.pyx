@@ -18,13 +18,15 @@ from libc.string cimport memset
 cimport linux
 cimport openssl_ssl as ssl
 from linux cimport (
-    EAGAIN, EINTR, MSG_DONTWAIT, MSG_NOSIGNAL, POLLIN, POLLOUT, clock_gettime, errno, poll, pthread_mutex_destroy, pthread_mutex_init,
-    pthread_mutex_lock, pthread_mutex_t, pthread_mutex_timedlock, pthread_mutex_trylock, pthread_mutex_unlock, recv, send,
+    EAGAIN, ECONNRESET, EINTR, EPIPE, MSG_DONTWAIT, MSG_NOSIGNAL, POLLIN, POLLOUT, clock_gettime, errno, poll, pthread_mutex_destroy, pthread_mutex_init,
+    pthread_mutex_lock, pthread_rwlock_rdlock, pthread_rwlock_unlock, pthread_mutex_t, pthread_mutex_timedlock, pthread_mutex_trylock, pthread_mutex_unlock, recv, send,
     timespec)
 from openssl_err cimport ERR_clear_error, ERR_peek_error, ERR_peek_last_error
 from window_bio cimport (
     byte_queue_append, byte_queue_clear, byte_queue_consume, byte_queue_front, byte_queue_join, byte_queue_reserve,
     window_bio_clear, window_bio_new)
+
+from sslsock._ssl.ssl_hooks cimport fork_count, see_fork
 
 cdef extern from "Python.h" nogil:
     unsigned long PyThread_get_thread_ident()
@@ -64,11 +66,30 @@ cdef size_t whole_records(const char *data, size_t size) noexcept nogil:
         whole += one
 
 
+cdef long long nanoseconds_left(const io_call *call) noexcept nogil:
+    """Until the end of a call that has one."""
+    cdef timespec now
+    clock_gettime(linux.CLOCK_MONOTONIC, &now)
+    return (call.until.tv_sec - now.tv_sec) * 1_000_000_000 + (call.until.tv_nsec - now.tv_nsec)
+
+
 cdef class Connection(HookedConnection):
     def __cinit__(self, *_, **__):
+        self.make_locks()
+
+    cdef void make_locks(self) noexcept nogil:
         pthread_mutex_init(&self.reading, NULL)
         pthread_mutex_init(&self.writing, NULL)
         pthread_mutex_init(&self.libssl_lock, NULL)
+        self.inside = 0
+        self.forks = fork_count()
+
+    cdef void see_fork(self) noexcept:
+        """Before any lock is taken, with the GIL: in a child of a fork the threads that held one are gone (fork(2)). Who waited for
+        the network has left libssl in order."""
+        if self.forks != fork_count():
+            self.make_locks()
+        see_fork(self.hooks)
 
     def __dealloc__(self):
         if self.ssl != NULL:
@@ -113,6 +134,9 @@ cdef class Connection(HookedConnection):
             front[0] = data if data != NULL else &NOTHING
             whole[0] = size
         given = whole[0] if self.eof else whole_records(front[0], whole[0])
+        if not self.settled:
+            pthread_rwlock_rdlock(&self.hooks.settings)
+            self.holds_settings = True
         self.window.in_ = front[0]
         self.window.in_left = given
         self.window.eof = self.eof
@@ -121,6 +145,12 @@ cdef class Connection(HookedConnection):
     cdef bint close_window(self, const char *front, size_t whole, size_t given) noexcept nogil:
         """Keep what libssl has not read. False without memory."""
         cdef size_t used = given - self.window.in_left
+        if self.holds_settings:
+            self.holds_settings = False
+            pthread_rwlock_unlock(&self.hooks.settings)
+        if self.handshake_done and not self.settled:
+            # TLS 1.3 has one handshake (RFC 8446, 1.2). Older versions repeat it, and a certificate may be asked for later.
+            self.settled = ssl.SSL_version(self.ssl) >= ssl.TLS1_3_VERSION and not self.verifies_later
         self.window.in_left = 0
         if self.input.size > 0:
             byte_queue_consume(&self.input, used)
@@ -158,6 +188,13 @@ cdef class Connection(HookedConnection):
             status = self.classify(result)
         return status if self.close_window(front, whole, given) else OUT_OF_MEMORY
 
+    cdef bint has_nothing(self) noexcept nogil:
+        """Whether libssl could only ask for input: there is none, here or in it, and it has no end or failure to tell of (after a
+        failure it is in a handshake for ever)."""
+        return (
+            self.input.size == 0 and not self.eof and ssl.SSL_is_init_finished(self.ssl)
+            and ssl.SSL_get_shutdown(self.ssl) == 0 and not ssl.SSL_has_pending(self.ssl))
+
     cdef outcome read_step(self, const char *data, size_t size, char *memory, size_t room, size_t *got) noexcept nogil:
         """As many records as there are and as find room."""
         cdef const char *front
@@ -165,10 +202,13 @@ cdef class Connection(HookedConnection):
         cdef outcome status = DONE
         cdef int result
         got[0] = 0
+        self.end_kept = False
         if self.failure_kept:
             self.failure_kept = False
             self.failure = self.kept_failure
             return TLS_FAILED
+        if size == 0 and self.has_nothing():
+            return WANT_READ
         given = self.open_window(data, size, &front, &whole)
         if front == NULL:
             return OUT_OF_MEMORY
@@ -233,7 +273,7 @@ cdef class Connection(HookedConnection):
         cdef size_t waiting = ssl.SSL_pending(self.ssl)
         if waiting > 0:
             return waiting
-        if self.failure_kept:
+        if self.failure_kept or self.end_kept:
             return 1
         given = self.open_window(NULL, 0, &front, &whole)
         if given == 0:
@@ -249,47 +289,43 @@ cdef class Connection(HookedConnection):
             self.failure_kept = True
             return 1
         if status == PEER_CLOSED:
+            self.end_kept = True
             return 1
         return ssl.SSL_pending(self.ssl)
 
     # The socket
 
     cdef outcome lock(self, pthread_mutex_t *mutex, io_call *call) noexcept nogil:
-        cdef timespec until, now
+        cdef timespec until
+        cdef long long left = SLICE
         if pthread_mutex_trylock(mutex) == 0:
             return DONE
+        if self.inside == PyThread_get_thread_ident():  # it may be our own, from before the callback that we are in
+            return ENTERED
         if call.timeout == 0:
             return WANT_WRITE if mutex == &self.writing else WANT_READ
+        if call.timeout > 0:
+            left = min(left, nanoseconds_left(call))
+            if left <= 0:
+                return TIMED_OUT
         clock_gettime(linux.CLOCK_REALTIME, &until)
-        until.tv_nsec += SLICE
+        until.tv_nsec += <long> left
         if until.tv_nsec >= 1_000_000_000:
             until.tv_nsec -= 1_000_000_000
             until.tv_sec += 1
-        if pthread_mutex_timedlock(mutex, &until) == 0:
-            return DONE
-        if call.timeout > 0:
-            clock_gettime(linux.CLOCK_MONOTONIC, &now)
-            if now.tv_sec > call.until.tv_sec or (now.tv_sec == call.until.tv_sec and now.tv_nsec >= call.until.tv_nsec):
-                return TIMED_OUT
-        return INTERRUPTED
+        return DONE if pthread_mutex_timedlock(mutex, &until) == 0 else INTERRUPTED
 
-    cdef outcome wait(self, io_call *call, bint writing) noexcept nogil:
-        """After EAGAIN."""
+    cdef outcome wait(self, io_call *call, short events) noexcept nogil:
+        """After EAGAIN. events: POLLIN, POLLOUT or both."""
         cdef linux.pollfd one
-        cdef timespec now
         cdef long long left = -1  # milliseconds
         cdef int ready
         if call.timeout == 0:
-            return WANT_WRITE if writing else WANT_READ
+            return WANT_READ if events & POLLIN else WANT_WRITE
         if call.timeout > 0:
-            clock_gettime(linux.CLOCK_MONOTONIC, &now)
-            left = (call.until.tv_sec - now.tv_sec) * 1000 + (call.until.tv_nsec - now.tv_nsec + 999_999) // 1_000_000
-            if left < 0:
-                left = 0
-            elif left > 2_000_000_000:
-                left = 2_000_000_000
+            left = min(<long long> 2_000_000_000, max(<long long> 0, (nanoseconds_left(call) + 999_999) // 1_000_000))
         one.fd = call.descriptor
-        one.events = POLLOUT if writing else POLLIN
+        one.events = events
         one.revents = 0
         ready = poll(&one, 1, <int> left)
         if ready > 0:
@@ -302,7 +338,7 @@ cdef class Connection(HookedConnection):
         return SYSTEM_FAILED
 
     cdef size_t receive_room(self, io_call *call, size_t asked) noexcept nogil:
-        """How many bytes to receive."""
+        """How many bytes to receive. Entered: a thread that closes the connection consumes input too."""
         cdef size_t one
         if READ_AHEAD and not self.exact and call.timeout != 0:
             return min(<size_t> RECEIVE, RECORD + OVERHEAD + asked)
@@ -330,9 +366,37 @@ cdef class Connection(HookedConnection):
             if errno != EAGAIN:
                 call.error = errno
                 return SYSTEM_FAILED
-            status = self.wait(call, False)
+            status = self.wait(call, POLLIN)
             if status != DONE:
                 return status
+
+    cdef bint take_output(self) noexcept nogil:
+        """What libssl has made becomes what is to be sent. Entered, and under `writing`. False without memory."""
+        return byte_queue_join(&self.unsent, &self.window.spill)
+
+    cdef outcome receive_or_send(self, io_call *call) noexcept nogil:
+        """Before a receive: send what libssl has made, as far as the peer takes it before there is something to receive. It may be
+        waiting for us to read, or for what we have to send (a renegotiation)."""
+        cdef outcome status
+        while self.window.spill.size > 0 or self.unsent.size > 0:
+            if self.flush_some(call) != WANT_WRITE or call.timeout == 0:
+                break  # sent; or it fails, which whoever writes is told
+            if pthread_mutex_trylock(&self.writing) != 0:
+                break  # somebody else is sending it
+            pthread_mutex_unlock(&self.writing)
+            status = self.wait(call, POLLIN | POLLOUT)
+            if status != DONE:
+                return status
+            if self.readable(call):
+                break
+        return DONE
+
+    cdef bint readable(self, io_call *call) noexcept nogil:
+        cdef linux.pollfd one
+        one.fd = call.descriptor
+        one.events = POLLIN
+        one.revents = 0
+        return poll(&one, 1, 0) != 0
 
     cdef outcome flush(self, io_call *call) noexcept nogil:
         """Send what libssl has made. Under `writing`."""
@@ -346,7 +410,7 @@ cdef class Connection(HookedConnection):
                 status = self.enter()
                 if status != DONE:
                     return status
-                joined = byte_queue_join(&self.unsent, &self.window.spill)
+                joined = self.take_output()
                 self.leave()
                 if not joined:
                     return OUT_OF_MEMORY
@@ -363,7 +427,7 @@ cdef class Connection(HookedConnection):
             if errno != EAGAIN:
                 call.error = errno
                 return SYSTEM_FAILED
-            status = self.wait(call, True)
+            status = self.wait(call, POLLOUT)
             if status != DONE:
                 return status
 
@@ -379,17 +443,17 @@ cdef class Connection(HookedConnection):
                 return status
         return DONE
 
-    cdef void flush_some(self, io_call *call) noexcept nogil:
+    cdef outcome flush_some(self, io_call *call) noexcept nogil:
         """What goes without waiting; whoever is sending takes the rest along, or the next call does."""
         cdef io_call hasty = call[0]
         hasty.timeout = 0
-        self.flush_all(&hasty)
+        return self.flush_all(&hasty)
 
     # Operations
 
     cdef outcome handshake(self, io_call *call) noexcept nogil:
         cdef char[SMALL] scratch
-        cdef size_t got = 0
+        cdef size_t wanted, got = 0
         cdef outcome flushed, status = self.lock(&self.reading, call)
         if status != DONE:
             return status
@@ -398,15 +462,19 @@ cdef class Connection(HookedConnection):
             if status != DONE:
                 break
             status = self.handshake_step(scratch if got else NULL, got)
+            wanted = min(<size_t> SMALL, self.receive_room(call, 0))
             self.leave()
             if status != DONE and status != WANT_READ:
                 self.flush_some(call)  # the alert
                 break
             flushed = self.flush_all(call)
+            if flushed == SYSTEM_FAILED and status == DONE and self.is_server and (call.error == EPIPE or call.error == ECONNRESET):
+                # Session tickets that the client has not waited for. What it has sent can be read, as libssl has it too.
+                flushed = DONE
             if flushed != DONE or status == DONE:
                 status = flushed
                 break
-            status = self.receive(call, scratch, min(<size_t> SMALL, self.receive_room(call, 0)), &got)
+            status = self.receive(call, scratch, wanted, &got)
             if status != DONE:
                 break
         pthread_mutex_unlock(&self.reading)
@@ -426,25 +494,24 @@ cdef class Connection(HookedConnection):
             if status != DONE:
                 break
             status = self.read_step(scratch if received else NULL, received, memory, room, got)
+            wanted = self.receive_room(call, room)
             self.leave()
             if status != WANT_READ:
                 break
-            if self.handshake_done:
-                # Not waited for: the peer may be waiting for us to read.
-                self.flush_some(call)
-            else:
+            if not self.handshake_done:
                 flushed = self.flush_all(call)
                 if flushed != DONE:
                     status = flushed
                     break
-            wanted = self.receive_room(call, room)
             if wanted > SMALL and scratch == small:
                 scratch = <char *> malloc(wanted)
                 if scratch == NULL:
                     scratch = small
             if scratch == small:
                 wanted = min(wanted, <size_t> SMALL)
-            status = self.receive(call, scratch, wanted, &received)
+            status = self.receive_or_send(call)
+            if status == DONE:
+                status = self.receive(call, scratch, wanted, &received)
             if status != DONE:
                 break
         pthread_mutex_unlock(&self.reading)
@@ -455,25 +522,41 @@ cdef class Connection(HookedConnection):
         return status
 
     cdef outcome write_all(self, io_call *call, const char *data, size_t size) noexcept nogil:
-        """All of it, or an outcome after which the same is to be written again; what of it is on its way by then is remembered."""
-        cdef size_t done, taken
+        """All of it, or an outcome after which the same is to be written again. What of it is on its way by then is the call's
+        own, for other threads write too before it goes on, and is left to the next call when this one ends (`leave_write`)."""
+        cdef outcome status = self.write_more(call, data, size)
+        if status != DONE and status != INTERRUPTED:
+            self.leave_write(call)
+        return status
+
+    cdef void leave_write(self, io_call *call) noexcept nogil:
+        if call.written > 0:
+            self.unreported = call.written
+
+    cdef outcome write_more(self, io_call *call, const char *data, size_t size) noexcept nogil:
+        cdef size_t taken
         cdef outcome status = self.lock(&self.writing, call)
         if status != DONE:
             return status
+        if not call.begun:
+            call.begun = True
+            call.written = self.unreported
+            self.unreported = 0
         while True:
             status = self.flush(call)
             if status != DONE:
                 break
-            done = self.unreported
-            if done == size and size > 0:
+            if call.written == size and size > 0:
                 break
-            if done > size:
+            if call.written > size:
                 status = BAD_RETRY
                 break
             status = self.enter()
             if status != DONE:
                 break
-            status = self.write_step(data + done, min(<size_t> BATCH, size - done), &taken)
+            status = self.write_step(data + call.written, min(<size_t> BATCH, size - call.written), &taken)
+            if status == DONE:
+                self.take_output()  # without memory for it, `flush` says so
             self.leave()
             if status == WANT_READ:  # it is in a handshake
                 pthread_mutex_unlock(&self.writing)
@@ -487,11 +570,9 @@ cdef class Connection(HookedConnection):
             if status != DONE:
                 self.flush_some_held(call)
                 break
-            self.unreported = done + taken
+            call.written += taken
             if size == 0:
                 break
-        if status == DONE:
-            self.unreported = 0
         pthread_mutex_unlock(&self.writing)
         if self.window.spill.size > 0:  # a reader has left it to us
             self.flush_some(call)
@@ -505,7 +586,7 @@ cdef class Connection(HookedConnection):
     cdef outcome end(self, io_call *call) noexcept nogil:
         """close_notify, and wait for the peer's. Never more than that is received."""
         cdef char[SMALL] scratch
-        cdef size_t got = 0
+        cdef size_t wanted, got = 0
         cdef int result, sent = 0
         cdef bint receiving = False
         cdef outcome status
@@ -515,6 +596,7 @@ cdef class Connection(HookedConnection):
             if status != DONE:
                 break
             status = self.shutdown_step(scratch if got else NULL, got, &result)
+            wanted = min(<size_t> SMALL, self.receive_room(call, 0))
             self.leave()
             got = 0
             if status == TLS_FAILED or status == OUT_OF_MEMORY or status == PEER_CLOSED:
@@ -534,7 +616,7 @@ cdef class Connection(HookedConnection):
                     break
                 receiving = True
                 continue  # whoever was reading may have received it
-            status = self.receive(call, scratch, min(<size_t> SMALL, self.receive_room(call, 0)), &got)
+            status = self.receive(call, scratch, wanted, &got)
             if status != DONE:
                 break
         if receiving:

@@ -18,3 +18,4 @@ cdef void note_agreed(agreed_values *agreed, SSL *ssl, bint done) noexcept nogil
 cdef int note_peer(agreed_values *agreed, SSL *ssl) noexcept nogil
 cdef void forget_agreed(agreed_values *agreed) noexcept nogil
 cdef list peer_chain(agreed_values *agreed, bint server_side)
+cdef list verified_chain(SSL *ssl)

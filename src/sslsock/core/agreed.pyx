@@ -6,7 +6,7 @@ the notes can be read in every thread, whatever libssl does meanwhile.
 """
 
 from openssl_ssl cimport (
-    OPENSSL_STACK, SSL, SSL_get0_alpn_selected, SSL_get1_peer_certificate, SSL_get_current_cipher, SSL_get_peer_cert_chain,
+    OPENSSL_STACK, SSL, SSL_get0_alpn_selected, SSL_get0_verified_chain, SSL_get1_peer_certificate, SSL_get_current_cipher, SSL_get_peer_cert_chain,
     SSL_get_servername, SSL_session_reused, SSL_version, TLSEXT_NAMETYPE_host_name, X509_chain_up_ref, compat_group_name,
     free_X509_stack, sk_X509_num, sk_X509_value)
 from openssl_x509 cimport X509, X509_free, X509_up_ref
@@ -55,6 +55,20 @@ cdef list peer_chain(agreed_values *agreed, bint server_side):
     # A server's list leaves the client's own certificate out: SSL_get_peer_cert_chain(3).
     for number in range(0 if server_side else 1, sk_X509_num(agreed.chain) if agreed.chain != NULL else 0):
         link = sk_X509_value(agreed.chain, number)
+        X509_up_ref(link)
+        chain.append(SslCertificate.wrap(link))
+    return chain
+
+
+cdef list verified_chain(SSL *ssl):
+    """The chain that verification has built, the peer's certificate first and the trusted one last; empty after a resumption, which
+    verifies nothing. libssl keeps it unchanged from the handshake on."""
+    cdef OPENSSL_STACK *built = SSL_get0_verified_chain(ssl)
+    cdef X509 *link
+    cdef int number
+    cdef list chain = []
+    for number in range(sk_X509_num(built) if built != NULL else 0):
+        link = sk_X509_value(built, number)
         X509_up_ref(link)
         chain.append(SslCertificate.wrap(link))
     return chain

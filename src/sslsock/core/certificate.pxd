@@ -1,6 +1,10 @@
 cimport cython
 
-from openssl_x509 cimport X509
+from openssl_x509 cimport ASN1_TIME, X509, X509_NAME
+
+
+cdef dict name_fields(const X509_NAME *name)
+cdef object utc_time(const ASN1_TIME *time)
 
 
 @cython.final

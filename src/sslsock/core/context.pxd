@@ -34,13 +34,15 @@ cdef class Context:
     cdef wire_list offered  # the same, for libssl's callback
     cdef object sessions  # client: session key -> list of Session, least recently used first
     cdef KeyLog key_log  # or None
+    cdef int identities  # certificates of its own
     cdef object __weakref__
 
     cdef int set_protocols(self, int minimum, int maximum) except -1
     cdef int set_algorithms(self, int minimum, str ciphers, str ciphersuites, str groups) except -1
     cdef int set_identities(self, identities) except -1
     cdef int add_identity(self, certificate, chain, key) except -1
-    cdef int set_verification(self, int depth, ca_certificates, bint use_system_ca) except -1
+    cdef int set_verification(
+        self, int depth, ca_certificates, bint use_system_ca, list crls, unsigned long flags) except -1
     cdef int trust_system(self, bint others_too) except -1
     cdef int set_next_protocols(self, protocols) except -1
     cdef int set_sessions(self, bytes session_context, TicketKeys ticket_keys) except -1

@@ -3,6 +3,7 @@ from os import PathLike
 from typing import Callable, Optional, Union, final
 
 from .certificate import SslCertificate
+from .crl import SslCrl
 from .key import SslKey
 from .ticket_keys import TicketKeys
 
@@ -48,6 +49,8 @@ class Context:
         ticket_keys: Optional[TicketKeys] = None,
         session_context: bytes = b"",
         key_log: Union[str, PathLike[str], Callable[[str], object], None] = None,
+        verify_flags: int = 0,
+        crls: Sequence[SslCrl] = (),
     ) -> None: ...
     @property
     def server_side(self) -> bool: ...

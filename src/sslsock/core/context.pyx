@@ -19,6 +19,7 @@ from openssl_x509 cimport (
     ASN1_TIME_cmp_time_t, EVP_PKEY_get0_type_name, X509, X509_check_private_key, X509_get0_notAfter)
 from sslsock.core.ticket_keys cimport TicketKeys
 from sslsock.core.certificate cimport SslCertificate
+from sslsock.core.crl cimport SslCrl
 from sslsock.core.key cimport SslKey
 from sslsock.core.key_log cimport KeyLog
 from sslsock.core.system_store cimport add_system_authorities, system_store
@@ -258,6 +259,7 @@ cdef class Context:
     verify_mode: VERIFY_NONE, VERIFY_QUERY (ask, report, go on) or VERIFY_PEER (a server then demands a certificate)
     verify_depth: most intermediate certificates, 0: OpenSSL's own bound
     ca_certificates, use_system_ca: whom to trust
+    verify_flags: int, VerifyFlag; crls: list of SslCrl, which make the peer's own certificate be looked up in them, if no flag does more
     minimum_protocol, maximum_protocol: version numbers such as 0x0303 (TLS 1.2); maximum 0: the newest
     ciphers (TLS 1.2 and older), ciphersuites (TLS 1.3), groups: OpenSSL's syntax (openssl-ciphers(1)); "": DEFAULT_CIPHERS, DEFAULT_CIPHERSUITES, and of groups DEFAULT_GROUPS for a server, OpenSSL's for a client
     next_protocols: ALPN names (bytes), most wanted first
@@ -274,7 +276,8 @@ cdef class Context:
     def __cinit__(self, *, bint server_side, certificate=None, certificate_chain=(), private_key=None, certificates=(),
                   int verify_mode=VERIFY_MODE_PEER, int verify_depth=0, ca_certificates=(), bint use_system_ca=True,
                   int minimum_protocol=0x0303, int maximum_protocol=0, str ciphers="", str ciphersuites="",
-                  str groups="", next_protocols=(), TicketKeys ticket_keys=None, bytes session_context not None=b"", key_log=None):
+                  str groups="", next_protocols=(), TicketKeys ticket_keys=None, bytes session_context not None=b"", key_log=None,
+                  unsigned long verify_flags=0, crls=()):
         if verify_mode not in (VERIFY_MODE_NONE, VERIFY_MODE_QUERY, VERIFY_MODE_PEER):
             raise ConfigurationError(f"unknown verification mode {verify_mode}")
         if not server_side and (ticket_keys is not None or session_context):
@@ -300,13 +303,18 @@ cdef class Context:
         self.set_protocols(minimum_protocol, maximum_protocol)
         self.set_algorithms(minimum_protocol, ciphers, ciphersuites, groups)
         self.set_identities(identities)
-        self.set_verification(verify_depth, ca_certificates, use_system_ca)
+        self.identities = <int> len(identities)
+        crls = list(crls)
+        if crls:
+            verify_flags |= ssl.X509_V_FLAG_CRL_CHECK
+        self.set_verification(verify_depth, ca_certificates, use_system_ca, crls, verify_flags)
         self.set_next_protocols(next_protocols)
         if server_side:
             session_context = digest_of(
                 [str(verify_mode), str(verify_depth), str(use_system_ca), str(minimum_protocol),
-                 ciphers or DEFAULT_CIPHERS, ciphersuites or DEFAULT_CIPHERSUITES, groups],
-                sorted({sha256((<SslCertificate> authority).encode(True)) for authority in ca_certificates})
+                 ciphers or DEFAULT_CIPHERS, ciphersuites or DEFAULT_CIPHERSUITES, groups, str(verify_flags)],
+                sorted({sha256((<SslCertificate> authority).encode(True)) for authority in ca_certificates}
+                       | {sha256((<SslCrl> crl).encode()) for crl in crls})
                 if verify_mode != VERIFY_MODE_NONE else [],
                 [session_context] if session_context else sorted(own.digest() for own, _, _ in identities))
         self.set_sessions(session_context, ticket_keys)
@@ -396,7 +404,8 @@ cdef class Context:
                 raise refused("a certificate of the chain is refused")
         return 0
 
-    cdef int set_verification(self, int depth, ca_certificates, bint use_system_ca) except -1:
+    cdef int set_verification(
+            self, int depth, ca_certificates, bint use_system_ca, list crls, unsigned long flags) except -1:
         cdef int mode = ssl.SSL_VERIFY_NONE
         if self.verify_mode != VERIFY_MODE_NONE:
             mode = ssl.SSL_VERIFY_PEER
@@ -411,7 +420,14 @@ cdef class Context:
                 if self.server_side and ssl.SSL_CTX_add_client_CA(self.ctx, (<SslCertificate> certificate).x509) != 1:
                     raise refused("a CA certificate is refused")
             if use_system_ca:
-                self.trust_system(bool(ca_certificates))
+                self.trust_system(bool(ca_certificates or crls))
+            for crl in crls:
+                if (<SslCrl?> crl).crl == NULL:
+                    raise ConfigurationError(f"a CRL did not load: {crl.error_string}")
+                if ssl.X509_STORE_add_crl(ssl.SSL_CTX_get_cert_store(self.ctx), (<SslCrl> crl).crl) != 1:
+                    raise refused("a CRL is refused")
+            if flags and ssl.X509_VERIFY_PARAM_set_flags(ssl.SSL_CTX_get0_param(self.ctx), flags) != 1:
+                raise refused(f"verify_flags {flags:#x}")
         if depth > 0:
             ssl.SSL_CTX_set_verify_depth(self.ctx, depth)
         ssl.SSL_CTX_set_verify(self.ctx, mode, NULL)

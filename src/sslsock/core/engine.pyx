@@ -25,14 +25,16 @@ from openssl_err cimport ERR_GET_LIB, ERR_GET_REASON, ERR_LIB_SSL, SSL_R_PEER_DI
 from openssl_ssl cimport SSL_SESSION, X509_STORE_CTX
 from openssl_x509 cimport X509_up_ref
 from sslsock.core.context cimport VERIFY_MODE_NONE, VERIFY_MODE_PEER, Context, Session, connection_hooks, error_words
-from sslsock.core.agreed cimport forget_agreed, note_agreed, note_peer, peer_chain
+from sslsock.core.agreed cimport forget_agreed, note_agreed, note_peer, peer_chain, verified_chain
 from sslsock.core.bare_engine cimport (
     ENGINE_FAILED, ENGINE_OK, ENGINE_WANT_READ, RECORD_SIZE, USE_ASKING, USE_FREE, USE_LENT, USE_LIBSSL, BareEngine)
+from sslsock.core.binding cimport binding_of, exported
 from sslsock.core.certificate cimport SslCertificate
 from sslsock.core.verification cimport (
     CHAIN_DOUBTFUL, CHAIN_GOOD, chain_verdict, conclude, errors_found, forget_verification, set_verify_name, verify)
 from window_bio cimport byte_queue, byte_queue_clear, byte_queue_front
 
+from sslsock.core.binding import check_binding
 from sslsock.core.hostname import ascii_name
 
 cdef extern from "Python.h":
@@ -41,6 +43,7 @@ cdef extern from "Python.h":
     int _PyBytes_Resize(PyObject **whole, Py_ssize_t size) except -1
 
 cdef enum:
+    MOST_EXPORTED = 65535  # bytes
     ALERT_ILLEGAL_PARAMETER = 47  # RFC 8446, 6
     ALERT_INTERNAL_ERROR = 80
     ALERT_REASONS = 1000  # SSL_AD_REASON_OFFSET: reason 1048 is "the peer sent alert 48"
@@ -555,6 +558,48 @@ cdef class Engine(BareEngine):
         """The peer's certificates as it sent them, its own first: list of SslCertificate."""
         self.look()
         return peer_chain(&self.agreed, self.context.server_side)
+
+    def peer_verified_chain(self):
+        """The chain by which the peer's certificate was verified: its own first, the trusted one last: list of SslCertificate. Empty
+        where nothing was verified (VERIFY_NONE, a resumed session, no certificate), or errors were found."""
+        self.look()
+        if not self.handshake_done or self.errors is not None or self.context.verify_mode == VERIFY_MODE_NONE:
+            return []
+        return verified_chain(self.ssl)
+
+    def channel_binding(self, kind):
+        """What binds an authentication inside the connection to it, the same on both sides: bytes.
+
+        kind: "tls-exporter" (RFC 9266), "tls-server-end-point" or "tls-unique" (RFC 5929). None before the handshake is done, and
+        where the connection has none of the kind: "tls-unique" in TLS 1.3; "tls-unique" and "tls-exporter" in TLS 1.2 without
+        extended master secret (RFC 7627); "tls-server-end-point" of a certificate that is signed without a hash (Ed25519), and on a
+        server with several certificates that has resumed a session. ValueError: there is no such kind.
+        """
+        check_binding(kind)
+        self.require_free()
+        if not self.handshake_done:
+            return None
+        return binding_of(self.ssl, &self.agreed, kind, self.context.server_side, self.context.identities == 1)
+
+    def export_keying_material(self, label, length, context=None):
+        """A secret that both sides can make and nobody else (RFC 5705; RFC 8446, 7.5): bytes.
+
+        label: str (ASCII) or bytes, as registered with IANA or beginning with "EXPERIMENTAL". length: bytes wanted, int. context:
+        bytes-like, what it is for; None: no context, which is another than an empty one with TLS 1.2. RuntimeError before the
+        handshake is done; ValueError for a label or a length that cannot be.
+        """
+        cdef bytes name
+        cdef Py_ssize_t wanted = length
+        if not isinstance(label, (str, bytes)):
+            raise TypeError(f"label is a str or bytes, not {type(label).__name__}")
+        name = label.encode("ascii") if isinstance(label, str) else label
+        if not name or not 0 < wanted <= MOST_EXPORTED:
+            raise ValueError(f"a label is not empty, and a length 1 to {MOST_EXPORTED}, not {wanted}")
+        given = None if context is None else bytes(memoryview(context))
+        self.require_free()
+        if not self.handshake_done:
+            raise RuntimeError("nothing can be exported before the handshake is done")
+        return exported(self.ssl, name, given, wanted)
 
 
 cdef bytes shortened(PyObject *whole, size_t size):

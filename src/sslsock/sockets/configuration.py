@@ -18,11 +18,12 @@ from weakref import WeakValueDictionary
 
 from ..core.certificate import SslCertificate
 from ..core.context import VERIFY_NONE, VERIFY_PEER, VERIFY_QUERY, Context
+from ..core.crl import SslCrl
 from ..core.key import SslKey
 from ..core.key_log import key_log_of_environment
 from ..core.system_store import system_stamp
 from .checked import checked, checked_count
-from .constants import PeerVerifyMode, SslProtocol
+from .constants import PeerVerifyMode, SslProtocol, VerifyFlag
 
 __all__ = ["Snapshot", "SslConfiguration", "default_configuration"]
 
@@ -38,6 +39,7 @@ CORE_MODES = {
 
 KEPT = 16  # contexts that live on when no configuration holds them, with their private keys and sessions
 
+KNOWN_FLAGS = 0x8802C  # all of VerifyFlag
 MOST_DEPTH = 2**31 - 1  # libssl's int
 MOST_NEXT_PROTOCOLS = 2**16 - 1  # RFC 7301, 3.1: ProtocolNameList
 
@@ -60,6 +62,8 @@ class Snapshot(NamedTuple):
     groups: str
     next_protocols: tuple[bytes, ...]
     key_log: Optional[KeyLogTarget]
+    verify_flags: int
+    crls: tuple[SslCrl, ...]
 
 
 Key = tuple[Snapshot, Hashable]
@@ -141,6 +145,13 @@ class SslConfiguration:
     VERIFY_PEER = PeerVerifyMode.VERIFY_PEER
     AUTO_VERIFY_PEER = PeerVerifyMode.AUTO_VERIFY_PEER
 
+    VERIFY_DEFAULT = VerifyFlag.VERIFY_DEFAULT
+    VERIFY_CRL_CHECK_LEAF = VerifyFlag.VERIFY_CRL_CHECK_LEAF
+    VERIFY_CRL_CHECK_CHAIN = VerifyFlag.VERIFY_CRL_CHECK_CHAIN
+    VERIFY_X509_STRICT = VerifyFlag.VERIFY_X509_STRICT
+    VERIFY_X509_TRUSTED_FIRST = VerifyFlag.VERIFY_X509_TRUSTED_FIRST
+    VERIFY_X509_PARTIAL_CHAIN = VerifyFlag.VERIFY_X509_PARTIAL_CHAIN
+
     SSL_3 = SslProtocol.SSL_3
     TLS_1_0 = SslProtocol.TLS_1_0
     TLS_1_1 = SslProtocol.TLS_1_1
@@ -152,6 +163,7 @@ class SslConfiguration:
         "_ciphers",
         "_ciphersuites",
         "_contexts",
+        "_crls",
         "_groups",
         "_key_log",
         "_local_certificate",
@@ -163,6 +175,7 @@ class SslConfiguration:
         "_peer_verify_mode",
         "_private_key",
         "_use_system_ca",
+        "_verify_flags",
         "_verify_hostname",
     )
 
@@ -175,6 +188,8 @@ class SslConfiguration:
         self._verify_hostname = True
         self._ca_certificates: tuple[SslCertificate, ...] = ()
         self._use_system_ca = True
+        self._verify_flags = VerifyFlag.VERIFY_DEFAULT
+        self._crls: tuple[SslCrl, ...] = ()
         self._minimum_protocol = SslProtocol.TLS_1_2
         self._maximum_protocol: Optional[SslProtocol] = None
         self._ciphers = ""
@@ -290,6 +305,50 @@ class SslConfiguration:
         self._use_system_ca = checked(use, bool, "use_system_ca")
         self._changed()
 
+    @property
+    def verify_flags(self) -> VerifyFlag:
+        """How strictly certificates are verified: VerifyFlag, VERIFY_DEFAULT at first."""
+        return self._verify_flags
+
+    @verify_flags.setter
+    def verify_flags(self, flags: int) -> None:
+        unknown = checked(flags, int, "verify_flags") & ~KNOWN_FLAGS
+        if unknown:
+            raise ValueError(f"verify_flags has bits that VerifyFlag has not: {unknown:#x}")
+        self._verify_flags = VerifyFlag(flags)
+        self._changed()
+
+    @property
+    def crls(self) -> list[SslCrl]:
+        """Certificate revocation lists, of any authorities: list of SslCrl (a copy: assign to change it). Where there
+        are some, the peer's own certificate is looked up in them, and with VERIFY_CRL_CHECK_CHAIN its authorities'
+        too. One whose authority has no list here, or one that is out of date, is an error."""
+        return list(self._crls)
+
+    @crls.setter
+    def crls(self, crls: Iterable[SslCrl]) -> None:
+        if isinstance(crls, SslCrl):
+            raise TypeError("crls is a list of SslCrl, not one")
+        self._crls = tuple(checked(crl, SslCrl, "a member of crls") for crl in crls)
+        self._changed()
+
+    def add_crl(self, crl: SslCrl) -> None:
+        """Look certificates up in one list more."""
+        self._crls += (checked(crl, SslCrl, "a CRL"),)
+        self._changed()
+
+    def add_crl_file(self, path: Union[str, os.PathLike[str]]) -> None:
+        """Look certificates up in the lists of a file too, PEM or DER: all of them, or none when it raises. OSError;
+        ValueError, which names the file and the block, when one is damaged, and when it holds no list."""
+        path = os.fspath(path)
+        found = SslCrl.from_path(path)
+        if not found:
+            with open(path, "rb") as file:
+                reason = SslCrl(file.read()).error_string
+            raise ValueError(f"{path} holds no certificate revocation list: {reason}")
+        self._crls += tuple(found)
+        self._changed()
+
     # How we talk
 
     @property
@@ -403,6 +462,8 @@ class SslConfiguration:
             self._groups,
             self._next_protocols,
             self._key_log,
+            int(self._verify_flags),
+            self._crls,
         )
 
     def context(self, server_side: bool, mode: PeerVerifyMode) -> Context:

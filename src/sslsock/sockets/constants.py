@@ -15,6 +15,7 @@ __all__ = [
     "SocketState",
     "SslMode",
     "SslProtocol",
+    "VerifyFlag",
 ]
 
 
@@ -98,6 +99,22 @@ class PeerVerifyMode(NamedInt):
     """It has to be there and to be good."""
     AUTO_VERIFY_PEER = 3
     """VERIFY_PEER for clients, QUERY_PEER for servers."""
+
+
+class VerifyFlag(IntFlag):
+    """How strictly certificates are verified. Names and numbers are those of `ssl.VerifyFlags` (and of OpenSSL)."""
+
+    VERIFY_DEFAULT = 0
+    VERIFY_CRL_CHECK_LEAF = 0x4
+    """The peer's own certificate is looked up in its authority's CRL, which has to be there."""
+    VERIFY_CRL_CHECK_CHAIN = 0xC
+    """Every certificate of the chain is."""
+    VERIFY_X509_STRICT = 0x20
+    """What is against RFC 5280 is refused, and not worked around."""
+    VERIFY_X509_TRUSTED_FIRST = 0x8000
+    """Trusted certificates come before those that were sent: always so."""
+    VERIFY_X509_PARTIAL_CHAIN = 0x80000
+    """A chain may end at any trusted certificate, not only at a root: an intermediate authority, or the peer's own."""
 
 
 class RelayReason(NamedInt):

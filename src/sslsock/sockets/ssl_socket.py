@@ -13,9 +13,10 @@ whatever the program calls, until the failure is told from the loop. `connect_en
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Callable, Optional
+from typing import TYPE_CHECKING, Callable, Optional, Union
 
 from ..core import channel as core
+from ..core.binding import check_binding
 from ..core.certificate import SslCertificate
 from ..core.client_hello import ClientHello, ClientHelloError, parse_client_hello
 from ..core.engine import Engine
@@ -195,6 +196,32 @@ class SslSocket(TcpSocket):
     def peer_certificate_chain(self) -> list[SslCertificate]:
         """The certificates the peer sent, its own first: list of SslCertificate."""
         return self._engine.peer_certificate_chain() if self._engine is not None else []
+
+    @property
+    def peer_verified_chain(self) -> list[SslCertificate]:
+        """The chain by which the peer's certificate was verified: its own first, the trusted one last: list of
+        SslCertificate. Empty before the handshake is done, where nothing was verified (VERIFY_NONE, a resumed session,
+        no certificate), and where errors were found, ignored ones too."""
+        return self._engine.peer_verified_chain() if self._engine is not None else []
+
+    def channel_binding(self, kind: str) -> Optional[bytes]:
+        """What binds an authentication inside the connection to it (SCRAM's `-PLUS`), the same on both sides: bytes.
+        kind: "tls-exporter" (RFC 9266), "tls-server-end-point" or "tls-unique" (RFC 5929). None before the handshake
+        is done, and where the connection has none of the kind: "tls-unique" in TLS 1.3, for example. ValueError: there is
+        no such kind. RuntimeError in a relay."""
+        check_binding(kind)
+        return self._engine.channel_binding(kind) if self._engine is not None else None
+
+    def export_keying_material(
+        self, label: Union[str, bytes], length: int, context: Optional[Union[bytes, bytearray, memoryview]] = None
+    ) -> bytes:
+        """A secret that both sides can make and nobody else (RFC 5705; RFC 8446, 7.5): bytes. label: str (ASCII) or
+        bytes, as registered with IANA or beginning with "EXPERIMENTAL". length: bytes wanted, int. context: bytes-like,
+        what it is for; None: no context, which is another than an empty one with TLS 1.2. RuntimeError before the
+        handshake is done, and in a relay; TypeError, ValueError."""
+        if self._engine is None:
+            raise RuntimeError("nothing can be exported before the handshake is done")
+        return self._engine.export_keying_material(label, length, context)
 
     @property
     def session_protocol(self) -> Optional[SslProtocol]:
