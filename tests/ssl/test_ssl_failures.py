@@ -447,7 +447,7 @@ def test_time_that_is_up(files):
             client = Ends(module, files).client_context._wrap_socket(one, False, "example.com")
             with pytest.raises(socket.timeout) as caught:
                 client.do_handshake()
-            return type(caught.value), caught.value.args
+            return type(caught.value), re.sub(r"^_ssl\.c:\d+: ", "", str(caught.value))  # so long as it was a macro
 
     assert_the_same(case)
 
