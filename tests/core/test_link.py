@@ -273,6 +273,18 @@ def test_after_a_failure_of_tls_little_is_thrown_away(loop, version):
     assert near.fileno() == -1
 
 
+def test_after_an_end_before_tls_that_is_none_in_order_little_is_thrown_away(loop):
+    """Such as a ClientHello that is refused before libssl has seen it."""
+    near, far = small_tcp_pair()
+    channel, record = channel_on(loop, near)
+    channel.write(b"\x15\x03\x03\0\2\2\x32")
+    channel.finish(failed=True)
+    drive(loop, lambda: record.count("drained"), "the end")
+    assert flood(loop, far, 8 * MIB) < 65536 + KERNEL
+    assert channel.fileno() == -1 and loop.idle
+    far.close()
+
+
 def test_after_an_end_in_order_a_bounded_upload_is_thrown_away(loop):
     near, far = small_tcp_pair()
     channel, record = channel_on(loop, near)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
 import ssl
@@ -114,6 +115,24 @@ def test_a_name_without_a_route(start: Start, identity: Identity, tmp_path: File
         assert receive(raw)[-1] == 112  # unrecognized_name
         assert_nothing_is_taken(raw)
     assert proxy.record()["reason"] == "no_route"
+
+
+@pytest.mark.parametrize(
+    "first", [b"POST / HTTP/1.1\r\n\r\n", b"\x16\3\1\0\5\1\0\0\1\0", b"\x16"], ids=["HTTP", "malformed", "late"]
+)
+def test_behind_a_refused_hello_little_is_taken(start: Start, identity: Identity, first: bytes) -> None:
+    """However fast it sends; the bound of an end in order would be 16 MiB."""
+    options = ("--handshake-timeout", 0.2) if first == b"\x16" else ()
+    proxy = start(*front(identity), "--to", "tcp://127.0.0.1:9", *options)
+    with connect(proxy.port) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+        client.sendall(first)
+        client.recv(100)  # an alert, or the end
+        sent = 0
+        with contextlib.suppress(ConnectionError):
+            while sent < 32 << 20:
+                sent += client.send(bytes(65536))
+    assert sent < 12 << 20  # what the systems hold of it may be several MiB
 
 
 def test_without_tls_it_is_a_reset(start: Start) -> None:

@@ -7,6 +7,7 @@ Each case is run with both modules, over memory.
 import _ssl
 import contextlib
 import re
+import socket
 import sys
 
 import pytest
@@ -415,7 +416,38 @@ def test_before_the_handshake(files):
             raised(ends.client.selected_alpn_protocol),
             raised(ends.client.compression),
             raised(ends.client.pending),
+            raised(ends.client.shared_ciphers)[1],
+            raised(ends.server.shared_ciphers)[1],
         ]
+
+    assert_the_same(case)
+
+
+@pytest.mark.parametrize("server_side", [False, True], ids=["client", "server"])
+def test_a_context_of_the_other_side(server_side):
+    """CPython 3.9 tells it at the handshake, later ones before."""
+
+    def case(module):
+        context = module._SSLContext(module.PROTOCOL_TLS_CLIENT if server_side else module.PROTOCOL_TLS_SERVER)
+        arguments = module.MemoryBIO(), module.MemoryBIO(), server_side
+        made = raised(context._wrap_bio, *arguments)
+        if made[0] != "returned":
+            return made
+        end = context._wrap_bio(*arguments)
+        return [raised(end.do_handshake), raised(end.read, 10), raised(end.write, b"x"), raised(end.shutdown)]
+
+    assert_the_same(case)
+
+
+def test_time_that_is_up(files):
+    def case(module):
+        one, other = socket.socketpair()
+        with one, other:
+            one.settimeout(0.01)
+            client = Ends(module, files).client_context._wrap_socket(one, False, "example.com")
+            with pytest.raises(socket.timeout) as caught:
+                client.do_handshake()
+            return type(caught.value), re.sub(r"^_ssl\.c:\d+: ", "", str(caught.value))  # so long as it was a macro
 
     assert_the_same(case)
 

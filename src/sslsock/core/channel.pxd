@@ -22,7 +22,7 @@ cdef class Channel(OutputLink):
     cdef public bint notify_written
 
     # the end
-    cdef size_t most_input  # bytes thrown away while lingering
+    cdef size_t most_input  # bytes thrown away after `finish`, and while lingering
 
     cdef int require(self) except -1
     cdef int require_thread(self) except -1

@@ -523,12 +523,14 @@ cdef class Channel(OutputLink):
         """The descriptor, -1 when there is none."""
         return self.fd
 
-    def finish(self):
+    def finish(self, bint failed=False):
         """End gracefully: what is queued is sent, then close_notify; then the consumer is told (`on_drained`) and the peer's
-        end is awaited in the background, LINGER_SECONDS at the most. What comes in meanwhile is thrown away."""
+        end is awaited in the background, LINGER_SECONDS at the most. What comes in meanwhile is thrown away; failed: it is no end
+        in order, so as little of it as after any failure."""
         self.require()
         if self.phase != PHASE_OPEN:
             return
+        self.most_input = INPUT_AFTER_FAILURE if failed else INPUT_AFTER_END
         if self.hold_writes or (self.tls == TLS_SHAKING and self.queue.size == 0):
             self.drained_out()  # there is nothing that may go out: what is held is never sent in the clear
             return
@@ -619,7 +621,7 @@ cdef class Channel(OutputLink):
     cdef void drained_out(self) noexcept:
         """Everything has been handed to the system."""
         consumer, self.consumer = self.consumer, None
-        self.linger(INPUT_AFTER_END)
+        self.linger(self.most_input)
         if consumer is not None:
             self.notify(consumer)
 
@@ -658,7 +660,7 @@ cdef class Channel(OutputLink):
         if self.phase == PHASE_LINGERING:
             if self.throw_away(self.most_input):
                 self.close_now()
-        elif self.throw_away(INPUT_AFTER_END):
+        elif self.throw_away(self.most_input):
             if self.resets:
                 self.fail(FAILURE_NETWORK, "the peer sends on and on, and does not read what is left for it", 0)
             elif self.dead:

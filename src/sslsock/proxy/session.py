@@ -189,7 +189,7 @@ class Session:
         except ClientHelloError as exc:
             # Not for libssl, which might understand what we do not, and shake hands although no route was chosen.
             self._answer(front, exc.alert)
-            front.finish()
+            front.finish(failed=True)
             self._client_ends(stages.TLS, str(exc))
             return
         self.record.server_name = hello.server_name
@@ -443,7 +443,7 @@ class Session:
             self.fail(reason_of(HEADER, stages.LATE), "no PROXY header came in time")
         else:
             assert isinstance(self._front, Channel)
-            self._front.finish()
+            self._front.finish(failed=True)
             self._client_ends(stages.LATE, "no ClientHello came in time")
 
     def __repr__(self) -> str:

@@ -548,7 +548,7 @@ class SslSocket(TcpSocket):
         if channel.bytes_to_write and not channel.hold_writes:
             channel.abort()
         else:
-            channel.finish()
+            channel.finish(failed=True)
         if self._hello is wait:  # else it failed at that, and has been told
             self.on_failed(failure, message)
 
