@@ -185,6 +185,7 @@ def raw_pair(files: Files, module: Any) -> tuple[Any, Any, socket.socket]:
     peer.written = outgoing
     client = files.client(module).wrap_socket(left, server_hostname=NAME, do_handshake_on_connect=False)
     client.setblocking(False)
+    right.setblocking(False)
     waiting = [client, peer]
     while waiting:
         for end in list(waiting):
@@ -192,9 +193,10 @@ def raw_pair(files: Files, module: Any) -> tuple[Any, Any, socket.socket]:
                 end.do_handshake()
                 waiting.remove(end)
             with contextlib.suppress(BlockingIOError):
-                incoming.write(right.recv(65536, socket.MSG_DONTWAIT))
+                incoming.write(right.recv(65536))
             right.sendall(outgoing.read())
-    client.setblocking(True)
+    client.settimeout(20)
+    right.settimeout(20)
     return client, peer, right
 
 
