@@ -6,6 +6,7 @@ The tests with `module` are run with the interpreter's `ssl` too, which has to d
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import signal
 import socket
@@ -312,7 +313,10 @@ def test_nothing_is_read_ahead_where_it_is_switched_off(files: Files) -> None:
             with contextlib.suppress(stdlib.SSLWantReadError):
                 peer.unwrap()
             right.sendall(records + peer.written.read() + b"plain text")
-            print(client.recv(100), client.unwrap().recv(100))
+            with client, right:
+                data = client.recv(100)
+                with client.unwrap() as plain:
+                    print(data, plain.recv(100))
             """,
             __file__.rsplit("/", 1)[0],
             __file__.rsplit("/", 2)[0],
@@ -329,21 +333,21 @@ def test_nothing_is_read_ahead_where_it_is_switched_off(files: Files) -> None:
 def test_a_client_that_leaves_before_its_tickets_has_been_heard(files: Files, module: Any) -> None:
     """It has sent what it wanted, and closed: the tickets find nobody, and its data is there."""
     left, right = socket.socketpair()
-    server = files.server(module).wrap_socket(right, server_side=True, do_handshake_on_connect=False)
-
-    def send() -> None:
-        with files.client(module).wrap_socket(left, server_hostname=NAME) as client:
-            client.sendall(b"data")
-
-    with server:
+    incoming, outgoing = stdlib.MemoryBIO(), stdlib.MemoryBIO()
+    client = files.client(stdlib).wrap_bio(incoming, outgoing, server_hostname=NAME)
+    with left, files.server(module).wrap_socket(right, server_side=True, do_handshake_on_connect=False) as server:
         server.setblocking(False)
-        thread = threading.Thread(target=send, daemon=True)
-        thread.start()
-        select.select([server], [], [])
+        with pytest.raises(stdlib.SSLWantReadError):
+            client.do_handshake()
+        left.sendall(outgoing.read())
         with pytest.raises(module.SSLWantReadError):
             server.do_handshake()
-        thread.join()
-        server.setblocking(True)
+        incoming.write(left.recv(65536))
+        client.do_handshake()
+        client.write(b"data")
+        left.sendall(outgoing.read())
+        left.close()
+        server.settimeout(20)
         server.do_handshake()
         assert server.recv(100) == b"data"
         assert server.recv(100) == b""
@@ -416,22 +420,23 @@ def test_a_handler_may_use_the_connection_that_waits(files: Files) -> None:
 
 def test_a_handler_that_closes_the_socket_ends_the_call(files: Files) -> None:
     """Its number belongs to another file by then, which is left alone."""
-    with connected(files.client(ssl), files.server(ssl)) as (one, other):
-        near, far = socket.socketpair()
+    near, far = socket.socketpair()
+    with near, far, connected(files.client(ssl), files.server(ssl)) as (one, other):
+        numbers: list[int] = []
 
         def handler(*_: object) -> None:
-            if one.fileno() >= 0:
-                import os
-
-                number = one.fileno()
-                held = socket.socket.detach(one)
-                os.dup2(near.fileno(), held)
-                assert held == number
+            if not numbers:
+                numbers.append(socket.socket.detach(one))
+                os.dup2(near.fileno(), numbers[0])
                 far.sendall(b"not for the connection")
 
-        with near, far, pytest.raises(OSError), alarm(handler):
-            one.recv(100)
-        # The other file, which has that number now, still has what was sent to it.
+        with alarm(handler):
+            try:
+                assert one.recv(100) == b""  # versions of Python that take a failed system call for the end
+            except OSError as exc:
+                assert not isinstance(exc, socket.timeout)
+        os.close(numbers[0])
+        assert near.recv(100) == b"not for the connection"
 
 
 # ---- callbacks that use their own connection -----------------------------------------------------------------
