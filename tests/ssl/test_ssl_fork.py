@@ -11,10 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from test_ssl_threads import handshake
+from tls_pairs import NAME, Files, connected
 
 from sslsock import ssl
-from tls_pairs import NAME, Files, connected
-from test_ssl_threads import handshake
 
 
 def in_child(task: Callable[[], object]) -> None:
@@ -57,6 +57,8 @@ def test_a_thread_of_the_parent_was_reading(files: Files) -> None:
     """It holds the connection's lock, and is not there in the child."""
     client, server = files.client(ssl), files.server(ssl)
     with connected(client, server) as (one, other):
+        other.sendall(b"first")  # and the session tickets before it
+        assert one.recv(10) == b"first"
         got: list[bytes] = []
         reader = threading.Thread(target=lambda: got.append(one.recv(10)), daemon=True)
         reader.start()

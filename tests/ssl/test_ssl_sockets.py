@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from tls_pairs import NAME, Files, connected, python
 
 from sslsock import ssl
-from tls_pairs import NAME, Files, connected, python
 
 both = pytest.mark.parametrize("module", [ssl, stdlib], ids=["ours", "the interpreter's"])
 versions = pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
@@ -487,9 +487,8 @@ def test_messages_that_are_told_of_may_use_the_connection(files: Files, over: st
 def test_a_callback_that_closes_its_connection(files: Files) -> None:
     server = files.server(ssl)
     server.sni_callback = lambda connection, name, context: connection.close()
-    with pytest.raises(OSError):
-        with connected(files.client(ssl), server):
-            pass
+    with pytest.raises(OSError), connected(files.client(ssl), server):
+        pass
 
 
 def test_a_callback_may_change_its_context(files: Files) -> None:

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tls_pairs import NAME, Files, connected, python
 
 from sslsock import ssl
-from tls_pairs import NAME, Files, connected, python
 
 
 def together(*tasks: Callable[[], object]) -> None:
@@ -245,28 +245,31 @@ def test_threads_that_write_at_once_mix_no_writes(files: Files) -> None:
     assert counts == {letter: 20 * size for letter, size in sizes.items()}
 
 
+def unwrap_while_reading(files: Files) -> None:
+    with connected(files.client(ssl), files.server(ssl)) as (one, other):
+        reading = threading.Event()
+
+        def read() -> None:
+            reading.set()
+            with contextlib.suppress(OSError, ValueError):
+                while one.recv(10):
+                    pass
+
+        def end() -> None:
+            reading.wait()
+            with contextlib.suppress(OSError, ValueError):
+                one.unwrap()
+
+        def answer() -> None:
+            other.sendall(b"some data" * 10)
+            with contextlib.suppress(OSError):
+                while other.recv(100):
+                    pass
+                other.unwrap()
+
+        together(read, end, answer)
+
+
 def test_unwrap_while_another_thread_reads(files: Files) -> None:
-    client, server = files.client(ssl), files.server(ssl)
     for _ in range(30):
-        with connected(client, server) as (one, other):
-            reading = threading.Event()
-
-            def read() -> None:
-                reading.set()
-                with contextlib.suppress(OSError, ValueError):
-                    while one.recv(10):
-                        pass
-
-            def end() -> None:
-                reading.wait()
-                with contextlib.suppress(OSError, ValueError):
-                    one.unwrap()
-
-            def answer() -> None:
-                other.sendall(b"some data" * 10)
-                with contextlib.suppress(OSError):
-                    while other.recv(100):
-                        pass
-                    other.unwrap()
-
-            together(read, end, answer)
+        unwrap_while_reading(files)
