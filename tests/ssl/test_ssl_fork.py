@@ -128,11 +128,11 @@ def test_forking_server(files: Files) -> None:
         thread.start()
         try:
             for _ in range(5):
-                with socket.create_connection(server.server_address) as plain:
-                    with files.client(ssl).wrap_socket(plain, server_hostname=NAME) as one:
-                        one.sendall(b"hello")
-                        assert one.recv(100) == b"HELLO"
-                        assert one.recv(100) == b""
+                plain = socket.create_connection(server.server_address)
+                with files.client(ssl).wrap_socket(plain, server_hostname=NAME) as one:
+                    one.sendall(b"hello")
+                    assert one.recv(100) == b"HELLO"
+                    assert one.recv(100) == b""
         finally:
             server.shutdown()
             thread.join()

@@ -84,20 +84,21 @@ def test_two_threads_move_much_both_ways(files: Files, version: str) -> None:
 def handshake(client: Any, server: Any) -> None:
     """A connection in one thread, of which a few bytes come through."""
     left, right = socket.socketpair()
-    with client.wrap_socket(left, server_hostname=NAME, do_handshake_on_connect=False) as one:
-        with server.wrap_socket(right, server_side=True, do_handshake_on_connect=False) as other:
-            waiting = [one, other]
-            for end in waiting:
-                end.setblocking(False)
-            while waiting:
-                for end in list(waiting):
-                    with contextlib.suppress(ssl.SSLWantReadError):
-                        end.do_handshake()
-                        waiting.remove(end)
-            one.setblocking(True)
-            other.setblocking(True)
-            one.sendall(b"hello")
-            assert other.recv(100) == b"hello"
+    one = client.wrap_socket(left, server_hostname=NAME, do_handshake_on_connect=False)
+    other = server.wrap_socket(right, server_side=True, do_handshake_on_connect=False)
+    with one, other:
+        waiting = [one, other]
+        for end in waiting:
+            end.setblocking(False)
+        while waiting:
+            for end in list(waiting):
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    end.do_handshake()
+                    waiting.remove(end)
+        one.setblocking(True)
+        other.setblocking(True)
+        one.sendall(b"hello")
+        assert other.recv(100) == b"hello"
 
 
 def test_contexts_change_while_200_threads_use_them(files: Files, tmp_path: Any) -> None:
