@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from sslsock import ssl
 from test_ssl_threads import handshake
 from tls_pairs import NAME, Files, in_memory
+
+from sslsock import ssl
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -56,8 +56,8 @@ def test_connections(files: Files, way: str) -> None:
 def test_contexts_with_callbacks_that_know_them(files: Files, tmp_path: Path) -> None:
     def task() -> None:
         client, server = files.client(ssl), files.server(ssl)
-        server.sni_callback = lambda *_: (client, server) and None
-        client._msg_callback = lambda *_: server and None
+        server.sni_callback = lambda *_: None if (client, server) else 1
+        client._msg_callback = lambda *_: server
         client.keylog_filename = tmp_path / "keys"
         server.set_alpn_protocols(["h2"])
         server.set_alpn_protocols(["h2", "http/1.1"])

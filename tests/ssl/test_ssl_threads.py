@@ -75,8 +75,7 @@ def test_two_threads_move_much_both_ways(files: Files, version: str) -> None:
         sums["received", seed] = digest.digest()
 
     with connected(client, server) as (one, other):
-        together(
-            lambda: send(one, 1), lambda: receive(other, 1), lambda: send(other, 2), lambda: receive(one, 2))
+        together(lambda: send(one, 1), lambda: receive(other, 1), lambda: send(other, 2), lambda: receive(one, 2))
         assert sums["sent", 1] == sums["received", 1]
         assert sums["sent", 2] == sums["received", 2]
 
