@@ -83,32 +83,6 @@ def test_a_thread_of_the_parent_was_reading(files: Files) -> None:
         reader.join()
 
 
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_threads_of_the_parent_were_in_handshakes(files: Files) -> None:
-    client, server = files.client(ssl), files.server(ssl)
-    finished = threading.Event()
-
-    def work() -> None:
-        while not finished.is_set():
-            handshake(client, server)
-
-    threads = [threading.Thread(target=work, daemon=True) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-
-    def task() -> None:
-        client.set_ciphers("ECDHE+AESGCM")  # waits for nobody who is not there
-        server.set_alpn_protocols(["h2"])
-
-    try:
-        for _ in range(20):
-            in_child(task)
-    finally:
-        finished.set()
-        for thread in threads:
-            thread.join()
-
-
 class Echo(socketserver.BaseRequestHandler):
     def handle(self) -> None:
         self.request.sendall(self.request.recv(100).upper())
