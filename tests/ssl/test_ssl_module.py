@@ -198,9 +198,12 @@ def test_sockets_talk(files: Files, other: Any) -> None:
 
 
 def test_a_socket_looks_like_the_interpreters(files: Files) -> None:
-    with connected(files.client(ssl), files.server(ssl)) as (own, _), connected(files.client(stdlib), files.server(stdlib)) as (
-        theirs,
-        _,
+    with (
+        connected(files.client(ssl), files.server(ssl)) as (own, _),
+        connected(files.client(stdlib), files.server(stdlib)) as (
+            theirs,
+            _,
+        ),
     ):
         assert repr(own).replace(str(own.fileno()), "N", 1) == repr(theirs).replace(str(theirs.fileno()), "N", 1)
         assert type(own).__name__ == "SSLSocket" and type(own).__module__ == type(theirs).__module__
