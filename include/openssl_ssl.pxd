@@ -84,6 +84,8 @@ cdef extern from "openssl/ssl.h" nogil:
     int SSL_CTX_set_cipher_list(SSL_CTX *context, const char *text)
     int SSL_CTX_set_ciphersuites(SSL_CTX *context, const char *text)
     int SSL_CTX_set1_groups_list(SSL_CTX *context, const char *text)
+    int X509_STORE_lock(X509_STORE *store)
+    int X509_STORE_unlock(X509_STORE *store)
     void SSL_CTX_set1_cert_store(SSL_CTX *context, X509_STORE *store)
     X509_STORE *SSL_CTX_get_cert_store(const SSL_CTX *context)
     int SSL_CTX_use_certificate(SSL_CTX *context, X509 *certificate)

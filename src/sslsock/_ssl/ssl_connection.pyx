@@ -148,6 +148,7 @@ cdef class _SSLSocket(InspectedConnection):
 
     cdef int allow_post_handshake_auth(self) except -1:
         cdef int mode = ssl.SSL_get_verify_mode(self.ssl)
+        self.verifies_later = True
         if not self.is_server:
             ssl.SSL_set_post_handshake_auth(self.ssl, 1)
         elif mode & ssl.SSL_VERIFY_PEER:

@@ -1,14 +1,13 @@
 from sslsock._ssl.ssl_trust cimport TrustingContext
 
 
-cdef struct protocol_list:  # what a server chooses from (RFC 7301), as on the wire; never changed once libssl can see it
-    protocol_list *earlier
+cdef struct protocol_list:  # what a server chooses from (RFC 7301), as on the wire
     unsigned int size
     unsigned char data[1]
 
 
 cdef class _SSLContext(TrustingContext):
-    cdef protocol_list *protocols  # owned, with all earlier ones: a handshake in another thread may be reading any
+    cdef protocol_list *protocols  # owned
     cdef bint checks_hostname
     cdef unsigned int host_flags
     cdef readonly int protocol

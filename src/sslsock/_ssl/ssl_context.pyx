@@ -2,7 +2,7 @@
 
 Unlike the family's `Context` it changes at any time, as CPython's does. Every change is one step with the GIL held, and so is
 the making of a connection (SSL_new copies what matters), so that no connection sees half a change; what a handshake reads of
-the SSL_CTX itself, without the GIL, is never freed before the context.
+the SSL_CTX itself, without the GIL, changes while none is in libssl (`HookedContext.settings`).
 """
 
 import os
@@ -23,7 +23,7 @@ from sslsock._ssl.ssl_arguments cimport c_string, checked_callable, path_bytes
 from sslsock._ssl.ssl_cipher cimport cipher_dict
 from sslsock._ssl.ssl_error cimport library_error
 from sslsock._ssl.ssl_hooks cimport (
-    Password, on_key_log, on_message, on_psk_client, on_psk_server, on_server_name)
+    KeyLog, Password, begin_change, end_change, on_key_log, on_message, on_psk_client, on_psk_server, on_server_name)
 from sslsock._ssl.ssl_identity cimport text_bio, use_identity
 from sslsock._ssl.ssl_trust cimport TrustingContext
 
@@ -145,11 +145,7 @@ cdef class _SSLContext(TrustingContext):
         ssl.SSL_CTX_set_post_handshake_auth(self.ctx, 0)
 
     def __dealloc__(self):
-        cdef protocol_list *earlier
-        while self.protocols != NULL:
-            earlier = self.protocols.earlier
-            free(self.protocols)
-            self.protocols = earlier
+        free(self.protocols)
 
     # Connections
 
@@ -166,15 +162,23 @@ cdef class _SSLContext(TrustingContext):
     # Algorithms
 
     def set_ciphers(self, cipherlist, /):
-        text = c_string(cipherlist, "set_ciphers() argument")
-        if ssl.SSL_CTX_set_cipher_list(self.ctx, <const char *> <bytes> text) != 1:
+        cdef bytes text = c_string(cipherlist, "set_ciphers() argument")
+        cdef int done
+        begin_change(self)
+        done = ssl.SSL_CTX_set_cipher_list(self.ctx, <const char *> text)
+        end_change(self)
+        if done != 1:
             ERR_clear_error()
             raise SSLError("No cipher can be selected.")
 
     def set_ciphersuites(self, ciphersuites, /):
         """The cipher suites of TLS 1.3, by OpenSSL's names with colons between them."""
-        text = c_string(ciphersuites, "set_ciphersuites() argument")
-        if ssl.SSL_CTX_set_ciphersuites(self.ctx, <const char *> <bytes> text) != 1:
+        cdef bytes text = c_string(ciphersuites, "set_ciphersuites() argument")
+        cdef int done
+        begin_change(self)
+        done = ssl.SSL_CTX_set_ciphersuites(self.ctx, <const char *> text)
+        end_change(self)
+        if done != 1:
             ERR_clear_error()
             raise SSLError("No cipher suite can be selected.")
 
@@ -266,6 +270,7 @@ cdef class _SSLContext(TrustingContext):
     def _set_alpn_protocols(self, protos, /):
         cdef Py_buffer view
         cdef protocol_list *made
+        cdef int failed
         PyObject_GetBuffer(protos, &view, PyBUF_SIMPLE)
         try:
             if <size_t> view.len > UINT_MAX:
@@ -277,12 +282,16 @@ cdef class _SSLContext(TrustingContext):
             made.size = <unsigned int> view.len
         finally:
             PyBuffer_Release(&view)
-        made.earlier = self.protocols
-        self.protocols = made
-        if ssl.SSL_CTX_set_alpn_protos(self.ctx, made.data, made.size) != 0:
+        begin_change(self)
+        failed = ssl.SSL_CTX_set_alpn_protos(self.ctx, made.data, made.size)
+        if not failed:
+            self.protocols, made = made, self.protocols
+            ssl.SSL_CTX_set_alpn_select_cb(self.ctx, on_select_protocol, &self.protocols)
+        end_change(self)
+        free(made)
+        if failed:
             ERR_clear_error()
             raise MemoryError
-        ssl.SSL_CTX_set_alpn_select_cb(self.ctx, on_select_protocol, &self.protocols)
 
     # Protocol versions and options
 
@@ -482,8 +491,6 @@ cdef class _SSLContext(TrustingContext):
         self.sni_handler = checked_callable(handler, "not a callable object")
         if handler is not None:
             ssl.SSL_CTX_set_tlsext_servername_callback(self.ctx, on_server_name)
-        else:
-            ssl.SSL_CTX_set_tlsext_servername_callback(self.ctx, NULL)
 
     @property
     def _msg_callback(self):
@@ -499,28 +506,14 @@ cdef class _SSLContext(TrustingContext):
 
     @property
     def keylog_filename(self):
-        return self.keylog_name
+        return self.key_log.name if self.key_log is not None else None
 
     @keylog_filename.setter
     def keylog_filename(self, name):
-        ssl.SSL_CTX_set_keylog_callback(self.ctx, NULL)
-        self.keylog_name = None
-        if self.keylog_descriptor >= 0:
-            descriptor, self.keylog_descriptor = self.keylog_descriptor, -1
-            os.close(descriptor)
-        if name is None:
-            return
-        descriptor = os.open(
-            os.fspath(name), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY, 0o666)
-        self.keylog_descriptor = descriptor
-        self.keylog_name = name
-        if os.fstat(descriptor).st_size == 0:
-            try:
-                if os.lseek(descriptor, 0, os.SEEK_END) == 0:
-                    os.write(descriptor, b"# TLS secrets log file, generated by OpenSSL / Python\n")
-            except OSError:
-                pass  # a pipe
-        ssl.SSL_CTX_set_keylog_callback(self.ctx, on_key_log)
+        self.key_log = None
+        if name is not None:
+            self.key_log = KeyLog(name)
+            ssl.SSL_CTX_set_keylog_callback(self.ctx, on_key_log)
 
     def set_psk_client_callback(self, callback):
         if self.protocol == PROTOCOL_TLS_SERVER:

@@ -1,4 +1,11 @@
+from linux cimport pthread_rwlock_t
 from openssl_ssl cimport SSL, SSL_CTX
+
+
+cdef class KeyLog:
+    """A key log that is open: whoever writes to it keeps it open."""
+    cdef int descriptor
+    cdef readonly object name
 
 
 cdef class HookedContext:
@@ -6,8 +13,11 @@ cdef class HookedContext:
     which would put a table before it): programs that look for it there find it."""
     cdef SSL_CTX *ctx  # owned
     cdef object sni_handler, msg_handler, psk_client_handler, psk_server_handler  # callables or None
-    cdef int keylog_descriptor  # -1: none
-    cdef object keylog_name
+    cdef KeyLog key_log  # or None
+    # What a handshake reads of the SSL_CTX itself, its suites, authorities and ALPN list: read-held by whoever is in libssl and may
+    # need them, but not in a callback; write-held, with the GIL, by who changes them (`begin_change`).
+    cdef pthread_rwlock_t settings
+    cdef unsigned long forks  # when the lock was made
     cdef object __weakref__
 
 
@@ -17,6 +27,7 @@ cdef class HookedConnection:
     cdef HookedContext hooks  # the context it has now; a callback may give it another
     cdef HookedContext first_hooks  # the one it was made with: libssl asks that for the server name
     cdef object owner_reference, socket_reference  # weak, or None
+    cdef bint holds_settings  # of `hooks`, but for a callback
     cdef object raised  # what a callback has raised; the call it happened in raises it
 
 
@@ -25,6 +36,11 @@ cdef class Password:
     cdef bint failed
     cdef object raised
 
+
+cdef unsigned long fork_count() noexcept nogil
+cdef void see_fork(HookedContext context) noexcept
+cdef void begin_change(HookedContext context) noexcept
+cdef void end_change(HookedContext context) noexcept
 
 cdef int on_server_name(SSL *connection, int *alert, void *argument) noexcept nogil
 cdef void on_message(

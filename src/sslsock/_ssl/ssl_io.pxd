@@ -44,6 +44,8 @@ cdef class Connection(HookedConnection):
     cdef bint eof  # no more input comes
     cdef bint exact  # nothing is received beyond the record at hand
     cdef bint handshake_done
+    cdef bint settled  # libssl reads nothing of the SSL_CTX any more
+    cdef bint verifies_later  # post-handshake authentication may come
     cdef size_t unreported  # bytes of a write that wants to be repeated, which are on their way already
     cdef tls_failure failure, kept_failure
     cdef bint failure_kept  # for the next call: this one has something to give

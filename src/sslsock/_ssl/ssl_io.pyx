@@ -19,12 +19,14 @@ cimport linux
 cimport openssl_ssl as ssl
 from linux cimport (
     EAGAIN, ECONNRESET, EINTR, EPIPE, MSG_DONTWAIT, MSG_NOSIGNAL, POLLIN, POLLOUT, clock_gettime, errno, poll, pthread_mutex_destroy, pthread_mutex_init,
-    pthread_mutex_lock, pthread_mutex_t, pthread_mutex_timedlock, pthread_mutex_trylock, pthread_mutex_unlock, recv, send,
+    pthread_mutex_lock, pthread_rwlock_rdlock, pthread_rwlock_unlock, pthread_mutex_t, pthread_mutex_timedlock, pthread_mutex_trylock, pthread_mutex_unlock, recv, send,
     timespec)
 from openssl_err cimport ERR_clear_error, ERR_peek_error, ERR_peek_last_error
 from window_bio cimport (
     byte_queue_append, byte_queue_clear, byte_queue_consume, byte_queue_front, byte_queue_join, byte_queue_reserve,
     window_bio_clear, window_bio_new)
+
+from sslsock._ssl.ssl_hooks cimport fork_count, see_fork
 
 cdef extern from "Python.h" nogil:
     unsigned long PyThread_get_thread_ident()
@@ -40,15 +42,6 @@ cdef enum:
     SLICE = 100_000_000  # nanoseconds: a thread that waits for another looks for signals as often
 
 cdef char NOTHING = 0
-cdef unsigned long forks = 0  # between the first process and this one
-
-
-def _count_fork():
-    global forks
-    forks += 1
-
-
-os.register_at_fork(after_in_child=_count_fork)
 cdef bint READ_AHEAD = os.environ.get("SSLSOCK_READ_AHEAD", "1") != "0"
 
 
@@ -89,13 +82,14 @@ cdef class Connection(HookedConnection):
         pthread_mutex_init(&self.writing, NULL)
         pthread_mutex_init(&self.libssl_lock, NULL)
         self.inside = 0
-        self.forks = forks
+        self.forks = fork_count()
 
     cdef void see_fork(self) noexcept:
         """Before any lock is taken, with the GIL: in a child of a fork the threads that held one are gone (fork(2)). Who waited for
         the network has left libssl in order."""
-        if self.forks != forks:
+        if self.forks != fork_count():
             self.make_locks()
+        see_fork(self.hooks)
 
     def __dealloc__(self):
         if self.ssl != NULL:
@@ -138,6 +132,9 @@ cdef class Connection(HookedConnection):
             front[0] = data if data != NULL else &NOTHING
             whole[0] = size
         given = whole[0] if self.eof else whole_records(front[0], whole[0])
+        if not self.settled:
+            pthread_rwlock_rdlock(&self.hooks.settings)
+            self.holds_settings = True
         self.window.in_ = front[0]
         self.window.in_left = given
         self.window.eof = self.eof
@@ -146,6 +143,12 @@ cdef class Connection(HookedConnection):
     cdef bint close_window(self, const char *front, size_t whole, size_t given) noexcept nogil:
         """Keep what libssl has not read. False without memory."""
         cdef size_t used = given - self.window.in_left
+        if self.holds_settings:
+            self.holds_settings = False
+            pthread_rwlock_unlock(&self.hooks.settings)
+        if self.handshake_done and not self.settled:
+            # TLS 1.3 has one handshake (RFC 8446, 1.2). Older versions repeat it, and a certificate may be asked for later.
+            self.settled = ssl.SSL_version(self.ssl) >= ssl.TLS1_3_VERSION and not self.verifies_later
         self.window.in_left = 0
         if self.input.size > 0:
             byte_queue_consume(&self.input, used)

@@ -15,7 +15,7 @@ from openssl_x509 cimport X509_check_ca, X509_free
 from sslsock._ssl.ssl_arguments cimport path_bytes
 from sslsock._ssl.ssl_certificate cimport certificate_der, decode_certificate
 from sslsock._ssl.ssl_error cimport library_error
-from sslsock._ssl.ssl_hooks cimport HookedContext
+from sslsock._ssl.ssl_hooks cimport HookedContext, begin_change, end_change
 from sslsock.core.file_store cimport add_store, file_store
 from sslsock.core.system_store cimport add_system_folder, system_store
 
@@ -98,7 +98,9 @@ cdef class TrustingContext(HookedContext):
 
     cdef int share(self, X509_STORE *store, bint system) except -1:
         """Take over a reference to a store of all contexts."""
+        begin_change(self)
         ssl.SSL_CTX_set1_cert_store(self.ctx, store)
+        end_change(self)
         ssl.X509_STORE_free(store)
         self.shares_store = self.has_authorities = True
         self.shares_system = system
@@ -117,7 +119,9 @@ cdef class TrustingContext(HookedContext):
         if add_store(own, shared) != 0 or (self.shares_system and not add_system_folder(own)):
             ssl.X509_STORE_free(own)
             raise library_error()
+        begin_change(self)
         ssl.SSL_CTX_set1_cert_store(self.ctx, own)
+        end_change(self)
         ssl.X509_STORE_free(own)
         self.shares_store = self.shares_system = False
         return own
@@ -174,9 +178,12 @@ cdef class TrustingContext(HookedContext):
         NOTE: Certificates in a capath directory aren't loaded unless they have
         been used at least once.
         """
-        cdef ssl.OPENSSL_OBJECT_STACK *objects = ssl.X509_STORE_get0_objects(ssl.SSL_CTX_get_cert_store(self.ctx))
+        cdef X509_STORE *store = ssl.SSL_CTX_get_cert_store(self.ctx)
+        cdef ssl.OPENSSL_OBJECT_STACK *objects
         cdef X509_OBJECT *item
         cdef int index, certificates = 0, lists = 0, authorities = 0
+        ssl.X509_STORE_lock(store)  # a handshake may add what it finds in a folder
+        objects = ssl.X509_STORE_get0_objects(store)
         for index in range(ssl.sk_X509_OBJECT_num(objects)):
             item = ssl.sk_X509_OBJECT_value(objects, index)
             if ssl.X509_OBJECT_get_type(item) == ssl.X509_LU_X509:
@@ -184,6 +191,7 @@ cdef class TrustingContext(HookedContext):
                 authorities += X509_check_ca(ssl.X509_OBJECT_get0_X509(item)) != 0
             elif ssl.X509_OBJECT_get_type(item) == ssl.X509_LU_CRL:
                 lists += 1
+        ssl.X509_STORE_unlock(store)
         return {"x509": certificates, "crl": lists, "x509_ca": authorities}
 
     def get_ca_certs(self, bint binary_form=False):
@@ -195,16 +203,17 @@ cdef class TrustingContext(HookedContext):
         NOTE: Certificates in a capath directory aren't loaded unless they have
         been used at least once.
         """
-        cdef ssl.OPENSSL_OBJECT_STACK *objects = ssl.X509_STORE_get0_objects(ssl.SSL_CTX_get_cert_store(self.ctx))
-        cdef X509_OBJECT *item
+        cdef ssl.OPENSSL_STACK *certificates = ssl.X509_STORE_get1_all_certs(ssl.SSL_CTX_get_cert_store(self.ctx))
         cdef X509 *certificate
         cdef int index
         cdef list found = []
-        for index in range(ssl.sk_X509_OBJECT_num(objects)):
-            item = ssl.sk_X509_OBJECT_value(objects, index)
-            if ssl.X509_OBJECT_get_type(item) != ssl.X509_LU_X509:
-                continue
-            certificate = ssl.X509_OBJECT_get0_X509(item)
-            if X509_check_ca(certificate):
-                found.append(certificate_der(certificate) if binary_form else decode_certificate(certificate))
+        if certificates == NULL:
+            raise MemoryError
+        try:
+            for index in range(ssl.sk_X509_num(certificates)):
+                certificate = ssl.sk_X509_value(certificates, index)
+                if X509_check_ca(certificate):
+                    found.append(certificate_der(certificate) if binary_form else decode_certificate(certificate))
+        finally:
+            ssl.free_X509_stack(certificates)
         return found

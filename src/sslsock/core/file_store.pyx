@@ -60,9 +60,11 @@ cdef X509_STORE *file_store(bytes path) except? NULL:
 
 cdef int add_store(X509_STORE *store, X509_STORE *other) except -1:
     """Have `store` know what `other` does: by reference, nothing is copied. 0, or 1: OpenSSL's error queue says why not."""
-    cdef ssl.OPENSSL_OBJECT_STACK *objects = ssl.X509_STORE_get0_objects(other)
+    cdef ssl.OPENSSL_OBJECT_STACK *objects
     cdef X509_OBJECT *item
-    cdef int index, kind, added
+    cdef int index, kind, added = 1
+    ssl.X509_STORE_lock(other)  # a handshake may add what it finds in a folder
+    objects = ssl.X509_STORE_get0_objects(other)
     for index in range(ssl.sk_X509_OBJECT_num(objects)):
         item = ssl.sk_X509_OBJECT_value(objects, index)
         kind = ssl.X509_OBJECT_get_type(item)
@@ -70,8 +72,7 @@ cdef int add_store(X509_STORE *store, X509_STORE *other) except -1:
             added = ssl.X509_STORE_add_cert(store, ssl.X509_OBJECT_get0_X509(item))
         elif kind == ssl.X509_LU_CRL:
             added = ssl.X509_STORE_add_crl(store, ssl.X509_OBJECT_get0_X509_CRL(item))
-        else:
-            continue
         if added != 1:
-            return 1
-    return 0
+            break
+    ssl.X509_STORE_unlock(other)
+    return added != 1
