@@ -308,6 +308,11 @@ def test_psk(files: Files) -> None:
         assert right.recv(1) == b"x" and "PSK" in left.cipher()[0]
 
 
+def test_before_the_handshake_there_is_no_group(files: Files) -> None:
+    tls = files.client(ssl).wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname=NAME)
+    assert tls.group() is None
+
+
 def test_a_socket_without_tls_has_no_group(files: Files) -> None:
     with files.client(ssl).wrap_socket(socket.socket(), server_hostname=NAME) as tls:
         assert tls.group() is None and tls.server_sigalg() is None and tls.client_sigalg() is None
