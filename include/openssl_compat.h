@@ -14,12 +14,14 @@
 #define SSL_R_RECORD_LAYER_FAILURE 313
 #endif
 
-/* The name of the key exchange group; NULL when there is none. SSL_get0_group_name came with 3.2; it reads the
-   session, which is not there before the handshake, without a look at it. */
+/* The name of the key exchange group; NULL when there is none. SSL_get0_group_name came with 3.2. Both functions read the session,
+   which is not there before the handshake, without a look at it. */
 static inline const char *compat_group_name(SSL *ssl)
 {
+    if (SSL_get_session(ssl) == NULL)
+        return NULL;
 #if OPENSSL_VERSION_NUMBER >= 0x30200000L
-    return SSL_get_session(ssl) == NULL ? NULL : SSL_get0_group_name(ssl);
+    return SSL_get0_group_name(ssl);
 #else
     int group = SSL_get_negotiated_group(ssl);
     return group == NID_undef ? NULL : SSL_group_to_name(ssl, group);

@@ -7,10 +7,10 @@ interface of the standard library's `ssl`; it is a module to be imported by itse
 """
 
 from importlib import import_module as _import_module
-from typing import TYPE_CHECKING
 
 from ._version import __version__
 
+TYPE_CHECKING = False  # typing.TYPE_CHECKING, without the time that `typing` takes
 if TYPE_CHECKING:
     from .core.build import build_info
     from .core.certificate import SslCertificate

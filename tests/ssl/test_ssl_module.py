@@ -198,9 +198,12 @@ def test_sockets_talk(files: Files, other: Any) -> None:
 
 
 def test_a_socket_looks_like_the_interpreters(files: Files) -> None:
-    with connected(files.client(ssl), files.server(ssl)) as (own, _), connected(files.client(stdlib), files.server(stdlib)) as (
-        theirs,
-        _,
+    with (
+        connected(files.client(ssl), files.server(ssl)) as (own, _),
+        connected(files.client(stdlib), files.server(stdlib)) as (
+            theirs,
+            _,
+        ),
     ):
         assert repr(own).replace(str(own.fileno()), "N", 1) == repr(theirs).replace(str(theirs.fileno()), "N", 1)
         assert type(own).__name__ == "SSLSocket" and type(own).__module__ == type(theirs).__module__
@@ -303,6 +306,11 @@ def test_psk(files: Files) -> None:
     with connected(client, server, name=None) as (left, right):
         left.sendall(b"x")
         assert right.recv(1) == b"x" and "PSK" in left.cipher()[0]
+
+
+def test_before_the_handshake_there_is_no_group(files: Files) -> None:
+    tls = files.client(ssl).wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname=NAME)
+    assert tls.group() is None
 
 
 def test_a_socket_without_tls_has_no_group(files: Files) -> None:
@@ -602,3 +610,72 @@ def test_many_threads_import_it_at_once() -> None:
         """
     )
     assert shown == "20 1\n"
+
+
+# What the short ways through must not change
+
+
+def test_importing_it_loads_no_socket_of_the_family() -> None:
+    assert (
+        python("""
+        import sys
+        import sslsock.ssl
+        assert not [name for name in sys.modules if name.startswith("sslsock.sockets")]
+        import sslsock
+        assert all(hasattr(sslsock, name) and name in dir(sslsock) for name in sslsock.__all__)
+        assert not hasattr(sslsock, "absent")
+        print(sslsock.SslSocket.__module__)
+    """)
+        == "sslsock.sockets.ssl_socket\n"
+    )
+
+
+def test_a_failure_ends_every_later_read_at_once(files: Files) -> None:
+    def read_on(module: Any) -> list[Any]:
+        with connected(files.client(module), files.server(module)) as (client, server):
+            client.settimeout(30)
+            socket.socket.sendall(server, b"\x17\x03\x03\x00\x20" + bytes(32))  # no record of this connection
+            found: list[Any] = []
+            for _ in range(3):
+                try:
+                    found.append(client.recv(10))
+                except OSError as exc:
+                    found.append((type(exc), getattr(exc, "reason", None)))
+            return found
+
+    found = read_on(ssl)
+    assert found == read_on(stdlib)
+    assert found[0][0] is ssl.SSLError
+
+
+def test_the_end_is_read_again_and_again(files: Files) -> None:
+    with connected(files.client(ssl), files.server(ssl)) as (client, server):
+        client.settimeout(30)
+        server.sendall(b"last")
+        server.setblocking(False)
+        with contextlib.suppress(ssl.SSLError):
+            server.unwrap()
+        assert [client.recv(10) for _ in range(4)] == [b"last", b"", b"", b""]
+
+
+@pytest.mark.parametrize("size", [1, 1000, 16384, 70_000])
+def test_writes_follow_one_another_in_the_memory_bio(files: Files, size: int) -> None:
+    up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = files.client(ssl).wrap_bio(down, up, server_hostname=NAME)
+    server = files.server(ssl).wrap_bio(up, down, server_side=True)
+    for end in (client, server, client, server):
+        with contextlib.suppress(ssl.SSLWantReadError):
+            end.do_handshake()
+    sent, carried = b"", b""
+    for number in range(12):
+        data = bytes([number]) * size
+        client.write(data)
+        sent += data
+        carried += up.read(size // 2 + 1)  # some of it is taken out between
+    carried += up.read()
+    up.write(carried)
+    got = b""
+    with contextlib.suppress(ssl.SSLWantReadError):
+        while True:
+            got += server.read(5000)
+    assert got == sent

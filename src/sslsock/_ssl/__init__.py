@@ -5,7 +5,6 @@ what an interpreter's version is.
 """
 
 import sys
-from typing import Any
 
 import sslsock.core  # noqa: F401  which the import system finds the compiled modules by
 from sslsock._ssl import ssl_error, ssl_values
@@ -65,7 +64,7 @@ if sys.version_info < (3, 12):
 
     __all__ += ["RAND_pseudo_bytes"]
 
-    def __getattr__(name: str) -> Any:
+    def __getattr__(name: str) -> object:
         """The tables of error codes, which few ask for, are made for the first who does."""
         names = ("err_codes_to_names", "err_names_to_codes", "lib_codes_to_names")
         if name not in names:

@@ -1,4 +1,9 @@
-from typing import Any
+from typing import Any, final
+
+@final
+class KeyLog:
+    @property
+    def name(self) -> Any: ...
 
 class HookedContext: ...
 class HookedConnection: ...

@@ -543,13 +543,13 @@ cdef class Connection(HookedConnection):
             call.written = self.unreported
             self.unreported = 0
         while True:
+            if call.written > size:
+                status = BAD_RETRY
+                break
             status = self.flush(call)
             if status != DONE:
                 break
             if call.written == size and size > 0:
-                break
-            if call.written > size:
-                status = BAD_RETRY
                 break
             status = self.enter()
             if status != DONE:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from types import ModuleType
-from typing import Any
 
 from .shared import adopt, claimed_by, stdlib_ssl, with_claim
 from .sockets import complete
 from .stdlib_code import execute
+
+TYPE_CHECKING = False  # typing.TYPE_CHECKING, without the time that `typing` takes
+if TYPE_CHECKING:
+    from typing import Any
 
 # What newer versions of ssl.py have, and is there with every interpreter.
 NEWER = ("HAS_PHA", "HAS_PSK", "HAS_PSK_TLS13", "get_sigalgs")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from types import FunctionType
-from typing import Any, Callable
+
+TYPE_CHECKING = False  # typing.TYPE_CHECKING, without the time that `typing` takes
+if TYPE_CHECKING:
+    from typing import Any, Callable
 
 
 def with_class(method: FunctionType, owner: type, space: dict[str, Any]) -> FunctionType:

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import Any, Callable
 
-Pair = tuple[Any, Any]
+TYPE_CHECKING = False  # typing.TYPE_CHECKING, without the time that `typing` takes
+if TYPE_CHECKING:
+    from typing import Any, Callable
+
+    Pair = tuple[Any, Any]
 
 
 def aiohttp_connector(module: Any) -> Iterator[Pair]:

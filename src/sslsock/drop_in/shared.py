@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from enum import Enum
 from types import FunctionType, ModuleType
-from typing import Any, Optional
+
+TYPE_CHECKING = False  # typing.TYPE_CHECKING, without the time that `typing` takes
+if TYPE_CHECKING:
+    from typing import Any, Optional
 
 # Beside enums and flags.
 CLASSES = ("_ASN1Object", "DefaultVerifyPaths", "SSLSocket", "SSLObject", "_GiveupOnSSLSendfile")

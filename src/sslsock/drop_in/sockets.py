@@ -6,9 +6,11 @@ They are made from the classes that stand in `ssl` at the time, so that a progra
 
 from __future__ import annotations
 
-from typing import Any, Optional
-
 from .gevent_sockets import GeventSocket, adapt
+
+TYPE_CHECKING = False  # typing.TYPE_CHECKING, without the time that `typing` takes
+if TYPE_CHECKING:
+    from typing import Any, Optional
 
 
 def complete(space: dict[str, Any]) -> None:

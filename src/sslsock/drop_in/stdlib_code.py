@@ -11,7 +11,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib.machinery import ModuleSpec
 from types import CodeType, ModuleType
-from typing import Any, Optional
+
+TYPE_CHECKING = False  # typing.TYPE_CHECKING, without the time that `typing` takes
+if TYPE_CHECKING:
+    from typing import Any, Optional
 
 
 def execute(space: dict[str, Any], private: ModuleType) -> None:

@@ -13,13 +13,15 @@ import sys
 import threading
 from collections.abc import Iterator
 from types import FunctionType, ModuleType
-from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
 from .foreign import with_class, wrap_bio_for
 from .known_contexts import made_anew
 from .shared import stdlib_ssl
 
+TYPE_CHECKING = False  # typing.TYPE_CHECKING, without the time that `typing` takes
 if TYPE_CHECKING:
+    from typing import Any, Union
+
     from typing_extensions import TypeGuard
 
 # Functions of ssl.py that make contexts or ask `_ssl`. The others are the same code here and there.
@@ -35,13 +37,13 @@ NOT_REPLACED = ("install", "uninstall", "_SSLContext")
 MISSING = object()
 
 
-class Change(NamedTuple):
+class Change:
     """A name in the globals of a module, in sys.modules, or of a class."""
 
-    space: Union[dict[str, Any], type]
-    name: str
-    before: Any
-    after: Any
+    __slots__ = ("after", "before", "name", "space")
+
+    def __init__(self, space: Union[dict[str, Any], type], name: str, before: Any, after: Any) -> None:
+        self.space, self.name, self.before, self.after = space, name, before, after
 
     def make(self) -> None:
         self.put(self.after)
