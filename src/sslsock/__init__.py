@@ -8,6 +8,7 @@ interface of the standard library's `ssl`; it is a module to be imported by itse
 
 from importlib import import_module as _import_module
 
+from . import core as _core  # noqa: F401 (refuses a subinterpreter)
 from ._version import __version__
 
 TYPE_CHECKING = False  # typing.TYPE_CHECKING, without the time that `typing` takes

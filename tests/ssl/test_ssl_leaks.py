@@ -16,6 +16,7 @@ from tls_pairs import NAME, Files, in_memory
 
 from sslsock import ssl
 
+pytestmark = pytest.mark.slow
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
