@@ -8,7 +8,7 @@ Every public name of the interpreter's `ssl` is here and means the same. Context
 (`isinstance(context, ssl.SSLContext)`) and are taken by whatever takes those; exceptions, sockets and enums are the same
 objects. `install()` puts what is here in the place of `ssl` for the whole process, `uninstall()` takes it out again.
 
-docs/ssl.md says more, and what differs.
+docs/ssl.md says more, docs/ssl-differences.md what differs.
 """
 
 from . import _ssl

@@ -118,10 +118,18 @@ CASES_RUN = [
 @pytest.mark.parametrize(("server", "more"), CASES_RUN, ids=lambda value: value if isinstance(value, str) else " ".join(value))
 def test_a_server_below_run(server: str, more: list[str], sslsock: bool, files: Files) -> None:
     need([server])
-    arguments = [str(files.server_file) if word == "FILE" else word for word in SERVERS[server]]
     way = ["-m", "sslsock", "run"] if sslsock else []
+    assert answers([*way, "-m", *SERVERS[server], *more], files) == {OURS if sslsock else "_ssl"}
+
+
+OURS = "sslsock._ssl.ssl_connection"
+
+
+def answers(words: list[str], files: Files) -> set[str]:
+    """What a server that is started so tells of its connections (served.py)."""
+    arguments = [str(files.server_file) if word == "FILE" else word for word in words]
     process = subprocess.Popen(
-        [sys.executable, "-u", *way, "-m", *arguments, *more], cwd=PROGRAMS, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        [sys.executable, "-u", *arguments], cwd=PROGRAMS, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         env={**ENVIRONMENT, "PYTHONWARNINGS": "ignore"}, text=True, start_new_session=True,
     )  # fmt: skip
     assert process.stdout is not None
@@ -132,7 +140,7 @@ def test_a_server_below_run(server: str, more: list[str], sslsock: bool, files: 
             assert line, said
             said += line
         context = ssl.create_default_context(cafile=files.ca_file)
-        answers = set()
+        told = set()
         for _ in range(4):
             connection = http.client.HTTPSConnection("localhost", int(found[1]), context=context, timeout=TIMEOUT)
             while connection.sock is None:
@@ -140,9 +148,9 @@ def test_a_server_below_run(server: str, more: list[str], sslsock: bool, files: 
                 with contextlib.suppress(ConnectionRefusedError):  # its workers listen some time after it says so
                     connection.connect()
             connection.request("GET", "/")
-            answers.add(connection.getresponse().read().decode())
+            told.add(connection.getresponse().read().decode())
             connection.close()
-        assert answers == {"sslsock._ssl.ssl_connection" if sslsock else "_ssl"}
+        return told
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()

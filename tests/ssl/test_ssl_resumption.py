@@ -130,3 +130,20 @@ def test_it_is_for_clients(files: Files) -> None:
     with pytest.raises(ValueError, match="PROTOCOL_TLS_CLIENT"):
         context.resume_sessions = True
     assert context.resume_sessions is False
+
+
+def test_a_server_knows_the_client_of_a_resumed_session(files: Files) -> None:
+    """A session has the client's own certificate, and no chain."""
+    server = files.server(ssl)
+    server.load_verify_locations(files.ca_file)
+    server.verify_mode = ssl.CERT_REQUIRED
+    server.maximum_version = stdlib.TLSVersion.TLSv1_2
+    client = resuming(files)
+    client.load_cert_chain(files.server_file)
+    with connected(client, server) as (_, there):
+        own = there.getpeercert(True)
+        assert there.get_unverified_chain()[0] == there.get_verified_chain()[0] == own
+    with connected(client, server) as (_, there):
+        assert there.session_reused
+        assert there.get_unverified_chain() == [own]
+        assert there.get_verified_chain() == []

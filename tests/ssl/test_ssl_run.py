@@ -141,6 +141,7 @@ def test_a_hook_for_exceptions_gets_what_python_gives_it(tmp_path: Path) -> None
     ("program", "status", "words"),
     [
         (["missing.py"], 2, "sslsock: missing.py: No such file or directory\n"),
+        (["http", "app:app"], 2, "sslsock: http: No such file or directory; the module of this name: run -m http\n"),
         (["-m", "missing"], 1, "sslsock: No module named missing\n"),
         (["-m", "empty"], 1, "sslsock: No module named empty.__main__; 'empty' is a package and cannot be directly executed\n"),
         (["-m", "missing.inner"], 1, "sslsock: while looking for the module 'missing.inner': ModuleNotFoundError: "),

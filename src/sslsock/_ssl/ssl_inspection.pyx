@@ -88,12 +88,13 @@ cdef class InspectedConnection(Connection):
                 chain = ssl.SSL_get0_verified_chain(self.ssl)
             else:
                 chain = ssl.SSL_get_peer_cert_chain(self.ssl)
-            if chain == NULL:
-                return None
-            if self.is_server and not verified:  # what a server has of the client begins behind its own certificate
+            if self.is_server and not verified:
+                # A server's chain of the client begins behind the client's own certificate, and a resumed session has that one only.
                 one = ssl.SSL_get1_peer_certificate(self.ssl)
                 if one != NULL:
                     found.append(Certificate.wrap(one))
+            if chain == NULL:
+                return found or None
             for index in range(ssl.sk_X509_num(chain)):
                 one = ssl.sk_X509_value(chain, index)
                 X509_up_ref(one)

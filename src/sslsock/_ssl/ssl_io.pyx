@@ -18,9 +18,9 @@ from libc.string cimport memset
 cimport linux
 cimport openssl_ssl as ssl
 from linux cimport (
-    EAGAIN, ECONNRESET, EINTR, EPIPE, MSG_DONTWAIT, MSG_NOSIGNAL, POLLIN, POLLOUT, clock_gettime, errno, poll, pthread_mutex_destroy, pthread_mutex_init,
-    pthread_mutex_lock, pthread_rwlock_rdlock, pthread_rwlock_unlock, pthread_mutex_t, pthread_mutex_timedlock, pthread_mutex_trylock, pthread_mutex_unlock, recv, send,
-    timespec)
+    EAGAIN, ECONNRESET, EINTR, EPIPE, MSG_DONTWAIT, MSG_NOSIGNAL, POLLIN, POLLOUT, clock_gettime, errno, poll,
+    pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_t, pthread_mutex_timedlock,
+    pthread_mutex_trylock, pthread_mutex_unlock, pthread_rwlock_rdlock, pthread_rwlock_unlock, recv, send, timespec)
 from openssl_err cimport ERR_clear_error, ERR_peek_error, ERR_peek_last_error
 from window_bio cimport (
     byte_queue_append, byte_queue_clear, byte_queue_consume, byte_queue_front, byte_queue_join, byte_queue_reserve,

@@ -108,7 +108,8 @@ def load_path(path: str) -> tuple[CodeType, ModuleType]:
             with io.open_code(whole) as file:
                 code = compile(file.read(), whole, "exec", dont_inherit=True)
     except OSError as exc:
-        raise UsageError(f"{path}: {exc.strerror or exc}") from None
+        meant = f"; the module of this name: run -m {path}" if path.isidentifier() and PathFinder.find_spec(path) else ""
+        raise UsageError(f"{path}: {exc.strerror or exc}{meant}") from None
     module = main_module(None)
     module.__file__, module.__loader__ = whole, loader
     return code, module

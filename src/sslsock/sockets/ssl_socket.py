@@ -208,7 +208,8 @@ class SslSocket(TcpSocket):
         """What binds an authentication inside the connection to it (SCRAM's `-PLUS`), the same on both sides: bytes.
         kind: "tls-exporter" (RFC 9266), "tls-server-end-point" or "tls-unique" (RFC 5929). None before the handshake
         is done, and where the connection has none of the kind: "tls-unique" in TLS 1.3, for example. ValueError: there is
-        no such kind. RuntimeError in a relay."""
+        no such kind. RuntimeError in a relay, and in another thread than the loop's."""
+        self._loop.check()
         check_binding(kind)
         return self._engine.channel_binding(kind) if self._engine is not None else None
 
@@ -218,7 +219,8 @@ class SslSocket(TcpSocket):
         """A secret that both sides can make and nobody else (RFC 5705; RFC 8446, 7.5): bytes. label: str (ASCII) or
         bytes, as registered with IANA or beginning with "EXPERIMENTAL". length: bytes wanted, int. context: bytes-like,
         what it is for; None: no context, which is another than an empty one with TLS 1.2. RuntimeError before the
-        handshake is done, and in a relay; TypeError, ValueError."""
+        handshake is done, in a relay, and in another thread than the loop's; TypeError, ValueError."""
+        self._loop.check()
         if self._engine is None:
             raise RuntimeError("nothing can be exported before the handshake is done")
         return self._engine.export_keying_material(label, length, context)

@@ -3,30 +3,11 @@
 import asyncio
 
 from common import NAME, client_context, peer_client_context, peer_server_context, report, server_context, switch
+from grpc_service import Bytes, Service
 import grpclib.client
-import grpclib.const
-import grpclib.encoding.base
 import grpclib.server
 
 switch()
-
-
-class Bytes(grpclib.encoding.base.CodecBase):
-    __content_subtype__ = "bytes"
-
-    def encode(self, message, message_type):
-        return message
-
-    def decode(self, data, message_type):
-        return data
-
-
-class Service:
-    def __mapping__(self):
-        async def echo(stream):
-            await stream.send_message(await stream.recv_message())
-
-        return {"/test.Test/Echo": grpclib.const.Handler(echo, grpclib.const.Cardinality.UNARY_UNARY, bytes, bytes)}
 
 
 async def talk(for_server, for_client):
