@@ -106,6 +106,18 @@ def test_a_peer_that_was_not_verified_is_not_taken_for_one_that_was(files: Files
         pass
 
 
+def test_a_session_that_comes_after_a_change_is_of_before(files: Files, server: Any) -> None:
+    """The tickets of a connection that verified nothing, read when the context verifies, are resumed by none that does."""
+    client = resuming(files)
+    client.check_hostname = False
+    client.verify_mode = ssl.CERT_NONE
+    with connected(client, server) as (here, there):
+        client.verify_mode = ssl.CERT_REQUIRED
+        there.sendall(b"answer")
+        assert here.recv(100) == b"answer"
+        assert exchange(client, server) is False
+
+
 def test_a_given_session_goes_first(files: Files) -> None:
     server = files.server(stdlib)
     server.maximum_version = stdlib.TLSVersion.TLSv1_2

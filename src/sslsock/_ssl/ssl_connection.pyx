@@ -184,6 +184,7 @@ cdef class _SSLSocket(InspectedConnection):
             self.session = session
         elif self.hooks.sessions is not None and self.server_hostname is not None:
             self.session_name = self.server_hostname
+            self.session_store = self.hooks.sessions
             self.keeps_sessions = True
             self.resume()
         return 0
@@ -191,7 +192,7 @@ cdef class _SSLSocket(InspectedConnection):
     cdef int resume(self) except -1:
         """Offer the newest session that is kept for the name. One of TLS 1.3 is offered once: RFC 8446, C.4."""
         cdef SSLSession newest
-        sessions = self.hooks.sessions.get(self.session_name)
+        sessions = self.session_store.get(self.session_name)
         while sessions:
             newest = sessions.pop()
             if ssl.SSL_SESSION_is_resumable(newest.session):

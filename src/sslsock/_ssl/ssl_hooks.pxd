@@ -29,6 +29,7 @@ cdef class HookedConnection:
     cdef HookedContext first_hooks  # the one it was made with: libssl asks that for the server name
     cdef object owner_reference, socket_reference  # weak, or None
     cdef str session_name  # under which its sessions are kept, None: they are not
+    cdef object session_store  # where: `sessions` of its context as it was made, which a change of what is verified replaces
     cdef bint keeps_sessions  # the same, for when the object's parts may be gone
     cdef bint holds_settings  # of `hooks`, but for a callback
     cdef object raised  # what a callback has raised; the call it happened in raises it

@@ -306,11 +306,10 @@ cdef int on_new_session(ssl.SSL *connection, ssl.SSL_SESSION *session) noexcept 
 
 
 cdef int keep_session(HookedConnection connection, ssl.SSL_SESSION *session) noexcept:
-    cdef HookedContext context = connection.hooks
-    kept, name = context.sessions, connection.session_name
+    kept, name = connection.session_store, connection.session_name
     if kept is None or name is None:
         return 0
-    made = SSLSession.wrap(session, context)
+    made = SSLSession.wrap(session, connection.hooks)
     try:
         sessions = kept.setdefault(name, [])
         sessions.append(made)
