@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import socket
+import struct
 from functools import partial
 from typing import Any, Callable, Optional
 
 import pytest
 
+from core.pairs import drive
 from peers import Host
+from sslsock.core.dial import Dial, pack_address
+from sslsock.core.loop import Loop
+from sslsock.proxy.attempt import THEIR_TROUBLE
 from sslsock.proxy.backends import DOUBTERS, Backend, BackendPool, BackendState, News, summed_up
 from sslsock.proxy.settings import Address
 from sslsock.sockets.resolver import Lookup
@@ -527,3 +533,29 @@ def test_a_name_that_does_not_exist_is_told(own_host: Host) -> None:
     assert isinstance(told[0], socket.gaierror)
     assert pool.next() is None
     pool.close()
+
+
+class Dialled:
+    """The errno of a dial that fails."""
+
+    number: Optional[int] = None
+
+    def on_dial_failed(self, number: int) -> None:
+        self.number = number
+
+
+@pytest.mark.parametrize(("fin_before", "expected"), [(False, errno.ECONNRESET), (True, errno.EPIPE)])
+def test_a_reset_before_the_dial_is_over_is_the_back_ends_fault(fin_before: bool, expected: int) -> None:
+    """As when a back end is killed while it has connections that it has not accepted."""
+    loop, dialled = Loop(), Dialled()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert Dial(loop, pack_address(V4, ("127.0.0.1", port)), dialled).start(0) == -errno.EINPROGRESS
+        accepted = server.accept()[0]
+        if fin_before:
+            accepted.shutdown(socket.SHUT_WR)
+        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        accepted.close()
+        drive(loop, lambda: dialled.number is not None, "the end of the dial")
+    assert dialled.number == expected
+    assert expected in THEIR_TROUBLE

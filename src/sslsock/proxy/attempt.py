@@ -35,11 +35,12 @@ __all__ = ["LEAST_SECONDS", "Attempt", "reset"]
 RESET = struct.pack("ii", 1, 0)  # struct linger
 LEAST_SECONDS = 0.001  # 0 would be no limit
 
-# What is the back end's fault, or that of the way to it. All else that a dial may fail of (no local port is left: connect(2),
-# EADDRNOTAVAIL) says nothing about it.
+# What is the back end's fault, or that of the way to it: what Linux makes of ICMP and of a reset (EPIPE if behind a FIN). All
+# else that a dial may fail of (no local port is left: connect(2), EADDRNOTAVAIL) says nothing about it.
 THEIR_TROUBLE = frozenset(
     (
-        *(errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED, errno.ETIMEDOUT),
+        *(errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE, errno.ETIMEDOUT),
+        *(errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.EPROTO),
         *(errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETUNREACH, errno.ENETDOWN, errno.ENETRESET, errno.ENONET),
     )
 )
