@@ -106,15 +106,15 @@ IMPORT = re.compile(r"^[ \t]*(?:from[ \t]+([\w.]+)[ \t]+import[ \t]|import[ \t]+
 
 @needs_sources
 def test_all_that_compiled_modules_import_is_named() -> None:
-    folder = SOURCES / "core"
-    modules = {f"sslsock.core.{path.stem}" for path in folder.glob("*.pyx")}
+    paths = [path for folder in ("core", "_ssl") for path in (SOURCES / folder).glob("*.pyx")]
+    modules = {f"sslsock.{path.parent.name}.{path.stem}" for path in paths}
     wanted = set()
-    for path in folder.glob("*.pyx"):
+    for path in paths:
         for origin, plain, rest in IMPORT.findall(path.read_text()):
             names = [plain] if plain else [origin]
-            if origin == "sslsock.core":
-                names = [f"sslsock.core.{name.strip()}" for name in rest.partition("#")[0].split(",")]
+            if origin in ("sslsock.core", "sslsock._ssl"):
+                names = [f"{origin}.{name.strip()}" for name in rest.partition("#")[0].split(",")]
             wanted |= {name for name in names if name not in modules}
-    tree = ast.parse((folder / "compiled_imports.py").read_text())
+    tree = ast.parse((SOURCES / "core" / "compiled_imports.py").read_text())
     named = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     assert named == wanted | {"sslsock.core._native"}

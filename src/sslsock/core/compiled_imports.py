@@ -6,15 +6,19 @@ Never imported at run time. PyInstaller finds it by the package's own hook (`ssl
 """
 # ruff: noqa: F401
 
+import _socket
+import _ssl
 import collections
 import datetime
 import enum
 import ipaddress
 import logging
+import operator
 import os
 import re
 import socket
 import sys
+import warnings
 import weakref
 
 import sslsock._version
