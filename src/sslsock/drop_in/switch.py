@@ -158,5 +158,6 @@ def loaded_modules() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def has_derived(space: dict[str, Any], context: type) -> bool:
-    values = list(space.values())
-    return any(issubclass(type(one), type) and one is not context and context in one.__mro__ for one in values)
+    classes = [one for one in list(space.values()) if issubclass(type(one), type) and one is not context]
+    # By identity: what is equal may be said by a metaclass (that of typing._UnionGenericAlias gives a warning).
+    return any(base is context for one in classes for base in one.__mro__)
