@@ -1,6 +1,7 @@
 """What `sslsock._ssl` has beside its classes: the constants and the functions that need no connection are the interpreter's."""
 
 import _ssl
+import ast
 import os
 import random
 import subprocess
@@ -111,6 +112,50 @@ def test_suites_of_the_interpreters_builder():
 
 def test_suites_of_an_interpreter_without_ssl():
     assert run("import sys; sys.modules['_ssl'] = None; from sslsock import _ssl; print(_ssl._DEFAULT_CIPHERS)") == CPYTHONS
+
+
+# ---- defaults of a context -----------------------------------------------------------------------------------
+
+SETTINGS = """
+import warnings; warnings.simplefilter("ignore")
+from sslsock import _ssl as ours
+def settings(module):
+    found = []
+    for protocol in (module.PROTOCOL_TLS, module.PROTOCOL_TLS_CLIENT, module.PROTOCOL_TLS_SERVER):
+        context = module._SSLContext(protocol)
+        suites = [suite["name"] for suite in context.get_ciphers()]
+        found.append((context.minimum_version, context.maximum_version, suites))
+    return found
+"""
+HOST = """
+openssl_conf = all
+[all]
+ssl_conf = ssl
+[ssl]
+system_default = tls
+[tls]
+MinProtocol = TLSv1.3
+CipherString = ECDHE+CHACHA20
+"""
+
+
+def test_a_new_context_is_as_the_interpreters():
+    if ours.OPENSSL_VERSION == _ssl.OPENSSL_VERSION:
+        compared = "settings(ours) == settings(_ssl)"
+    else:
+        compared = "[one[:2] for one in settings(ours)] == [one[:2] for one in settings(_ssl)]"
+    leave_3_9 = "hasattr(_ssl._SSLContext, 'security_level') or setattr(ours, 'unused', 0)"
+    assert run(f"{SETTINGS}\nimport _ssl; {leave_3_9}; print({compared})") == "True"
+
+
+@pytest.mark.parametrize("host", [False, True], ids=["OpenSSL's", "the host's"])
+def test_an_interpreter_that_leaves_the_defaults_to_openssl(tmp_path, host):
+    (tmp_path / "openssl.cnf").write_text(HOST if host else "")
+    program = "import _ssl; _ssl._DEFAULT_CIPHERS = 'ALL:!COMPLEMENTOFDEFAULT:!eNULL'\n" + SETTINGS + "print(settings(ours))"
+    found = ast.literal_eval(run(program, OPENSSL_CONF=str(tmp_path / "openssl.cnf")))
+    read = host and sslsock.build_info()["openssl_configuration"] != "ignored"
+    assert {one[:2] for one in found} == {(772 if read else -2, -1)}
+    assert all(("AES256-SHA" in one[2]) != read for one in found)
 
 
 # ---- functions -----------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import sys
 import sslsock.core  # noqa: F401  which the import system finds the compiled modules by
 from sslsock._ssl import ssl_error, ssl_values
 from sslsock._ssl.memory_bio import MemoryBIO
+from sslsock._ssl.ssl_attributes import forbid_deletion
 from sslsock._ssl.ssl_certificate import Certificate
 from sslsock._ssl.ssl_connection import _SSLSocket
 from sslsock._ssl.ssl_context import _SSLContext
@@ -58,6 +59,10 @@ __all__ = [
 ]
 
 globals().update(ssl_values.constants)
+
+for _kind in (Certificate, MemoryBIO, SSLSession, _SSLContext, _SSLSocket):
+    forbid_deletion(_kind)
+del _kind, forbid_deletion
 
 if sys.version_info < (3, 12):
     from sslsock._ssl.ssl_values import RAND_pseudo_bytes

@@ -13,5 +13,6 @@ cdef class _SSLContext(TrustingContext):
     cdef readonly int protocol
     cdef bint wants_post_handshake_auth
 
+    cdef int set_defaults(self) except -1
     cdef int set_version(self, long version, bint minimum) except -1
     cdef int set_mode(self, mode) except -1

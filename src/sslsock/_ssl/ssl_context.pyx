@@ -18,6 +18,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 cimport openssl_ssl as ssl
+from distrusted_keys cimport refuse_distrusted
 from openssl_err cimport ERR_clear_error
 from openssl_ssl cimport BIO, EVP_PKEY
 from sslsock._ssl.ssl_arguments cimport c_string, checked_callable, path_bytes
@@ -30,7 +31,7 @@ from sslsock._ssl.ssl_identity cimport text_bio, use_identity
 from sslsock._ssl.ssl_trust cimport TrustingContext
 
 from sslsock._ssl.ssl_error import SSLError
-from sslsock._ssl.ssl_values import constants
+from sslsock._ssl.ssl_values import constants, left_to_openssl
 
 cdef extern from "module_compat.h" nogil:
     ctypedef struct OPENSSL_NAME_STACK "STACK_OF(OPENSSL_CSTRING)"
@@ -129,14 +130,8 @@ cdef class _SSLContext(TrustingContext):
         if BEFORE_310:
             options |= ssl.SSL_OP_IGNORE_UNEXPECTED_EOF
         ssl.SSL_CTX_set_options(self.ctx, options)
-        ciphers = constants["_DEFAULT_CIPHERS"].encode("ascii")
-        if ssl.SSL_CTX_set_cipher_list(self.ctx, <const char *> <bytes> ciphers) != 1:
-            ERR_clear_error()
-            raise SSLError("No cipher can be selected.")
-        if not BEFORE_310:
-            if protocol not in FIXED_VERSIONS:
-                ssl.SSL_CTX_set_min_proto_version(self.ctx, ssl.TLS1_2_VERSION)
-            ssl.SSL_CTX_set_security_level(self.ctx, 2)
+        if not left_to_openssl:
+            self.set_defaults()
         ssl.SSL_CTX_set_mode(
             self.ctx,
             ssl.SSL_MODE_RELEASE_BUFFERS | ssl.SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | ssl.SSL_MODE_AUTO_RETRY)
@@ -148,6 +143,17 @@ cdef class _SSLContext(TrustingContext):
 
     def __dealloc__(self):
         free(self.protocols)
+
+    cdef int set_defaults(self) except -1:
+        ciphers = constants["_DEFAULT_CIPHERS"].encode("ascii")
+        if ssl.SSL_CTX_set_cipher_list(self.ctx, <const char *> <bytes> ciphers) != 1:
+            ERR_clear_error()
+            raise SSLError("No cipher can be selected.")
+        if not BEFORE_310:
+            if self.protocol not in FIXED_VERSIONS:
+                ssl.SSL_CTX_set_min_proto_version(self.ctx, ssl.TLS1_2_VERSION)
+            ssl.SSL_CTX_set_security_level(self.ctx, 2)
+        return 0
 
     # Connections
 
@@ -395,17 +401,13 @@ cdef class _SSLContext(TrustingContext):
     def post_handshake_auth(self, bint wanted):
         self.wants_post_handshake_auth = wanted
 
-    @post_handshake_auth.deleter
-    def post_handshake_auth(self):
-        raise AttributeError("cannot delete attribute")
-
     # Verification
 
     cdef int set_mode(self, mode) except -1:
         if mode not in VERIFY_MODES:
             raise ValueError("invalid value for verify_mode")
         self.forget_sessions()
-        ssl.SSL_CTX_set_verify(self.ctx, VERIFY_MODES[mode], ssl.SSL_CTX_get_verify_callback(self.ctx))
+        ssl.SSL_CTX_set_verify(self.ctx, VERIFY_MODES[mode], refuse_distrusted)
         return 0
 
     @property

@@ -2,6 +2,7 @@ from os import PathLike
 from typing import Any, SupportsFloat, SupportsIndex
 
 constants: dict[str, Any]
+left_to_openssl: bool
 
 def RAND_add(string: str | bytes | bytearray | memoryview, entropy: SupportsFloat, /) -> None: ...
 def RAND_bytes(n: SupportsIndex, /) -> bytes: ...

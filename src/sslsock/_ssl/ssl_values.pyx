@@ -25,7 +25,7 @@ from sslsock.core import build
 # As CPython was before it chose its own suites, since then, and where it was told to leave that to OpenSSL.
 cdef str CIPHERS_UNTIL_3_9 = "DEFAULT:!aNULL:!eNULL:!MD5:!3DES:!DES:!RC4:!IDEA:!SEED:!aDSS:!SRP:!PSK"
 cdef str CIPHERS = "@SECLEVEL=2:ECDH+AESGCM:ECDH+CHACHA20:ECDH+AES:DHE+AES:!aNULL:!eNULL:!aDSS:!SHA1:!AESCCM"
-cdef str CIPHERS_OF_OPENSSL = "ALL:!COMPLEMENTOFDEFAULT:!eNULL"
+cdef tuple CIPHERS_OF_OPENSSL = ("ALL:!COMPLEMENTOFDEFAULT:!eNULL", "PROFILE=SYSTEM")  # upstream's, Fedora's
 
 
 cdef bint accepts_ciphers(str text):
@@ -46,7 +46,7 @@ cdef str default_ciphers():
         from _ssl import _DEFAULT_CIPHERS as chosen
     except ImportError:
         return usual
-    if chosen in (CIPHERS, CIPHERS_UNTIL_3_9, CIPHERS_OF_OPENSSL) or accepts_ciphers(chosen):
+    if chosen in (CIPHERS, CIPHERS_UNTIL_3_9, CIPHERS_OF_OPENSSL[0]) or accepts_ciphers(chosen):
         return chosen
     return usual
 
@@ -71,6 +71,9 @@ cdef dict all_constants():
 
 
 constants = all_constants()
+# Debian and Fedora build the interpreter so (--with-ssl-default-suites=openssl): suites, the lowest protocol version and the security
+# level of a new context are OpenSSL's, which reads them in the system's openssl.cnf.
+left_to_openssl = constants["_DEFAULT_CIPHERS"] in CIPHERS_OF_OPENSSL
 
 
 # ---- randomness --------------------------------------------------------------------------------------------

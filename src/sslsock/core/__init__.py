@@ -50,6 +50,7 @@ SSL_NAMES = (
     "ssl_values",
     "ssl_session",
     "ssl_arguments",
+    "ssl_attributes",
     "ssl_cipher",
     "ssl_hooks",
     "ssl_identity",

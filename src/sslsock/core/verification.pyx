@@ -9,6 +9,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 from libc.time cimport time_t
 
+from distrusted_keys cimport refuse_distrusted
 from openssl_err cimport ERR_clear_error
 from openssl_ssl cimport (
     OPENSSL_STACK, SSL, X509_CHECK_FLAG_NEVER_CHECK_SUBJECT, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS, X509_STORE_CTX,
@@ -34,7 +35,7 @@ cdef int collect_error(int ok, X509_STORE_CTX *store) noexcept nogil:
     """X509_STORE_CTX_set_verify_cb(3): note the error and have verification go on, so that all are found."""
     cdef verification *found
     cdef verify_record *record
-    if ok:
+    if refuse_distrusted(ok, store):
         return 1
     found = <verification *> SSL_get_app_data(
         <SSL *> X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx()))
