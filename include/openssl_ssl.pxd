@@ -147,6 +147,9 @@ cdef extern from "openssl/ssl.h" nogil:
     int SSL_SESSION_up_ref(SSL_SESSION *session)
     int SSL_SESSION_is_resumable(const SSL_SESSION *session)
     int SSL_SESSION_get_protocol_version(const SSL_SESSION *session)
+    const unsigned char *SSL_SESSION_get0_id_context(const SSL_SESSION *session, unsigned int *size)
+    SSL_SESSION *d2i_SSL_SESSION(SSL_SESSION **out, const unsigned char **data, long size)
+    int i2d_SSL_SESSION(const SSL_SESSION *session, unsigned char **out)
 
     # connections
     SSL *SSL_new(SSL_CTX *context)
@@ -165,6 +168,7 @@ cdef extern from "openssl/ssl.h" nogil:
     X509_VERIFY_PARAM *SSL_get0_param(SSL *ssl)
     int SSL_get_security_level(const SSL *ssl)
     int SSL_set_session(SSL *ssl, SSL_SESSION *session)
+    int SSL_set_session_id_context(SSL *ssl, const unsigned char *data, unsigned int size)
     int SSL_session_reused(const SSL *ssl)
     int SSL_do_handshake(SSL *ssl)
     int SSL_read_ex(SSL *ssl, void *data, size_t size, size_t *got)

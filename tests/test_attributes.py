@@ -17,6 +17,7 @@ from sslsock import (
     SslConfiguration,
     SslKey,
     SslServer,
+    SslSession,
     SslSocket,
     TcpServer,
     TcpSocket,
@@ -36,7 +37,9 @@ SOCKET_HANDLERS = [
     *("ready_read_handler", "bytes_written_handler", "about_to_close_handler", "connected_handler", "disconnected_handler"),
     *("error_handler", "state_changed_handler", "host_found_handler"),
 ]
-SSL_HANDLERS = ["client_hello_handler", "encrypted_handler", "mode_changed_handler", "ssl_errors_handler"]
+SSL_HANDLERS = [
+    *("client_hello_handler", "encrypted_handler", "mode_changed_handler", "new_session_handler", "ssl_errors_handler"),
+]
 
 # Class, attribute, values of the wrong type, values that are impossible.
 ATTRIBUTES = [
@@ -48,6 +51,7 @@ ATTRIBUTES = [
     (SslSocket, "handshake_timeout", *SECONDS),
     (SslSocket, "configuration", [None, 1, SslConfiguration], []),
     (SslSocket, "peer_verify_mode", ["1", 1.0, True], [-1, 99]),
+    (SslSocket, "session", [1, "x", b"x", SslSession], []),
     (SslSocket, "peer_verify_name", TEXT[0], ["a b", "[", "x" * 300]),
     (TcpServer, "new_connection_handler", *HANDLER),
     (TcpServer, "accept_error_handler", *HANDLER),

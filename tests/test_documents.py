@@ -208,6 +208,13 @@ def test_the_configurations_of_the_readme_serve_mutual_tls(folder):
     assert output(code, folder) == "AUTO_VERIFY_PEER False\n"
 
 
+def test_the_example_of_a_session_resumes_it(folder, echo_port):
+    code = EXAMPLES["A session that is kept"].replace('"www.example.com", 443', f'"localhost", {echo_port}')
+    assert [output(code, folder) for _ in range(3)] == ["a full handshake\n", "resumed\n", "resumed\n"]
+    (folder / "session").write_bytes(b"rubbish")
+    assert output(code, folder) == "a full handshake\n"
+
+
 def test_the_server_of_the_readme_chooses_by_name(folder):
     code = EXAMPLES["A configuration by name"].replace('"www.example.com", "chat.example.com"', '"localhost", "server"')
     (folder / "localhost.pem").write_bytes((folder / "server.pem").read_bytes())

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .core.encoded import SslEncoding
     from .core.engine import Engine, TlsError
     from .core.key import KeyAlgorithm, KeyType, SslKey
+    from .core.session import SslSession
     from .core.ticket_keys import TicketKeys
     from .sockets.configuration import SslConfiguration
     from .sockets.constants import (
@@ -65,6 +66,7 @@ __all__ = [
     "SslMode",
     "SslProtocol",
     "SslServer",
+    "SslSession",
     "SslSocket",
     "Stream",
     "TcpServer",
@@ -104,6 +106,7 @@ _PLACES = {
     "SslMode": ".sockets.constants",
     "SslProtocol": ".sockets.constants",
     "SslServer": ".sockets.ssl_server",
+    "SslSession": ".core.session",
     "SslSocket": ".sockets.ssl_socket",
     "Stream": ".sockets.stream",
     "TcpServer": ".sockets.tcp_server",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import sys
 from typing import Any
 
 import pytest
@@ -131,6 +132,43 @@ def test_a_client_resumes_with_gnutls_serv(own_host, start, pki, version):
         client.socket.disconnect()
         ended(own_host, client)
     assert found == [False, True, True]
+
+
+KEEPER = """
+import sys, sslsock
+port, name, root, file = int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4]
+client = sslsock.SslSocket()
+client.configuration.use_system_ca = False
+client.configuration.add_ca_file(root)
+client.peer_verify_name = name
+client.session = sslsock.SslSession(open(file, "rb").read())
+def ready(s):
+    open(file, "wb").write(s.session.to_bytes())
+    print(s.session_reused, s.peer_certificate == sslsock.SslCertificate.from_path(sys.argv[5])[0], s.error_string)
+    s.disconnect()
+client.ready_read_handler = ready
+client.disconnected_handler = lambda s: sslsock.stop()
+client.connect_encrypted("127.0.0.1", port)
+client.write(b"word\\n")
+sslsock.run()
+"""
+
+
+def test_a_session_is_kept_from_process_to_process(own_host, start, pki, version, tmp_path):
+    certificate, key = pki.files(pki.server)
+    server = start(
+        *(program("openssl", "openssl"), "s_server", "-accept", "127.0.0.1:0", "-cert", certificate, "-rev"),
+        *("-cert_chain", pki.files(pki.middle)[0], "-key", key, "-tls1_2" if version == "TLS_1_2" else "-tls1_3"),
+    )
+    own_host.wait_for(lambda: server.said(r"ACCEPT \S+:(\d+)"), "s_server to listen")
+    port = server.said(r"ACCEPT \S+:(\d+)")[1]
+    (tmp_path / "session").write_bytes(b"")
+    found = []
+    for _ in range(3):
+        client = start(sys.executable, "-c", KEEPER, port, NAME, pki.root_file, tmp_path / "session", certificate)
+        own_host.wait_for(lambda client=client: client.ended, "its end")
+        found.append(client.text.strip())
+    assert found == ["False True", "True True", "True True"]
 
 
 # We are the server

@@ -24,6 +24,7 @@ NAMES = (
     "system_store",
     "file_store",
     "key_log",
+    "session",
     "context",
     "client_hello",
     "agreed",

@@ -16,6 +16,7 @@ cdef class Channel(OutputLink):
     cdef input_buffer input
     cdef size_t bound
     cdef bint input_ended  # the consumer has been told so
+    cdef public bint notify_sessions
     cdef bint bulk  # the last receive was large: worth giving the GIL away
 
     # outgoing
@@ -34,7 +35,9 @@ cdef class Channel(OutputLink):
     cdef void meet_end(self) noexcept
     cdef void feed_tls(self, size_t size) noexcept
     cdef void shake(self, Engine engine, size_t size) noexcept
-    cdef void settle(self, Engine engine) noexcept
+    cdef list settle(self, Engine engine) noexcept
+    cdef void deliver_sessions(self, list sessions, size_t size) noexcept
+    cdef void tell_sessions(self, list sessions) noexcept
     cdef void deliver(self, const char *data, size_t size) noexcept
     cdef void keep_lent(self) noexcept
     # reading

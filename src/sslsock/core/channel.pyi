@@ -31,6 +31,7 @@ class Channel(OutputLink):
 
     read_bound: int
     notify_written: bool
+    notify_sessions: bool  # only for a consumer with on_session(session: SslSession)
 
     def __init__(self, loop: Loop, consumer: _ChannelConsumer) -> None: ...
     def attach(self, descriptor: Union[int, Descriptor]) -> None: ...

@@ -64,7 +64,8 @@ cdef class Channel(OutputLink):
 
     loop: Loop. consumer: _ChannelConsumer, told what happens; held until the end.
 
-    read_bound: most plaintext bytes kept unread, 0 for no bound. notify_written: whether on_written is called.
+    read_bound: most plaintext bytes kept unread, 0 for no bound. notify_written, notify_sessions: whether on_written and on_session
+    are called.
     hold_writes: keep what has not left yet until the TLS handshake is done. Every method raises RuntimeError in a foreign thread.
     """
 
@@ -250,8 +251,10 @@ cdef class Channel(OutputLink):
             status = self.decrypt(size, self.loop.scratch.plain, room, &got)
         if not self.keep_output():
             status = ENGINE_FAILED
-        self.settle(engine)
-        if got:
+        sessions = self.settle(engine)
+        if sessions is not None and self.notify_sessions:
+            self.deliver_sessions(sessions, got)
+        elif got:
             self.deliver(self.loop.scratch.plain, got)
         if status == ENGINE_CLOSED:
             self.end_of_input(True)
@@ -282,7 +285,7 @@ cdef class Channel(OutputLink):
             self.cancel_deadline()
             self.tls = TLS_OPEN
             engine.verify_handler = self.verify_handler = None  # it refers to this channel: a cycle
-            self.settle(engine)
+            sessions = self.settle(engine)
             self.engine_ready = engine.backlog.size > 0
             if self.phase == PHASE_OPEN:
                 consumer = self.consumer
@@ -290,16 +293,41 @@ cdef class Channel(OutputLink):
                     consumer.on_encrypted()
                 except BaseException as exc:
                     self.loop.report_call(consumer, "on_encrypted", exc)
+                if sessions is not None and self.notify_sessions:
+                    self.tell_sessions(sessions)
                 if self.phase == PHASE_OPEN and self.engine_ready:
                     self.receive()  # data that came with the last handshake message
         elif self.fin:  # the peer's end was read before TLS started
             self.meet_end()
 
-    cdef void settle(self, Engine engine) noexcept:
+    cdef list settle(self, Engine engine) noexcept:
+        cdef list sessions = None
         try:
-            engine.settle()
+            sessions = engine.settle()
         except BaseException as exc:
             self.loop.report("a TLS session could not be kept", exc, self.consumer)
+        return sessions
+
+    cdef void deliver_sessions(self, list sessions, size_t size) noexcept:
+        """Tell of sessions, and then of the `size` bytes of plaintext that came with them: those are kept meanwhile, for whoever is
+        told may have more delivered, by a turn of its own."""
+        self.keep_lent()
+        self.input.lent = self.loop.scratch.plain
+        self.input.lent_left = size
+        self.keep_lent()
+        self.tell_sessions(sessions)
+        if size and input_size(&self.input):
+            self.deliver(NULL, 0)
+
+    cdef void tell_sessions(self, list sessions) noexcept:
+        for session in sessions:
+            consumer = self.consumer
+            if self.phase != PHASE_OPEN:
+                return
+            try:
+                consumer.on_session(session)
+            except BaseException as exc:
+                self.loop.report_call(consumer, "on_session", exc)
 
     def _ask_verify_handler(self, errors):
         """The engine's verify_handler: the consumer's, in a scratch of its own, for libssl is at work in the current one."""

@@ -1,5 +1,6 @@
 from openssl_ssl cimport SSL, SSL_CTX, SSL_SESSION, X509_STORE_CTX
 from sslsock.core.key_log cimport KeyLog
+from sslsock.core.session cimport SslSession
 from sslsock.core.ticket_keys cimport TicketKeys
 
 
@@ -22,17 +23,14 @@ cdef struct wire_list:
     unsigned int size
 
 
-cdef class Session:
-    cdef SSL_SESSION *session  # owned
-
-
 cdef class Context:
     cdef SSL_CTX *ctx
     cdef readonly bint server_side
     cdef readonly int verify_mode
     cdef bytes next_protocols  # as on the wire: RFC 7301, 3.1
     cdef wire_list offered  # the same, for libssl's callback
-    cdef object sessions  # client: session key -> list of Session, least recently used first
+    cdef bytes session_context  # the digest of what decides about a peer
+    cdef object sessions  # client: session key -> list of SslSession, least recently used first
     cdef KeyLog key_log  # or None
     cdef int identities  # certificates of its own
     cdef object __weakref__
@@ -45,11 +43,13 @@ cdef class Context:
         self, int depth, ca_certificates, bint use_system_ca, list crls, unsigned long flags) except -1
     cdef int trust_system(self, bint others_too) except -1
     cdef int set_next_protocols(self, protocols) except -1
-    cdef int set_sessions(self, bytes session_context, TicketKeys ticket_keys) except -1
+    cdef int set_sessions(self, TicketKeys ticket_keys) except -1
     cdef int set_key_log(self, target) except -1
 
-    cdef int keep_session(self, object key, SSL_SESSION *session) except -1
-    cdef Session take_session(self, object key)
+    cdef bytes mark_of(self, str server_name, str verify_name)
+    cdef int keep_session(self, object key, SslSession session) except -1
+    cdef int drop_session(self, object key, SslSession session) except -1
+    cdef SslSession take_session(self, object key, bytes mark)
 
 
 cdef str error_words(unsigned long code)

@@ -1,6 +1,6 @@
 from collections.abc import Sequence
 from os import PathLike
-from typing import Callable, Optional, Union, final
+from typing import Callable, Optional, Union
 
 from .certificate import SslCertificate
 from .crl import SslCrl
@@ -20,10 +20,6 @@ class ConfigurationError(ValueError):
 
 def openssl_version() -> str: ...
 def protocol_supported(version: int) -> bool: ...
-
-@final
-class Session:
-    """One TLS session that a client may resume."""
 
 class Context:
     """One SSL_CTX, made from settings that do not change afterwards."""

@@ -22,9 +22,12 @@ from sslsock.core.certificate cimport SslCertificate
 from sslsock.core.crl cimport SslCrl
 from sslsock.core.key cimport SslKey
 from sslsock.core.key_log cimport KeyLog
+from sslsock.core.session cimport SslSession
 from sslsock.core.system_store cimport add_system_authorities, system_store
 from ticket_keys cimport ticket_keys_use
 from window_bio cimport window_bio, window_bio_clear, window_bio_new
+
+from sslsock.core.system_store import system_stamp
 
 VERIFY_NONE = VERIFY_MODE_NONE
 VERIFY_QUERY = VERIFY_MODE_QUERY
@@ -238,15 +241,6 @@ cdef int on_ticket_opened(
     return ssl.SSL_TICKET_RETURN_USE if status == ssl.SSL_TICKET_SUCCESS else ssl.SSL_TICKET_RETURN_USE_RENEW
 
 
-@cython.final
-cdef class Session:
-    """One TLS session that a client may resume."""
-
-    def __dealloc__(self):
-        if self.session != NULL:
-            ssl.SSL_SESSION_free(self.session)
-
-
 cdef class Context:
     """Settings shared by TLS connections of one role, and what they may share: session tickets.
 
@@ -307,17 +301,19 @@ cdef class Context:
         crls = list(crls)
         if crls:
             verify_flags |= ssl.X509_V_FLAG_CRL_CHECK
+        stamp = system_stamp() if use_system_ca and not server_side else None  # before they are read: a change meanwhile shows
         self.set_verification(verify_depth, ca_certificates, use_system_ca, crls, verify_flags)
         self.set_next_protocols(next_protocols)
-        if server_side:
-            session_context = digest_of(
-                [str(verify_mode), str(verify_depth), str(use_system_ca), str(minimum_protocol),
-                 ciphers or DEFAULT_CIPHERS, ciphersuites or DEFAULT_CIPHERSUITES, groups, str(verify_flags)],
-                sorted({sha256((<SslCertificate> authority).encode(True)) for authority in ca_certificates}
-                       | {sha256((<SslCrl> crl).encode()) for crl in crls})
-                if verify_mode != VERIFY_MODE_NONE else [],
-                [session_context] if session_context else sorted(own.digest() for own, _, _ in identities))
-        self.set_sessions(session_context, ticket_keys)
+        # A server's holds in a fleet; a client's on this machine, where the system's authorities are known better.
+        system = str(use_system_ca) if server_side or not use_system_ca else repr(stamp)
+        self.session_context = digest_of(
+            [str(verify_mode), str(verify_depth), system, str(minimum_protocol),
+             ciphers or DEFAULT_CIPHERS, ciphersuites or DEFAULT_CIPHERSUITES, groups, str(verify_flags)],
+            sorted({sha256((<SslCertificate> authority).encode(True)) for authority in ca_certificates}
+                   | {sha256((<SslCrl> crl).encode()) for crl in crls})
+            if verify_mode != VERIFY_MODE_NONE else [],
+            [session_context] if session_context else sorted(own.digest() for own, _, _ in identities))
+        self.set_sessions(ticket_keys)
         if key_log is not None:
             self.set_key_log(key_log)
 
@@ -465,7 +461,8 @@ cdef class Context:
             raise refused("the ALPN list is refused")
         return 0
 
-    cdef int set_sessions(self, bytes session_context, TicketKeys ticket_keys) except -1:
+    cdef int set_sessions(self, TicketKeys ticket_keys) except -1:
+        cdef bytes session_context = self.session_context
         if self.server_side:
             # Tickets carry the state, so nothing is kept for a client that may never come back.
             ssl.SSL_CTX_set_session_cache_mode(self.ctx, ssl.SSL_SESS_CACHE_OFF)
@@ -499,12 +496,14 @@ cdef class Context:
 
     # sessions of a client
 
-    cdef int keep_session(self, object key, SSL_SESSION *session) except -1:
-        """Remember a session for the next connection with the same key. Takes over the caller's reference."""
-        cdef Session kept = Session.__new__(Session)
-        kept.session = session
+    cdef bytes mark_of(self, str server_name, str verify_name):
+        """What the sessions of connections to a server under these names bear: see session.pyx."""
+        return digest_of([self.session_context], [(server_name or "").lower()], [(verify_name or "").lower()])
+
+    cdef int keep_session(self, object key, SslSession session) except -1:
+        """Remember a session for the next connection with the same key."""
         sessions = self.sessions.setdefault(key, [])
-        sessions.append(kept)
+        sessions.append(session)
         if len(sessions) > SESSIONS_PER_KEY:
             del sessions[0]
         self.sessions.move_to_end(key)
@@ -512,13 +511,20 @@ cdef class Context:
             self.sessions.popitem(last=False)
         return 0
 
-    cdef Session take_session(self, object key):
-        """The newest session for `key`, or None. A TLS 1.3 session is not offered twice: RFC 8446, C.4."""
-        cdef Session newest
+    cdef int drop_session(self, object key, SslSession session) except -1:
+        """A program has offered this one by itself."""
+        sessions = self.sessions.get(key)
+        if sessions and session in sessions:
+            sessions.remove(session)
+        return 0
+
+    cdef SslSession take_session(self, object key, bytes mark):
+        """The newest session for `key` that bears `mark`, or None. A TLS 1.3 session is not offered twice: RFC 8446, C.4."""
+        cdef SslSession newest
         sessions = self.sessions.get(key)
         while sessions:
-            newest = <Session> sessions[len(sessions) - 1]
-            if ssl.SSL_SESSION_is_resumable(newest.session) == 1:
+            newest = <SslSession> sessions[len(sessions) - 1]
+            if newest.serves(mark):
                 if ssl.SSL_SESSION_get_protocol_version(newest.session) >= ssl.TLS1_3_VERSION:
                     sessions.pop()
                 return newest

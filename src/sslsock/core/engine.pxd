@@ -5,6 +5,7 @@ from openssl_ssl cimport SSL_SESSION
 from sslsock.core.agreed cimport agreed_values
 from sslsock.core.bare_engine cimport BareEngine
 from sslsock.core.context cimport Context
+from sslsock.core.session cimport SslSession
 from sslsock.core.verification cimport verification
 
 
@@ -30,6 +31,8 @@ cdef class Engine(BareEngine):
     cdef object verify_handler
     cdef object session_key
     cdef SSL_SESSION *offered  # libssl's, only to compare with; NULL once that is done
+    cdef SslSession resumed  # what was offered, or None
+    cdef SslSession newest  # or None
     cdef object errors  # list of verification errors, as VerifyError; None: none
 
     cdef object handler_error  # what verify_handler raised
@@ -37,11 +40,12 @@ cdef class Engine(BareEngine):
     cdef size_t record_overhead  # bytes that RECORD_SIZE of plaintext grows by
 
     cdef int set_names(self, str server_name) except -1
+    cdef int set_sessions(self, str server_name, SslSession given) except -1
     cdef int lend(self) except -1
     # after libssl's calls
     cdef void note_renewed(self) noexcept nogil
     cdef void refuse(self, int alert) noexcept nogil
-    cdef int settle(self) except -1
+    cdef list settle(self)
     cdef bint decide(self) noexcept
     cdef object failure(self)
     # for programs

@@ -4,6 +4,7 @@ from typing import Callable, Optional, Union
 from .bare_engine import BareEngine
 from .certificate import SslCertificate
 from .context import Context
+from .session import SslSession
 
 _Buffer = Union[bytes, bytearray, memoryview]
 _VerifyError = tuple[int, int, str, Optional[SslCertificate]]
@@ -29,6 +30,7 @@ class Engine(BareEngine):
         verify_handler: Optional[Callable[[list[_VerifyError]], bool]] = None,
         session_key: Optional[object] = None,
         release_buffers: bool = False,
+        session: Optional[SslSession] = None,
     ) -> None: ...
     def start(self) -> bytes: ...
     def decrypt(self, data: _Buffer) -> bytes: ...
@@ -50,6 +52,8 @@ class Engine(BareEngine):
     def group(self) -> str: ...
     @property
     def next_protocol(self) -> Optional[bytes]: ...
+    @property
+    def session(self) -> Optional[SslSession]: ...
     @property
     def session_reused(self) -> bool: ...
     @property

@@ -13,7 +13,7 @@ noted (agreed.pyx) and never asked of libssl.
 """
 
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.object cimport Py_SIZE, PyObject
 from cpython.ref cimport Py_DECREF
@@ -24,18 +24,19 @@ from hello_digest cimport HELLO_DIGEST_SIZE, hello_digest
 from openssl_err cimport ERR_GET_LIB, ERR_GET_REASON, ERR_LIB_SSL, SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE, ERR_clear_error
 from openssl_ssl cimport SSL_SESSION, X509_STORE_CTX
 from openssl_x509 cimport X509_up_ref
-from sslsock.core.context cimport VERIFY_MODE_NONE, VERIFY_MODE_PEER, Context, Session, connection_hooks, error_words
+from sslsock.core.context cimport VERIFY_MODE_NONE, VERIFY_MODE_PEER, Context, connection_hooks, error_words
 from sslsock.core.agreed cimport forget_agreed, note_agreed, note_peer, peer_chain, verified_chain
 from sslsock.core.bare_engine cimport (
     ENGINE_FAILED, ENGINE_OK, ENGINE_WANT_READ, RECORD_SIZE, USE_ASKING, USE_FREE, USE_LENT, USE_LIBSSL, BareEngine)
 from sslsock.core.binding cimport binding_of, exported
 from sslsock.core.certificate cimport SslCertificate
+from sslsock.core.session cimport SslSession
 from sslsock.core.verification cimport (
     CHAIN_DOUBTFUL, CHAIN_GOOD, chain_verdict, conclude, errors_found, forget_verification, set_verify_name, verify)
 from window_bio cimport byte_queue, byte_queue_clear, byte_queue_front
 
 from sslsock.core.binding import check_binding
-from sslsock.core.hostname import ascii_name
+from sslsock.core.hostname import ascii_name, parse_host
 
 cdef extern from "Python.h":
     # With a bare pointer: a `bytes` may be written and cut only while nobody else refers to it.
@@ -137,6 +138,7 @@ cdef class Engine(BareEngine):
     release_buffers: bool, free libssl's record buffers (33 KiB) after each record: for connections that are mostly idle
     session_key: hashable or None; engines of one client context with the same key resume each other's sessions. It must
         name all that decides whom the peer is: at least verify_name.
+    session: SslSession or None, for a client to offer before those; see `session`
 
     To be read: context; handshake_done: bool; peer_closed: bool, the peer has ended its direction in order (close_notify).
 
@@ -144,8 +146,7 @@ cdef class Engine(BareEngine):
     """
 
     def __cinit__(self, Context context not None, *, str server_name=None, str verify_name=None, verify_handler=None,
-                  session_key=None, bint release_buffers=False):
-        cdef Session session
+                  session_key=None, bint release_buffers=False, SslSession session=None):
         self.context = context
         self.verify_name = verify_name
         self.verify_handler = verify_handler
@@ -159,11 +160,8 @@ cdef class Engine(BareEngine):
         self.release_buffers(release_buffers)
         ssl.SSL_set_app_data(self.ssl, &self.state)
         self.set_names(server_name)
-        if session_key is not None and not context.server_side:
-            session = context.take_session(session_key)
-            if session is not None:
-                ssl.SSL_set_session(self.ssl, session.session)
-                self.offered = session.session
+        if not context.server_side:
+            self.set_sessions(server_name, session)
         ERR_clear_error()
 
     def __dealloc__(self):
@@ -183,6 +181,27 @@ cdef class Engine(BareEngine):
                 raise ValueError(f"{server_name!r} cannot be sent as a server name")
         if self.verify_name is not None:
             set_verify_name(self.ssl, self.verify_name)
+        return 0
+
+    cdef int set_sessions(self, str server_name, SslSession given) except -1:
+        """Mark the sessions that will come, and offer one that bears the same mark."""
+        cdef str name = parse_host(self.verify_name).verify_name if self.verify_name is not None else None
+        cdef bytes mark = self.context.mark_of(server_name, name)
+        cdef SSL_SESSION *own
+        if ssl.SSL_set_session_id_context(
+                self.ssl, <const unsigned char *> PyBytes_AS_STRING(mark), <unsigned int> PyBytes_GET_SIZE(mark)) != 1:
+            raise MemoryError
+        if given is not None and given.serves(mark):
+            own = ssl.SSL_SESSION_dup(given.session)  # libssl writes into it, and others may offer it in other threads
+            if own == NULL:
+                raise MemoryError
+            self.resumed = SslSession.wrap(own)
+            self.context.drop_session(self.session_key, given)
+        elif self.session_key is not None:
+            self.resumed = self.context.take_session(self.session_key, mark)
+        if self.resumed is not None:
+            ssl.SSL_set_session(self.ssl, self.resumed.session)
+            self.offered = self.resumed.session
         return 0
 
     cdef int lend(self) except -1:
@@ -234,18 +253,24 @@ cdef class Engine(BareEngine):
                 pass  # the rest of a record that it had decrypted
         self.note_failure()
 
-    cdef int settle(self) except -1:
-        """After libssl calls, with the GIL: what they left to do."""
-        cdef int number, count = self.state.session_count
-        if count:
-            self.state.session_count = 0
-            for number in range(count):
-                # One that rests on errors that were ignored would pass them on, for a resumption verifies nothing.
-                if self.session_key is not None and self.errors is None:
-                    self.context.keep_session(self.session_key, self.state.sessions[number])
-                else:
-                    ssl.SSL_SESSION_free(self.state.sessions[number])
-        return 0
+    cdef list settle(self):
+        """After libssl calls, with the GIL: what they left to do. Returns the sessions that came, a list, or None."""
+        cdef SslSession session
+        cdef list came
+        if self.state.session_count == 0:
+            return None
+        came = []
+        while self.state.session_count:
+            self.state.session_count -= 1
+            session = SslSession.wrap(self.state.sessions[self.state.session_count])
+            # One that rests on errors that were ignored would pass them on, for a resumption verifies nothing.
+            if self.errors is None:
+                came.insert(0, session)
+        for session in came:
+            self.newest, self.resumed = session, None
+            if self.session_key is not None:
+                self.context.keep_session(self.session_key, session)
+        return came or None
 
     cdef bint decide(self) noexcept:
         """Whether to go on in spite of the errors that verification has found."""
@@ -521,6 +546,15 @@ cdef class Engine(BareEngine):
         if self.agreed.next_protocol_size == 0:
             return None
         return (<const char *> self.agreed.next_protocol)[:self.agreed.next_protocol_size]
+
+    @property
+    def session(self):
+        """The newest session by which this connection can be resumed: SslSession. None for a server, before one has come, and where
+        errors were ignored. A server of TLS 1.3 sends them after the handshake, so they come with `decrypt`."""
+        self.look()
+        if self.newest is None and self.handshake_done and self.agreed.session_reused and self.agreed.protocol < ssl.TLS1_3_VERSION:
+            return self.resumed
+        return self.newest
 
     @property
     def session_reused(self):

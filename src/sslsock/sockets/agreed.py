@@ -11,22 +11,20 @@ from ..core.binding import check_binding
 from ..core.certificate import SslCertificate
 from .configuration import decoded_protocol
 from .constants import SslProtocol
+from .tcp_socket import TcpSocket
 
 if TYPE_CHECKING:
     from ..core.engine import Engine
-    from .event_loop import EventLoop
 
 __all__ = ["Agreed"]
 
 
-class Agreed:
-    """What SslSocket is besides a TcpSocket. `_engine`: None before the handshake."""
+class Agreed(TcpSocket):
+    """Base of SslSocket. `_engine`: the connection's, None before the handshake."""
 
-    __slots__ = ()
+    __slots__ = ("_engine",)
 
-    if TYPE_CHECKING:
-        _engine: Optional[Engine]
-        _loop: EventLoop
+    _engine: Optional[Engine]
 
     @property
     def peer_certificate(self) -> Optional[SslCertificate]:
@@ -82,11 +80,6 @@ class Agreed:
     def session_group(self) -> str:
         """Name of the group of the key exchange, "" when there is none: str."""
         return self._engine.group if self._engine is not None else ""
-
-    @property
-    def session_reused(self) -> bool:
-        """Whether an earlier session was resumed."""
-        return self._engine.session_reused if self._engine is not None else False
 
     @property
     def next_negotiated_protocol(self) -> Optional[str]:

@@ -20,7 +20,6 @@ from ..core.client_hello import ClientHello, ClientHelloError, parse_client_hell
 from ..core.engine import Engine
 from ..core.hostname import parse_host
 from . import certificate_check as _certificate_check  # noqa: F401 (gives SslCertificate its `verify`)
-from .agreed import Agreed
 from .checked import Seconds
 from .configuration import SslConfiguration, default_configuration
 from .constants import OpenMode, PeerVerifyMode, SocketError, SslMode
@@ -28,9 +27,10 @@ from .error_log import INFO
 from .event_loop import EventLoop
 from .hello_wait import HelloPhase, HelloWait
 from .loop_object import Handler
+from .resumption import Resumption
 from .ssl_error import SslError
 from .states import MODE_MOVES, ModeEvent
-from .tcp_socket import CONNECTED, TcpSocket, whole
+from .tcp_socket import CONNECTED, whole
 from .twins import twin, warn_caller
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ AWAITED, DECIDING, HELD = HelloPhase
 INTERNAL_ERROR = 80  # the alert, RFC 8446, 6
 
 
-class SslSocket(Agreed, TcpSocket):
+class SslSocket(Resumption):
     """A TCP socket with TLS.
 
     `connect_encrypted` it; or `connect` and `start_client_encryption` later; or take it from an SslServer.
@@ -79,7 +79,6 @@ class SslSocket(Agreed, TcpSocket):
         "_demanding",
         "_encrypted",
         "_encrypted_handler",
-        "_engine",
         "_handshake_errors",
         "_handshake_timeout",
         "_hello",
@@ -113,17 +112,19 @@ class SslSocket(Agreed, TcpSocket):
         self._encrypted = False
         self._demanding = False  # this handshake is over when the peer's certificates have errors
         self._configuration: Optional[SslConfiguration] = None
-        self._engine: Optional[Engine] = None
+        self._engine = None
         self._hello: Optional[HelloWait] = None  # while a ClientHello is awaited or decided upon
         self._peer_verify_mode: Optional[PeerVerifyMode] = None
         self._peer_verify_name = ""
         self._handshake_errors: tuple[SslError, ...] = ()
         # What `ignore_ssl_errors` has let pass; None while it may not be called.
         self._tolerated: Optional[tuple[SslError, ...]] = None
+        self._session = None
         self._handshake_timeout = 30.0
         self._client_hello_handler = None
         self._encrypted_handler = None
         self._mode_changed_handler = None
+        self._new_session_handler = None
         self._ssl_errors_handler = None
         if self._methods:
             self._use_methods()
@@ -356,6 +357,7 @@ class SslSocket(Agreed, TcpSocket):
         except ValueError as exc:  # a ConfigurationError among them
             self._loop.call_soon(self._on_unusable_configuration, channel, str(exc))
             return
+        channel.notify_sessions = not server_side
         channel.start_tls(engine, timeout)
         self._engine = engine
         self._join_ends()
@@ -385,12 +387,14 @@ class SslSocket(Agreed, TcpSocket):
                 raise ValueError("there is no name to verify the peer by: set peer_verify_name")
         server_name = host.server_name if host is not None else None
         session_key = (self._hostname, self._remote[1], verify_name, server_name)
+        session, self._session = self._session, None
         return Engine(
             context,
             server_name=server_name,
             verify_name=verify_name,
             verify_handler=handler,
             session_key=session_key,
+            session=session,
         )
 
     # The ClientHello, before the handshake. Its bytes are not the program's to read, and `_drop_input` is called when there are
