@@ -8,7 +8,7 @@ import pytest
 
 from sslsock import PeerVerifyMode, SslCertificate, SslConfiguration, SslKey, SslProtocol, SslSocket
 from sslsock.core.context import ConfigurationError
-from sslsock.sockets import configuration as module
+from sslsock.sockets import snapshot as module
 
 CHANGES = {
     "peer_verify_mode": PeerVerifyMode.QUERY_PEER,

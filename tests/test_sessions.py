@@ -14,7 +14,7 @@ from judged import DAY, NOW, issue, revoke
 from peers import DEADLINE, Recorder, accept, make_ssl_pair, secure_server, silence, wait_for_end
 from sslsock import Engine, SslConfiguration, SslCrl, SslSession, SslSocket, TlsError
 from sslsock.core.context import VERIFY_NONE, VERIFY_PEER, VERIFY_QUERY
-from sslsock.sockets import configuration as configurations
+from sslsock.sockets import snapshot
 
 NAMES = {"server_name": "localhost", "verify_name": "localhost"}
 WEEK = 7 * 86400
@@ -285,8 +285,8 @@ def no_shared_contexts():
     next finds it."""
 
     def forget():
-        configurations.contexts.clear()
-        configurations.recent.clear()
+        snapshot.contexts.clear()
+        snapshot.recent.clear()
 
     forget()
     return forget

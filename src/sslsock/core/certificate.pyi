@@ -1,7 +1,7 @@
 from collections.abc import Iterable
 from datetime import datetime
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Callable, ClassVar, Optional, Union, final
+from typing import TYPE_CHECKING, Any, Callable, ClassVar, Optional, Protocol, Union, final
 
 from .encoded import SslEncoding
 
@@ -11,6 +11,11 @@ if TYPE_CHECKING:
 
 _Encoded = Union[bytes, bytearray, memoryview, str]
 
+class _Foreign(Protocol):
+    """Of `cryptography`."""
+
+    def public_bytes(self, encoding: Any) -> bytes: ...
+
 def _set_verify(function: Callable[..., list[SslError]]) -> None: ...
 
 @final
@@ -18,7 +23,7 @@ class SslCertificate:
     PEM: ClassVar[SslEncoding]
     DER: ClassVar[SslEncoding]
 
-    def __new__(cls, encoded: _Encoded = b"", format: int = SslEncoding.PEM) -> SslCertificate: ...
+    def __new__(cls, encoded: Union[_Encoded, _Foreign] = b"", format: int = SslEncoding.PEM) -> SslCertificate: ...
     @staticmethod
     def from_bytes(data: _Encoded) -> list[SslCertificate]: ...
     @staticmethod

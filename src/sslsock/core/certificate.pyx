@@ -22,6 +22,7 @@ import os
 from datetime import datetime, timezone
 
 from sslsock.core.encoded import SslEncoding
+from sslsock.core.foreign import foreign_der
 
 
 cdef frozenset CERTIFICATES = frozenset((b"CERTIFICATE", b"X509 CERTIFICATE", b"TRUSTED CERTIFICATE"))
@@ -261,7 +262,7 @@ cdef class SslCertificate:
     encoded: any buffer, or for PEM a str. Of PEM text the first certificate is loaded, whatever stands around
     it; DER has to be one certificate and nothing else. A PEM block `TRUSTED CERTIFICATE` (`openssl x509 -trustout`)
     brings trust settings, which count where the certificate is an authority: what it is rejected for, or not trusted
-    for, is refused. `to_pem` and `to_der` leave them out.
+    for, is refused. `to_pem` and `to_der` leave them out. Or a certificate of the package `cryptography`.
     format: `SslEncoding`.
 
     Data that cannot be loaded makes a certificate that is `null`, with `error_string` saying why. TypeError:
@@ -273,7 +274,11 @@ cdef class SslCertificate:
 
     def __cinit__(self, encoded=b"", format=SslEncoding.PEM):
         encoding = SslEncoding(format)
-        cdef Source source = Source(encoded, encoding is SslEncoding.DER)
+        cdef Source source
+        foreign = foreign_der(encoded)
+        if foreign is not None:
+            encoded, encoding = foreign, SslEncoding.DER
+        source = Source(encoded, encoding is SslEncoding.DER)
         # Nothing to load leaves the error queue alone: `wrap` may be called while the caller still needs it.
         if not source.error:
             ERR_clear_error()

@@ -1,17 +1,22 @@
 from datetime import datetime
 from os import PathLike
-from typing import Any, ClassVar, Optional, Union, final
+from typing import Any, ClassVar, Optional, Protocol, Union, final
 
 from .encoded import SslEncoding
 
 _Encoded = Union[bytes, bytearray, memoryview, str]
+
+class _Foreign(Protocol):
+    """Of `cryptography`."""
+
+    def public_bytes(self, encoding: Any) -> bytes: ...
 
 @final
 class SslCrl:
     PEM: ClassVar[SslEncoding]
     DER: ClassVar[SslEncoding]
 
-    def __new__(cls, encoded: _Encoded = b"", format: int = SslEncoding.PEM) -> SslCrl: ...
+    def __new__(cls, encoded: Union[_Encoded, _Foreign] = b"", format: int = SslEncoding.PEM) -> SslCrl: ...
     @staticmethod
     def from_bytes(data: _Encoded) -> list[SslCrl]: ...
     @staticmethod

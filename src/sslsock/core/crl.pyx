@@ -14,6 +14,7 @@ from sslsock.core.encoded cimport (
 import os
 
 from sslsock.core.encoded import SslEncoding
+from sslsock.core.foreign import foreign_der
 
 cdef str WANTED = "a certificate revocation list"
 cdef bytes LABEL = b"X509 CRL"
@@ -108,7 +109,7 @@ cdef class SslCrl:
     """A certificate revocation list (RFC 5280, 5). Immutable; equal, hashed and pickled by its DER.
 
     encoded: any buffer, or for PEM a str. Of PEM text the first list (`X509 CRL`) is loaded, whatever stands around it; DER has to
-    be one list and nothing else.
+    be one list and nothing else. Or a list of the package `cryptography`.
     format: `SslEncoding`.
 
     Data that cannot be loaded makes one that is `null`, with `error_string` saying why. TypeError: `encoded` is neither a buffer nor
@@ -121,7 +122,11 @@ cdef class SslCrl:
 
     def __cinit__(self, encoded=b"", format=SslEncoding.PEM):
         encoding = SslEncoding(format)
-        cdef Source source = Source(encoded, encoding is SslEncoding.DER)
+        cdef Source source
+        foreign = foreign_der(encoded)
+        if foreign is not None:
+            encoded, encoding = foreign, SslEncoding.DER
+        source = Source(encoded, encoding is SslEncoding.DER)
         if not source.error:
             ERR_clear_error()
             try:

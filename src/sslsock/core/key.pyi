@@ -1,5 +1,5 @@
 from enum import IntEnum
-from typing import ClassVar, NoReturn, Optional, Union, final
+from typing import Any, ClassVar, NoReturn, Optional, Protocol, Union, final
 
 from .encoded import SslEncoding
 
@@ -17,6 +17,16 @@ class KeyAlgorithm(IntEnum):
     RSA_PSS = 6
 
 _Encoded = Union[bytes, bytearray, memoryview, str]
+class _ForeignPrivate(Protocol):
+    """Of `cryptography`."""
+
+    def private_bytes(self, encoding: Any, format: Any, encryption_algorithm: Any) -> bytes: ...
+
+class _ForeignPublic(Protocol):
+    """Of `cryptography`."""
+
+    def public_bytes(self, encoding: Any, format: Any) -> bytes: ...
+
 _Passphrase = Union[str, bytes, bytearray, memoryview]
 
 @final
@@ -33,7 +43,7 @@ class SslKey:
 
     def __new__(
         cls,
-        encoded: _Encoded = b"",
+        encoded: Union[_Encoded, _ForeignPrivate, _ForeignPublic] = b"",
         algorithm: Optional[int] = None,
         format: int = SslEncoding.PEM,
         type: int = KeyType.PRIVATE,

@@ -5,6 +5,7 @@ can change one that is in use.
 """
 
 cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.string cimport memcpy, strcmp
 
 from openssl_err cimport (
@@ -34,6 +35,7 @@ from sslsock.core.encoded cimport (
 from enum import IntEnum
 
 from sslsock.core.encoded import SslEncoding
+from sslsock.core.foreign import foreign_key_der
 
 
 class KeyType(IntEnum):
@@ -320,7 +322,7 @@ cdef class SslKey:
 
     encoded: any buffer, or for PEM a str. Private keys: PKCS #8, encrypted or not, and the older forms of
     RSA, DSA and EC; public keys: SubjectPublicKeyInfo, or the older form of RSA. Of PEM text the first key of
-    the wanted `type` is loaded.
+    the wanted `type` is loaded. Or a key of the package `cryptography`, which is passed on in memory and wiped there.
     algorithm: `KeyAlgorithm`, or None for any; a key of another kind is refused.
     format: `SslEncoding`.
     type: `KeyType`.
@@ -351,7 +353,11 @@ cdef class SslKey:
         wanted = None if algorithm is None else KeyAlgorithm(algorithm)
         encoding = SslEncoding(format)
         cdef bint private = self._type is KeyType.PRIVATE
-        cdef Source source = Source(encoded, encoding is SslEncoding.DER)
+        cdef Source source
+        cdef bytes foreign = foreign_key_der(encoded, private)
+        if foreign is not None:
+            encoded, encoding, passphrase = foreign, SslEncoding.DER, None
+        source = Source(encoded, encoding is SslEncoding.DER)
         if passphrase is not None:
             source.set_passphrase(passphrase)
         if not source.error:
@@ -372,6 +378,8 @@ cdef class SslKey:
                         self._algorithm = None
             finally:
                 ERR_clear_error()
+                if private and foreign is not None and PyBytes_GET_SIZE(foreign) > 1:  # shorter ones are the interpreter's
+                    OPENSSL_cleanse(PyBytes_AS_STRING(foreign), PyBytes_GET_SIZE(foreign))
         self._error = source.error
 
     def __dealloc__(self):

@@ -10,8 +10,9 @@ from ..core.certificate import SslCertificate, _set_verify
 from ..core.hostname import parse_host
 from ..core.verification import verify_certificates
 from .checked import checked
-from .configuration import SslConfiguration, checked_certificates, default_configuration
+from .configuration import SslConfiguration, default_configuration
 from .constants import PeerVerifyMode, SslMode
+from .identity import certificates_of
 from .ssl_error import SslError
 
 __all__ = ["SslCertificate", "verify_chain"]
@@ -27,7 +28,7 @@ def verify_chain(
     time: Optional[datetime],
 ) -> list[SslError]:
     """As `SslCertificate.verify` says."""
-    links = checked_certificates(chain, "chain")
+    links = certificates_of(chain, "chain")
     if not links:
         raise ValueError("there is no certificate to verify")
     for link in links:

@@ -1,34 +1,30 @@
 """SslConfiguration: what a TLS connection is to be like. A value with setters.
 
-A socket takes a `Snapshot` at its handshake, never the configuration itself. Equal snapshots share one libssl
-context: a weak table for the process finds it, each configuration holds those made from it, and the `KEPT` that
-were asked for last are held besides. So sessions survive between two sockets that use it one after the other,
-also where a program makes an equal configuration for each. Any change forgets what the configuration holds.
+A socket takes a `Snapshot` at its handshake, never the configuration itself. A configuration holds the contexts that were made
+from it; any change forgets them.
 """
 
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
-from collections.abc import Hashable, Iterable
-from contextlib import suppress
+from collections.abc import Iterable
 from enum import IntEnum
-from typing import Callable, NamedTuple, NoReturn, Optional, TypeVar, Union
-from weakref import WeakValueDictionary
+from typing import Callable, NoReturn, Optional, TypeVar, Union
 
 from ..core.certificate import SslCertificate
 from ..core.context import VERIFY_NONE, VERIFY_PEER, VERIFY_QUERY, Context
 from ..core.crl import SslCrl
 from ..core.key import SslKey
 from ..core.key_log import key_log_of_environment
-from ..core.system_store import system_stamp
 from .checked import checked, checked_count
 from .constants import PeerVerifyMode, SslProtocol, VerifyFlag
+from .identity import certificate_of, certificates_of, crl_of, identity_of, key_of
+from .snapshot import KeyLogTarget, Snapshot, context_of
 
-__all__ = ["Snapshot", "SslConfiguration", "default_configuration"]
+__all__ = ["SslConfiguration", "default_configuration"]
 
 E = TypeVar("E", bound=IntEnum)
-KeyLogTarget = Union[str, Callable[[str], object]]
+Buffer = Union[bytes, bytearray, memoryview]
 
 CORE_MODES = {
     PeerVerifyMode.VERIFY_NONE: VERIFY_NONE,
@@ -37,69 +33,14 @@ CORE_MODES = {
 }
 
 
-KEPT = 16  # contexts that live on when no configuration holds them, with their private keys and sessions
-
 KNOWN_FLAGS = 0x8802C  # all of VerifyFlag
 MOST_DEPTH = 2**31 - 1  # libssl's int
 MOST_NEXT_PROTOCOLS = 2**16 - 1  # RFC 7301, 3.1: ProtocolNameList
 
 
-class Snapshot(NamedTuple):
-    """The settings of one libssl context: the arguments of `Context`."""
-
-    server_side: bool
-    certificate: Optional[SslCertificate]
-    certificate_chain: tuple[SslCertificate, ...]
-    private_key: Optional[SslKey]
-    verify_mode: int
-    verify_depth: int
-    ca_certificates: tuple[SslCertificate, ...]
-    use_system_ca: bool
-    minimum_protocol: int
-    maximum_protocol: int
-    ciphers: str
-    ciphersuites: str
-    groups: str
-    next_protocols: tuple[bytes, ...]
-    key_log: Optional[KeyLogTarget]
-    verify_flags: int
-    crls: tuple[SslCrl, ...]
-
-
-Key = tuple[Snapshot, Hashable]
-
-contexts: WeakValueDictionary[Key, Context] = WeakValueDictionary()
-recent: OrderedDict[Key, Context] = OrderedDict()  # those used last, which live on a while; the latest last
-
-
-def key_of(snapshot: Snapshot) -> Key:
-    """What a context is found by: the settings, and the state of the system's authorities where they count."""
-    return snapshot, system_stamp() if snapshot.use_system_ca else None
-
-
-def context_of(snapshot: Snapshot) -> Context:
-    """The context for these settings, made if there is none. ConfigurationError."""
-    key = key_of(snapshot)
-    context = contexts.get(key)
-    if context is None:
-        context = contexts[key] = Context(**snapshot._asdict())
-    recent.pop(key, None)
-    recent[key] = context
-    while len(recent) > KEPT:
-        with suppress(KeyError):  # another thread has just done it
-            recent.popitem(last=False)
-    return context
-
-
 def checked_enum(value: int, kind: type[E], name: str) -> E:
     checked(value, int, name)
     return kind(value)
-
-
-def checked_certificates(values: Iterable[SslCertificate], name: str) -> tuple[SslCertificate, ...]:
-    if isinstance(values, SslCertificate):
-        raise TypeError(f"{name} is a list of SslCertificate, not one")
-    return tuple(checked(value, SslCertificate, f"a member of {name}") for value in values)
 
 
 def encoded_protocol(name: Union[str, bytes]) -> bytes:
@@ -132,7 +73,8 @@ class SslConfiguration:
     """Settings for TLS connections; the defaults are safe.
 
     Assign it to sockets and servers, as many as you like: each uses what it says at the time of its
-    handshake, and a later change touches no live connection. `copy.copy` gives an independent one; two are
+    handshake, and a later change touches no live connection. Where certificates, keys and revocation lists are
+    assigned or added, those of the package `cryptography` do too. `copy.copy` gives an independent one; two are
     equal when their settings are.
 
     TypeError for a setting of the wrong type, ValueError for an impossible value. What only OpenSSL can tell
@@ -209,7 +151,7 @@ class SslConfiguration:
     @local_certificate.setter
     def local_certificate(self, certificate: Optional[SslCertificate]) -> None:
         if certificate is not None:
-            checked(certificate, SslCertificate, "local_certificate")
+            certificate = certificate_of(certificate, "local_certificate")
         self._local_certificate = certificate
         self._changed()
 
@@ -221,7 +163,7 @@ class SslConfiguration:
 
     @local_certificate_chain.setter
     def local_certificate_chain(self, chain: Iterable[SslCertificate]) -> None:
-        self._local_certificate_chain = checked_certificates(chain, "local_certificate_chain")
+        self._local_certificate_chain = certificates_of(chain, "local_certificate_chain")
         self._changed()
 
     @property
@@ -232,7 +174,26 @@ class SslConfiguration:
     @private_key.setter
     def private_key(self, key: Optional[SslKey]) -> None:
         if key is not None:
-            checked(key, SslKey, "private_key")
+            key = key_of(key, "private_key")
+        self._private_key = key
+        self._changed()
+
+    def set_identity(
+        self,
+        chain: Union[str, Buffer, SslCertificate, Iterable[SslCertificate]],
+        private_key: Union[str, Buffer, SslKey, None] = None,
+        passphrase: Union[str, Buffer, None] = None,
+    ) -> None:
+        """The own certificate, its chain and its key in one, all of them or none when it raises.
+
+        chain: bytes-like or str, PEM or DER, what a file of certificates holds, the own one first; or an
+        SslCertificate or a list of them, or of certificates of `cryptography`. private_key: bytes-like or str, PEM or
+        DER; or an SslKey, or a private key of `cryptography`; None: it stands in the text of the chain. passphrase: str
+        or bytes-like, where the key is encrypted. TypeError; ValueError where one does not load, or they do not belong
+        together.
+        """
+        certificates, key = identity_of(chain, private_key, passphrase)
+        self._local_certificate, self._local_certificate_chain = certificates[0], certificates[1:]
         self._private_key = key
         self._changed()
 
@@ -275,12 +236,12 @@ class SslConfiguration:
 
     @ca_certificates.setter
     def ca_certificates(self, certificates: Iterable[SslCertificate]) -> None:
-        self._ca_certificates = checked_certificates(certificates, "ca_certificates")
+        self._ca_certificates = certificates_of(certificates, "ca_certificates")
         self._changed()
 
     def add_ca_certificate(self, certificate: SslCertificate) -> None:
         """Trust one authority more."""
-        self._ca_certificates += (checked(certificate, SslCertificate, "a CA certificate"),)
+        self._ca_certificates += (certificate_of(certificate, "a CA certificate"),)
         self._changed()
 
     def add_ca_file(self, path: Union[str, os.PathLike[str]]) -> None:
@@ -327,14 +288,14 @@ class SslConfiguration:
 
     @crls.setter
     def crls(self, crls: Iterable[SslCrl]) -> None:
-        if isinstance(crls, SslCrl):
+        if isinstance(crls, SslCrl) or hasattr(crls, "public_bytes"):
             raise TypeError("crls is a list of SslCrl, not one")
-        self._crls = tuple(checked(crl, SslCrl, "a member of crls") for crl in crls)
+        self._crls = tuple(crl_of(crl, "a member of crls") for crl in crls)
         self._changed()
 
     def add_crl(self, crl: SslCrl) -> None:
         """Look certificates up in one list more."""
-        self._crls += (checked(crl, SslCrl, "a CRL"),)
+        self._crls += (crl_of(crl, "a CRL"),)
         self._changed()
 
     def add_crl_file(self, path: Union[str, os.PathLike[str]]) -> None:
