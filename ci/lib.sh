@@ -9,6 +9,7 @@
 ROOT=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 VENV=${SSLSOCK_VENV:-$ROOT/.venv}
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin # where daemons lie, which a user's PATH often lacks
+for _bin in /usr/lib/postgresql/*/bin; do PATH=$PATH:$_bin; done
 
 say() { printf '== %s\n' "$*" >&2; }
 die() {
@@ -68,7 +69,7 @@ apt_install_stopped() {
     fi
     apt_install "$@"
     shift
-    for _service in dovecot postfix nginx haproxy; do
+    for _service in $SERVICES; do
         case " $* " in *" $_service"*)
             systemctl disable "$_service" >/dev/null 2>&1 || update-rc.d "$_service" disable >/dev/null 2>&1 || :
             ;;
@@ -218,7 +219,9 @@ add_libraries() {
 # --- Peers: the foreign programs that the tests speak with
 
 # PROGRAM:PACKAGE
-PEERS="openssl:openssl curl:curl gnutls-cli:gnutls-bin nghttp:nghttp2-client ab:apache2-utils dovecot:dovecot-imapd postfix:postfix nginx:nginx-light haproxy:haproxy chromium:chromium"
+PEERS="openssl:openssl curl:curl gnutls-cli:gnutls-bin nghttp:nghttp2-client ab:apache2-utils dovecot:dovecot-imapd /usr/lib/dovecot/pop3-login:dovecot-pop3d postfix:postfix nginx:nginx-light haproxy:haproxy redis-server:redis-server mosquitto:mosquitto slapd:slapd postgres:postgresql mariadbd:mariadb-server-core vsftpd:vsftpd chromium:chromium"
+# Those of them that are started with the machine, by the names of their services.
+SERVICES="dovecot postfix nginx haproxy redis-server mosquitto slapd postgresql vsftpd"
 
 # Installs the missing ones when root; without root the tests that need them are skipped, with the reason.
 find_peers() {
@@ -233,6 +236,13 @@ find_peers() {
             _need=$(printf '%s' "$_need" | sed 's/ postfix//')
         elif [ "$(id -u)" -eq 0 ] && command -v debconf-set-selections >/dev/null; then
             echo 'postfix postfix/main_mailer_type select Local only' | debconf-set-selections
+        fi
+        ;;
+    esac
+    case $_need in *slapd*)
+        # No directory of its own, and no password for one.
+        if [ "$(id -u)" -eq 0 ] && command -v debconf-set-selections >/dev/null; then
+            echo 'slapd slapd/no_configuration boolean true' | debconf-set-selections
         fi
         ;;
     esac

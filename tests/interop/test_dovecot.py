@@ -2,119 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import grp
-import os
-import pwd
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import pytest
 
 from sslsock import SocketError, SslProtocol
 
-from .mail import LineClient, open_folder
+from .dovecot import Ports, running
+from .mail import LineClient
 from .ours import client_configuration, dial, ended
 from .pki import Pki
-from .programs import SERVER_LIMIT, Program, free_port, in_thread, program
-from .ssl_peers import wait_for_greeting
-
-CONFIGURATION = """
-base_dir = {folder}/run
-state_dir = {folder}/state
-log_path = /dev/stderr
-protocols = imap
-listen = 127.0.0.1
-default_internal_user = {internal}
-default_internal_group = {internal_group}
-default_login_user = {login}
-ssl = yes
-ssl_cert = <{certificate}
-ssl_key = <{key}
-ssl_ca = <{ca}
-ssl_min_protocol = TLSv1.2
-{more}
-disable_plaintext_auth = yes
-auth_mechanisms = plain
-mail_location = maildir:{folder}/mail/%u
-mail_uid = {mail}
-mail_gid = {mail_group}
-first_valid_uid = 1
-first_valid_gid = 0
-passdb {{
-  driver = static
-  args = password=secret
-}}
-userdb {{
-  driver = static
-  args = uid={mail} gid={mail_group} home={folder}/mail/%u
-}}
-service anvil {{
-  chroot =
-}}
-service stats {{
-  chroot =
-}}
-service imap-login {{
-  chroot =
-  inet_listener imap {{
-    port = {port}
-  }}
-  inet_listener imaps {{
-    port = {tls_port}
-    ssl = yes
-  }}
-}}
-"""
-
-
-class Ports(NamedTuple):
-    plain: int
-    tls: int
-    program: Program
-
-
-def users() -> dict[str, str]:
-    """As root Dovecot wants users that are not; else all of it is ours."""
-    if os.geteuid() == 0:
-        names = {"internal": "dovecot", "login": "dovenull", "mail": "nobody"}
-    else:
-        names = dict.fromkeys(("internal", "login", "mail"), pwd.getpwuid(os.geteuid()).pw_name)
-    for role in ("internal", "mail"):
-        names[f"{role}_group"] = grp.getgrgid(pwd.getpwnam(names[role]).pw_gid).gr_name
-    return names
-
-
-@contextlib.contextmanager
-def running(pki: Pki, more: str = "") -> Iterator[Ports]:
-    path = program("dovecot", "dovecot-imapd")
-    certificate, key = pki.files(pki.server)
-    for _ in range(3):  # somebody else may have taken a port
-        with open_folder() as folder:
-            (folder / "mail").mkdir()
-            (folder / "mail").chmod(0o777)
-            ports = free_port(), free_port()
-            configuration = CONFIGURATION.format(
-                **users(),
-                folder=folder,
-                certificate=certificate,
-                key=key,
-                ca=pki.root_file,
-                more=more,
-                port=ports[0],
-                tls_port=ports[1],
-            )
-            file = folder / "dovecot.conf"
-            file.write_text(configuration)
-            dovecot = Program([path, "-F", "-c", str(file)], limit=SERVER_LIMIT)
-            try:
-                if in_thread(wait_for_greeting, ports[0], b"* OK", dovecot).result():
-                    yield Ports(*ports, dovecot)
-                    return
-            finally:
-                dovecot.ask_to_end()
-                dovecot.close(10)
-    raise AssertionError(dovecot.text)
 
 
 @pytest.fixture(scope="module")

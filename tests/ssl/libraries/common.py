@@ -1,7 +1,8 @@
 """What the programs of this folder share: the switch, the contexts under test, peers that stay with the interpreter's `ssl`.
 
-A program is run as `python PROGRAM HOW CA_FILE SERVER_FILE`. It imports its library, calls `switch`, speaks TLS by means of the
-library, and `report`s what came of it. HOW is one of
+A program is run as `python PROGRAM HOW CA_FILE SERVER_FILE`; those that meet a real server (`real_*.py`) as `python PROGRAM HOW
+CA_FILE CLIENT_FILE PORT…`. It imports its library, calls `switch`, speaks TLS by means of the library, and `report`s what came
+of it. HOW is one of
 
     stdlib     nothing is switched: what all the others are compared with
     context    contexts are made by `sslsock.ssl` and handed to the library
@@ -22,7 +23,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Callable
 
 HOW, CA_FILE, SERVER_FILE = sys.argv[1:4]
+CLIENT_FILE, PORTS = SERVER_FILE, [int(word) for word in sys.argv[4:] if word.isdigit()]
 NAME = "localhost"
+WRONG_NAME = "127.1"  # the same address by a name that no certificate has (inet_aton(3))
 TIMEOUT = 30.0
 
 interpreters = ssl.SSLContext
@@ -204,10 +207,15 @@ def outcome(call: Callable[[], Any]) -> Any:
     try:
         return call()
     except Exception as exc:
-        names, seen = [], set()
-        current: Any = exc
-        while current is not None and id(current) not in seen:
-            seen.add(id(current))
-            names.append(type(current).__name__)
-            current = current.__cause__ or current.__context__
-        return names
+        return names(exc)
+
+
+def names(exc: BaseException) -> list[str]:
+    """Of an exception and those that have led to it."""
+    found, seen = [], set()
+    current: Any = exc
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        found.append(type(current).__name__)
+        current = current.__cause__ or current.__context__
+    return found

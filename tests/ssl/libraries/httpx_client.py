@@ -2,7 +2,7 @@
 
 import asyncio
 
-from common import NAME, client_context, https_server, outcome, report, switch
+from common import NAME, WRONG_NAME, client_context, https_server, outcome, report, switch
 import httpx
 
 switch()
@@ -17,5 +17,5 @@ with https_server() as port:
     address = f"https://{NAME}:{port}/path"
     with httpx.Client(verify=client_context()) as client:
         results = [client.get(address).text, client.get(address).text, len(client.post(address, content=b"x" * 100_000).text)]
-    wrong = outcome(lambda: httpx.get(f"https://127.0.0.2:{port}/", verify=client_context()))
+    wrong = outcome(lambda: httpx.get(f"https://{WRONG_NAME}:{port}/", verify=client_context()))
     report(results=results, wrong_name=wrong, on_asyncio=asyncio.run(on_asyncio(address)))

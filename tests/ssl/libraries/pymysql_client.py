@@ -1,6 +1,6 @@
 """PyMySQL: `connect(…, ssl=context)`, or `ssl_ca=` with `install()`."""
 
-from common import CA_FILE, HOW, NAME, client_context, outcome, report, scripted, switch
+from common import CA_FILE, HOW, NAME, WRONG_NAME, client_context, outcome, report, scripted, switch
 from peers import serve_mysql
 import pymysql
 
@@ -12,5 +12,5 @@ with scripted(serve_mysql) as (port, served):
     connection.ping(reconnect=False)
     cipher = connection._sock.version()
     connection.close()
-    wrong = outcome(lambda: pymysql.connect(host="127.0.0.2", port=port, user="me", **given))
-report(served=served[0], cipher=cipher, wrong_name=wrong[:1])
+    wrong = outcome(lambda: pymysql.connect(host=WRONG_NAME, port=port, user="me", **given))
+report(served=served[0], cipher=cipher, wrong_name=wrong)

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from common import CA_FILE, NAME, outcome, report, scripted, switch
+from common import CA_FILE, NAME, WRONG_NAME, outcome, report, scripted, switch
 from peers import serve_redis
 import redis
 import redis.asyncio
@@ -24,5 +24,5 @@ with scripted(serve_redis) as (port, served):
     results = [client.ping(), client.set("a", "b" * 200_000), len(client.get("key")), client.ping()]
     client.close()
     results += asyncio.run(on_asyncio(port))
-    wrong = outcome(lambda: redis.Redis(port=port, **{**options, "host": "127.0.0.2"}, retry=None).ping())
-report(results=results, wrong_name=wrong[:1])
+    wrong = outcome(lambda: redis.Redis(port=port, **{**options, "host": WRONG_NAME}, retry=None).ping())
+report(results=results, wrong_name=wrong)

@@ -5,7 +5,8 @@ import os
 import urllib.request
 import xmlrpc.client
 
-from common import CA_FILE, HOW, NAME, client_context, https_server, outcome, peer_request, report, server_context, switch
+from common import CA_FILE, HOW, NAME, WRONG_NAME, client_context, https_server, outcome, peer_request, report
+from common import server_context, switch
 
 switch()
 os.environ["SSL_CERT_FILE"] = CA_FILE  # what default contexts trust
@@ -20,7 +21,7 @@ with https_server() as port:
     connection.close()
     with urllib.request.urlopen(f"https://{NAME}:{port}/urllib", **given) as answer:
         results.append(answer.read().decode())
-    wrong = outcome(lambda: urllib.request.urlopen(f"https://127.0.0.2:{port}/", **given))
+    wrong = outcome(lambda: urllib.request.urlopen(f"https://{WRONG_NAME}:{port}/", **given))
 
     with xmlrpc.client.ServerProxy(f"https://{NAME}:{port}/", **given) as proxy:
         rpc = outcome(lambda: proxy.echo(1))  # the peer sends the call back: no response, but all of it has come and gone

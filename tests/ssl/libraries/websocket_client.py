@@ -1,6 +1,6 @@
 """websocket-client: `sslopt={"context": context}`, or nothing with `install()`."""
 
-from common import CA_FILE, HOW, NAME, client_context, outcome, report, scripted, switch
+from common import CA_FILE, HOW, NAME, WRONG_NAME, client_context, outcome, report, scripted, switch
 from peers import serve_websocket
 import websocket
 
@@ -12,5 +12,5 @@ with scripted(serve_websocket) as (port, served):
     connection.send("hello there")
     answer = connection.recv()
     connection.sock.close()
-    wrong = outcome(lambda: websocket.create_connection(f"wss://127.0.0.2:{port}/", sslopt=options))
+    wrong = outcome(lambda: websocket.create_connection(f"wss://{WRONG_NAME}:{port}/", sslopt=options))
 report(answer=answer, served=served[0], wrong_name=wrong)
