@@ -17,8 +17,10 @@ import pytest
 
 from sslsock.core.channel import Channel
 from sslsock.core.listener import Listener
-from sslsock.core.loop import Loop, Watch, Watcher
+from sslsock.core.loop import Loop
+from sslsock.core.reactor import Watcher
 from sslsock.core.schedule import Timer
+from sslsock.core.watch import Watch
 
 from .pairs import Recorder, channel_pair, descriptors, drive, exchange, socket_pair, tls_channel_pair, turns
 
@@ -364,6 +366,7 @@ def test_a_nested_turn_may_take_the_calls_of_other_threads(loop):
 def test_every_method_raises_in_a_foreign_thread(loop, pipe):
     near, near_record, far, _ = channel_pair(loop)
     watch = loop.watch(pipe[1], OUT, lambda events: None)
+    level = loop.watch_level(pipe[0], IN, print)
     uses = [
         loop.check,
         loop.run,
@@ -374,7 +377,10 @@ def test_every_method_raises_in_a_foreign_thread(loop, pipe):
         lambda: loop.call_soon(print),
         lambda: loop.call_later(0, print),
         lambda: loop.watch(pipe[0], IN, print),
+        lambda: loop.watch_level(pipe[0], IN, print),
         watch.close,
+        level.close,
+        lambda: level.change(IN),
         lambda: near.write(b"x"),
         near.read,
         near.peek,
@@ -597,8 +603,10 @@ def test_a_watch_may_close_itself_and_others_in_its_callback(loop):
 def test_what_cannot_be_watched_is_an_os_error(loop, tmp_path):
     with pytest.raises(OSError, match="Bad file descriptor"):
         loop.watch(-1, IN, print)
-    with open(tmp_path / "file", "w") as file, pytest.raises(PermissionError):
-        loop.watch(file.fileno(), IN, print)
+    with open(tmp_path / "file", "w") as file:
+        for watch in loop.watch, loop.watch_level:
+            with pytest.raises(PermissionError):
+                watch(file.fileno(), IN, print)
     assert loop.watching == 0
 
 
@@ -621,6 +629,143 @@ def test_a_descriptor_that_was_closed_behind_the_loops_back_harms_nobody(loop):
     second.close()
     for end in (read_end, write_end, duplicate, other_read, other_write):
         os.close(end)
+
+
+def test_a_watch_of_a_descriptor_that_was_closed_before_it_harms_nobody(loop):
+    """The kernel's entry stays with the duplicate, and has the address of the watch."""
+    read_end, write_end = os.pipe2(os.O_NONBLOCK)
+    seen = []
+    watch = loop.watch(read_end, IN, seen.append)
+    duplicate = os.dup(read_end)
+    os.close(read_end)
+    watch.close()
+    del watch
+    gc.collect()
+    silent = os.pipe2(os.O_NONBLOCK)
+    other = loop.watch(silent[0], IN, seen.append)  # it must not lie where the first one did
+    os.write(write_end, b"x")
+    turns(loop)
+    assert seen == []
+    other.close()
+    for end in (*silent, write_end, duplicate):
+        os.close(end)
+
+
+def test_a_level_watch_is_told_each_turn_while_it_is_ready(loop, pipe):
+    seen = []
+    watch = loop.watch_level(pipe[0], IN, seen.append)
+    turns(loop, 2)
+    assert seen == [] and loop.watching == 1
+    os.write(pipe[1], b"xy")
+    turns(loop, 3)
+    assert seen == [IN] * 3, "its descriptor was ready in each of these turns"
+    os.read(pipe[0], 1)
+    turns(loop, 1)
+    assert seen == [IN] * 4, "there was more to read"
+    os.read(pipe[0], 1)
+    turns(loop, 2)
+    assert seen == [IN] * 4
+    watch.close()
+    os.write(pipe[1], b"z")
+    turns(loop, 2)
+    assert seen == [IN] * 4 and loop.watching == 0
+    watch.close()
+
+
+def test_what_a_level_watch_is_told_of_can_be_changed(loop):
+    near, far = socket_pair()
+    seen = []
+    watch = loop.watch_level(near.fileno(), IN, seen.append)
+    far.send(b"x")
+    for wanted, told in ((OUT, OUT), (IN | OUT, IN | OUT), (IN, IN), (0, None), (OUT, OUT), (0, None)):
+        watch.change(wanted)
+        del seen[:]
+        turns(loop, 2)
+        assert seen == ([told] * 2 if told else []), f"{wanted} was wanted"
+        assert loop.watching == (told is not None)
+    watch.change(IN | OUT)
+    far.close()
+    del seen[:]
+    drive(loop, lambda: seen)
+    assert seen[0] & select.EPOLLHUP, "an end is told whatever is wanted"
+    watch.close()
+    watch.change(IN)
+    assert loop.watching == 0
+    near.close()
+
+
+@pytest.mark.parametrize("leave", ["close", "change"])
+def test_level_watches_may_leave_in_a_callback(loop, leave):
+    """None that has left is told of the rest of the batch."""
+    pairs = [socket_pair() for _ in range(4)]
+    seen, watches = [], []
+
+    def leave_all(events):
+        seen.append(events)
+        while watches:
+            watch = watches.pop()
+            watch.close() if leave == "close" else watch.change(0)
+
+    watches.extend(loop.watch_level(near.fileno(), OUT, leave_all) for near, _ in pairs)
+    turns(loop, 3)
+    assert seen == [OUT] and loop.watching == 0
+    for near, far in pairs:
+        near.close()
+        far.close()
+
+
+def test_a_level_watch_whose_descriptor_was_closed_behind_it_serves_the_next_with_its_number(loop):
+    near, far = socket_pair()
+    seen = []
+    watch = loop.watch_level(near.fileno(), IN, seen.append)
+    other_near, other_far = socket_pair()
+    number = near.fileno()
+    os.dup2(other_near.fileno(), number)
+    other_far.send(b"x")
+    turns(loop, 2)
+    assert seen == [], "the set does not know the new one yet"
+    watch.change(IN | OUT)
+    turns(loop, 1)
+    assert seen == [IN | OUT]
+    second = loop.watch_level(number, 0, print)
+    second.close()
+    os.close(near.detach())
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        watch.change(IN)
+    watch.close()
+    assert loop.watching == 0
+    for end in (far, other_near, other_far):
+        end.close()
+
+
+def test_events_of_a_descriptor_that_is_only_a_duplicate_now_reach_nobody(loop):
+    """The set goes on to announce what was closed while it was watched; its number may be another's."""
+    near, far = socket_pair()
+    seen = []
+    watch = loop.watch_level(near.fileno(), IN, seen.append)
+    duplicate = os.dup(near.fileno())
+    near.close()
+    watch.close()
+    del watch
+    gc.collect()
+    far.send(b"x")
+    turns(loop)
+    assert seen == [] and loop.watching == 0
+    os.close(duplicate)
+    far.close()
+
+
+def test_a_forked_child_leaves_the_descriptors_of_level_watches_open(loop, pipe):
+    loop.watch_level(pipe[0], IN, print)
+    os.write(pipe[1], b"x")
+    child = os.fork()
+    if child == 0:
+        status = 1
+        with contextlib.suppress(BaseException):
+            loop.close()
+            status = 0 if os.read(pipe[0], 1) == b"x" else 2
+        os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_more_descriptors_than_one_batch_are_all_served(loop):
@@ -753,6 +898,7 @@ def test_a_closed_loop_raises(pipe):
         lambda: loop.call_later(1, print),
         lambda: loop.call_soon_threadsafe(print),
         lambda: loop.watch(pipe[0], IN, print),
+        lambda: loop.watch_level(pipe[0], IN, print),
         lambda: Channel(loop, Recorder()).attach(pipe[0]),
         lambda: Channel(loop, Recorder()).write(b""),
     ):

@@ -720,7 +720,8 @@ FREE = {"call_soon_threadsafe", "in_thread", "time", "current", "report"}
 ARGUMENTS = {
     "connect": ("127.0.0.1", 80), "connect_encrypted": ("127.0.0.1", 80), "bind": (0,), "open": (3,), "write": (b"x",),
     "write_bytes": (b"x",), "write_string": ("x",), "read_into": (bytearray(4),), "seek": (0,), "listen": (0,),
-    "call_soon": (print,), "call_later": (0, print), "watch": (0, 1, print), "call_soon_threadsafe": (print,),
+    "call_soon": (print,), "call_later": (0, print), "watch": (0, 1, print), "watch_level": (0, 1, print),
+    "call_soon_threadsafe": (print,),
     "channel_binding": ("tls-exporter",), "export_keying_material": ("EXPERIMENTAL", 32),
     "attach": (0,), "follow": (None,), "start_tls": (sslsock.Engine(sslsock.Context(server_side=False)), 1.0),
 }  # fmt: skip

@@ -12,9 +12,9 @@ from peers import HANDLERS, Certificates, Host, end_lookups, make_ssl_pair, open
 from sslsock import Context, Engine, Relay, SocketState, SslSocket, TcpServer, TcpSocket
 from sslsock.core.channel import Channel
 from sslsock.core.listener import Listener
-from sslsock.core.loop import Watch
 from sslsock.core.relay import ChannelRelay, RelaySide
 from sslsock.core.schedule import Timer
+from sslsock.core.watch import Watch
 from sslsock.sockets.hello_wait import HelloWait
 from sslsock.sockets.states import MOVES
 

@@ -14,7 +14,12 @@ from importlib.util import spec_from_file_location
 NAMES = (
     "build",
     "ownership",
+    "nesting",
     "schedule",
+    "planner",
+    "scratch",
+    "reactor",
+    "watch",
     "loop",
     "encoded",
     "certificate",

@@ -33,10 +33,11 @@ from sslsock.core.engine cimport Engine
 from sslsock.core.input_buffer cimport input_clear, input_consume, input_copy, input_keep, input_line, input_size
 from sslsock.core.link cimport (
     ANSWERS_SIZE, INPUT_AFTER_END, INPUT_AFTER_FAILURE, NETWORK_FAILED, NO_MEMORY, PEER_RESET, TIMED_OUT, TLS_FAILED, Link)
-from sslsock.core.loop cimport PLAIN_SIZE, Loop, Scratch
+from sslsock.core.loop cimport Loop
 from sslsock.core.output_link cimport (
     PHASE_CLOSED, PHASE_FINISHING, PHASE_LINGERING, PHASE_NEW, PHASE_OPEN, TLS_NONE, TLS_OPEN, TLS_SHAKING, OutputLink)
 from sslsock.core.schedule cimport Timer
+from sslsock.core.scratch cimport PLAIN_SIZE, Scratch
 from window_bio cimport byte_queue, byte_queue_append, byte_queue_front, byte_queue_move
 
 cdef enum:

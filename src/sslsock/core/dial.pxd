@@ -1,4 +1,4 @@
-from sslsock.core.loop cimport Watcher
+from sslsock.core.reactor cimport Watcher
 from sslsock.core.schedule cimport Timer
 
 

@@ -1,7 +1,7 @@
 from libc.stdint cimport uint32_t
 
 from sslsock.core.engine cimport Engine
-from sslsock.core.loop cimport Watcher
+from sslsock.core.reactor cimport Watcher
 from window_bio cimport byte_queue
 
 

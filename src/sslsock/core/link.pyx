@@ -19,7 +19,7 @@ from libc.string cimport memset
 cimport linux
 from linux cimport errno
 from sslsock.core.bare_engine cimport ENGINE_FAILED, ENGINE_OK
-from sslsock.core.loop cimport RECEIVE_SIZE, Watcher
+from sslsock.core.scratch cimport RECEIVE_SIZE
 from window_bio cimport (
     byte_queue, byte_queue_append, byte_queue_clear, byte_queue_consume, byte_queue_front, byte_queue_move)
 

@@ -12,7 +12,7 @@ from libc.stdint cimport uint32_t
 
 cimport linux
 from linux cimport errno
-from sslsock.core.loop cimport Loop, Watcher
+from sslsock.core.loop cimport Loop
 from sslsock.core.schedule cimport Timer
 
 cdef enum:

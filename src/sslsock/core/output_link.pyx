@@ -11,7 +11,7 @@ cimport linux
 from sslsock.core.bare_engine cimport ENGINE_OK
 from sslsock.core.engine cimport Engine
 from sslsock.core.link cimport TLS_FAILED, Link
-from sslsock.core.loop cimport GATHER_SIZE, SEND_SIZE
+from sslsock.core.scratch cimport GATHER_SIZE, SEND_SIZE
 from sslsock.core.output_queue cimport OutputQueue
 from window_bio cimport byte_queue_clear, byte_queue_front
 

@@ -1,11 +1,6 @@
-"""Whose a loop is: of one thread of one process, and part of the asyncio loop that runs there.
-
-Every use begins with a look at that (`require`). Outside a turn it also looks which asyncio loop runs in the thread, its
-host: whoever has something of this loop in a coroutine wants it to be served there.
-"""
+"""Whose a loop is: of one thread of one process. Every use begins with a look at that (`require_owner`)."""
 
 import os
-import sys
 from weakref import WeakSet
 
 from cpython.ref cimport Py_INCREF
@@ -14,21 +9,6 @@ cimport linux
 
 cdef extern from "pythread.h" nogil:
     unsigned long PyThread_get_thread_ident()
-
-
-cdef object get_running_loop = None  # asyncio's, once the program has imported it
-
-
-cpdef object running_host():
-    """The asyncio loop that runs in this thread, or None."""
-    global get_running_loop
-    if get_running_loop is None:
-        # asyncio is never imported here: a program that has a running asyncio loop has done so. It lacks the function while
-        # another thread is still importing it.
-        get_running_loop = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)
-        if get_running_loop is None:
-            return None
-    return get_running_loop()
 
 
 # Counts the forks that led to this process: what has another count belongs to a parent. They are counted also where Python does
@@ -65,6 +45,11 @@ cdef class Owned:
         self.owner = PyThread_get_thread_ident()
         self.fork_count = forks
 
+    # The only one of a loop's layers that may use its attributes here: those of a derived class do not exist where the making of
+    # a base has failed.
+    def __dealloc__(self):
+        self.close_copies()
+
     cdef int enlist(self) except -1:
         """From now on forks are told to it: it is whole."""
         alive.add(self)
@@ -78,10 +63,16 @@ cdef class Owned:
         half done, so nothing of its loop is looked at, or ever freed."""
         if self.owner == PyThread_get_thread_ident():
             self.is_closed = True
-            self.host = None
             return True
         Py_INCREF(self)
         return False
+
+    cdef void close_copies(self) noexcept:
+        """The child's own descriptors: that ends nothing as long as the parent has its."""
+        if self.copies is not None:
+            for fd in self.copies:
+                linux.close(fd)
+            self.copies = []
 
     cdef bint in_own_thread(self) noexcept:
         return self.owner == PyThread_get_thread_ident() and self.fork_count == forks
@@ -94,49 +85,6 @@ cdef class Owned:
         if self.owner != PyThread_get_thread_ident():
             raise RuntimeError("this belongs to the event loop of another thread: use the _async twin or call_soon_threadsafe")
         return 0
-
-    cdef int require(self) except -1:
-        """What every method begins with that only the loop's thread may call."""
-        self.require_owner()
-        if self.depth == 0:
-            self.look_for_host()
-        return 0
-
-    cdef int require_thread(self) except -1:
-        """For what is possible after the loop was closed: to read what has been received."""
-        if not self.in_own_thread():
-            self.require_owner()
-        elif self.depth == 0 and not self.is_closed:
-            self.look_for_host()
-        return 0
-
-    cdef int look_for_host(self) except -1:
-        """Outside a turn: whoever has something of this loop in a running asyncio loop wants it to be served there."""
-        host = running_host()
-        if host is not None and host is not self.host:
-            self.follow(host)
-        return 0
-
-    def follow(self, host):
-        """Become part of `host`, an asyncio loop of this thread, which need not run yet: for a derived class to do."""
-
-    cdef int meet_host(self) except -1:
-        if self.depth == 0 and not self.is_closed and self.in_own_thread():
-            self.look_for_host()
-        return 0
-
-    def _meet(self):
-        """Attach to the asyncio loop that runs here, if this is the loop's own thread. Never raises for another thread, a closed loop
-        or a forked child."""
-        self.meet_host()
-
-    def check(self):
-        """Raise RuntimeError unless this is the loop's own thread and process and it is not closed."""
-        self.require()
-
-    def _check_owner(self):
-        """As `check`, which also attaches the loop to the asyncio loop that runs here; this does not."""
-        self.require_owner()
 
     def in_thread(self):
         """True in the loop's own thread and process."""

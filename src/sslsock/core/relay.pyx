@@ -31,8 +31,9 @@ from sslsock.core.bare_engine cimport ENGINE_CLOSED, ENGINE_FAILED, ENGINE_OK, E
 from sslsock.core.channel cimport Channel
 from sslsock.core.link cimport (
     ANSWERS_SIZE, INPUT_AFTER_END, INPUT_AFTER_FAILURE, NO_MEMORY, PEER_RESET, TLS_FAILED, Link, failure_kind)
-from sslsock.core.loop cimport PLAIN_SIZE, RECEIVE_SIZE, SEND_SIZE, Loop, monotonic_ns
-from sslsock.core.schedule cimport Timer
+from sslsock.core.loop cimport Loop
+from sslsock.core.schedule cimport Timer, monotonic_ns
+from sslsock.core.scratch cimport PLAIN_SIZE, RECEIVE_SIZE, SEND_SIZE
 from window_bio cimport byte_queue, byte_queue_clear, byte_queue_front
 
 cdef double LINGER_SECONDS = 5.0

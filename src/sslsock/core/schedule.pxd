@@ -1,11 +1,20 @@
 from libc.stdint cimport int64_t
 
+cimport linux
+
+
+cdef inline int64_t monotonic_ns() noexcept nogil:
+    """The clock of timers: nanoseconds of CLOCK_MONOTONIC."""
+    cdef linux.timespec now
+    linux.clock_gettime(linux.CLOCK_MONOTONIC, &now)
+    return now.tv_sec * 1000000000 + now.tv_nsec
+
 
 cdef class Timer:
     cdef TimerHeap heap
     cdef object callback  # None once it has run or was cancelled
     cdef tuple args
-    cdef int64_t when  # nanoseconds of CLOCK_MONOTONIC
+    cdef int64_t when  # as `monotonic_ns`
     cdef Py_ssize_t index  # place in the heap, -1 outside it
     cdef bint background  # does not keep `run` going
 

@@ -18,7 +18,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from ..core.loop import Loop
-from ..core.ownership import running_host
+from ..core.nesting import running_host
 
 if TYPE_CHECKING:
     from concurrent.futures import Future

@@ -1,0 +1,95 @@
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from linux cimport epoll_event
+from run_queue cimport run_node, run_queue
+from sslsock.core.planner cimport Planner
+from sslsock.core.schedule cimport WorkQueue
+from sslsock.core.scratch cimport Scratch, scratch_block
+
+
+cdef enum:
+    BATCH = 256  # events taken at once
+
+
+cdef class Watcher:
+    cdef readonly Reactor loop
+    cdef int fd  # -1: not watched
+    cdef object number  # the same, its key in the loop's `watchers`: to leave takes no memory
+    cdef bint borrowed  # the descriptor is the program's
+    cdef bint buried  # it lies in the loop's `graves`
+    cdef Watcher next_grave  # behind it there
+    cdef uint32_t events  # what is announced of it
+    cdef bint again_planned
+    cdef bint flush_planned
+
+    # of one that works without the GIL
+    cdef bint is_nogil
+    cdef run_node again_node  # in the loop's `nogil_again`
+    cdef run_node report_node  # and in its `reports`
+
+    cdef int start_watching(self, int fd, uint32_t events) except -1
+    cdef int enter_set(self, int fd, uint32_t events) except -1
+    cdef uint64_t address(self, int fd) noexcept nogil
+    cdef int take_over_watch(self, Watcher before, uint32_t events) except -1
+    cdef void plan_again_nogil(self) noexcept nogil
+    cdef void plan_report(self) noexcept nogil
+    cdef void await_room(self) noexcept nogil
+    cdef void stop_watching(self) noexcept
+    cdef void plan_again(self) noexcept
+    cdef void plan_flush(self) noexcept
+    # called by the loop
+    cdef void on_event(self, uint32_t events) noexcept
+    cdef void on_again(self) noexcept
+    cdef void on_flush(self) noexcept
+    cdef size_t waiting_output(self) noexcept
+    cdef void on_loop_closed(self) noexcept
+    cdef void on_fork(self) noexcept
+    # called by the loop without the GIL, and for nothing else while `is_nogil`
+    cdef void on_event_nogil(self, uint32_t events) noexcept nogil
+    cdef void on_again_nogil(self) noexcept nogil
+    # called with it, after plan_report
+    cdef void on_report(self) noexcept
+
+
+cdef class LevelWatcher(Watcher):
+    cdef int want(self, int fd, uint32_t events) except -1
+
+
+cdef class Reactor(Planner):
+    cdef dict watchers  # descriptor -> Watcher: the strong references that keep open connections alive
+    cdef Watcher graves  # watchers closed in this turn, the first of them: an event of theirs may still be in a batch
+    cdef list lost  # watchers whose number was given to another descriptor while they had it
+
+    # planned by watchers
+    cdef WorkQueue again, flushes
+    cdef run_queue nogil_again  # watchers without the GIL that have more to do
+    cdef run_queue reports  # those that have something to say with it
+    cdef Py_ssize_t nogil_count  # watchers that work without the GIL
+
+    # what is ready
+    cdef bint is_running  # inside `run`: the wait may go on without the GIL
+    cdef int64_t now  # when the last wait of `nogil_turns` ended, as `monotonic_ns`
+    cdef bint full  # the last wait has brought as many events as it could
+    cdef epoll_event batch[BATCH]  # of the innermost turn: it has worked off what the outer ones had left
+    cdef int batch_next, batch_count
+
+    cdef scratch_block scratch  # a copy of scratch_owner.block
+    cdef Scratch scratch_owner
+    cdef list spare_scratch
+
+    # ends of watchers
+    cdef void bury(self, Watcher watcher) noexcept
+    cdef void empty_graves(self) noexcept
+    # scratch
+    cdef Scratch enter_scratch(self)
+    cdef void leave_scratch(self, Scratch outer) noexcept
+    cdef void use_scratch(self, Scratch scratch) noexcept
+    # what a turn does
+    cdef int serve(self, int milliseconds) except -1
+    cdef int catch_up(self) except -1
+    cdef int nogil_turns(self, int milliseconds, int *done) noexcept nogil
+    cdef void run_again_nogil(self) noexcept nogil
+    cdef void run_reports(self) noexcept
+    cdef void run_events(self) noexcept
+    cdef void run_again(self) noexcept
+    cdef void run_flushes(self) noexcept

@@ -1,0 +1,377 @@
+"""The descriptors of a loop: what waits for them, and who is told.
+
+A `Watcher` (a channel, a listener) says what to do when its descriptor is ready. Events carry its address. One that is closed in
+a turn is kept in `graves` until the turn ends, so an event that is already in a batch never points to freed memory.
+
+Descriptors are watched edge-triggered (epoll(7), "Level-triggered and edge-triggered"), once: a connection then costs one
+epoll_ctl in its life, and a second when a send is refused for the first time (`await_room`), however often it is blocked or
+paused. The price is that whoever stops before the kernel has nothing left must come back by itself: `plan_again`. Those whose
+readers are not ours to rule are watched level-triggered (`LevelWatcher`).
+
+Some watchers (the sides of a relay) need no Python: the lowest bit of the address in their events says so. While only such
+events come, the loop waits and works without the GIL (`nogil_turns`); what they have to tell Python they `plan_report`.
+"""
+
+import os
+
+from cpython.ref cimport Py_INCREF
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+cimport linux
+from linux cimport epoll_event, errno
+from poller cimport poller_takes
+from run_queue cimport run_node, run_queue_add, run_queue_next, run_queue_remove
+from sslsock.core.planner cimport Planner
+from sslsock.core.schedule cimport WorkQueue, monotonic_ns
+from sslsock.core.scratch cimport Scratch
+
+cdef enum:
+    NOGIL = 1  # in an event's address: its watcher works without the GIL
+    BY_NUMBER = 2  # this is no address, but the descriptor's number, in the bits from NUMBER_SHIFT on
+    NUMBER_SHIFT = 3
+    NOGIL_TIME = 100000000  # nanoseconds that `run` works without a look at signals, which only the GIL's holder can take
+
+
+cdef class Watcher:
+    """One descriptor in a loop's set, told of edges."""
+
+    def __cinit__(self, *args, **kwargs):
+        self.fd = -1
+
+    cdef int start_watching(self, int fd, uint32_t events) except -1:
+        """Announce edges of `events`. Whatever raises, nothing is watched then."""
+        return self.enter_set(fd, events | linux.EPOLLET)
+
+    cdef int enter_set(self, int fd, uint32_t events) except -1:
+        cdef epoll_event event
+        cdef int error
+        cdef object number = fd, before = self.loop.watchers.get(number)
+        cdef bint displaces = before is not None and not isinstance(before, LevelWatcher)
+        event.events = events
+        event.data.u64 = self.address(fd)
+        # What needs memory comes first: once the set has the address, the object must not go.
+        if displaces:
+            # Its descriptor was closed behind our back. If a duplicate is open, the set still has its address.
+            self.loop.lost.append(before)
+        self.loop.watchers[number] = self
+        if linux.epoll_ctl(self.loop.poller.epoll, linux.EPOLL_CTL_ADD, fd, &event) < 0:
+            error = errno
+            if before is None:
+                del self.loop.watchers[number]
+            else:
+                self.loop.watchers[number] = before
+            if displaces:
+                self.loop.lost.pop()
+            raise OSError(error, os.strerror(error))
+        self.fd, self.number = fd, number
+        self.events = event.events
+        self.loop.nogil_count += self.is_nogil
+        return 0
+
+    cdef uint64_t address(self, int fd) noexcept nogil:
+        """What its events carry."""
+        return <uint64_t> <void *> self | (NOGIL if self.is_nogil else 0)
+
+    cdef int take_over_watch(self, Watcher before, uint32_t events) except -1:
+        """Watch the descriptor of `before` in its place. What is ready now is announced anew."""
+        cdef epoll_event event
+        cdef int fd = before.fd
+        event.events = events | linux.EPOLLET
+        event.data.u64 = self.address(fd)
+        if linux.epoll_ctl(self.loop.poller.epoll, linux.EPOLL_CTL_MOD, fd, &event) < 0:
+            raise OSError(errno, os.strerror(errno))
+        before.fd = -1
+        self.loop.bury(before)
+        self.fd, self.number = fd, before.number
+        self.events = event.events
+        self.loop.nogil_count += self.is_nogil - before.is_nogil
+        self.loop.watchers[self.number] = self
+        return 0
+
+    cdef void await_room(self) noexcept nogil:
+        """From now on EPOLLOUT is announced too, now if there is room. Asked for when the kernel has refused something: most
+        connections never fill its buffer, and an edge for each of them costs a turn. (EPOLL_CTL_MOD allocates nothing: it
+        fails for none that is watched.)"""
+        cdef epoll_event event
+        if self.events & linux.EPOLLOUT or self.fd < 0:
+            return
+        self.events |= linux.EPOLLOUT
+        event.events = self.events
+        event.data.u64 = self.address(self.fd)
+        linux.epoll_ctl(self.loop.poller.epoll, linux.EPOLL_CTL_MOD, self.fd, &event)
+
+    cdef void stop_watching(self) noexcept:
+        """Out of the set at once; it needs no memory. The caller closes the descriptor, if it is his, after this."""
+        cdef epoll_event event
+        cdef int fd = self.fd
+        if fd < 0:
+            return
+        self.fd = -1
+        if self.is_nogil:
+            self.loop.nogil_count -= 1
+            run_queue_remove(&self.loop.nogil_again, &self.again_node)
+            run_queue_remove(&self.loop.reports, &self.report_node)
+        if self.loop.watchers.get(self.number) is not self:
+            return  # the number means another watcher's descriptor by now
+        if linux.epoll_ctl(self.loop.poller.epoll, linux.EPOLL_CTL_DEL, fd, &event) < 0 and self.address(fd) & BY_NUMBER == 0:
+            Py_INCREF(self)  # closed behind our back: if a duplicate is open, the set has the address for ever
+        self.loop.bury(self)
+        del self.loop.watchers[self.number]
+
+    cdef void plan_again(self) noexcept:
+        """Have `on_again` called in the next turn: there is work that no edge will announce."""
+        if not self.again_planned:
+            self.loop.again.planned.append(self)  # may fail, and is then tried again
+            self.again_planned = True
+            self.loop.plan_turn()
+
+    cdef void plan_flush(self) noexcept:
+        """Have `on_flush` called at the end of this turn."""
+        if not self.flush_planned:
+            self.loop.flushes.planned.append(self)
+            self.flush_planned = True
+            self.loop.plan_turn()
+
+    cdef void plan_again_nogil(self) noexcept nogil:
+        """`plan_again` for one that works without the GIL: `on_again_nogil` is called."""
+        run_queue_add(&self.loop.nogil_again, &self.again_node, <void *> self)
+
+    cdef void plan_report(self) noexcept nogil:
+        """Have `on_report` called, with the GIL, in this turn or the next."""
+        run_queue_add(&self.loop.reports, &self.report_node, <void *> self)
+
+    cdef void on_event_nogil(self, uint32_t events) noexcept nogil:
+        pass
+
+    cdef void on_again_nogil(self) noexcept nogil:
+        pass
+
+    cdef void on_report(self) noexcept:
+        pass
+
+    cdef void on_event(self, uint32_t events) noexcept:
+        pass
+
+    cdef void on_again(self) noexcept:
+        pass
+
+    cdef void on_flush(self) noexcept:
+        pass
+
+    cdef size_t waiting_output(self) noexcept:
+        """Bytes that the system has not taken yet."""
+        return 0
+
+    cdef void on_loop_closed(self) noexcept:
+        self.stop_watching()
+
+    cdef void on_fork(self) noexcept:
+        """In a forked child: do nothing more, also if it is called from one of your methods."""
+
+
+cdef class LevelWatcher(Watcher):
+    """A descriptor that is told of on each turn while it is ready (level-triggered), as asyncio's readers and writers are. It stays
+    its owner's. A derived class says what `on_event` does. EPOLLERR and EPOLLHUP come whatever is wanted (epoll_ctl(2)), and so
+    does, in the turn in which it has changed, what was wanted before."""
+
+    def __cinit__(self, *args, **kwargs):
+        self.borrowed = True
+
+    cdef uint64_t address(self, int fd) noexcept nogil:
+        """Not its address: programs close a descriptor before they say that nobody is to watch it, and when a duplicate is open
+        then, the set keeps what it has been given."""
+        return <uint64_t> fd << NUMBER_SHIFT | BY_NUMBER
+
+    cdef int want(self, int fd, uint32_t events) except -1:
+        """Be told of `events` (EPOLLIN, EPOLLOUT, EPOLLPRI) at `fd`, which is the same each time, from now on; of none: leave the
+        set. OSError when epoll refuses, and nothing has changed then."""
+        cdef epoll_event event
+        if events == 0:
+            self.stop_watching()
+        elif self.fd < 0:
+            self.enter_set(fd, events)
+        elif events != self.events:
+            event.events = events
+            event.data.u64 = self.address(fd)
+            if linux.epoll_ctl(self.loop.poller.epoll, linux.EPOLL_CTL_MOD, fd, &event) < 0:
+                # ENOENT: the descriptor was closed behind our back, and the number is another's by now.
+                if errno != linux.ENOENT or linux.epoll_ctl(self.loop.poller.epoll, linux.EPOLL_CTL_ADD, fd, &event) < 0:
+                    raise OSError(errno, os.strerror(errno))
+            self.events = events
+        return 0
+
+
+cdef class Reactor(Planner):
+    """A loop's descriptors, and what their watchers have planned."""
+
+    def __cinit__(self):
+        self.watchers = {}
+        self.lost = []
+        self.again = WorkQueue()
+        self.flushes = WorkQueue()
+        self.spare_scratch = []
+        self.use_scratch(Scratch())
+
+    @property
+    def unsent(self):
+        """Bytes of all its connections that the system has not taken yet: int."""
+        cdef Watcher watcher
+        cdef size_t size = 0
+        for watcher in self.watchers.values():
+            size += watcher.waiting_output()
+        return size
+
+    @property
+    def watching(self):
+        """How many descriptors are watched."""
+        return len(self.watchers)
+
+    # ends of watchers
+
+    cdef void bury(self, Watcher watcher) noexcept:
+        if self.depth > 0 and not watcher.buried:
+            watcher.buried = True
+            watcher.next_grave, self.graves = self.graves, watcher
+
+    cdef void empty_graves(self) noexcept:
+        cdef Watcher watcher
+        while self.graves is not None:  # one by one: the end of one may close others, and a chain of ends would nest
+            watcher = self.graves
+            self.graves, watcher.next_grave = watcher.next_grave, None
+            watcher.buried = False
+
+    # scratch
+
+    cdef Scratch enter_scratch(self):
+        """Give the code that follows a scratch of its own, for the current one is still in use. Returns the outer one."""
+        cdef Scratch outer = self.scratch_owner
+        self.use_scratch(<Scratch> self.spare_scratch.pop() if self.spare_scratch else Scratch())
+        return outer
+
+    cdef void leave_scratch(self, Scratch outer) noexcept:
+        cdef Scratch inner = self.scratch_owner
+        self.use_scratch(outer)
+        self.spare_scratch.append(inner)  # may fail
+
+    cdef void use_scratch(self, Scratch scratch) noexcept:
+        self.scratch_owner = scratch
+        self.scratch = scratch.block
+
+    # what a turn does
+
+    cdef int serve(self, int milliseconds) except -1:
+        """Wait, and do what is ready. Returns how many events there were."""
+        cdef int count, done = 0
+        if self.nogil_count:
+            with nogil:
+                count = self.nogil_turns(milliseconds, &done)
+        else:
+            if milliseconds == 0:
+                count = linux.epoll_wait(self.poller.epoll, self.batch, BATCH, 0)
+            else:
+                with nogil:
+                    count = linux.epoll_wait(self.poller.epoll, self.batch, BATCH, milliseconds)
+            self.full = count == BATCH
+        count = max(count, 0)  # below 0 is EINTR: signals are looked at by who called the turn
+        self.batch_next, self.batch_count = 0, count
+        self.run_reports()  # with the batch in place: what they call may turn the loop, which then works it off
+        self.run_events()
+        return count + done
+
+    cdef int catch_up(self) except -1:
+        """Do what the kernel has held ready since before a deadline: the wait may have ended by a signal, its batch may have been
+        full, and a process that was stopped for a while finds all its deadlines past. Returns how many events there were."""
+        cdef Py_ssize_t rounds = len(self.watchers) // BATCH + 1  # the kernel's queue is fair, so that is once for each
+        cdef int done = 0
+        self.full = True
+        while self.full and rounds > 0 and not self.left:
+            rounds -= 1
+            done += self.serve(0)
+        self.run_again()
+        return done
+
+    cdef int nogil_turns(self, int milliseconds, int *done) noexcept nogil:
+        """Wait, and do what can be done without the GIL; `run` stays in here until there is something else to do. Returns how
+        many events are left in `batch`, -1 when a signal came; `done` grows by those that were dealt with."""
+        cdef int count, number, rest
+        cdef int64_t begun = 0
+        cdef void *watcher
+        cdef epoll_event *events = self.batch
+        while True:
+            count = linux.epoll_wait(self.poller.epoll, events, BATCH, 0 if self.nogil_again.first != NULL else milliseconds)
+            self.now = monotonic_ns()
+            self.full = count == BATCH
+            rest = 0
+            for number in range(count):
+                if events[number].data.u64 & NOGIL:
+                    watcher = <void *> (events[number].data.u64 - NOGIL)
+                    if (<Watcher> watcher).fd >= 0:
+                        (<Watcher> watcher).on_event_nogil(events[number].events)
+                else:
+                    events[rest] = events[number]
+                    rest += 1
+            if count > 0:
+                done[0] += count - rest
+            self.run_again_nogil()
+            if rest or count < 0:
+                return rest if rest else count
+            if milliseconds >= 0 or self.reports.first != NULL or not self.is_running or self.depth > 1:
+                return 0
+            if begun == 0:
+                begun = self.now
+            elif self.now - begun > NOGIL_TIME:
+                return 0
+
+    cdef void run_again_nogil(self) noexcept nogil:
+        """Those that were planned before; what they plan waits for the next round."""
+        cdef run_node *last = self.nogil_again.last
+        cdef run_node *first
+        while self.nogil_again.first != NULL:
+            first = self.nogil_again.first
+            (<Watcher> run_queue_next(&self.nogil_again)).on_again_nogil()
+            if first == last:
+                break
+
+    cdef void run_reports(self) noexcept:
+        cdef Watcher watcher
+        while self.reports.first != NULL and not self.left:
+            watcher = <Watcher> run_queue_next(&self.reports)
+            watcher.on_report()
+
+    cdef void run_events(self) noexcept:
+        # Here and below: a handler that forked returns in the child as well, where the turn is over (`leave_to_parent`).
+        cdef epoll_event event
+        cdef Watcher watcher
+        while self.batch_next < self.batch_count and not self.left:
+            event = self.batch[self.batch_next]
+            self.batch_next += 1
+            if poller_takes(&self.poller, &event):
+                continue
+            if event.data.u64 & BY_NUMBER:
+                watcher = self.watchers.get(event.data.u64 >> NUMBER_SHIFT)
+                if watcher is None:
+                    continue
+            else:
+                watcher = <Watcher> event.data.ptr
+            if watcher.fd >= 0:
+                watcher.on_event(event.events)
+
+    cdef void run_again(self) noexcept:
+        cdef Watcher watcher
+        if self.again.planned:
+            self.again.begin()
+            while self.again.more() and not self.left:
+                watcher = <Watcher> self.again.next()
+                watcher.again_planned = False
+                watcher.on_again()
+            self.again.end()
+
+    cdef void run_flushes(self) noexcept:
+        cdef Watcher watcher
+        if self.flushes.planned:
+            self.flushes.begin()
+            while self.flushes.more() and not self.left:
+                watcher = <Watcher> self.flushes.next()
+                watcher.flush_planned = False
+                watcher.on_flush()
+            self.flushes.end()
