@@ -14,7 +14,7 @@ import pytest
 from core.pairs import client_context, engines, server_context, shake
 from peers import Recorder, accept, listening, make_ssl_pair, secure_server, wait_for_end
 from sslsock import ConfigurationError, Context, Engine, SocketError, SslConfiguration, SslProtocol, SslServer, SslSocket
-from sslsock.sockets import configuration as module
+from sslsock.sockets import snapshot as module
 
 VERSIONS = [SslProtocol.TLS_1_2, SslProtocol.TLS_1_3]
 LABELS = {
