@@ -1,4 +1,4 @@
-"""`_SSLSocket`: one TLS connection, over a socket or between two `MemoryBIO`. The Python half; the work is ssl_io.pyx's."""
+"""`_SSLSocket`: one TLS connection, over a socket or between two `MemoryBIO`. The Python half; the work is done in ssl_io.pyx and ssl_steps.pyx."""
 
 import sys
 import weakref
@@ -24,10 +24,11 @@ from sslsock._ssl.ssl_error cimport (
     connection_error, eof_error, library_error, want_read_error, want_write_error, zero_return_error)
 from sslsock._ssl.ssl_hooks cimport HookedContext, on_message
 from sslsock._ssl.ssl_inspection cimport InspectedConnection
-from sslsock._ssl.ssl_io cimport (
-    BAD_RETRY, DONE, ENTERED, INTERRUPTED, NO_SOCKET, OUT_OF_MEMORY, PEER_CLOSED, SYSTEM_FAILED, TIMED_OUT, TLS_FAILED,
-    WANT_READ, WANT_WRITE, io_call, outcome)
+from sslsock._ssl.ssl_io cimport NO_SOCKET, io_call
 from sslsock._ssl.ssl_session cimport SSLSession
+from sslsock._ssl.ssl_steps cimport (
+    BAD_RETRY, DONE, ENTERED, INTERRUPTED, OUT_OF_MEMORY, PEER_CLOSED, SYSTEM_FAILED, TIMED_OUT, TLS_FAILED, WANT_READ,
+    WANT_WRITE, outcome)
 from window_bio cimport (
     byte_queue, byte_queue_append, byte_queue_clear, byte_queue_front, byte_queue_join, byte_queue_move, window_bio_new)
 

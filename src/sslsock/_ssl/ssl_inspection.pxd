@@ -1,4 +1,5 @@
-from sslsock._ssl.ssl_io cimport Connection, outcome
+from sslsock._ssl.ssl_io cimport Connection
+from sslsock._ssl.ssl_steps cimport outcome
 
 
 cdef class InspectedConnection(Connection):

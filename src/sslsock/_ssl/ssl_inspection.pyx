@@ -13,8 +13,9 @@ from sslsock._ssl.ssl_certificate cimport Certificate, certificate_der, decode_c
 from sslsock._ssl.ssl_cipher cimport cipher_tuple
 from sslsock._ssl.ssl_error cimport library_error
 from sslsock._ssl.ssl_hooks cimport HookedContext
-from sslsock._ssl.ssl_io cimport DONE, ENTERED, Connection, outcome
+from sslsock._ssl.ssl_io cimport Connection
 from sslsock._ssl.ssl_session cimport SSLSession
+from sslsock._ssl.ssl_steps cimport DONE, ENTERED, outcome
 
 cdef extern from "Python.h":
     unsigned long PyThread_get_thread_ident()

@@ -63,6 +63,7 @@ SSL_NAMES = (
     "ssl_trust",
     "ssl_context",
     "memory_bio",
+    "ssl_steps",
     "ssl_io",
     "ssl_inspection",
     "ssl_connection",

@@ -1,0 +1,3 @@
+from .ssl_hooks import HookedConnection
+
+class SteppedConnection(HookedConnection): ...
