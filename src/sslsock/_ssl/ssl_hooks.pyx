@@ -149,19 +149,23 @@ cdef int ask_for_server_name(HookedConnection connection, int *alert) noexcept:
     if seen is None:
         return ssl.SSL_TLSEXT_ERR_ALERT_FATAL
     name = ssl.SSL_get_servername(connection.ssl, ssl.TLSEXT_NAMETYPE_host_name)
-    text = None
-    if name != NULL:
-        raw = <bytes> name
-        try:
+    text = raw = failure = None
+    try:
+        if name != NULL:
+            raw = <bytes> name
             text = raw.decode("ascii")
-        except UnicodeDecodeError as error:
-            report(error, raw)
-            return ssl.SSL_TLSEXT_ERR_ALERT_FATAL
+    except UnicodeDecodeError as error:
+        failure = error
+    if failure is not None:
+        report(failure, raw)
+        return ssl.SSL_TLSEXT_ERR_ALERT_FATAL
     try:
         answer = handler(seen, text, context)
     except BaseException as error:
+        failure = error
+    if failure is not None:
         alert[0] = ssl.SSL_AD_HANDSHAKE_FAILURE
-        report(error, handler)
+        report(failure, handler)
         return ssl.SSL_TLSEXT_ERR_ALERT_FATAL
     if answer is None:
         return ssl.SSL_TLSEXT_ERR_OK
@@ -266,7 +270,7 @@ cdef unsigned int ask_client_for_key(
         return <unsigned int> len(secret)
     except BaseException as error:
         report(error, handler)
-        return 0
+    return 0
 
 
 cdef unsigned int on_psk_server(
@@ -294,7 +298,7 @@ cdef unsigned int ask_server_for_key(
         return <unsigned int> len(secret)
     except BaseException as error:
         report(error, handler)
-        return 0
+    return 0
 
 
 # Sessions: SSL_CTX_sess_set_new_cb(3).
@@ -367,4 +371,4 @@ cdef int ask_for_password(Password asked, char *buffer, int size) noexcept:
     except BaseException as error:
         asked.failed = True
         asked.raised = error
-        return -1
+    return -1

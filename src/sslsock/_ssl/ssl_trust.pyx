@@ -162,12 +162,13 @@ cdef class TrustingContext(HookedContext):
         return 0
 
     def set_default_verify_paths(self):
-        cdef X509_STORE *system
+        cdef X509_STORE *system = NULL
         cdef int added = 0
         try:
             system = system_store()
         except ValueError:  # as CPython's: it has nothing to say about files that are not there or that are damaged
             ERR_clear_error()
+        if system == NULL:
             return
         if not self.has_authorities:
             self.share(system, True)

@@ -41,11 +41,11 @@ cdef str default_ciphers():
     """The interpreter's own, which its builder may have chosen, unless they are words that only another OpenSSL knows, as
     Fedora's "PROFILE=SYSTEM" is.
     """
-    usual = CIPHERS if sys.version_info >= (3, 10) else CIPHERS_UNTIL_3_9
+    chosen = usual = CIPHERS if sys.version_info >= (3, 10) else CIPHERS_UNTIL_3_9
     try:
         from _ssl import _DEFAULT_CIPHERS as chosen
     except ImportError:
-        return usual
+        pass
     if chosen in (CIPHERS, CIPHERS_UNTIL_3_9, CIPHERS_OF_OPENSSL[0]) or accepts_ciphers(chosen):
         return chosen
     return usual
