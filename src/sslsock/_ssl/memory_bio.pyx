@@ -48,6 +48,7 @@ cdef class MemoryBIO:
         data = PyBytes_FromStringAndSize(byte_queue_front(&self.queue) if count else NULL, count)
         if count:
             byte_queue_consume(&self.queue, count)
+            self.framed = 0
         return data
 
     def write(self, b, /):

@@ -244,7 +244,9 @@ cdef class _SSLSocket(InspectedConnection):
             self.eof = self.own_incoming.eof_written
             if self.input.size == 0:
                 byte_queue_move(&self.input, &self.own_incoming.queue)
+                self.framed, self.own_incoming.framed = self.own_incoming.framed, 0
                 return DONE
+            self.own_incoming.framed = 0
             kept = byte_queue_join(&self.input, &self.own_incoming.queue)
             return DONE if kept else OUT_OF_MEMORY
         data = bytes(memoryview(self.incoming.read()))
@@ -259,6 +261,7 @@ cdef class _SSLSocket(InspectedConnection):
         if self.own_incoming is not None and self.input.size > 0:
             byte_queue_move(&later, &self.own_incoming.queue)  # written meanwhile
             byte_queue_move(&self.own_incoming.queue, &self.input)
+            self.own_incoming.framed = self.framed
             kept = byte_queue_join(&self.own_incoming.queue, &later)
         if self.own_outgoing is not None:
             if self.window.spill.size > 0:

@@ -17,7 +17,6 @@ cdef enum:
 
 
 cdef class Connection(SteppedConnection):
-    cdef bint is_server
     cdef byte_queue unsent  # ciphertext that the system has not taken; follows what `window.spill` held before
     cdef bint exact  # nothing is received beyond the record at hand
     cdef size_t unreported  # bytes of a write that wants to be repeated, which are on their way already

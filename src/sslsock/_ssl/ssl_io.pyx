@@ -1,23 +1,23 @@
 """`Connection`: the C half of `_SSLSocket`. The socket beneath, and who may do what at one time.
 
 Nothing here needs the GIL. An operation is a loop of steps: libssl works in memory (ssl_steps.pyx), what it has made is sent, what it
-lacks is received. A thread that reads and one that writes do not wait for each other. A receive takes as much as there is, but for
-three: a call that may not wait (the program looks with `select` whether there is more), `shutdown` (what follows close_notify is not
-ours) and SSLSOCK_READ_AHEAD=0; these take one record.
+lacks is received. A thread that reads and one that writes do not wait for each other. A receive takes no record that this call does
+not need: programs look with `select` whether there is more. For a read that is as many as find room in its memory, together with the
+header of the next one. A call that may not wait, `shutdown` (what follows close_notify is not ours) and, with SSLSOCK_READ_AHEAD=0,
+every read take one record, and nothing of the next.
 """
 
 import os
-
-from libc.stdlib cimport free, malloc
 
 cimport linux
 from linux cimport (
     EAGAIN, ECONNRESET, EINTR, EPIPE, MSG_DONTWAIT, MSG_NOSIGNAL, POLLIN, POLLOUT, clock_gettime, errno, poll,
     pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_t, pthread_mutex_timedlock, pthread_mutex_trylock,
     pthread_mutex_unlock, recv, send, timespec)
+from scratch cimport scratch_give, scratch_take
 from sslsock._ssl.ssl_steps cimport (
     BAD_RETRY, DONE, ENTERED, HEADER, INTERRUPTED, OUT_OF_MEMORY, OVERHEAD, PEER_CLOSED, RECORD, SYSTEM_FAILED, TIMED_OUT, TLS_FAILED,
-    WANT_READ, WANT_WRITE, record_size)
+    WANT_READ, WANT_WRITE)
 from window_bio cimport byte_queue_clear, byte_queue_consume, byte_queue_front, byte_queue_join
 
 cdef extern from "Python.h" nogil:
@@ -25,7 +25,8 @@ cdef extern from "Python.h" nogil:
 
 cdef enum:
     RECEIVE = 131072  # most bytes of one receive
-    SMALL = RECORD + RECORD + OVERHEAD  # what is received on the stack
+    SMALL = RECORD + RECORD + OVERHEAD  # least room for what is received
+    LITTLE = 22  # bytes that TLS 1.3 adds to a record at least: RFC 8446, 5.2
     BATCH = 131072  # bytes that are encrypted before they are sent
     SLICE = 100_000_000  # nanoseconds: a thread that waits for another looks for signals as often
 
@@ -98,14 +99,13 @@ cdef class Connection(SteppedConnection):
         return SYSTEM_FAILED
 
     cdef size_t receive_room(self, io_call *call, size_t asked) noexcept nogil:
-        """How many bytes to receive. Entered: a thread that closes the connection consumes input too."""
-        cdef size_t one
+        """How many bytes to receive for a read of `asked`: the record at hand, or as many as have no more data than that together, for
+        each adds LITTLE to its own (two that add half as much would still fit). Entered: who closes the connection consumes input too."""
+        cdef size_t room = self.missing()
         if READ_AHEAD and not self.exact and call.timeout != 0:
-            return min(<size_t> RECEIVE, RECORD + OVERHEAD + asked)
-        one = record_size(<const unsigned char *> byte_queue_front(&self.input), self.input.size)
-        if one == 0:
-            one = HEADER
-        return one - self.input.size if one > self.input.size else 1
+            asked += LITTLE
+            room = max(room + HEADER, asked - min(asked, self.input.size))
+        return min(<size_t> RECEIVE, room)
 
     cdef outcome receive(self, io_call *call, char *memory, size_t room, size_t *got) noexcept nogil:
         cdef ssize_t count
@@ -212,17 +212,21 @@ cdef class Connection(SteppedConnection):
     # Operations
 
     cdef outcome handshake(self, io_call *call) noexcept nogil:
-        cdef char[SMALL] scratch
+        cdef char *scratch
         cdef size_t wanted, got = 0
         cdef outcome flushed, status = self.lock(&self.reading, call)
         if status != DONE:
             return status
+        scratch = scratch_take(SMALL)
         while True:
+            if scratch == NULL:
+                status = OUT_OF_MEMORY
+                break
             status = self.enter()
             if status != DONE:
                 break
             status = self.handshake_step(scratch if got else NULL, got)
-            wanted = min(<size_t> SMALL, self.receive_room(call, 0))
+            wanted = self.missing() + HEADER  # the next one's: a receive for each record, not two
             self.leave()
             if status != DONE and status != WANT_READ:
                 self.flush_some(call)  # the alert
@@ -237,13 +241,13 @@ cdef class Connection(SteppedConnection):
             status = self.receive(call, scratch, wanted, &got)
             if status != DONE:
                 break
+        scratch_give(scratch)
         pthread_mutex_unlock(&self.reading)
         return status
 
     cdef outcome read_some(self, io_call *call, char *memory, size_t room, size_t *got) noexcept nogil:
-        cdef char[SMALL] small
-        cdef char *scratch = small
-        cdef size_t received = 0, wanted
+        cdef char *scratch = NULL
+        cdef size_t received = 0, wanted, capacity = 0
         cdef outcome flushed, status
         got[0] = 0
         status = self.lock(&self.reading, call)
@@ -263,20 +267,19 @@ cdef class Connection(SteppedConnection):
                 if flushed != DONE:
                     status = flushed
                     break
-            if wanted > SMALL and scratch == small:
-                scratch = <char *> malloc(wanted)
+            if scratch == NULL:
+                capacity = max(wanted, <size_t> SMALL)
+                scratch = scratch_take(capacity)
                 if scratch == NULL:
-                    scratch = small
-            if scratch == small:
-                wanted = min(wanted, <size_t> SMALL)
+                    status = OUT_OF_MEMORY
+                    break
             status = self.receive_or_send(call)
             if status == DONE:
-                status = self.receive(call, scratch, wanted, &received)
+                status = self.receive(call, scratch, min(wanted, capacity), &received)
             if status != DONE:
                 break
+        scratch_give(scratch)
         pthread_mutex_unlock(&self.reading)
-        if scratch != small:
-            free(scratch)
         if self.window.spill.size > 0 or self.unsent.size > 0:
             self.flush_some(call)
         return status
@@ -345,7 +348,7 @@ cdef class Connection(SteppedConnection):
 
     cdef outcome end(self, io_call *call) noexcept nogil:
         """close_notify, and wait for the peer's. Never more than that is received."""
-        cdef char[SMALL] scratch
+        cdef char *scratch = NULL
         cdef size_t wanted, got = 0
         cdef int result, sent = 0
         cdef bint receiving = False
@@ -375,10 +378,15 @@ cdef class Connection(SteppedConnection):
                 if status != DONE:
                     break
                 receiving = True
+                scratch = scratch_take(SMALL)
                 continue  # whoever was reading may have received it
+            if scratch == NULL:
+                status = OUT_OF_MEMORY
+                break
             status = self.receive(call, scratch, wanted, &got)
             if status != DONE:
                 break
         if receiving:
+            scratch_give(scratch)
             pthread_mutex_unlock(&self.reading)
         return status

@@ -30,15 +30,18 @@ cdef struct tls_failure:
 
 
 cdef class SteppedConnection(HookedConnection):
+    cdef bint is_server
     cdef window_bio window
     cdef byte_queue input  # ciphertext that libssl has not read
+    cdef size_t framed  # bytes at its start that are known to be complete records
+    cdef bint begun  # libssl has read a record
     cdef bint eof  # no more input comes
     cdef bint handshake_done
     cdef bint settled  # libssl reads nothing of the SSL_CTX any more
     cdef bint verifies_later  # post-handshake authentication may come
     cdef tls_failure failure, kept_failure
     cdef bint failure_kept  # for the next call: this one has something to give
-    cdef bint end_kept  # `pending` has met close_notify, and no read has told of it
+    cdef bint end_kept  # close_notify has come, and no read has told of it
 
     cdef pthread_mutex_t libssl_lock  # libssl is entered under it only, and nobody holds it while waiting
     cdef unsigned long inside  # the thread that holds `libssl_lock`; 0: none
@@ -48,6 +51,8 @@ cdef class SteppedConnection(HookedConnection):
     cdef void see_fork(self) noexcept
 
     # the window
+    cdef size_t frame(self, const unsigned char *data, size_t size) noexcept nogil
+    cdef size_t missing(self) noexcept nogil
     cdef size_t open_window(self, const char *data, size_t size, const char **front, size_t *whole) noexcept nogil
     cdef bint close_window(self, const char *front, size_t whole, size_t given) noexcept nogil
     # one call of libssl each
@@ -60,6 +65,3 @@ cdef class SteppedConnection(HookedConnection):
     cdef outcome write_step(self, const char *data, size_t size, size_t *taken) noexcept nogil
     cdef outcome shutdown_step(self, const char *data, size_t size, int *result) noexcept nogil
     cdef size_t decrypted(self) noexcept nogil
-
-
-cdef size_t record_size(const unsigned char *data, size_t size) noexcept nogil

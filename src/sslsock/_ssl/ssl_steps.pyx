@@ -18,30 +18,28 @@ cdef extern from "Python.h" nogil:
     unsigned long PyThread_get_thread_ident()
 
 cdef enum:
+    HEADER_V2 = 2
+    CLIENT_HELLO = 1
     LONGEST = 16384 + 2048  # most bytes after a header: RFC 5246, 6.2.3
 
 cdef char NOTHING = 0
 
 
-cdef size_t record_size(const unsigned char *data, size_t size) noexcept nogil:
-    """Bytes of the record that begins here, 0 before its header is complete. What cannot be a record ends where the data does."""
-    cdef size_t length
+cdef size_t record_size(const unsigned char *data, size_t size, bint first) noexcept nogil:
+    """Bytes of the record that begins here, 0 before its header is complete. What cannot be a record ends where the data does.
+    first: of what a server gets, which may be the hello of SSLv2 (RFC 5246, E.2)."""
+    cdef size_t header = HEADER, length
     if size < HEADER:
         return 0
-    length = data[3] << 8 | data[4]
-    if data[0] < 20 or data[0] > 24 or data[1] != 3 or length > LONGEST:
+    if first and data[0] & 0x80 and data[2] == CLIENT_HELLO:
+        header = HEADER_V2
+        length = (data[0] & 0x7f) << 8 | data[1]
+    elif data[1] == 3:
+        length = data[3] << 8 | data[4]
+    else:
         return size
-    return HEADER + length
+    return header + length if length <= LONGEST else size
 
-
-cdef size_t whole_records(const char *data, size_t size) noexcept nogil:
-    """Bytes of the complete records at the start."""
-    cdef size_t whole = 0, one
-    while True:
-        one = record_size(<const unsigned char *> data + whole, size - whole)
-        if one == 0 or one > size - whole:
-            return whole
-        whole += one
 
 cdef class SteppedConnection(HookedConnection):
     def __cinit__(self, *_, **__):
@@ -85,6 +83,23 @@ cdef class SteppedConnection(HookedConnection):
 
     # The window
 
+    cdef size_t frame(self, const unsigned char *data, size_t size) noexcept nogil:
+        """Bytes of the complete records at the start of the input, each of which is looked at once."""
+        cdef size_t one
+        while True:
+            one = record_size(data + self.framed, size - self.framed, self.is_server and not self.begun and self.framed == 0)
+            if one == 0 or one > size - self.framed:
+                return self.framed
+            self.framed += one
+
+    cdef size_t missing(self) noexcept nogil:
+        """Bytes of the record at hand that are not here yet, of its header while that is not. At least 1."""
+        cdef size_t one = record_size(
+            <const unsigned char *> byte_queue_front(&self.input), self.input.size, self.is_server and not self.begun)
+        if one == 0:
+            one = HEADER
+        return one - self.input.size if one > self.input.size else 1
+
     cdef size_t open_window(self, const char *data, size_t size, const char **front, size_t *whole) noexcept nogil:
         """Let libssl read what is left of earlier input and then `data`, which stays in place until `close_window`. Returns how
         many bytes it is given: those of whole records, or all when no more come. front: NULL without memory."""
@@ -98,7 +113,7 @@ cdef class SteppedConnection(HookedConnection):
         else:
             front[0] = data if data != NULL else &NOTHING
             whole[0] = size
-        given = whole[0] if self.eof else whole_records(front[0], whole[0])
+        given = whole[0] if self.eof else self.frame(<const unsigned char *> front[0], whole[0])
         if not self.settled:
             pthread_rwlock_rdlock(&self.hooks.settings)
             self.holds_settings = True
@@ -117,6 +132,9 @@ cdef class SteppedConnection(HookedConnection):
             # TLS 1.3 has one handshake (RFC 8446, 1.2). Older versions repeat it, and a certificate may be asked for later.
             self.settled = ssl.SSL_version(self.ssl) >= ssl.TLS1_3_VERSION and not self.verifies_later
         self.window.in_left = 0
+        if used > 0:
+            self.begun = True
+            self.framed -= min(used, self.framed)
         if self.input.size > 0:
             byte_queue_consume(&self.input, used)
             return True
@@ -192,6 +210,7 @@ cdef class SteppedConnection(HookedConnection):
             if status == TLS_FAILED:
                 self.kept_failure = self.failure
                 self.failure_kept = True
+            self.end_kept = status == PEER_CLOSED
             status = DONE
         if not self.handshake_done and ssl.SSL_is_init_finished(self.ssl):
             self.handshake_done = True
