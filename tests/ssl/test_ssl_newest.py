@@ -52,7 +52,8 @@ def test_names_that_this_python_has(place: str) -> None:
 
 @pytest.mark.parametrize("kind", [kind for kind in CLASSES if hasattr(_ssl, kind)])
 def test_what_this_pythons_ssl_py_may_call(kind: str) -> None:
-    names = [name for name in dir(getattr(_ssl, kind)) if not name.startswith("__")]
+    names = {name for name in dir(getattr(_ssl, kind)) if not name.startswith("__")}
+    names -= {"sendfile"}  # of 3.15, where the kernel encrypts (uses_ktls_for_send), as it never does here
     assert [name for name in names if not hasattr(getattr(ours, kind), name)] == []
 
 
@@ -163,7 +164,7 @@ def test_a_second_hello_after_a_change_of_context(files: Files, own_callback: bo
         assert kept or firsts[0]() is None
         return heard
 
-    wanted = [f"first {NAME}", *([f"second {NAME} True"] if own_callback else [f"first {NAME}"] if kept else [])]
+    wanted = [f"first {NAME}", *([f"second {NAME} True"] if own_callback else [])]
     assert calls(ssl) == wanted
-    if kept or HAS_THE_MEND:
+    if HAS_THE_MEND:  # others ask the first one again, which may be gone
         assert calls(stdlib) == wanted

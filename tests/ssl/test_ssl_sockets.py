@@ -227,7 +227,8 @@ def test_data_comes_before_what_is_behind_it(files: Files, module: Any, behind: 
             with pytest.raises(module.SSLError) as caught:
                 client.recv(100)
             wanted = {"a bad record": ["DECRYPTION_FAILED_OR_BAD_RECORD_MAC"]}
-            assert caught.value.reason in wanted.get(behind, ["WRONG_VERSION_NUMBER", "BAD_RECORD_TYPE"])
+            known = wanted.get(behind, ["WRONG_VERSION_NUMBER", "BAD_RECORD_TYPE"])
+            assert caught.value.reason in [*known, "RECORD_LAYER_FAILURE"]  # which OpenSSL 3.6 says after the other
 
 
 def test_what_is_received_is_pending(files: Files) -> None:
@@ -346,7 +347,10 @@ def test_a_client_that_leaves_before_its_tickets_has_been_heard(files: Files, mo
         server.settimeout(20)
         server.do_handshake()
         assert server.recv(100) == b"data"
-        assert server.recv(100) == b""
+        try:
+            assert server.recv(100) == b""
+        except BrokenPipeError:  # OpenSSL 3.6 answers with an alert, which CPython's must get rid of
+            assert module is stdlib and stdlib.OPENSSL_VERSION_INFO >= (3, 6)
 
 
 @both

@@ -22,7 +22,7 @@ from sslsock._ssl.memory_bio cimport MemoryBIO
 from sslsock._ssl.ssl_context cimport _SSLContext
 from sslsock._ssl.ssl_error cimport (
     connection_error, eof_error, library_error, want_read_error, want_write_error, zero_return_error)
-from sslsock._ssl.ssl_hooks cimport HookedContext, on_message
+from sslsock._ssl.ssl_hooks cimport on_message
 from sslsock._ssl.ssl_inspection cimport InspectedConnection
 from sslsock._ssl.ssl_io cimport NO_SOCKET, io_call
 from sslsock._ssl.ssl_session cimport SSLSession
@@ -541,15 +541,12 @@ cdef class _SSLSocket(InspectedConnection):
     @context.setter
     def context(self, value):
         cdef _SSLContext context
-        cdef HookedContext before = self.hooks
         cdef bint entered
         if not isinstance(value, _SSLContext):
             raise TypeError("The value must be a SSLContext")
         context = value
-        first = weakref.ref(before)
         entered = self.come_in() == DONE
-        if self.first_context is None:
-            self.first_context = first
+        self.moved = self.moved or self.hooks is not context
         self.hooks = context
         ssl.SSL_set_SSL_CTX(self.ssl, context.ctx)
         if context.msg_handler is not None:

@@ -26,7 +26,7 @@ cdef class HookedConnection:
     """What of a connection they need. SSL_get_app_data gives it, borrowed."""
     cdef SSL *ssl  # owned
     cdef HookedContext hooks  # the context it has now; a callback may give it another
-    cdef object first_context  # a weak reference to the one that it was made with, once it has another; None before
+    cdef bint moved  # to another context than it was made with
     cdef object owner_reference, socket_reference  # weak, or None
     cdef str session_name  # under which its sessions are kept, None: they are not
     cdef object session_store  # where: `sessions` of its context as it was made, which a change of what is verified replaces

@@ -136,14 +136,11 @@ cdef int on_server_name(ssl.SSL *connection, int *alert, void *argument) noexcep
 cdef int ask_for_server_name(HookedConnection connection, int *alert) noexcept:
     cdef HookedContext context = connection.hooks
     cdef const char *name
-    if context.sni_handler is None and connection.first_context is not None:
-        # Asked again, for a second ClientHello: libssl goes by the context that the connection has now, then by its first one.
-        context = connection.first_context()
-        if context is None:
-            return ssl.SSL_TLSEXT_ERR_OK  # what it has said of the first ClientHello stands
     handler = context.sni_handler
-    if handler is None:  # taken away; libssl is not told, for it may be about to call
-        return ssl.SSL_TLSEXT_ERR_NOACK
+    if handler is None:
+        # Asked for a second ClientHello by the context that it was made with: what that has said of the first stands. Else the handler
+        # was taken away, and libssl is not told, for it may be about to call.
+        return ssl.SSL_TLSEXT_ERR_OK if connection.moved else ssl.SSL_TLSEXT_ERR_NOACK
     alert[0] = ssl.SSL_AD_INTERNAL_ERROR
     seen = seen_as(connection)
     if seen is None:
