@@ -165,13 +165,18 @@ def make_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
     run = commands.add_parser(
         "run",
         help="run a Python program with sslsock.ssl in the place of the standard library's ssl",
+        usage="python -m sslsock run [-h] (PROGRAM | -m MODULE | -c CODE) [ARGUMENTS...]",
         description="Run a Python program as Python would, with sslsock.ssl in the place of ssl (sslsock.ssl.install), also in "
-        "the processes that it starts with multiprocessing. Everything after PROGRAM is the program's own.",
+        "the processes that it starts with multiprocessing. Everything after PROGRAM, MODULE or CODE is the program's own. "
+        "Options of Python itself stand before -m sslsock.",
         epilog="exit status: the program's; 1 or 2, as Python's, if it cannot be found",
     )
-    run.add_argument("-m", dest="module", action="store_true", help="PROGRAM is a module, as with python -m")
-    run.add_argument("program", metavar="PROGRAM", help="a script, a folder or zip file with a __main__.py, or a module (-m)")
-    run.add_argument("arguments", metavar="ARGUMENTS", nargs=argparse.REMAINDER, help="what it finds in sys.argv")
+    what = run.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "program", metavar="PROGRAM", nargs="?", help="a script, or a folder or zip file with a __main__.py; -: standard input"
+    )
+    what.add_argument("-m", dest="module", metavar="MODULE", help="a module, as with python -m")
+    what.add_argument("-c", dest="code", metavar="CODE", help="the text of a program, as with python -c")
 
     commands.add_parser("version", help="print the versions of sslsock, OpenSSL, Python and the system")
     return parser
@@ -186,11 +191,30 @@ def open_standard_descriptors() -> None:
             os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
 
 
+def parse(words: list[str]) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
+    parser = make_parser(words)
+    count = own_words(words) if words[:1] == ["run"] else len(words)
+    arguments, unknown = parser.parse_known_args(words[:count])
+    if unknown:
+        hint = "; options of Python itself stand before -m sslsock" if arguments.command == "run" else ""
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+    arguments.arguments = words[count:]
+    return parser, arguments
+
+
+def own_words(words: list[str]) -> int:
+    """How many words of `run` are ours: those behind its program are the program's, and argparse must not see them."""
+    for number, word in enumerate(words[1:], 1):
+        if word in ("-m", "-c", "--"):
+            return number + 2
+        if word == "-" or not word.startswith("-") or word.startswith(("-m", "-c")):
+            return number + 1
+    return len(words)
+
+
 def main(argv: Optional[list[str]] = None) -> int:
     open_standard_descriptors()
-    words = sys.argv[1:] if argv is None else argv
-    parser = make_parser(words)
-    arguments = parser.parse_args(words)
+    parser, arguments = parse(sys.argv[1:] if argv is None else argv)
     if arguments.command is None:
         parser.print_help(sys.stderr)
         return 2

@@ -112,16 +112,101 @@ def test_how_a_program_ends(tmp_path: Path, body: str, module: bool) -> None:
     """Its status, what it prints, and the traceback: line by line as Python has it."""
     (tmp_path / "program.py").write_text(f"print('begins')\n{body}\n")
     program = ["-m", "program"] if module else ["program.py"]
-    ours, pythons = (start(*program, sslsock=sslsock, folder=tmp_path, input="input") for sslsock in (True, False))
-    if module:  # Python shows how it has come to the module
-        lines = pythons.stderr.splitlines(keepends=True)
-        kept = [number for number, line in enumerate(lines) if "runpy" in line]
-        for number in reversed(kept):
-            del lines[number : number + (2 if lines[number + 1].startswith("    ") else 1)]
-        pythons.stderr = "".join(lines)
+    compare(program, tmp_path, input="input")
+
+
+def compare(program: list[str], folder: Path, **options: Any) -> None:
+    ours, pythons = (start(*program, sslsock=sslsock, folder=folder, **options) for sslsock in (True, False))
     assert ours.returncode == pythons.returncode
     assert ours.stdout == pythons.stdout
-    assert ours.stderr == pythons.stderr
+    assert ours.stderr == without_runpy(pythons.stderr)
+
+
+def without_runpy(text: str) -> str:
+    """A traceback without the lines in which Python shows how it has come to a module, folder or zip file."""
+    lines = text.splitlines(keepends=True)
+    for number in reversed([number for number, line in enumerate(lines) if "runpy" in line]):
+        del lines[number : number + (2 if lines[number + 1].startswith("    ") else 1)]
+    return "".join(lines)
+
+
+EXITS = ("None", "True", "0", "-1", "259", "1 << 70", "1.5", "('a', 1)", "''", "b'bytes'")
+
+
+@pytest.mark.parametrize("value", EXITS)
+def test_the_status_of_a_program(tmp_path: Path, value: str) -> None:
+    compare(["-c", f"import sys; sys.exit({value})"], tmp_path)
+
+
+PROGRAMS = {
+    "arguments.py": "import sys; print(sys.argv)",
+    "input.py": "print(input('> '))",
+    "standard_input.py": "import sys; print(sys.stdin and sys.stdin.read())",
+    "names.py": "import sys; print(sorted(globals()), __main__ if '__main__' in globals() else None)",
+    "thread.py": "import threading\nt = threading.Thread(target=lambda: 1 / 0, name='t'); t.start(); t.join()",
+    "interrupted.py": "import asyncio, os, signal\nasync def main():\n    os.kill(os.getpid(), signal.SIGINT)\n"
+    "    await asyncio.sleep(100)\nasyncio.run(main())",
+    "handled.py": "import os, signal\ntry:\n    os.kill(os.getpid(), signal.SIGINT)\n    signal.pause()\n"
+    "except KeyboardInterrupt:\n    raise SystemExit(9)",
+    "source.py": "import inspect\ndef f():\n    pass\nprint(inspect.getsource(f), inspect.getmodule(f).__name__)",
+    "classes.py": "import pickle\nclass A:\n    pass\ndone = pickle.dumps(A())\nprint(done, type(pickle.loads(done)))",
+    "again.py": "if __name__ == '__main__':\n    import again, sys\n    print(again is sys.modules['__main__'])",
+    "hook.py": "import sys\nprint(sys.excepthook is sys.__excepthook__)\nsys.excepthook = lambda *a: print(a[:2])\n1 / 0",
+    "warns.py": "import warnings\nwarnings.warn('one')\nwarnings.warn('two', DeprecationWarning)",
+    "annotated.py": "from __future__ import annotations\nx: nothing = 3\nprint(x)",
+    "byte_order.py": "\ufeffprint('mark')",
+    "latin.py": "# coding: utf-8\nprint(ascii('\u00e9'))",
+    "empty.py": "",
+    "indented.py": "if 1:\nprint(1)",
+    "broken/__main__.py": "import sys\nprint(sys.argv, __package__, __file__)\n1 / 0",
+    "inside/__init__.py": "",
+    "inside/__main__.py": "from . import other\nprint(other.value, __spec__.name)",
+    "inside/other.py": "value = 1",
+    "folder/program.py": "import beside\nprint(beside.value)",
+    "folder/beside.py": "value = 2",
+}
+ROWS: list[tuple[list[str], str]] = [
+    *(([name], "line\n") for name in PROGRAMS if "/" not in name),
+    (["arguments.py", "--", "a", "-m", "--", "-c"], ""),
+    (["--", "arguments.py", "--"], ""),
+    (["input.py"], ""),
+    (["folder/program.py"], ""), (["broken"], ""), (["broken/", "x"], ""), (["broken.zip", "x"], ""),
+    (["-m", "inside"], ""), (["-minside"], ""), (["-m", "inside", "-m", "-h"], ""), (["-m", "folder.program"], ""),
+    (["-c", "import sys; print(sys.argv, sys.path[0], __name__, __spec__, __loader__, __package__, vars().get('__file__'))",
+      "-c", "-h", "--"], ""),
+    (["-c1 / 0"], ""), (["-c", "def f():\n    1 / 0\nf()"], ""), (["-c", "a b"], ""), (["-c", ""], ""),
+    (["-"], "import sys; print(sys.argv, sys.path[0], __name__)"), (["-", "a", "-"], "1 / 0"), (["-"], ""),
+    (["/dev/stdin"], "print(1)"),
+    (["-m", "json.tool"], '{"a": 1}'), (["-m", "pdb", "arguments.py", "x"], "c\nq\n"),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("programs")
+    for name, text in PROGRAMS.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text + "\n" if text else "", encoding="utf-8")
+    with zipfile.ZipFile(folder / "broken.zip", "w") as program:
+        program.write(folder / "broken/__main__.py", "__main__.py")
+    return folder
+
+
+@pytest.mark.parametrize(("program", "told"), ROWS, ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "")
+def test_a_program_does_what_it_does_below_python(programs: Path, program: list[str], told: str) -> None:
+    compare(program, programs, input=told)
+
+
+@pytest.mark.parametrize("descriptor", [0, 1, 2])
+def test_a_closed_standard_stream(programs: Path, descriptor: int) -> None:
+    """Python finds none; what runs below us finds an empty one, for no socket may get its number."""
+    command = [sys.executable, "-m", "sslsock", "run", "arguments.py"]
+    result = subprocess.run(
+        ["sh", "-c", f'exec "$@" {descriptor}>&-', "sh", *command],
+        cwd=programs, env=ENVIRONMENT, capture_output=True, text=True, timeout=TIMEOUT,
+    )  # fmt: skip
+    assert result.returncode == 0 and result.stderr == ""
+    assert result.stdout == ("" if descriptor == 1 else "['arguments.py']\n")
 
 
 def test_a_hook_for_exceptions_gets_what_python_gives_it(tmp_path: Path) -> None:
@@ -148,6 +233,8 @@ def test_a_hook_for_exceptions_gets_what_python_gives_it(tmp_path: Path) -> None
         (["-m", "_socket"], 1, "sslsock: the module _socket has no Python code that could be run\n"),
         (["empty"], 1, "sslsock: there is no '__main__' module in 'empty'\n"),
         ([], 2, "usage: python -m sslsock run "),
+        (["-c"], 2, "usage: python -m sslsock run "),
+        (["-u", "missing.py"], 2, "usage: python -m sslsock "),
         (["-m"], 2, "usage: python -m sslsock run "),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -157,6 +244,7 @@ def test_what_cannot_be_run(tmp_path: Path, program: list[str], status: int, wor
     (tmp_path / "empty/__init__.py").write_text("")
     result = start(*program, folder=tmp_path)
     assert result.returncode == status and result.stdout == "" and result.stderr.startswith(words), result.stderr
+    assert ("options of Python itself stand before" in result.stderr) == (program[:1] == ["-u"])
 
 
 def test_a_package_that_fails_when_imported(tmp_path: Path) -> None:

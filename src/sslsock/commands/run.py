@@ -1,7 +1,8 @@
 """`run`: a program as Python would run it, with `sslsock.ssl` in the place of `ssl`.
 
-What a program can see of how it was started is as `python PROGRAM` and `python -m PROGRAM` leave it: sys.argv, sys.path[0], the
-module `__main__`, tracebacks, the exit status.
+What a program can see of how it was started is as `python PROGRAM`, `python -m MODULE` and `python -c CODE` leave it: sys.argv,
+sys.path[0], the module `__main__`, tracebacks, the exit status. Two things differ: there are frames of ours below the program's
+first one, and sys.orig_argv is the whole command line.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ from __future__ import annotations
 import argparse
 import builtins
 import io
+import linecache
 import os
 import pkgutil
 import sys
-from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader, SourcelessFileLoader
+from importlib.machinery import BuiltinImporter, ModuleSpec, PathFinder, SourceFileLoader, SourcelessFileLoader
 from importlib.util import find_spec
 from types import CodeType, ModuleType, TracebackType
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 from .. import ssl
 from .common import CommandError, UsageError, print_error
@@ -23,9 +25,9 @@ from .common import CommandError, UsageError, print_error
 
 def run(arguments: argparse.Namespace) -> int:
     switch()
-    sys.argv = [arguments.program, *arguments.arguments]
+    sys.argv = ["", *arguments.arguments]
     try:
-        code, module = (load_module if arguments.module else load_path)(arguments.program)
+        code, module = load(arguments)
         sys.modules["__main__"] = sys.modules["__mp_main__"] = module  # multiprocessing has set the second by the first
         exec(code, vars(module))
     except CommandError as exc:
@@ -55,6 +57,29 @@ def hide_frames() -> None:
 
 
 # The program
+
+
+def load(arguments: argparse.Namespace) -> tuple[CodeType, ModuleType]:
+    if arguments.module is not None:
+        return load_module(arguments.module)
+    if arguments.code is not None:
+        return load_text("-c", arguments.code, "<string>")
+    sys.argv[0] = arguments.program
+    if arguments.program == "-":
+        return load_text("-", "" if sys.stdin is None else sys.stdin.buffer.read(), "<stdin>")
+    return load_path(arguments.program)
+
+
+def load_text(name: str, text: Union[str, bytes], file: str) -> tuple[CodeType, ModuleType]:
+    """A program that is no file's."""
+    sys.argv[0] = name
+    begin_path("")
+    if sys.version_info >= (3, 13) and isinstance(text, str):  # whose tracebacks show the lines of `-c`
+        linecache.cache[file] = (len(text), None, text.splitlines(True), file)
+    code = compile(text, file, "exec", dont_inherit=True)
+    module = main_module(None)
+    module.__loader__ = BuiltinImporter
+    return code, module
 
 
 def load_module(name: str) -> tuple[CodeType, ModuleType]:
@@ -125,6 +150,8 @@ def begin_path(folder: str) -> None:
 def main_module(spec: Optional[ModuleSpec]) -> ModuleType:
     module = ModuleType("__main__")
     space: dict[str, Any] = {"__builtins__": builtins, "__spec__": spec, "__package__": None, "__cached__": None}
+    if "__annotations__" in vars(sys.modules["__main__"]):  # which Python has made; not from 3.14 on
+        space["__annotations__"] = {}
     if spec is not None:
         space.update(__loader__=spec.loader, __package__=spec.parent, __file__=spec.origin, __cached__=spec.cached)
     vars(module).update(space)
