@@ -180,3 +180,233 @@ def test_one_memory_bio_both_ways(files: Files) -> None:
                     client.do_handshake()
         told.append((type(caught.value), caught.value.reason))
     assert told[0] == told[1]
+
+
+# ---- ends, and what lies behind them -------------------------------------------------------------------------
+both_kinds = pytest.mark.parametrize(
+    ("module", "kind"),
+    [(ssl, ssl.MemoryBIO), (ssl, stdlib.MemoryBIO), (stdlib, stdlib.MemoryBIO)],
+    ids=["ours", "ours over the interpreter's", "the interpreter's"],
+)
+
+
+def told(call: Any, *arguments: Any) -> Any:
+    """What it returns or raises, without the place in the source."""
+    try:
+        return call(*arguments)
+    except OSError as exc:
+        return type(exc).__name__, exc.args[0], exc.args[1].rsplit(" (", 1)[0]
+
+
+@both_kinds
+@versions
+def test_what_follows_close_notify_stays_in_the_memory_bio(files: Files, module: Any, kind: Any, version: str) -> None:
+    """anyio's and trio's `unwrap` look for it there."""
+    pair = Pair(files, module, version, kind)
+    pair.client.write(b"data")
+    told(pair.client.unwrap)
+    pair.to_server.write(b"plain ")
+    assert pair.server.read(100) == b"data"
+    assert pair.server.read(100) == b""
+    pair.to_server.write(b"text")
+    pair.server.unwrap()
+    assert pair.to_server.pending == len(b"plain text")
+    assert pair.to_server.read() == b"plain text"
+
+
+@both_kinds
+@versions
+@pytest.mark.parametrize("cut", [0, 3, 5, 20], ids=lambda cut: f"{cut} bytes of a record")
+def test_an_end_of_the_input(files: Files, module: Any, kind: Any, version: str, cut: int) -> None:
+    """What was whole is read first. Afterwards every call says the same as the interpreter's."""
+
+    def run(module: Any, kind: Any) -> list[Any]:
+        pair = Pair(files, module, version, kind)
+        pair.client.write(b"data")
+        whole = pair.to_server.read()
+        pair.client.write(b"more data")
+        pair.to_server.write(whole + pair.to_server.read()[:cut])
+        pair.to_server.write_eof()
+        server = pair.server
+        said = [told(call, *arguments) for call, arguments in (
+            (server.read, (100,)), (server.read, (100,)), (server.read, (100,)), (server.write, (b"x",)),
+            (server.unwrap, ()), (server.pending, ()), (server.do_handshake, ()))]
+        return [*said, pair.to_client.pending > 0, pair.to_server.eof, pair.to_server.pending]
+
+    assert run(module, kind) == run(stdlib, stdlib.MemoryBIO)
+
+
+@both_kinds
+def test_an_end_in_the_handshake(files: Files, module: Any, kind: Any) -> None:
+    def run(module: Any, kind: Any) -> list[Any]:
+        incoming, outgoing = kind(), kind()
+        client = files.client(module).wrap_bio(incoming, outgoing, server_hostname=NAME)
+        said = [told(client.do_handshake)]
+        incoming.write(b"\x16\x03\x03\x00\x50\x02")
+        said.append(told(client.do_handshake))
+        incoming.write_eof()
+        return [*said, told(client.do_handshake), told(client.do_handshake), told(client.read, 1), incoming.eof]
+
+    assert run(module, kind) == run(stdlib, stdlib.MemoryBIO)
+
+
+# ---- objects that are no MemoryBIO ---------------------------------------------------------------------------
+
+
+class Strange:
+    """Has the methods of a MemoryBIO, each of which can be replaced."""
+
+    def __init__(self) -> None:
+        self.data, self.ended = bytearray(), False
+
+    def read(self, size: int = -1) -> Any:
+        taken = bytes(self.data if size < 0 else self.data[:size])
+        del self.data[: len(taken)]
+        return taken
+
+    def write(self, data: Any) -> int:
+        self.data += data
+        return len(data)
+
+    @property
+    def pending(self) -> int:
+        return len(self.data)
+
+    @property
+    def eof(self) -> Any:
+        return self.ended and not self.data
+
+
+class Raised(Exception):
+    pass
+
+
+def refuse(*_: object) -> Any:
+    raise Raised
+
+
+@versions
+def test_an_object_with_its_methods_will_do(files: Files, version: str) -> None:
+    pair = Pair(files, ssl, version, Strange)
+    pair.client.write(b"data" * 10_000)
+    got = b""
+    while len(got) < 40_000:
+        got += pair.server.read(7000)
+    assert got == b"data" * 10_000
+    told(pair.client.unwrap)
+    assert pair.server.read(1) == b""
+
+
+def every_other(data: bytes) -> memoryview:
+    return memoryview(bytes(byte for pair in zip(data, data) for byte in pair))[::2]
+
+
+@pytest.mark.parametrize("made", [bytearray, memoryview, every_other])
+def test_input_of_all_kinds(files: Files, made: Any) -> None:
+    pair = Pair(files, kind=Strange)
+    pair.to_server.read = lambda: made(Strange.read(pair.to_server))
+    pair.client.write(b"data")
+    assert pair.server.read(10) == b"data"
+
+
+@pytest.mark.parametrize("wrong", [None, "text", 5, [b"data"], object()])
+def test_input_that_is_none(files: Files, wrong: Any) -> None:
+    """The call says so, and the connection goes on when there is some again."""
+    pair = Pair(files, kind=Strange)
+    pair.client.write(b"data")
+    for call in (lambda: pair.server.read(1), lambda: pair.server.write(b"x"), pair.server.do_handshake, pair.server.unwrap):
+        pair.to_server.read = lambda *_: wrong
+        with pytest.raises(TypeError):
+            call()
+    del pair.to_server.read
+    assert pair.server.read(10) == b"data"
+
+
+@pytest.mark.parametrize("call", ["read", "write", "do_handshake", "unwrap"])
+def test_input_that_raises(files: Files, call: str) -> None:
+    pair = Pair(files, kind=Strange)
+    pair.client.write(b"data")
+    pair.to_server.read = refuse
+    arguments = {"read": (1,), "write": (b"x",)}.get(call, ())
+    with pytest.raises(Raised):
+        getattr(pair.server, call)(*arguments)
+    del pair.to_server.read
+    assert pair.server.read(10) == b"data"
+
+
+class Untrue:
+    def __bool__(self) -> bool:
+        raise Raised
+
+
+@pytest.mark.parametrize("answer", ["raises", "is no truth"])
+def test_an_end_that_cannot_be_asked_for_loses_no_input(files: Files, answer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = Pair(files, kind=Strange)
+    pair.client.write(b"data")
+    with monkeypatch.context() as patched:
+        patched.setattr(Strange, "eof", property(refuse if answer == "raises" else lambda self: Untrue()))
+        with pytest.raises(Raised):
+            pair.server.read(10)
+    assert pair.server.read(10) == b"data"
+
+
+def test_output_that_is_refused_goes_later_and_in_order(files: Files) -> None:
+    pair = Pair(files, kind=Strange)
+    pair.to_server.write = refuse
+    for piece in (b"1", b"2", b"3"):
+        with pytest.raises(Raised):
+            pair.client.write(piece)
+    assert pair.to_server.pending == 0
+    del pair.to_server.write
+    pair.client.write(b"4")
+    assert pair.server.read(10) == b"1234"
+
+
+@pytest.mark.parametrize("place", ["read", "write"])
+def test_methods_that_use_the_connection_are_told_so(files: Files, place: str) -> None:
+    """They are called in the middle of a call of it."""
+    pair = Pair(files, kind=Strange)
+    found: list[Any] = []
+    target = pair.to_server if place == "read" else pair.to_client
+
+    def method(*arguments: Any) -> Any:
+        for call in (
+            lambda: pair.server.read(1),
+            lambda: pair.server.write(b"x"),
+            pair.server.do_handshake,
+            pair.server.unwrap,
+            pair.server.pending,
+            pair.server.version,
+            lambda: setattr(pair.server, "context", files.server(ssl)),
+            lambda: pair.server.session,
+        ):
+            try:
+                call()
+            except Exception as exc:
+                found.append((type(exc), str(exc)))
+        return getattr(Strange, place)(target, *arguments)
+
+    pair.client.write(b"data")
+    setattr(target, place, method)
+    pair.server.write(b"answer")
+    assert pair.server.read(10) == b"data"
+    delattr(target, place)
+    assert pair.client.read(10) == b"answer"
+    assert set(found) == {(RuntimeError, "this connection is in use by the callback that uses it")}
+    assert len(found) % 4 == 0
+
+
+def test_what_lacks_a_method_is_refused(files: Files) -> None:
+    class Half:
+        read = write = pending = None
+
+    whole = ssl.MemoryBIO()
+    for incoming, outgoing, name in ((Half(), whole, "incoming"), (whole, Half(), "outgoing"), (None, None, "incoming")):
+        with pytest.raises(TypeError, match=f"argument '{name}"):
+            files.client(ssl).wrap_bio(incoming, outgoing)
+
+
+@both
+def test_a_memory_bio_cannot_be_derived_from(module: Any) -> None:
+    with pytest.raises(TypeError, match="not an acceptable base type"):
+        type("Mine", (module.MemoryBIO,), {})

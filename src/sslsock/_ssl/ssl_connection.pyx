@@ -21,7 +21,7 @@ from openssl_x509 cimport ASN1_STRING, ASN1_STRING_get0_data, ASN1_STRING_length
 from sslsock._ssl.memory_bio cimport MemoryBIO
 from sslsock._ssl.ssl_context cimport _SSLContext
 from sslsock._ssl.ssl_error cimport (
-    connection_error, eof_error, library_error, want_read_error, want_write_error, zero_return_error)
+    connection_error, eof_error, io_error, library_error, want_read_error, want_write_error, zero_return_error)
 from sslsock._ssl.ssl_hooks cimport on_message
 from sslsock._ssl.ssl_inspection cimport InspectedConnection
 from sslsock._ssl.ssl_io cimport NO_SOCKET, io_call
@@ -249,10 +249,15 @@ cdef class _SSLSocket(InspectedConnection):
             self.own_incoming.framed = 0
             kept = byte_queue_join(&self.input, &self.own_incoming.queue)
             return DONE if kept else OUT_OF_MEMORY
+        kept = self.take_foreign_input()
+        return DONE if kept else OUT_OF_MEMORY
+
+    cdef bint take_foreign_input(self) except *:
+        """False without memory."""
         data = bytes(memoryview(self.incoming.read()))
         kept = byte_queue_append(&self.input, <const char *> <bytes> data, len(data))
         self.eof = bool(self.incoming.eof)
-        return DONE if kept else OUT_OF_MEMORY
+        return kept
 
     cdef int give_output(self) except -1:
         """What libssl has made and what it has left unread go to the MemoryBIO. Entered."""
@@ -263,6 +268,12 @@ cdef class _SSLSocket(InspectedConnection):
             byte_queue_move(&self.own_incoming.queue, &self.input)
             self.own_incoming.framed = self.framed
             kept = byte_queue_join(&self.own_incoming.queue, &later)
+        elif self.input.size > 0 and not self.eof and ssl.SSL_get_shutdown(self.ssl) & ssl.SSL_RECEIVED_SHUTDOWN:
+            # What follows close_notify is not ours; the program looks for it there. Elsewhere it is the beginning of a record.
+            self.take_foreign_input()  # written meanwhile
+            self.incoming.write(byte_queue_front(&self.input)[:self.input.size])
+            byte_queue_clear(&self.input)
+            self.framed = 0
         if self.own_outgoing is not None:
             if self.window.spill.size > 0:
                 kept = byte_queue_join(&self.own_outgoing.queue, &self.window.spill) and kept
@@ -300,6 +311,9 @@ cdef class _SSLSocket(InspectedConnection):
             error = RuntimeError("this connection is in use by the callback that uses it")
         elif status == OUT_OF_MEMORY:
             error = MemoryError()
+        elif self.failure.ssl_error == ssl.SSL_ERROR_SYSCALL and self.failure.code == 0 and call.descriptor == NO_SOCKET \
+                and name == "handshake":  # again, after the end of the input: CPython has this for it, and for no other call
+            error = io_error()
         else:
             error = connection_error(
                 self.failure.ssl_error, self.failure.code, self.failure.verify_result, self.server_hostname)

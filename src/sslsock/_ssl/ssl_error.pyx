@@ -83,6 +83,7 @@ cdef object ZeroReturnError = SSLZeroReturnError
 
 cdef tuple WANT_READ = (ssl.SSL_ERROR_WANT_READ, "The operation did not complete (read) (sslsock)")
 cdef tuple WANT_WRITE = (SSL_ERROR_WANT_WRITE, "The operation did not complete (write) (sslsock)")
+cdef tuple IO_FAILED = (SSL_ERROR_SYSCALL, "Some I/O error occurred (sslsock)")
 cdef tuple ZERO_RETURN = (ssl.SSL_ERROR_ZERO_RETURN, "TLS/SSL connection has been closed (EOF) (sslsock)")
 cdef tuple EOF_SEEN = (SSL_ERROR_EOF_SEEN, "EOF occurred in violation of protocol (sslsock)")
 
@@ -223,3 +224,7 @@ cdef object zero_return_error():
 
 cdef object eof_error():
     return plain(EOFError_, EOF_SEEN)
+
+
+cdef object io_error():
+    return plain(SSLSyscallError, IO_FAILED)
