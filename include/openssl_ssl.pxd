@@ -139,6 +139,8 @@ cdef extern from "openssl/ssl.h" nogil:
     const X509 *SSL_SESSION_get0_peer(SSL_SESSION *session)
     SSL_SESSION *SSL_get_session(const SSL *ssl)
     long SSL_get_verify_result(const SSL *ssl)
+    int SSL_is_server(const SSL *ssl)
+    int SSL_up_ref(SSL *ssl)
     int SSL_TICKET_SUCCESS, SSL_TICKET_SUCCESS_RENEW
     int SSL_TICKET_RETURN_USE, SSL_TICKET_RETURN_USE_RENEW, SSL_TICKET_RETURN_IGNORE_RENEW
 

@@ -30,6 +30,7 @@ NAMES = (
     "file_store",
     "key_log",
     "session",
+    "error_words",
     "context",
     "client_hello",
     "agreed",

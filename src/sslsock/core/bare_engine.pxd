@@ -34,9 +34,16 @@ cdef class BareEngine:
     cdef unsigned long error_code
     cdef const char *own_reason  # in place of what libssl says; NULL: none
     cdef int messages  # that came after the last data and brought none
+    cdef object verify_handler  # whom a derived engine asks, in the handshake, whether to go on in spite of errors; or None
+    cdef bint unsettled  # there is something for `settle`
 
     cdef int make_ssl(self, SSL_CTX *ctx, bint server_side) except -1
+    cdef int share_ssl(self, SSL *connection) except -1
+    cdef int set_window(self) except -1
+    cdef bint is_server(self) noexcept nogil
     # whose turn it is
+    cdef int require_free(self) except -1
+    cdef int lend(self) except -1
     cdef bint in_use(self) noexcept nogil
     cdef engine_use enter_libssl(self) noexcept nogil
     cdef void leave_libssl(self, engine_use before) noexcept nogil
@@ -46,6 +53,9 @@ cdef class BareEngine:
     cdef int note_failure(self) noexcept nogil
     cdef int shake(self) noexcept nogil
     cdef int note_step(self, int status) noexcept nogil
+    cdef list settle(self)
+    cdef object failure(self)
+    cdef long verify_result(self) noexcept nogil
     # incoming
     cdef bint open_in(self, const char *data, size_t size) noexcept nogil
     cdef bint close_in(self) noexcept nogil
@@ -60,3 +70,4 @@ cdef class BareEngine:
     cdef ssize_t take_output(self, byte_queue *rest) noexcept nogil
     cdef int push(self, const char *data, size_t size) noexcept nogil
     cdef int goodbye(self) noexcept nogil
+    cdef void refuse(self, int alert) noexcept nogil

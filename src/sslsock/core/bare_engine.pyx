@@ -17,7 +17,8 @@ cimport cython
 cimport openssl_ssl as ssl
 from openssl_err cimport (
     ERR_GET_LIB, ERR_GET_REASON, ERR_LIB_SSL, SSL_R_RECORD_LAYER_FAILURE, ERR_clear_error, ERR_get_error, ERR_peek_last_error)
-from openssl_ssl cimport SSL_CTX
+from openssl_ssl cimport SSL, SSL_CTX
+from sslsock.core.error_words cimport error_words
 from window_bio cimport (
     byte_queue, byte_queue_append, byte_queue_clear, byte_queue_consume, byte_queue_front, byte_queue_join, window_bio_clear,
     window_bio_new)
@@ -44,25 +45,52 @@ cdef class BareEngine:
 
     cdef int make_ssl(self, SSL_CTX *ctx, bint server_side) except -1:
         """Make the connection, once, in the role of a server or a client. MemoryError."""
-        cdef ssl.BIO *bio
         ERR_clear_error()
         self.ssl = ssl.SSL_new(ctx)
         if self.ssl == NULL:
             raise MemoryError
-        bio = window_bio_new(&self.window)
-        if bio == NULL:
-            raise MemoryError
-        ssl.SSL_set_bio(self.ssl, bio, bio)
+        self.set_window()
         if server_side:
             ssl.SSL_set_accept_state(self.ssl)
         else:
             ssl.SSL_set_connect_state(self.ssl)
         return 0
 
+    cdef int share_ssl(self, SSL *connection) except -1:
+        """Drive a connection that another has made and given its role, its names and its session, and whose callbacks are his. He may go
+        on to ask it what was agreed on, but enters libssl no more. MemoryError."""
+        ssl.SSL_up_ref(connection)
+        self.ssl = connection
+        return self.set_window()
+
+    cdef int set_window(self) except -1:
+        cdef ssl.BIO *bio = window_bio_new(&self.window)
+        if bio == NULL:
+            raise MemoryError
+        ssl.SSL_set_bio(self.ssl, bio, bio)
+        return 0
+
+    cdef bint is_server(self) noexcept nogil:
+        return ssl.SSL_is_server(self.ssl)
+
     # whose turn it is
 
     cdef bint in_use(self) noexcept nogil:
         return self.use != USE_FREE
+
+    cdef int require_free(self) except -1:
+        if self.use == USE_LENT:
+            raise RuntimeError("this engine is at work in a relay, for good")
+        if self.use != USE_FREE:
+            raise RuntimeError("this engine is at work already, in another thread or below its verify_handler")
+        return 0
+
+    cdef int lend(self) except -1:
+        """Give it to a relay, for good: from now on nobody else enters libssl, for no lock keeps other threads out while the
+        relay's has no GIL."""
+        self.require_free()
+        self.use = USE_LENT
+        return 0
 
     @cython.final
     cdef engine_use enter_libssl(self) noexcept nogil:
@@ -126,6 +154,21 @@ cdef class BareEngine:
         """After each step of the handshake, before anybody learns of its `status`: keep what is wanted of it. Returns the status
         that counts."""
         return status
+
+    cdef list settle(self):
+        """After libssl's calls, with the GIL, where they have left something to do (`unsettled`). Returns the sessions that came, or
+        None."""
+        return None
+
+    cdef object failure(self):
+        """What has failed, in words: a str, or an exception."""
+        if self.own_reason != NULL:
+            return self.own_reason.decode("ascii")
+        return error_words(self.error_code) if self.error_code else "the connection was cut"
+
+    cdef long verify_result(self) noexcept nogil:
+        """What verification has found: X509_V_OK, or the number of an error (X509_verify_cert_error_string(3))."""
+        return ssl.SSL_get_verify_result(self.ssl)
 
     # incoming
 
@@ -274,3 +317,16 @@ cdef class BareEngine:
             ssl.SSL_shutdown(self.ssl)
             ERR_clear_error()
         return ENGINE_OK
+
+    cdef void refuse(self, int alert) noexcept nogil:
+        """End both directions with a fatal alert (RFC 8446, 6.2). libssl has no call for one: it says internal_error, whatever was
+        asked for, when it has nothing to read from."""
+        cdef char[RECORD_SIZE] record
+        cdef size_t got
+        if self.closed or self.failed or not self.handshake_done:
+            return
+        ERR_clear_error()
+        ssl.SSL_set0_rbio(self.ssl, NULL)
+        while ssl.SSL_read_ex(self.ssl, record, RECORD_SIZE, &got) == 1:
+            pass  # the rest of a record that it had decrypted
+        self.note_failure()

@@ -1,4 +1,4 @@
-from sslsock.core.engine cimport Engine
+from sslsock.core.bare_engine cimport BareEngine
 from sslsock.core.input_buffer cimport input_buffer
 from sslsock.core.link cimport Link
 from sslsock.core.output_link cimport OutputLink
@@ -34,8 +34,8 @@ cdef class Channel(OutputLink):
     cdef void receive(self) noexcept
     cdef void meet_end(self) noexcept
     cdef void feed_tls(self, size_t size) noexcept
-    cdef void shake(self, Engine engine, size_t size) noexcept
-    cdef list settle(self, Engine engine) noexcept
+    cdef void shake(self, BareEngine engine, size_t size) noexcept
+    cdef list settle(self, BareEngine engine) noexcept
     cdef void deliver_sessions(self, list sessions, size_t size) noexcept
     cdef void tell_sessions(self, list sessions) noexcept
     cdef void deliver(self, const char *data, size_t size) noexcept

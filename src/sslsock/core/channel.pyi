@@ -1,7 +1,8 @@
 from typing import Protocol, Union, final
 
+from .bare_engine import BareEngine
 from .descriptor import Descriptor
-from .engine import Engine, _Buffer
+from .engine import _Buffer
 from .loop import Loop
 from .output_link import OutputLink
 
@@ -37,7 +38,7 @@ class Channel(OutputLink):
     def attach(self, descriptor: Union[int, Descriptor]) -> None: ...
     @property
     def can_join(self) -> bool: ...
-    def start_tls(self, engine: Engine, timeout: float) -> None: ...
+    def start_tls(self, engine: BareEngine, timeout: float) -> None: ...
     @property
     def encrypted(self) -> bool: ...
     @property

@@ -27,9 +27,8 @@ from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport uint32_t
 
 cimport linux
-from sslsock.core.bare_engine cimport ENGINE_CLOSED, ENGINE_FAILED, ENGINE_OK, RECORD_SIZE
+from sslsock.core.bare_engine cimport ENGINE_CLOSED, ENGINE_FAILED, ENGINE_OK, RECORD_SIZE, BareEngine
 from sslsock.core.descriptor cimport Descriptor
-from sslsock.core.engine cimport Engine
 from sslsock.core.input_buffer cimport input_clear, input_consume, input_copy, input_keep, input_line, input_size
 from sslsock.core.link cimport (
     ANSWERS_SIZE, INPUT_AFTER_END, INPUT_AFTER_FAILURE, NETWORK_FAILED, NO_MEMORY, PEER_RESET, TIMED_OUT, TLS_FAILED, Link)
@@ -103,7 +102,7 @@ cdef class Channel(OutputLink):
         if self.queue.size and not self.hold_writes:
             self.plan_flush()
 
-    def start_tls(self, Engine engine not None, double timeout):
+    def start_tls(self, BareEngine engine not None, double timeout):
         """Begin the handshake. What was received and not read belongs to it; what was queued goes out in the clear before
         it, unless `hold_writes`. timeout: seconds until it has to be done, 0 for none."""
         cdef const char *data
@@ -137,7 +136,7 @@ cdef class Channel(OutputLink):
             engine.verify_handler = self._ask_verify_handler
         if timeout > 0:
             self.set_deadline(timeout, self._handshake_overdue)
-        self.engine_ready = not engine.context.server_side or engine.backlog.size > 0
+        self.engine_ready = not engine.is_server() or engine.backlog.size > 0
         if self.engine_ready:
             self.plan_again()
 
@@ -237,7 +236,7 @@ cdef class Channel(OutputLink):
 
     cdef void feed_tls(self, size_t size) noexcept:
         """Give the engine `size` bytes from the scratch, after what it has, and pass on what comes out."""
-        cdef Engine engine = self.engine
+        cdef BareEngine engine = self.engine
         cdef size_t got = 0, room = PLAIN_SIZE
         cdef int status
         if self.tls == TLS_SHAKING:
@@ -252,7 +251,7 @@ cdef class Channel(OutputLink):
             status = self.decrypt(size, self.loop.scratch.plain, room, &got)
         if not self.keep_output():
             status = ENGINE_FAILED
-        sessions = self.settle(engine)
+        sessions = self.settle(engine) if engine.unsettled else None
         if sessions is not None and self.notify_sessions:
             self.deliver_sessions(sessions, got)
         elif got:
@@ -262,7 +261,7 @@ cdef class Channel(OutputLink):
         elif status == ENGINE_FAILED:
             self.fail_link()
 
-    cdef void shake(self, Engine engine, size_t size) noexcept:
+    cdef void shake(self, BareEngine engine, size_t size) noexcept:
         """Go on with the handshake."""
         cdef int status
         cdef bint kept
@@ -286,7 +285,7 @@ cdef class Channel(OutputLink):
             self.cancel_deadline()
             self.tls = TLS_OPEN
             engine.verify_handler = self.verify_handler = None  # it refers to this channel: a cycle
-            sessions = self.settle(engine)
+            sessions = self.settle(engine) if engine.unsettled else None
             self.engine_ready = engine.backlog.size > 0
             if self.phase == PHASE_OPEN:
                 consumer = self.consumer
@@ -301,7 +300,7 @@ cdef class Channel(OutputLink):
         elif self.fin:  # the peer's end was read before TLS started
             self.meet_end()
 
-    cdef list settle(self, Engine engine) noexcept:
+    cdef list settle(self, BareEngine engine) noexcept:
         cdef list sessions = None
         try:
             sessions = engine.settle()
@@ -580,7 +579,7 @@ cdef class Channel(OutputLink):
         """End it at once, and so that nobody takes it for an end in order: what was written before TLS leaves (an alert in the
         clear, perhaps), then, where TLS stands, the fatal alert with this number (RFC 8446, 6; 0: none) if libssl can send it.
         Where nothing has left, the end is a reset. Nothing more is read, and nobody is told."""
-        cdef Engine engine = self.engine
+        cdef BareEngine engine = self.engine
         cdef size_t before
         cdef bint told
         self.require()

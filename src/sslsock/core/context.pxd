@@ -50,6 +50,3 @@ cdef class Context:
     cdef int keep_session(self, object key, SslSession session) except -1
     cdef int drop_session(self, object key, SslSession session) except -1
     cdef SslSession take_session(self, object key, bytes mark)
-
-
-cdef str error_words(unsigned long code)

@@ -12,7 +12,7 @@ from libc.string cimport memset
 from libc.time cimport time, time_t
 
 cimport openssl_ssl as ssl
-from openssl_err cimport ERR_clear_error, ERR_lib_error_string, ERR_peek_error, ERR_reason_error_string
+from openssl_err cimport ERR_clear_error, ERR_peek_error
 from openssl_sha cimport sha256
 from openssl_ssl cimport SSL, SSL_CTX, SSL_SESSION, X509_STORE_CTX
 from openssl_x509 cimport (
@@ -20,6 +20,7 @@ from openssl_x509 cimport (
 from sslsock.core.ticket_keys cimport TicketKeys
 from sslsock.core.certificate cimport SslCertificate
 from sslsock.core.crl cimport SslCrl
+from sslsock.core.error_words cimport error_words
 from sslsock.core.key cimport SslKey
 from sslsock.core.key_log cimport KeyLog
 from sslsock.core.session cimport SslSession
@@ -71,16 +72,6 @@ class ConfigurationError(ValueError):
 def openssl_version():
     """The OpenSSL that is linked, in its own words: str such as "OpenSSL 3.5.4 30 Sep 2025"."""
     return ssl.OpenSSL_version(ssl.OPENSSL_VERSION).decode("ascii", "replace")
-
-
-cdef str error_words(unsigned long code):
-    """An error code in OpenSSL's words."""
-    cdef const char *reason = ERR_reason_error_string(code)
-    cdef const char *library
-    if reason != NULL:
-        return reason.decode("utf-8", "replace")
-    library = ERR_lib_error_string(code)
-    return f"{library.decode('utf-8', 'replace')} error {code:#x}" if library != NULL else f"error {code:#x}"
 
 
 cdef object refused(str what):

@@ -1,7 +1,8 @@
 from typing import Any, Protocol, Union, final
 
 from .descriptor import Descriptor
-from .loop import Loop, Watcher
+from .loop import Loop
+from .reactor import Watcher
 
 def pack_address(family: int, address: tuple[Any, ...]) -> bytes: ...
 

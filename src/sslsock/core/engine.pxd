@@ -28,7 +28,6 @@ cdef class Engine(BareEngine):
 
     # what to check and remember
     cdef str verify_name
-    cdef object verify_handler
     cdef object session_key
     cdef SSL_SESSION *offered  # libssl's, only to compare with; NULL once that is done
     cdef SslSession resumed  # what was offered, or None
@@ -41,15 +40,10 @@ cdef class Engine(BareEngine):
 
     cdef int set_names(self, str server_name) except -1
     cdef int set_sessions(self, str server_name, SslSession given) except -1
-    cdef int lend(self) except -1
     # after libssl's calls
     cdef void note_renewed(self) noexcept nogil
-    cdef void refuse(self, int alert) noexcept nogil
-    cdef list settle(self)
     cdef bint decide(self) noexcept
-    cdef object failure(self)
     # for programs
-    cdef int require_free(self) except -1
     cdef int enter(self) except -1
     cdef int leave(self, int status) except -1
     cdef int look(self) except -1

@@ -24,12 +24,13 @@ from hello_digest cimport HELLO_DIGEST_SIZE, hello_digest
 from openssl_err cimport ERR_GET_LIB, ERR_GET_REASON, ERR_LIB_SSL, SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE, ERR_clear_error
 from openssl_ssl cimport SSL_SESSION, X509_STORE_CTX
 from openssl_x509 cimport X509_up_ref
-from sslsock.core.context cimport VERIFY_MODE_NONE, VERIFY_MODE_PEER, Context, connection_hooks, error_words
+from sslsock.core.context cimport VERIFY_MODE_NONE, VERIFY_MODE_PEER, Context, connection_hooks
 from sslsock.core.agreed cimport forget_agreed, note_agreed, note_peer, peer_chain, verified_chain
 from sslsock.core.bare_engine cimport (
     ENGINE_FAILED, ENGINE_OK, ENGINE_WANT_READ, RECORD_SIZE, USE_ASKING, USE_FREE, USE_LENT, USE_LIBSSL, BareEngine)
 from sslsock.core.binding cimport binding_of, exported
 from sslsock.core.certificate cimport SslCertificate
+from sslsock.core.error_words cimport error_words
 from sslsock.core.session cimport SslSession
 from sslsock.core.verification cimport (
     CHAIN_DOUBTFUL, CHAIN_GOOD, chain_verdict, conclude, errors_found, forget_verification, set_verify_name, verify)
@@ -98,6 +99,7 @@ cdef int note_session(connection_hooks *hooks, SSL_SESSION *session) noexcept no
         return 0
     state.sessions[state.session_count] = session
     state.session_count += 1
+    (<Engine> state.engine).unsettled = True
     return 1
 
 
@@ -204,13 +206,6 @@ cdef class Engine(BareEngine):
             self.offered = self.resumed.session
         return 0
 
-    cdef int lend(self) except -1:
-        """Give it to a relay, for good: from now on nobody else enters libssl, for no lock keeps other threads out while the
-        relay's has no GIL."""
-        self.require_free()
-        self.use = USE_LENT
-        return 0
-
     # After libssl's calls.
 
     cdef int note_step(self, int status) noexcept nogil:
@@ -237,28 +232,23 @@ cdef class Engine(BareEngine):
 
         A server of TLS 1.3 may send a ticket at any time; an extension that cannot be made for it ends the connection with
         whatever alert its callback names (SSL_new_session_ticket(3), SSL_CTX_add_custom_ext(3)). Elsewhere it is
-        internal_error, whatever was asked for: what libssl says when it has nothing to read from."""
-        cdef char[RECORD_SIZE] record
-        cdef size_t got
-        if self.closed or self.failed or not self.handshake_done:
-            return
-        ERR_clear_error()
-        if self.context.server_side and ssl.SSL_version(self.ssl) >= ssl.TLS1_3_VERSION:
+        internal_error, whatever was asked for."""
+        if not self.context.server_side or ssl.SSL_version(self.ssl) < ssl.TLS1_3_VERSION:
+            BareEngine.refuse(self, alert)
+        elif not self.closed and not self.failed and self.handshake_done:
+            ERR_clear_error()
             self.state.found.hooks.alert = alert
             if ssl.SSL_new_session_ticket(self.ssl) == 1:
                 ssl.SSL_do_handshake(self.ssl)
-        else:
-            ssl.SSL_set0_rbio(self.ssl, NULL)
-            while ssl.SSL_read_ex(self.ssl, record, RECORD_SIZE, &got) == 1:
-                pass  # the rest of a record that it had decrypted
-        self.note_failure()
+            self.note_failure()
 
     cdef list settle(self):
         """After libssl calls, with the GIL: what they left to do. Returns the sessions that came, a list, or None."""
         cdef SslSession session
         cdef list came
-        if self.state.session_count == 0:
+        if not self.unsettled:
             return None
+        self.unsettled = False
         came = []
         while self.state.session_count:
             self.state.session_count -= 1
@@ -313,13 +303,6 @@ cdef class Engine(BareEngine):
         return TlsError(text, reason, alert, not self.handshake_done)
 
     # For programs.
-
-    cdef int require_free(self) except -1:
-        if self.use == USE_LENT:
-            raise RuntimeError("this engine is at work in a relay, for good")
-        if self.use != USE_FREE:
-            raise RuntimeError("this engine is at work already, in another thread or below its verify_handler")
-        return 0
 
     cdef int enter(self) except -1:
         self.require_free()

@@ -1,6 +1,6 @@
 from libc.stdint cimport uint32_t
 
-from sslsock.core.engine cimport Engine
+from sslsock.core.bare_engine cimport BareEngine
 from sslsock.core.reactor cimport Watcher
 from window_bio cimport byte_queue
 
@@ -29,7 +29,7 @@ cdef enum:
 
 
 cdef class Link(Watcher):
-    cdef readonly Engine engine  # None: no TLS
+    cdef readonly BareEngine engine  # None: no TLS
     cdef link_failure failure  # the first
     cdef bint dead  # the failure is not only TLS's: nothing can be sent any more
 

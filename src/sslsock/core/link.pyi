@@ -1,10 +1,10 @@
 from typing import Optional
 
-from .engine import Engine
-from .loop import Watcher
+from .bare_engine import BareEngine
+from .reactor import Watcher
 
 class Link(Watcher):
     """A connected descriptor, perhaps TLS on it: base of Channel and RelaySide."""
 
     @property
-    def engine(self) -> Optional[Engine]: ...
+    def engine(self) -> Optional[BareEngine]: ...

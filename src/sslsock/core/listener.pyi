@@ -1,6 +1,7 @@
 from typing import Optional, Protocol, final
 
-from .loop import Loop, Watcher
+from .loop import Loop
+from .reactor import Watcher
 
 class _ListenerConsumer(Protocol):
     """Who a listener reports to, on the loop's thread."""

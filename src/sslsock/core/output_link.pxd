@@ -1,4 +1,4 @@
-from sslsock.core.engine cimport Engine
+from sslsock.core.bare_engine cimport BareEngine
 from sslsock.core.link cimport Link
 from sslsock.core.output_queue cimport OutputQueue
 
@@ -30,7 +30,7 @@ cdef class OutputLink(Link):
     cdef bint all_sent(self) noexcept
     cdef bint send_out(self) noexcept
     cdef bint send_records(self) noexcept
-    cdef size_t push_piece(self, Engine engine, size_t room) noexcept
+    cdef size_t push_piece(self, BareEngine engine, size_t room) noexcept
     cdef bint send_pieces(self) noexcept
     cdef void drop_output(self) noexcept
     # what the channel makes of it

@@ -8,8 +8,7 @@ as references. What follows from the end of it (`drained_out`, `send_failed`) is
 from libc.string cimport memcpy
 
 cimport linux
-from sslsock.core.bare_engine cimport ENGINE_OK
-from sslsock.core.engine cimport Engine
+from sslsock.core.bare_engine cimport ENGINE_OK, BareEngine
 from sslsock.core.link cimport TLS_FAILED, Link
 from sslsock.core.scratch cimport GATHER_SIZE, SEND_SIZE
 from sslsock.core.output_queue cimport OutputQueue
@@ -82,7 +81,7 @@ cdef class OutputLink(Link):
 
     cdef bint send_records(self) noexcept:
         """Encrypt a batch behind what little is in `out`, and send it; True when all of it is out."""
-        cdef Engine engine = self.engine
+        cdef BareEngine engine = self.engine
         cdef char *memory = self.loop.scratch.send_
         cdef size_t taken = 0, waiting = self.out.size, size
         cdef bint last, failed = False
@@ -117,7 +116,7 @@ cdef class OutputLink(Link):
             self.drained_out()
         return not last
 
-    cdef size_t push_piece(self, Engine engine, size_t room) noexcept:
+    cdef size_t push_piece(self, BareEngine engine, size_t room) noexcept:
         """Encrypt from the front of the queue, `room` bytes at the most: a large piece from where it lies, small ones
         joined to one record. Returns how many, 0 when the engine has failed."""
         cdef const char *data

@@ -213,7 +213,7 @@ cdef class RelaySide(Link):
         if got:
             self.pass_plain(plain, got, status == ENGINE_CLOSED)
         self.answer()
-        if self.engine.state.session_count:
+        if self.engine.unsettled:
             self.plan_report()
         if status == ENGINE_FAILED:
             self.relay.break_off(self)
@@ -443,7 +443,7 @@ cdef class ChannelRelay:
     cdef void report(self) noexcept:
         cdef RelaySide side
         for side in (self.front, self.back):
-            if side.engine is not None:
+            if side.engine is not None and side.engine.unsettled:
                 try:
                     side.engine.settle()
                 except BaseException as exc:

@@ -1,0 +1,1 @@
+cdef str error_words(unsigned long code)
