@@ -3,7 +3,7 @@
 Sockets with handlers (`SslSocket`, `TcpSocket`), servers (`SslServer`, `TcpServer`), their settings
 (`SslConfiguration`, `SslCertificate`, `SslKey`), the loop they run on (`run`, `stop`, `EventLoop`; inside a
 running asyncio loop by themselves), and the TLS engine without input or output (`Engine`, `Context`). `sslsock.ssl` has the
-interface of the standard library's `ssl`; it is a module to be imported by itself.
+interface of the standard library's `ssl`.
 """
 
 from importlib import import_module as _import_module
@@ -13,6 +13,7 @@ from ._version import __version__
 
 TYPE_CHECKING = False  # typing.TYPE_CHECKING, without the time that `typing` takes
 if TYPE_CHECKING:
+    from . import ssl as ssl
     from .core.build import build_info
     from .core.certificate import SslCertificate
     from .core.client_hello import ClientHello
@@ -122,6 +123,8 @@ _PLACES = {
 
 
 def __getattr__(name: str) -> object:
+    if name == "ssl":  # a user of `import sslsock` has it, too
+        return _import_module(".ssl", __name__)
     place = _PLACES.get(name)
     if place is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -131,4 +134,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, "ssl"})

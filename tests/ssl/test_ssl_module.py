@@ -72,6 +72,17 @@ def test_the_interpreters_module_is_left_alone() -> None:
     assert shown == "ok\n"
 
 
+def test_it_is_there_after_an_import_of_the_package() -> None:
+    shown = python(
+        """
+        import sslsock, sys
+        assert "sslsock.ssl" not in sys.modules and "ssl" in dir(sslsock)
+        print(sslsock.ssl.install, sslsock.ssl is sys.modules["sslsock.ssl"])
+        """
+    )
+    assert shown.startswith("<function install ") and shown.endswith(" True\n")
+
+
 def test_star_import() -> None:
     space: dict[str, Any] = {}
     exec("from sslsock.ssl import *", space)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -226,6 +227,7 @@ def test_a_hook_for_exceptions_gets_what_python_gives_it(tmp_path: Path) -> None
     ("program", "status", "words"),
     [
         (["missing.py"], 2, "sslsock: missing.py: No such file or directory\n"),
+        (["sh"], 2, f"sslsock: sh: No such file or directory; the command of this name: run {shutil.which('sh')}\n"),
         (["http", "app:app"], 2, "sslsock: http: No such file or directory; the module of this name: run -m http\n"),
         (["-m", "missing"], 1, "sslsock: No module named missing\n"),
         (["-m", "empty"], 1, "sslsock: No module named empty.__main__; 'empty' is a package and cannot be directly executed\n"),

@@ -134,8 +134,9 @@ def test_a_file_that_cannot_be_read_changes_nothing(tmp_path: Path, cas: list[tr
     (tmp_path / "empty.pem").write_bytes(b"nothing")
     empty = tmp_path / "empty.pem"
     for path, error in ((tmp_path / "none.pem", FileNotFoundError), (tmp_path, IsADirectoryError), (empty, stdlib.SSLError)):
-        with pytest.raises(error):
+        with pytest.raises(error) as raised:
             context.load_verify_locations(path)
+        assert path == empty or raised.value.filename == str(path)
         with pytest.raises(error):
             client(path)
     assert trusted(context) == {der(cas[0])}

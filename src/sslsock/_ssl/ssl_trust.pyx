@@ -4,6 +4,7 @@ A file is read once for all contexts (core/file_store.pyx), and so is what the s
 authorities come from one of them shares its store, and gets one of its own when something is added.
 """
 
+import os
 from collections import OrderedDict
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
@@ -139,7 +140,7 @@ cdef class TrustingContext(HookedContext):
     cdef int add_file(self, bytes name) except -1:
         cdef X509_STORE *store
         cdef int added = 0
-        with open(name, "rb"):  # OpenSSL does not say why it cannot read a file
+        with open(os.fsdecode(name), "rb"):  # OpenSSL does not say why it cannot read a file
             pass
         store = file_store(name)
         if store == NULL:

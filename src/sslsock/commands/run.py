@@ -13,6 +13,7 @@ import io
 import linecache
 import os
 import pkgutil
+import shutil
 import sys
 from importlib.machinery import BuiltinImporter, ModuleSpec, PathFinder, SourceFileLoader, SourcelessFileLoader
 from importlib.util import find_spec
@@ -133,11 +134,18 @@ def load_path(path: str) -> tuple[CodeType, ModuleType]:
             with io.open_code(whole) as file:
                 code = compile(file.read(), whole, "exec", dont_inherit=True)
     except OSError as exc:
-        meant = f"; the module of this name: run -m {path}" if path.isidentifier() and PathFinder.find_spec(path) else ""
-        raise UsageError(f"{path}: {exc.strerror or exc}{meant}") from None
+        raise UsageError(f"{path}: {exc.strerror or exc}{meant_by(path)}") from None
     module = main_module(None)
     module.__file__, module.__loader__ = whole, loader
     return code, module
+
+
+def meant_by(name: str) -> str:
+    """What the user of a command, which no file here is named after, may have meant."""
+    if name.isidentifier() and PathFinder.find_spec(name):
+        return f"; the module of this name: run -m {name}"
+    command = shutil.which(name)
+    return f"; the command of this name: run {command}" if command else ""
 
 
 def begin_path(folder: str) -> None:
