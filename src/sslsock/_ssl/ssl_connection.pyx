@@ -6,7 +6,7 @@ import weakref
 import _socket
 
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.object cimport PyObject
@@ -24,7 +24,7 @@ from sslsock._ssl.ssl_error cimport (
     connection_error, eof_error, io_error, library_error, want_read_error, want_write_error, zero_return_error)
 from sslsock._ssl.ssl_hooks cimport on_message
 from sslsock._ssl.ssl_inspection cimport InspectedConnection
-from sslsock._ssl.ssl_io cimport NO_SOCKET, io_call
+from sslsock._ssl.ssl_io cimport END, HANDSHAKE, READ, WRITE, io_call, operation
 from sslsock._ssl.ssl_session cimport SSLSession
 from sslsock._ssl.ssl_steps cimport (
     BAD_RETRY, DONE, ENTERED, INTERRUPTED, OUT_OF_MEMORY, PEER_CLOSED, SYSTEM_FAILED, TIMED_OUT, TLS_FAILED, WANT_READ,
@@ -148,6 +148,8 @@ cdef class _SSLSocket(InspectedConnection):
         if bio == NULL:
             raise MemoryError
         ssl.SSL_set_bio(self.ssl, bio, bio)
+        self.buffers.ssl = self.ssl
+        self.buffers.lock = &self.libssl_lock
         return 0
 
     cdef int allow_post_handshake_auth(self) except -1:
@@ -205,39 +207,37 @@ cdef class _SSLSocket(InspectedConnection):
 
     # One call
 
-    cdef object begin(self, io_call *call):
-        """Fill in what the call works under. Returns the socket, to be held meanwhile."""
+    cdef outcome on_socket(self, operation what, io_call *call) except? INTERRUPTED:
+        """`what`, with the GIL given away, and a look at signals as often as one comes. What it works on stands in `call`."""
         cdef double timeout
+        cdef outcome status
         self.see_fork()
-        call.error = 0
-        call.begun = False
-        call.written = 0
-        call.timeout = 0
-        call.descriptor = NO_SOCKET
-        if self.socket_reference is None:
-            return None
         sock = self.socket_reference()
         if sock is None:
             raise library_error("Underlying socket connection gone")
+        call.error = 0
+        call.begun = False
+        call.written = 0
         call.descriptor = descriptor_of(sock)
         given = timeout_of(sock)
-        if given is None:
-            call.timeout = -1
-        else:
-            timeout = given
-            call.timeout = timeout
-            if timeout > 0:
-                clock_gettime(linux.CLOCK_MONOTONIC, &call.until)
-                add_seconds(&call.until, timeout)
-        return sock
+        timeout = -1 if given is None else given
+        call.timeout = timeout
+        if timeout > 0:
+            clock_gettime(linux.CLOCK_MONOTONIC, &call.until)
+            add_seconds(&call.until, timeout)
+        while True:
+            with nogil:
+                status = self.operate(what, call)
+            if status != INTERRUPTED:
+                return status
+            try:
+                PyErr_CheckSignals()  # a handler may raise, or close the socket: its number may belong to another file by then
+                call.descriptor = descriptor_of(sock)
+            except BaseException:
+                self.leave_write(call)
+                raise
 
-    cdef int look_at_signals(self, sock, io_call *call) except -1:
-        """A handler may raise, or close the socket: its number may belong to another file by then."""
-        PyErr_CheckSignals()
-        call.descriptor = descriptor_of(sock)
-        return 0
-
-    cdef outcome take_input(self) except *:
+    cdef outcome take_input(self) except? INTERRUPTED:
         """Between two MemoryBIO: all there is becomes ours for a call. Entered."""
         cdef bint kept
         if self.own_incoming is not None:
@@ -287,10 +287,10 @@ cdef class _SSLSocket(InspectedConnection):
 
     cdef int settle(self, outcome status, io_call *call, str name) except -1:
         """Raise what the outcome means, and what a callback has raised."""
+        if status == DONE and self.raised is None:
+            return 0
         raised = self.raised
         if status == DONE:
-            if raised is None:
-                return 0
             self.raised = None
             raise raised
         if status == WANT_READ:
@@ -311,7 +311,7 @@ cdef class _SSLSocket(InspectedConnection):
             error = RuntimeError("this connection is in use by the callback that uses it")
         elif status == OUT_OF_MEMORY:
             error = MemoryError()
-        elif self.failure.ssl_error == ssl.SSL_ERROR_SYSCALL and self.failure.code == 0 and call.descriptor == NO_SOCKET \
+        elif self.failure.ssl_error == ssl.SSL_ERROR_SYSCALL and self.failure.code == 0 and self.socket_reference is None \
                 and name == "handshake":  # again, after the end of the input: CPython has this for it, and for no other call
             error = io_error()
         else:
@@ -325,8 +325,9 @@ cdef class _SSLSocket(InspectedConnection):
     def do_handshake(self):
         cdef io_call call
         cdef outcome status
-        sock = self.begin(&call)
-        if sock is None:
+        if self.socket_reference is not None:
+            status = self.on_socket(HANDSHAKE, &call)
+        else:
             status = self.come_in()
             if status == DONE:
                 try:
@@ -337,34 +338,25 @@ cdef class _SSLSocket(InspectedConnection):
                     self.give_output()
                 finally:
                     self.leave()
-        else:
-            while True:
-                with nogil:
-                    status = self.handshake(&call)
-                if status != INTERRUPTED:
-                    break
-                self.look_at_signals(sock, &call)
         self.settle(status, &call, "handshake")
 
     def read(self, int size, buffer=NOT_GIVEN, /):
         """Read up to size bytes from the SSL socket: read(size, [buffer])"""
-        cdef Py_buffer view
+        if buffer is not NOT_GIVEN:
+            return self.read_buffer(size, buffer)
+        return self.read_bytes(size)
+
+    cdef object read_bytes(self, int size):
         cdef PyObject *whole
         cdef size_t got
-        if buffer is not NOT_GIVEN:
-            PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE)
-            try:
-                if size <= 0 or size > view.len:
-                    if view.len > INT_MAX:
-                        raise OverflowError("maximum length can't fit in a C 'int'")
-                    size = <int> view.len
-                return self.read_into(<char *> view.buf, size)
-            finally:
-                PyBuffer_Release(&view)
         if size < 0:
             raise ValueError("size should not be negative")
         if size == 0:
             return b""
+        if self.own_incoming is not None and self.settled:
+            # No more comes of it, for TLS 1.3 has no compression: a program that asks for much need not get room for it first.
+            size = <int> max(<size_t> 1, min(
+                <size_t> size, self.input.size + self.own_incoming.queue.size + ssl.SSL_pending(self.ssl)))
         whole = new_bytes(NULL, size)
         try:
             got = self.read_into(PyBytes_AS_STRING(<object> whole), size)
@@ -377,28 +369,38 @@ cdef class _SSLSocket(InspectedConnection):
             return data
         return shortened(whole, got)
 
+    cdef size_t read_buffer(self, int size, buffer) except? 0xffffffff:
+        """size: 0 or less for as much as there is room for."""
+        cdef Py_buffer view
+        PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE)
+        try:
+            if size <= 0 or size > view.len:
+                if view.len > INT_MAX:
+                    raise OverflowError("maximum length can't fit in a C 'int'")
+                size = <int> view.len
+            return self.read_into(<char *> view.buf, size)
+        finally:
+            PyBuffer_Release(&view)
+
     cdef size_t read_into(self, char *memory, size_t size) except? 0xffffffff:
         cdef io_call call
         cdef outcome status
         cdef size_t got = 0
         if size == 0:
             return 0
-        sock = self.begin(&call)
-        if sock is None:
+        if self.socket_reference is None:
             status = self.read_memory(memory, size, &got)
         else:
-            while True:
-                with nogil:
-                    status = self.read_some(&call, memory, size, &got)
-                if status != INTERRUPTED:
-                    break
-                self.look_at_signals(sock, &call)
+            call.memory = memory
+            call.size = size
+            status = self.on_socket(READ, &call)
+            got = call.got
         if status == PEER_CLOSED and ssl.SSL_get_shutdown(self.ssl) == ssl.SSL_RECEIVED_SHUTDOWN:
             status = DONE
         self.settle(status, &call, "read")
         return got
 
-    cdef outcome read_memory(self, char *memory, size_t size, size_t *got) except *:
+    cdef outcome read_memory(self, char *memory, size_t size, size_t *got) except? INTERRUPTED:
         cdef outcome status = self.come_in()
         if status != DONE:
             return status
@@ -420,39 +422,40 @@ cdef class _SSLSocket(InspectedConnection):
 
         Returns the number of bytes written.
         """
+        return self.write_object(b)
+
+    cdef Py_ssize_t write_object(self, data) except -1:
         cdef Py_buffer view
-        cdef io_call call
-        cdef outcome status
-        PyObject_GetBuffer(b, &view, PyBUF_SIMPLE)
+        if type(data) is bytes:
+            return self.write_from(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         try:
-            if view.len > INT_MAX:
-                raise OverflowError(f"string longer than {INT_MAX} bytes")
-            sock = self.begin(&call)
-            if sock is None:
-                status = self.write_memory(<const char *> view.buf, view.len)
-            else:
-                while True:
-                    with nogil:
-                        status = self.write_all(&call, <const char *> view.buf, view.len)
-                    if status != INTERRUPTED:
-                        break
-                    try:
-                        self.look_at_signals(sock, &call)
-                    except BaseException:
-                        self.leave_write(&call)
-                        raise
-            self.settle(status, &call, "write")
-            return view.len
+            return self.write_from(<const char *> view.buf, view.len)
         finally:
             PyBuffer_Release(&view)
 
-    cdef outcome write_memory(self, const char *data, size_t size) except *:
+    cdef Py_ssize_t write_from(self, const char *data, Py_ssize_t size) except -1:
+        cdef io_call call
+        cdef outcome status
+        if size > INT_MAX:
+            raise OverflowError(f"string longer than {INT_MAX} bytes")
+        if self.socket_reference is None:
+            status = self.write_memory(data, size)
+        else:
+            call.memory = <char *> data
+            call.size = size
+            status = self.on_socket(WRITE, &call)
+        self.settle(status, &call, "write")
+        return size
+
+    cdef outcome write_memory(self, const char *data, size_t size) except? INTERRUPTED:
         cdef size_t taken
         cdef outcome status = self.come_in()
         if status != DONE:
             return status
         try:
-            status = self.take_input()
+            if not self.settled:  # else a write reads nothing
+                status = self.take_input()
             if status == DONE:
                 if size < RELEASE_GIL_AT and self.handshake_done:
                     if self.own_outgoing is not None and self.window.spill.size == 0:
@@ -490,18 +493,14 @@ cdef class _SSLSocket(InspectedConnection):
         """Does the SSL shutdown handshake with the remote end."""
         cdef io_call call
         cdef outcome status
-        sock = self.begin(&call)
-        if sock is None:
+        sock = None
+        if self.socket_reference is None:
             status = self.end_memory()
         else:
-            if call.descriptor < 0:
+            sock = self.socket_reference()
+            if sock is None or descriptor_of(sock) < 0:
                 raise library_error("Underlying socket connection gone")
-            while True:
-                with nogil:
-                    status = self.end(&call)
-                if status != INTERRUPTED:
-                    break
-                self.look_at_signals(sock, &call)
+            status = self.on_socket(END, &call)
         self.settle(status, &call, "read")
         if sock is not None and self.input.size > 0:
             raise SSLError(
@@ -509,7 +508,7 @@ cdef class _SSLSocket(InspectedConnection):
                 "SSLSOCK_READ_AHEAD=0 keeps them in the socket")
         return sock
 
-    cdef outcome end_memory(self) except *:
+    cdef outcome end_memory(self) except? INTERRUPTED:
         cdef int result = 0, sent = 0
         cdef outcome status = self.come_in()
         if status != DONE:

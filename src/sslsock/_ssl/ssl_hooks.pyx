@@ -13,6 +13,7 @@ cimport openssl_ssl as ssl
 from linux cimport (
     close as close_descriptor, pthread_rwlock_destroy, pthread_rwlock_init, pthread_rwlock_rdlock, pthread_rwlock_unlock,
     pthread_rwlock_wrlock)
+from record_buffers cimport record_buffers_forked
 from sslsock._ssl.ssl_session cimport SSLSession
 
 import os
@@ -32,6 +33,7 @@ cdef unsigned long forks = 0  # between the first process and this one
 def _count_fork():
     global forks
     forks += 1
+    record_buffers_forked()
 
 
 os.register_at_fork(after_in_child=_count_fork)

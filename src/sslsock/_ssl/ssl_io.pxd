@@ -3,17 +3,23 @@ from sslsock._ssl.ssl_steps cimport SteppedConnection, outcome
 from window_bio cimport byte_queue
 
 
-cdef struct io_call:  # what one call works under
-    int descriptor  # NO_SOCKET: between two MemoryBIO
+cdef enum operation:
+    HANDSHAKE
+    READ
+    WRITE
+    END
+
+
+cdef struct io_call:  # what one call works under, and on
+    int descriptor
     double timeout  # seconds; below 0: no end, 0: do not wait
     timespec until  # with timeout > 0
     int error  # an errno
+    char *memory  # that is read into, or written
+    size_t size
+    size_t got  # bytes read
     bint begun  # a write: it has taken over what an earlier one had begun
     size_t written  # bytes of a write that are on their way
-
-
-cdef enum:
-    NO_SOCKET = -2
 
 
 cdef class Connection(SteppedConnection):
@@ -37,6 +43,7 @@ cdef class Connection(SteppedConnection):
     cdef outcome flush_some(self, io_call *call) noexcept nogil
     cdef void flush_some_held(self, io_call *call) noexcept nogil
     # whole operations
+    cdef outcome operate(self, operation what, io_call *call) noexcept nogil
     cdef outcome handshake(self, io_call *call) noexcept nogil
     cdef outcome read_some(self, io_call *call, char *memory, size_t room, size_t *got) noexcept nogil
     cdef void leave_write(self, io_call *call) noexcept nogil

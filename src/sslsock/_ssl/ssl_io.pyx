@@ -111,8 +111,8 @@ cdef class Connection(SteppedConnection):
         cdef ssize_t count
         cdef outcome status
         got[0] = 0
-        if self.eof or call.descriptor == NO_SOCKET:
-            return DONE if self.eof else WANT_READ
+        if self.eof:
+            return DONE
         while True:
             count = recv(call.descriptor, memory, room, 0)
             if count > 0:
@@ -163,8 +163,6 @@ cdef class Connection(SteppedConnection):
         cdef ssize_t count
         cdef outcome status
         cdef bint joined
-        if call.descriptor == NO_SOCKET:
-            return DONE
         while True:
             if self.window.spill.size > 0:
                 status = self.enter()
@@ -210,6 +208,15 @@ cdef class Connection(SteppedConnection):
         return self.flush_all(&hasty)
 
     # Operations
+
+    cdef outcome operate(self, operation what, io_call *call) noexcept nogil:
+        if what == READ:
+            return self.read_some(call, call.memory, call.size, &call.got)
+        if what == WRITE:
+            return self.write_all(call, call.memory, call.size)
+        if what == HANDSHAKE:
+            return self.handshake(call)
+        return self.end(call)
 
     cdef outcome handshake(self, io_call *call) noexcept nogil:
         cdef char *scratch

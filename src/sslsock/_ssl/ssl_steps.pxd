@@ -1,4 +1,5 @@
 from linux cimport pthread_mutex_t
+from record_buffers cimport record_buffers
 from sslsock._ssl.ssl_hooks cimport HookedConnection
 from window_bio cimport byte_queue, window_bio
 
@@ -32,6 +33,7 @@ cdef struct tls_failure:
 cdef class SteppedConnection(HookedConnection):
     cdef bint is_server
     cdef window_bio window
+    cdef record_buffers buffers  # libssl's own
     cdef byte_queue input  # ciphertext that libssl has not read
     cdef size_t framed  # bytes at its start that are known to be complete records
     cdef bint begun  # libssl has read a record
@@ -59,6 +61,8 @@ cdef class SteppedConnection(HookedConnection):
     cdef outcome enter(self) noexcept nogil
     cdef void leave(self) noexcept nogil
     cdef outcome classify(self, int result) noexcept nogil
+    cdef outcome classify_late(self, int result, bint own) noexcept nogil
+    cdef outcome note_failure(self, int error) noexcept nogil
     cdef outcome handshake_step(self, const char *data, size_t size) noexcept nogil
     cdef bint has_nothing(self) noexcept nogil
     cdef outcome read_step(self, const char *data, size_t size, char *memory, size_t room, size_t *got) noexcept nogil

@@ -9,6 +9,7 @@ from linux cimport (
     pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_trylock, pthread_mutex_unlock,
     pthread_rwlock_rdlock, pthread_rwlock_unlock)
 from openssl_err cimport ERR_clear_error, ERR_peek_error, ERR_peek_last_error
+from record_buffers cimport record_buffers_forget, record_buffers_used
 from window_bio cimport (
     byte_queue_append, byte_queue_clear, byte_queue_consume, byte_queue_front, byte_queue_reserve, window_bio_clear)
 
@@ -59,6 +60,7 @@ cdef class SteppedConnection(HookedConnection):
 
     def __dealloc__(self):
         if self.ssl != NULL:
+            record_buffers_forget(&self.buffers)
             if self.keeps_sessions:  # otherwise libssl marks its session as not to be resumed, if there was no close_notify
                 ssl.SSL_set_shutdown(self.ssl, ssl.SSL_SENT_SHUTDOWN | ssl.SSL_RECEIVED_SHUTDOWN)
             ssl.SSL_free(self.ssl)
@@ -149,6 +151,18 @@ cdef class SteppedConnection(HookedConnection):
             return WANT_READ
         if error == ssl.SSL_ERROR_ZERO_RETURN:
             return PEER_CLOSED
+        return self.note_failure(error)
+
+    cdef outcome classify_late(self, int result, bint own) noexcept nogil:
+        """`classify`, for a call before which nobody looked into the error queue: that would cost as much as a twentieth of a small
+        record. own: whether what lies there is this call's, unless it lacks input."""
+        if ERR_peek_error():
+            if own and not ssl.SSL_want_read(self.ssl):
+                return self.note_failure(ssl.SSL_ERROR_SSL)
+            ERR_clear_error()  # of another user of OpenSSL in this thread
+        return self.classify(result)
+
+    cdef outcome note_failure(self, int error) noexcept nogil:
         self.failure.ssl_error = error
         self.failure.code = ERR_peek_last_error()
         self.failure.verify_result = ssl.SSL_get_verify_result(self.ssl)
@@ -195,12 +209,13 @@ cdef class SteppedConnection(HookedConnection):
         given = self.open_window(data, size, &front, &whole)
         if front == NULL:
             return OUT_OF_MEMORY
-        if ERR_peek_error():  # somebody else's
+        if not self.settled and ERR_peek_error():  # somebody else's
             ERR_clear_error()
         while True:
             result = ssl.SSL_read_ex(self.ssl, memory + got[0], room - got[0], &count)
             if result != 1:
-                status = self.classify(result)
+                # A failure leaves libssl's state machine in its error state.
+                status = self.classify_late(result, ssl.SSL_in_init(self.ssl)) if self.settled else self.classify(result)
                 break
             got[0] += count
             if got[0] == room or (self.window.in_left == 0 and not self.eof and ssl.SSL_pending(self.ssl) == 0):
@@ -214,6 +229,7 @@ cdef class SteppedConnection(HookedConnection):
             status = DONE
         if not self.handshake_done and ssl.SSL_is_init_finished(self.ssl):
             self.handshake_done = True
+        record_buffers_used(&self.buffers)
         return status if self.close_window(front, whole, given) else OUT_OF_MEMORY
 
     cdef outcome write_step(self, const char *data, size_t size, size_t *taken) noexcept nogil:
@@ -221,16 +237,26 @@ cdef class SteppedConnection(HookedConnection):
         cdef size_t whole, given
         cdef outcome status = DONE
         cdef int result
+        cdef bint reads = not self.settled or ssl.SSL_in_init(self.ssl)
         taken[0] = 0
-        given = self.open_window(NULL, 0, &front, &whole)
         if self.window.spill.size == 0:  # in one piece, if there is memory for it: libssl adds record by record
             byte_queue_reserve(&self.window.spill, size + (size + RECORD - 1) // RECORD * OVERHEAD)
-        if ERR_peek_error():
-            ERR_clear_error()
+        if reads:
+            given = self.open_window(NULL, 0, &front, &whole)
+            if ERR_peek_error():
+                ERR_clear_error()
         result = ssl.SSL_write_ex(self.ssl, data, size, taken)
-        if result != 1:
-            status = self.classify(result)
-        return status if self.close_window(front, whole, given) else OUT_OF_MEMORY
+        if reads:
+            if result != 1:
+                status = self.classify(result)
+            if not self.close_window(front, whole, given):
+                status = OUT_OF_MEMORY
+        elif result != 1:
+            # A failure leaves its error state behind, or it was after close_notify.
+            status = self.classify_late(
+                result, ssl.SSL_in_init(self.ssl) or ssl.SSL_get_shutdown(self.ssl) & ssl.SSL_SENT_SHUTDOWN != 0)
+        record_buffers_used(&self.buffers)
+        return status
 
     cdef outcome shutdown_step(self, const char *data, size_t size, int *result) noexcept nogil:
         """result: SSL_shutdown's, 1: both ends have closed, 0: ours has."""
