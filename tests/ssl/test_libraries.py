@@ -15,13 +15,15 @@ import signal
 import ssl
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import pytest
 from tls_pairs import Files
 
 from command_helpers import ENVIRONMENT, TIMEOUT
+from interop.programs import program
 
 PROGRAMS = Path(__file__).parent / "libraries"
 ALL = ("context", "install", "late")
@@ -112,6 +114,12 @@ SERVERS = {
     "hypercorn": ["hypercorn", "served:asgi", "--bind", "127.0.0.1:0", "--certfile", "FILE", "--keyfile", "FILE"],
     "gunicorn": ["gunicorn", "served:wsgi", "--bind", "127.0.0.1:0", "--certfile", "FILE", "--keyfile", "FILE"],
 }  # fmt: skip
+# What has them demand a certificate of their clients.
+DEMANDING: dict[str, Callable[[Files], list[str]]] = {
+    "uvicorn": lambda files: ["--ssl-ca-certs", str(files.ca_file), "--ssl-cert-reqs", "2"],
+    "hypercorn": lambda files: ["--ca-certs", str(files.ca_file), "--verify-mode", "CERT_REQUIRED"],
+    "gunicorn": lambda files: ["--ca-certs", str(files.ca_file), "--cert-reqs", "2"],
+}
 CASES_RUN = [
     ("uvicorn", []),
     ("uvicorn", ["--workers", "2"]),
@@ -133,8 +141,9 @@ def test_a_server_below_run(server: str, more: list[str], sslsock: bool, files: 
 OURS = "sslsock._ssl.ssl_connection"
 
 
-def answers(words: list[str], files: Files) -> set[str]:
-    """What a server that is started so tells of its connections (served.py)."""
+@contextlib.contextmanager
+def serving(words: list[str], files: Files) -> Iterator[tuple[int, subprocess.Popen[str]]]:
+    """The port of a server that is started so, where `FILE` stands for its certificate."""
     arguments = [str(files.server_file) if word == "FILE" else word for word in words]
     process = subprocess.Popen(
         [sys.executable, "-u", *arguments], cwd=PROGRAMS, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -147,19 +156,52 @@ def answers(words: list[str], files: Files) -> set[str]:
             line = process.stdout.readline()
             assert line, said
             said += line
-        context = ssl.create_default_context(cafile=files.ca_file)
-        told = set()
-        for _ in range(4):
-            connection = http.client.HTTPSConnection("localhost", int(found[1]), context=context, timeout=TIMEOUT)
-            while connection.sock is None:
-                assert process.poll() is None, said
-                with contextlib.suppress(ConnectionRefusedError):  # its workers listen some time after it says so
-                    connection.connect()
-            connection.request("GET", "/")
-            told.add(connection.getresponse().read().decode())
-            connection.close()
-        return told
+        yield int(found[1]), process
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         process.stdout.close()
+
+
+def connect(port: int, process: subprocess.Popen[str], context: ssl.SSLContext) -> http.client.HTTPSConnection:
+    connection = http.client.HTTPSConnection("localhost", port, context=context, timeout=TIMEOUT)
+    while connection.sock is None:
+        assert process.poll() is None
+        with contextlib.suppress(ConnectionRefusedError):  # its workers listen some time after it says so
+            connection.connect()
+    return connection
+
+
+def answers(words: list[str], files: Files) -> set[str]:
+    """What a server that is started so tells of its connections (served.py)."""
+    context = ssl.create_default_context(cafile=files.ca_file)
+    told = set()
+    with serving(words, files) as (port, process):
+        for _ in range(4):
+            connection = connect(port, process, context)
+            connection.request("GET", "/")
+            told.add(connection.getresponse().read().decode())
+            connection.close()
+    return told
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_server_below_run_and_curl(server: str, files: Files, tmp_path: Path) -> None:
+    """Large answers and uploads, over HTTP/2 where the server speaks it, and a client's certificate, which it demands."""
+    need([server])
+    curl = [program("curl", "curl"), "-sS", "--fail", "--cacert", str(files.ca_file), "--max-time", str(TIMEOUT)]
+    certified = [*curl, "--cert", str(files.server_file)]
+    (tmp_path / "sent").write_bytes(b"x" * 5_000_000)
+    with serving(["-m", "sslsock", "run", "-m", *SERVERS[server], *DEMANDING[server](files)], files) as (port, process):
+        context = ssl.create_default_context(cafile=files.ca_file)
+        context.load_cert_chain(files.server_file)
+        connect(port, process, context).close()
+        address = f"https://localhost:{port}"
+        paths = [[f"{address}/"], [f"{address}/large"], ["--data-binary", f"@{tmp_path}/sent", f"{address}/count"]]
+        done = [subprocess.run([*certified, *words], capture_output=True, timeout=TIMEOUT) for words in paths]
+        asked = [[*certified, "-o/dev/null", "-w%{http_version}"], curl]
+        version, refused = [subprocess.run([*one, address], capture_output=True, timeout=TIMEOUT) for one in asked]
+    assert [one.stderr for one in done] == [b"", b"", b""]
+    assert [done[0].stdout.decode(), len(done[1].stdout), done[2].stdout] == [OURS, 4_800_000, b"5000000"]
+    assert version.stdout == (b"2" if server == "hypercorn" else b"1.1")
+    assert refused.returncode != 0 and refused.stdout == b""  # asyncio sends no alert, with `ssl` neither

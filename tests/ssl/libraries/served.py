@@ -11,6 +11,13 @@ def kinds():
     return " ".join(sorted(found)).encode()
 
 
+LARGE = b"0123456789abcdef" * 300_000
+
+
+def answer(path, sent):
+    return {"/large": LARGE, "/count": str(sent).encode()}.get(path) or kinds()
+
+
 async def asgi(scope, receive, send):
     if scope["type"] == "lifespan":
         while True:
@@ -18,11 +25,16 @@ async def asgi(scope, receive, send):
             await send({"type": message["type"] + ".complete"})
             if message["type"] == "lifespan.shutdown":
                 return
-    body = kinds()
+    sent, more = 0, True
+    while more:
+        message = await receive()
+        sent, more = sent + len(message.get("body", b"")), message.get("more_body", False)
+    body = answer(scope["path"], sent)
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", str(len(body)).encode())]})
     await send({"type": "http.response.body", "body": body})
 
 
 def wsgi(environ, start_response):
-    start_response("200 OK", [("Content-Type", "text/plain")])
-    return [kinds()]
+    body = answer(environ["PATH_INFO"], len(environ["wsgi.input"].read()))
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
+    return [body]
