@@ -170,6 +170,13 @@ cdef extern from "openssl/ssl.h" nogil:
     X509_VERIFY_PARAM *SSL_get0_param(SSL *ssl)
     int SSL_get_security_level(const SSL *ssl)
     int SSL_set_session(SSL *ssl, SSL_SESSION *session)
+    void SSL_set_psk_client_callback(
+        SSL *ssl,
+        unsigned int (*callback)(SSL *, const char *, char *, unsigned int, unsigned char *, unsigned int) noexcept nogil)
+    void SSL_set_psk_server_callback(
+        SSL *ssl, unsigned int (*callback)(SSL *, const char *, unsigned char *, unsigned int) noexcept nogil)
+    int PSK_MAX_IDENTITY_LEN, PSK_MAX_PSK_LEN
+    int SSL_set_num_tickets(SSL *ssl, size_t count)
     int SSL_set_session_id_context(SSL *ssl, const unsigned char *data, unsigned int size)
     int SSL_session_reused(const SSL *ssl)
     int SSL_do_handshake(SSL *ssl)

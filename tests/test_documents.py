@@ -208,6 +208,21 @@ def test_the_configurations_of_the_readme_serve_mutual_tls(folder):
     assert output(code, folder) == "AUTO_VERIFY_PEER False\n"
 
 
+def test_the_example_of_pre_shared_keys_shakes_hands(folder):
+    code = EXAMPLES["Pre-shared keys"] + (
+        "def accept(server):\n"
+        "    s = server.next_pending_secure_connection()\n"
+        "    s.disconnected_handler = lambda s: sslsock.stop()\n"
+        "show = client.encrypted_handler\n"
+        "client.encrypted_handler = lambda s: (show(s), s.disconnect())\n"
+        "server.new_connection_handler = accept\n"
+        "server.listen(0, '127.0.0.1')\n"
+        "client.connect_encrypted('127.0.0.1', server.port)\n"
+        "sslsock.run()\n"
+    )
+    assert output(code, folder) == "TLS 1.3 TLS_AES_128_GCM_SHA256 True\n"
+
+
 def test_the_example_of_a_session_resumes_it(folder, echo_port):
     code = EXAMPLES["A session that is kept"].replace('"www.example.com", 443', f'"localhost", {echo_port}')
     assert [output(code, folder) for _ in range(3)] == ["a full handshake\n", "resumed\n", "resumed\n"]

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         VerifyFlag,
     )
     from .sockets.event_loop import EventLoop, run, stop
+    from .sockets.pre_shared_key import SslPreSharedKeyAuthenticator
     from .sockets.relay import Relay
     from .sockets.ssl_error import SslError
     from .sockets.ssl_server import SslServer
@@ -65,6 +66,7 @@ __all__ = [
     "SslError",
     "SslKey",
     "SslMode",
+    "SslPreSharedKeyAuthenticator",
     "SslProtocol",
     "SslServer",
     "SslSession",
@@ -105,6 +107,7 @@ _PLACES = {
     "SslError": ".sockets.ssl_error",
     "SslKey": ".core.key",
     "SslMode": ".sockets.constants",
+    "SslPreSharedKeyAuthenticator": ".sockets.pre_shared_key",
     "SslProtocol": ".sockets.constants",
     "SslServer": ".sockets.ssl_server",
     "SslSession": ".core.session",

@@ -74,6 +74,7 @@ class OurServer:
         serve: Optional[Callable[[Recorder], object]] = None,
         *,
         encrypted: bool = True,
+        prepare: Optional[Callable[[SslServer], object]] = None,
     ) -> None:
         self.taken: list[Recorder] = []
         self.serve = serve
@@ -81,6 +82,8 @@ class OurServer:
         self.server = SslServer()
         self.server.configuration = configuration
         self.server.new_connection_handler = self._take
+        if prepare is not None:
+            prepare(self.server)
         listening(self.server)
         self.port = self.server.port
 

@@ -33,6 +33,7 @@ NAMES = (
     "error_words",
     "context",
     "client_hello",
+    "pre_shared_key",
     "agreed",
     "binding",
     "verification",

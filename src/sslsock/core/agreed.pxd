@@ -10,6 +10,7 @@ cdef struct agreed_values:
     const unsigned char *next_protocol  # the connection's; not terminated
     unsigned int next_protocol_size
     bint session_reused
+    bint pre_shared_key_used
     X509 *certificate  # the peer's; owned
     OPENSSL_STACK *chain  # owned
 

@@ -35,6 +35,7 @@ cdef class BareEngine:
     cdef const char *own_reason  # in place of what libssl says; NULL: none
     cdef int messages  # that came after the last data and brought none
     cdef object verify_handler  # whom a derived engine asks, in the handshake, whether to go on in spite of errors; or None
+    cdef object pre_shared_key_handler  # whom it asks for a key, or None
     cdef bint unsettled  # there is something for `settle`
 
     cdef int make_ssl(self, SSL_CTX *ctx, bint server_side) except -1

@@ -10,6 +10,7 @@ cdef class Channel(OutputLink):
     cdef object consumer  # None once it has been told the end
     cdef Timer deadline  # of the handshake, or of lingering
     cdef object verify_handler
+    cdef object key_handler
     cdef object __weakref__
 
     # incoming
@@ -38,6 +39,8 @@ cdef class Channel(OutputLink):
     cdef list settle(self, BareEngine engine) noexcept
     cdef void deliver_sessions(self, list sessions, size_t size) noexcept
     cdef void tell_sessions(self, list sessions) noexcept
+    cdef object ask(self, object handler, str name, object said)
+    cdef void forget_handlers(self, BareEngine engine) noexcept
     cdef void deliver(self, const char *data, size_t size) noexcept
     cdef void keep_lent(self) noexcept
     # reading

@@ -131,9 +131,11 @@ cdef class Channel(OutputLink):
         self.hold_writes = False
         if self.written:
             self.plan_flush()
-        self.verify_handler = engine.verify_handler
+        self.verify_handler, self.key_handler = engine.verify_handler, engine.pre_shared_key_handler
         if self.verify_handler is not None:
             engine.verify_handler = self._ask_verify_handler
+        if self.key_handler is not None:
+            engine.pre_shared_key_handler = self._ask_key_handler
         if timeout > 0:
             self.set_deadline(timeout, self._handshake_overdue)
         self.engine_ready = not engine.is_server() or engine.backlog.size > 0
@@ -284,7 +286,7 @@ cdef class Channel(OutputLink):
         elif status == ENGINE_OK:
             self.cancel_deadline()
             self.tls = TLS_OPEN
-            engine.verify_handler = self.verify_handler = None  # it refers to this channel: a cycle
+            self.forget_handlers(engine)
             sessions = self.settle(engine) if engine.unsettled else None
             self.engine_ready = engine.backlog.size > 0
             if self.phase == PHASE_OPEN:
@@ -330,20 +332,32 @@ cdef class Channel(OutputLink):
                 self.loop.report_call(consumer, "on_session", exc)
 
     def _ask_verify_handler(self, errors):
-        """The engine's verify_handler: the consumer's, in a scratch of its own, for libssl is at work in the current one."""
-        cdef Scratch outer
-        cdef bint accepted = False
-        consumer = self.consumer
+        """The engine's verify_handler."""
         handler, self.verify_handler = self.verify_handler, None
-        if handler is None:
-            return False
-        outer = self.loop.enter_scratch()
-        try:
-            accepted = bool(handler(errors))
-        except BaseException as exc:
-            self.loop.report_call(consumer, "verify_handler", exc)
-        self.loop.leave_scratch(outer)
-        return accepted
+        return bool(self.ask(handler, "verify_handler", errors))
+
+    def _ask_key_handler(self, said):
+        """The engine's pre_shared_key_handler."""
+        return self.ask(self.key_handler, "pre_shared_key_handler", said)
+
+    cdef object ask(self, object handler, str name, object said):
+        """A handler of the consumer's, in a scratch of its own, for libssl is at work in the current one. False without one, or where it
+        has raised."""
+        cdef Scratch outer
+        consumer = self.consumer
+        answer = False
+        if handler is not None:
+            outer = self.loop.enter_scratch()
+            try:
+                answer = handler(said)
+            except BaseException as exc:
+                self.loop.report_call(consumer, name, exc)
+            self.loop.leave_scratch(outer)
+        return answer
+
+    cdef void forget_handlers(self, BareEngine engine) noexcept:
+        """They refer to this channel: a cycle."""
+        engine.verify_handler = engine.pre_shared_key_handler = self.verify_handler = self.key_handler = None
 
     def _handshake_overdue(self):
         """The handshake's deadline."""
@@ -738,8 +752,7 @@ cdef class Channel(OutputLink):
         self.cancel_deadline()
         self.drop_output()
         if self.engine is not None:
-            self.engine.verify_handler = None
-        self.verify_handler = None
+            self.forget_handlers(self.engine)
         self.consumer = None  # last: it may be the end of the consumer, and what that calls finds a closed channel
 
     cdef void set_deadline(self, double seconds, object callback):

@@ -9,6 +9,10 @@ cdef struct connection_hooks:
     int (*verify)(connection_hooks *hooks, X509_STORE_CTX *store) noexcept nogil
     int (*new_session)(connection_hooks *hooks, SSL_SESSION *session) noexcept nogil
     int (*client_hello)(connection_hooks *hooks, SSL *connection) noexcept nogil
+    int (*pre_shared_key)(
+        connection_hooks *hooks, const char *said, char *identity, unsigned int identity_room, unsigned char *key,
+        unsigned int key_room) noexcept nogil
+    bint keyed  # what libssl goes on with is a pre-shared key that was given
     int alert  # that the next ticket is to fail with, 0: none
 
 
@@ -37,7 +41,8 @@ cdef class Context:
 
     cdef int set_protocols(self, int minimum, int maximum) except -1
     cdef int set_algorithms(self, int minimum, str ciphers, str ciphersuites, str groups) except -1
-    cdef int set_identities(self, identities) except -1
+    cdef int set_identities(self, identities, bint pre_shared_keys) except -1
+    cdef int set_identity_hint(self, str hint) except -1
     cdef int add_identity(self, certificate, chain, key) except -1
     cdef int set_verification(
         self, int depth, ca_certificates, bint use_system_ca, list crls, unsigned long flags) except -1

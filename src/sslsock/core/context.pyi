@@ -13,6 +13,7 @@ VERIFY_PEER: int
 DEFAULT_CIPHERSUITES: str
 DEFAULT_CIPHERS: str
 DEFAULT_GROUPS: str
+PSK_CIPHERS: str
 TICKET_LIFETIME: int
 
 class ConfigurationError(ValueError):
@@ -47,6 +48,8 @@ class Context:
         key_log: Union[str, PathLike[str], Callable[[str], object], None] = None,
         verify_flags: int = 0,
         crls: Sequence[SslCrl] = (),
+        pre_shared_keys: bool = False,
+        pre_shared_key_identity_hint: str = "",
     ) -> None: ...
     @property
     def server_side(self) -> bool: ...

@@ -45,6 +45,11 @@ DEFAULT_CIPHERS = (
     "DHE-RSA-AES128-GCM-SHA256:DHE-RSA-AES256-GCM-SHA384:DHE-RSA-CHACHA20-POLY1305"
 )
 
+# In front of them where there may be pre-shared keys: as strong. A server has the first of them only, without parameters for DHE.
+PSK_CIPHERS = (
+    "ECDHE-PSK-CHACHA20-POLY1305:DHE-PSK-AES128-GCM-SHA256:DHE-PSK-AES256-GCM-SHA384:DHE-PSK-CHACHA20-POLY1305"
+)
+
 # What a server agrees to unless the program names others. OpenSSL's own list has X448, which costs much and which no client
 # needs, and groups of finite fields up to 8,192 bits, with which a client that sends nothing but noise costs the server many
 # milliseconds a handshake (CVE-2002-20001). P-521 stays: with TLS 1.2 the list bounds the curves of client certificates too
@@ -189,11 +194,13 @@ cdef int on_ticket_extension(
 
 
 # A resumption verifies nothing, so each ticket bears the time of the full handshake that did: 8 bytes, most significant first. A
-# session without a note is not resumed: its client's certificate had errors, which were ignored.
+# session without a note is not resumed: its client's certificate had errors, which were ignored; or its client has shown a pre-shared
+# key, and is to show it each time, for a resumption does not tell whose it was.
 
 
 cdef int on_ticket_made(SSL *connection, void *argument) noexcept nogil:
     cdef SSL_SESSION *session = ssl.SSL_get_session(connection)
+    cdef connection_hooks *hooks = <connection_hooks *> ssl.SSL_get_app_data(connection)
     cdef unsigned char note[NOTE_SIZE]
     cdef uint64_t now = <uint64_t> time(NULL)
     cdef void *present = NULL
@@ -201,7 +208,7 @@ cdef int on_ticket_made(SSL *connection, void *argument) noexcept nogil:
     cdef int place
     if ssl.SSL_SESSION_get0_ticket_appdata(session, &present, &size) == 1 and size == NOTE_SIZE:
         return 1  # it was resumed, and keeps the note of its beginning
-    if ssl.SSL_get_verify_result(connection) != ssl.X509_V_OK:
+    if ssl.SSL_get_verify_result(connection) != ssl.X509_V_OK or hooks.keyed:
         return 1
     for place in range(NOTE_SIZE):
         note[place] = <unsigned char> (now >> 8 * (NOTE_SIZE - 1 - place) & 0xFF)
@@ -229,6 +236,7 @@ cdef int on_ticket_opened(
     peer = ssl.SSL_SESSION_get0_peer(session)
     if peer != NULL and ASN1_TIME_cmp_time_t(X509_get0_notAfter(peer), now) != 1:
         return ssl.SSL_TICKET_RETURN_IGNORE_RENEW
+    (<connection_hooks *> ssl.SSL_get_app_data(connection)).keyed = False  # a key that was given for an identity before was passed over
     return ssl.SSL_TICKET_RETURN_USE if status == ssl.SSL_TICKET_SUCCESS else ssl.SSL_TICKET_RETURN_USE_RENEW
 
 
@@ -244,6 +252,9 @@ cdef class Context:
     verify_mode: VERIFY_NONE, VERIFY_QUERY (ask, report, go on) or VERIFY_PEER (a server then demands a certificate)
     verify_depth: most intermediate certificates, 0: OpenSSL's own bound
     ca_certificates, use_system_ca: whom to trust
+    pre_shared_keys: bool, connections may be authenticated by a pre-shared key in place of certificates (Engine,
+        pre_shared_key_handler); a server then needs no certificate. pre_shared_key_identity_hint: str, what a server says with
+        TLS 1.2 for clients to choose theirs by
     verify_flags: int, VerifyFlag; crls: list of SslCrl, which make the peer's own certificate be looked up in them, if no flag does more
     minimum_protocol, maximum_protocol: version numbers such as 0x0303 (TLS 1.2); maximum 0: the newest
     ciphers (TLS 1.2 and older), ciphersuites (TLS 1.3), groups: OpenSSL's syntax (openssl-ciphers(1)); "": DEFAULT_CIPHERS, DEFAULT_CIPHERSUITES, and of groups DEFAULT_GROUPS for a server, OpenSSL's for a client
@@ -262,7 +273,7 @@ cdef class Context:
                   int verify_mode=VERIFY_MODE_PEER, int verify_depth=0, ca_certificates=(), bint use_system_ca=True,
                   int minimum_protocol=0x0303, int maximum_protocol=0, str ciphers="", str ciphersuites="",
                   str groups="", next_protocols=(), TicketKeys ticket_keys=None, bytes session_context not None=b"", key_log=None,
-                  unsigned long verify_flags=0, crls=()):
+                  unsigned long verify_flags=0, crls=(), bint pre_shared_keys=False, str pre_shared_key_identity_hint=""):
         if verify_mode not in (VERIFY_MODE_NONE, VERIFY_MODE_QUERY, VERIFY_MODE_PEER):
             raise ConfigurationError(f"unknown verification mode {verify_mode}")
         if not server_side and (ticket_keys is not None or session_context):
@@ -286,8 +297,12 @@ cdef class Context:
         # A read comes back after each handshake message, so that the engine can count those that bring no data.
         ssl.SSL_CTX_clear_mode(self.ctx, ssl.SSL_MODE_AUTO_RETRY)
         self.set_protocols(minimum_protocol, maximum_protocol)
+        if pre_shared_keys and not ciphers and minimum_protocol >= 0x0303:
+            ciphers = f"{PSK_CIPHERS}:{DEFAULT_CIPHERS}"
         self.set_algorithms(minimum_protocol, ciphers, ciphersuites, groups)
-        self.set_identities(identities)
+        self.set_identities(identities, pre_shared_keys)
+        if pre_shared_key_identity_hint:
+            self.set_identity_hint(pre_shared_key_identity_hint)
         self.identities = <int> len(identities)
         crls = list(crls)
         if crls:
@@ -299,7 +314,8 @@ cdef class Context:
         system = str(use_system_ca) if server_side or not use_system_ca else repr(stamp)
         self.session_context = digest_of(
             [str(verify_mode), str(verify_depth), system, str(minimum_protocol),
-             ciphers or DEFAULT_CIPHERS, ciphersuites or DEFAULT_CIPHERSUITES, groups, str(verify_flags)],
+             ciphers or DEFAULT_CIPHERS, ciphersuites or DEFAULT_CIPHERSUITES, groups, str(verify_flags),
+             *(["pre-shared keys"] if pre_shared_keys else [])],
             sorted({sha256((<SslCertificate> authority).encode(True)) for authority in ca_certificates}
                    | {sha256((<SslCrl> crl).encode()) for crl in crls})
             if verify_mode != VERIFY_MODE_NONE else [],
@@ -353,9 +369,9 @@ cdef class Context:
                 ERR_clear_error()  # a provider without them all, such as FIPS: OpenSSL's own list is what it has
         return 0
 
-    cdef int set_identities(self, identities) except -1:
+    cdef int set_identities(self, identities, bint pre_shared_keys) except -1:
         cdef const char *kind
-        if not identities and self.server_side:
+        if not identities and self.server_side and not pre_shared_keys:
             raise ConfigurationError("a server needs a certificate and its private key")
         kinds = set()
         for certificate, chain, key in identities:
@@ -365,6 +381,15 @@ cdef class Context:
             if kind in kinds:
                 raise ConfigurationError(f"two certificates have keys of the same type, {kind.decode('ascii', 'replace')}")
             kinds.add(kind)
+        return 0
+
+    cdef int set_identity_hint(self, str hint) except -1:
+        cdef bytes text
+        if not self.server_side:
+            return 0
+        text = hint.encode("utf-8", "surrogateescape")
+        if b"\0" in text or ssl.SSL_CTX_use_psk_identity_hint(self.ctx, text) != 1:
+            raise refused("the identity hint is refused")
         return 0
 
     cdef int add_identity(self, certificate, chain, key) except -1:

@@ -30,6 +30,7 @@ cdef class Engine(BareEngine):
     cdef str verify_name
     cdef object session_key
     cdef SSL_SESSION *offered  # libssl's, only to compare with; NULL once that is done
+    cdef bint marked  # sessions that come are
     cdef SslSession resumed  # what was offered, or None
     cdef SslSession newest  # or None
     cdef object errors  # list of verification errors, as VerifyError; None: none
@@ -41,8 +42,11 @@ cdef class Engine(BareEngine):
     cdef int set_names(self, str server_name) except -1
     cdef int set_sessions(self, str server_name, SslSession given) except -1
     # after libssl's calls
+    cdef void note_keyed(self) noexcept nogil
     cdef void note_renewed(self) noexcept nogil
     cdef bint decide(self) noexcept
+    cdef int find_key(
+        self, const char *said, char *identity, unsigned int identity_room, unsigned char *key, unsigned int key_room) noexcept
     # for programs
     cdef int enter(self) except -1
     cdef int leave(self, int status) except -1

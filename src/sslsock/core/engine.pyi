@@ -1,5 +1,5 @@
 from collections.abc import Sequence
-from typing import Callable, Optional, Union
+from typing import Callable, Literal, Optional, Union
 
 from .bare_engine import BareEngine
 from .certificate import SslCertificate
@@ -7,6 +7,7 @@ from .context import Context
 from .session import SslSession
 
 _Buffer = Union[bytes, bytearray, memoryview]
+_KeyHandler = Callable[[Optional[str]], Union[tuple[Union[str, _Buffer], _Buffer], Literal[False], None]]
 _VerifyError = tuple[int, int, str, Optional[SslCertificate]]
 
 class TlsError(Exception):
@@ -31,6 +32,7 @@ class Engine(BareEngine):
         session_key: Optional[object] = None,
         release_buffers: bool = False,
         session: Optional[SslSession] = None,
+        pre_shared_key_handler: Optional[_KeyHandler] = None,
     ) -> None: ...
     def start(self) -> bytes: ...
     def decrypt(self, data: _Buffer) -> bytes: ...
@@ -56,6 +58,8 @@ class Engine(BareEngine):
     def session(self) -> Optional[SslSession]: ...
     @property
     def session_reused(self) -> bool: ...
+    @property
+    def pre_shared_key_used(self) -> bool: ...
     @property
     def requested_server_name(self) -> Optional[str]: ...
     @property

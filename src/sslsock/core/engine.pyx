@@ -31,6 +31,7 @@ from sslsock.core.bare_engine cimport (
 from sslsock.core.binding cimport binding_of, exported
 from sslsock.core.certificate cimport SslCertificate
 from sslsock.core.error_words cimport error_words
+from sslsock.core.pre_shared_key cimport REFUSED, ask_for_keys, text_of, use_answer
 from sslsock.core.session cimport SslSession
 from sslsock.core.verification cimport (
     CHAIN_DOUBTFUL, CHAIN_GOOD, chain_verdict, conclude, errors_found, forget_verification, set_verify_name, verify)
@@ -119,6 +120,14 @@ cdef int check_client_hello(connection_hooks *hooks, ssl.SSL *connection) noexce
     return 0
 
 
+cdef int give_key(
+        connection_hooks *hooks, const char *said, char *identity, unsigned int identity_room, unsigned char *key,
+        unsigned int key_room) noexcept nogil:
+    """See pre_shared_key.pyx: the size of the key, 0 for none, REFUSED."""
+    with gil:
+        return (<Engine> (<engine_state *> hooks).engine).find_key(said, identity, identity_room, key, key_room)
+
+
 cdef class Engine(BareEngine):
     """One TLS connection without input or output of its own.
 
@@ -137,6 +146,11 @@ cdef class Engine(BareEngine):
         perhaps in brackets or with a scope, a name perhaps with a dot at its end or not in ASCII
     verify_handler: callable(list of VerifyError) -> bool or None, asked when the peer's chain has errors: go on? Without
         one, VERIFY_PEER refuses and VERIFY_QUERY goes on. A VerifyError is (code, depth, text, SslCertificate or None).
+    pre_shared_key_handler: callable(str or None) or None, asked by a client for its key, with the server's hint, if there is one, and by
+        a server for that of a client, with its identity: a tuple (identity, key), str or bytes-like and bytes-like (a server's
+        identity does not count), None: there is none for it, which lets certificates decide where that is possible, or False: no
+        handshake. It may be asked several times; of a server too for what is no identity of anybody. The context's
+        pre_shared_keys has to be True.
     release_buffers: bool, free libssl's record buffers (33 KiB) after each record: for connections that are mostly idle
     session_key: hashable or None; engines of one client context with the same key resume each other's sessions. It must
         name all that decides whom the peer is: at least verify_name.
@@ -148,7 +162,7 @@ cdef class Engine(BareEngine):
     """
 
     def __cinit__(self, Context context not None, *, str server_name=None, str verify_name=None, verify_handler=None,
-                  session_key=None, bint release_buffers=False, SslSession session=None):
+                  session_key=None, bint release_buffers=False, SslSession session=None, pre_shared_key_handler=None):
         self.context = context
         self.verify_name = verify_name
         self.verify_handler = verify_handler
@@ -162,7 +176,11 @@ cdef class Engine(BareEngine):
         self.release_buffers(release_buffers)
         ssl.SSL_set_app_data(self.ssl, &self.state)
         self.set_names(server_name)
-        if not context.server_side:
+        if pre_shared_key_handler is not None:
+            self.pre_shared_key_handler = pre_shared_key_handler
+            self.state.found.hooks.pre_shared_key = give_key
+            ask_for_keys(self.ssl, context.server_side)
+        if not context.server_side and pre_shared_key_handler is None:
             self.set_sessions(server_name, session)
         ERR_clear_error()
 
@@ -186,10 +204,13 @@ cdef class Engine(BareEngine):
         return 0
 
     cdef int set_sessions(self, str server_name, SslSession given) except -1:
-        """Mark the sessions that will come, and offer one that bears the same mark."""
+        """Mark the sessions that will come, and offer one that bears the same mark. Not where there may be a pre-shared key: a session
+        would carry its owner's name to a connection that is given another. And libssl takes a key of TLS 1.3 for a session, and
+        would miss the mark in it."""
         cdef str name = parse_host(self.verify_name).verify_name if self.verify_name is not None else None
         cdef bytes mark = self.context.mark_of(server_name, name)
         cdef SSL_SESSION *own
+        self.marked = True
         if ssl.SSL_set_session_id_context(
                 self.ssl, <const unsigned char *> PyBytes_AS_STRING(mark), <unsigned int> PyBytes_GET_SIZE(mark)) != 1:
             raise MemoryError
@@ -212,9 +233,19 @@ cdef class Engine(BareEngine):
         note_agreed(&self.agreed, self.ssl, status == ENGINE_OK)
         if status != ENGINE_WANT_READ and not note_peer(&self.agreed, self.ssl):
             return self.note_failure()
+        if status == ENGINE_OK and self.state.found.hooks.keyed:
+            self.note_keyed()
         if status == ENGINE_OK and self.offered != NULL:
             self.note_renewed()
         return status
+
+    cdef void note_keyed(self) noexcept nogil:
+        """A key was given; whether it has served. In TLS 1.3 it is to libssl a session that is resumed."""
+        if self.agreed.protocol >= ssl.TLS1_3_VERSION:
+            self.agreed.pre_shared_key_used = self.agreed.session_reused
+            self.agreed.session_reused = False
+        else:
+            self.agreed.pre_shared_key_used = not self.agreed.session_reused
 
     cdef void note_renewed(self) noexcept nogil:
         """A server of TLS 1.2 may renew the ticket of a session that it resumes (RFC 5077, 3.3). libssl then has another session
@@ -253,8 +284,8 @@ cdef class Engine(BareEngine):
         while self.state.session_count:
             self.state.session_count -= 1
             session = SslSession.wrap(self.state.sessions[self.state.session_count])
-            # One that rests on errors that were ignored would pass them on, for a resumption verifies nothing.
-            if self.errors is None:
+            # A resumption verifies nothing, so one that rests on errors that were ignored would pass them on.
+            if self.errors is None and self.marked:
                 came.insert(0, session)
         for session in came:
             self.newest, self.resumed = session, None
@@ -281,6 +312,22 @@ cdef class Engine(BareEngine):
             self.handler_error = exc  # nothing may leave a C callback; raised by whoever called libssl
         self.use = USE_LIBSSL
         return accepted
+
+    cdef int find_key(
+            self, const char *said, char *identity, unsigned int identity_room, unsigned char *key, unsigned int key_room) noexcept:
+        """Ask for a pre-shared key: its size, 0 for none, REFUSED."""
+        cdef int size = REFUSED
+        handler = self.pre_shared_key_handler
+        if handler is not None:
+            self.use = USE_ASKING
+            try:
+                size = use_answer(handler(text_of(said)), identity, identity_room, key, key_room)
+            except BaseException as exc:
+                self.handler_error = exc  # raised by whoever called libssl, as in `decide`
+            self.use = USE_LIBSSL
+        if size == REFUSED:
+            self.own_reason = b"there is no pre-shared key that may be used"
+        return size
 
     cdef object failure(self):
         """The TlsError for a failure that `classify` has seen."""
@@ -532,8 +579,8 @@ cdef class Engine(BareEngine):
 
     @property
     def session(self):
-        """The newest session by which this connection can be resumed: SslSession. None for a server, before one has come, and where
-        errors were ignored. A server of TLS 1.3 sends them after the handshake, so they come with `decrypt`."""
+        """The newest session by which this connection can be resumed: SslSession. None for a server, before one has come, where errors
+        were ignored, and with a pre_shared_key_handler. A server of TLS 1.3 sends them after the handshake, so they come with `decrypt`."""
         self.look()
         if self.newest is None and self.handshake_done and self.agreed.session_reused and self.agreed.protocol < ssl.TLS1_3_VERSION:
             return self.resumed
@@ -544,6 +591,12 @@ cdef class Engine(BareEngine):
         """Whether an earlier session was resumed: bool."""
         self.look()
         return bool(self.agreed.session_reused)
+
+    @property
+    def pre_shared_key_used(self):
+        """Whether a pre-shared key has authenticated both sides, in place of certificates: bool."""
+        self.look()
+        return bool(self.agreed.pre_shared_key_used)
 
     @property
     def requested_server_name(self):
@@ -588,13 +641,13 @@ cdef class Engine(BareEngine):
         """What binds an authentication inside the connection to it, the same on both sides: bytes.
 
         kind: "tls-exporter" (RFC 9266), "tls-server-end-point" or "tls-unique" (RFC 5929). None before the handshake is done, and
-        where the connection has none of the kind: "tls-unique" in TLS 1.3; "tls-unique" and "tls-exporter" in TLS 1.2 without
+        where the connection has none of the kind: "tls-server-end-point" with a pre-shared key; "tls-unique" in TLS 1.3; "tls-unique" and "tls-exporter" in TLS 1.2 without
         extended master secret (RFC 7627); "tls-server-end-point" of a certificate that is signed without a hash (Ed25519), and on a
         server with several certificates that has resumed a session. ValueError: there is no such kind.
         """
         check_binding(kind)
         self.require_free()
-        if not self.handshake_done:
+        if not self.handshake_done or (kind == "tls-server-end-point" and self.agreed.pre_shared_key_used):
             return None
         return binding_of(self.ssl, &self.agreed, kind, self.context.server_side, self.context.identities == 1)
 

@@ -18,7 +18,7 @@ from ..core.key import SslKey
 from ..core.key_log import key_log_of_environment
 from .checked import checked, checked_count
 from .constants import PeerVerifyMode, SslProtocol, VerifyFlag
-from .identity import certificate_of, certificates_of, crl_of, identity_of, key_of
+from .identity import certificate_of, certificates_of, crl_of, encoded_psk_identity, identity_of, key_of
 from .snapshot import KeyLogTarget, Snapshot, context_of
 
 __all__ = ["SslConfiguration", "default_configuration"]
@@ -115,6 +115,7 @@ class SslConfiguration:
         "_next_protocols",
         "_peer_verify_depth",
         "_peer_verify_mode",
+        "_pre_shared_key_identity_hint",
         "_private_key",
         "_use_system_ca",
         "_verify_flags",
@@ -139,7 +140,8 @@ class SslConfiguration:
         self._groups = ""
         self._next_protocols: tuple[bytes, ...] = ()
         self._key_log: Optional[KeyLogTarget] = key_log_of_environment()
-        self._contexts: dict[tuple[bool, PeerVerifyMode], Context] = {}
+        self._pre_shared_key_identity_hint = ""
+        self._contexts: dict[tuple[bool, PeerVerifyMode, bool], Context] = {}
 
     # Who we are
 
@@ -195,6 +197,18 @@ class SslConfiguration:
         certificates, key = identity_of(chain, private_key, passphrase)
         self._local_certificate, self._local_certificate_chain = certificates[0], certificates[1:]
         self._private_key = key
+        self._changed()
+
+    @property
+    def pre_shared_key_identity_hint(self) -> str:
+        """What a server says, with TLS 1.2, for clients to choose their pre-shared key by: str, "" for nothing. See
+        `SslSocket.pre_shared_key_handler`."""
+        return self._pre_shared_key_identity_hint
+
+    @pre_shared_key_identity_hint.setter
+    def pre_shared_key_identity_hint(self, hint: Union[str, bytes]) -> None:
+        wire = encoded_psk_identity(hint, "pre_shared_key_identity_hint")
+        self._pre_shared_key_identity_hint = wire.decode("utf-8", "surrogateescape")
         self._changed()
 
     # Whom we trust
@@ -402,7 +416,7 @@ class SslConfiguration:
 
     # A value
 
-    def snapshot(self, server_side: bool, mode: PeerVerifyMode) -> Snapshot:
+    def snapshot(self, server_side: bool, mode: PeerVerifyMode, pre_shared_keys: bool = False) -> Snapshot:
         """The settings as they are now, for a role and the mode that is in force (not AUTO)."""
         certificate, chain = self._local_certificate, self._local_certificate_chain
         if chain and (certificate is None or chain[0] == certificate):
@@ -425,14 +439,17 @@ class SslConfiguration:
             self._key_log,
             int(self._verify_flags),
             self._crls,
+            pre_shared_keys,
+            self._pre_shared_key_identity_hint if pre_shared_keys else "",
         )
 
-    def context(self, server_side: bool, mode: PeerVerifyMode) -> Context:
-        """The context for `snapshot(server_side, mode)`. ConfigurationError when OpenSSL refuses the
+    def context(self, server_side: bool, mode: PeerVerifyMode, pre_shared_keys: bool = False) -> Context:
+        """The context for `snapshot(server_side, mode, pre_shared_keys)`. ConfigurationError when OpenSSL refuses the
         settings."""
-        context = self._contexts.get((server_side, mode))
+        key = (server_side, mode, pre_shared_keys)
+        context = self._contexts.get(key)
         if context is None:
-            context = self._contexts[server_side, mode] = context_of(self.snapshot(server_side, mode))
+            context = self._contexts[key] = context_of(self.snapshot(*key))
         return context
 
     def _changed(self) -> None:

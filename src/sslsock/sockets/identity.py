@@ -11,9 +11,10 @@ from ..core.context import VERIFY_NONE, Context
 from ..core.crl import SslCrl
 from ..core.encoded import SslEncoding
 from ..core.key import SslKey
+from ..core.pre_shared_key import MOST_IDENTITY
 from .checked import checked
 
-__all__ = ["certificate_of", "certificates_of", "crl_of", "identity_of", "key_of"]
+__all__ = ["certificate_of", "certificates_of", "crl_of", "encoded_psk_identity", "identity_of", "key_of"]
 
 Encoded = (bytes, bytearray, memoryview, str)
 SEQUENCE = 0x30  # what DER begins with, and no text
@@ -80,3 +81,13 @@ def identity_of(
         private_key=key,
     )
     return certificates, key
+
+
+def encoded_psk_identity(identity: Union[str, bytes], name: str) -> bytes:
+    """The identity of a pre-shared key as it goes over the network: bytes. TypeError, ValueError."""
+    if not isinstance(identity, (str, bytes)):
+        raise TypeError(f"{name} is a str or bytes, not {type(identity).__name__}")
+    wire = identity.encode("utf-8", "surrogateescape") if isinstance(identity, str) else identity
+    if b"\0" in wire or len(wire) > MOST_IDENTITY:
+        raise ValueError(f"{name} is at most {MOST_IDENTITY} bytes, without NUL")
+    return wire

@@ -32,10 +32,11 @@ class Resumption(Agreed):
 
     @property
     def session(self) -> Optional[SslSession]:
-        """The newest session by which a client's connection can be resumed: SslSession. None on a server, before one has come
-        (with TLS 1.3 that is after the handshake, with the first data: `new_session_handler`), and where errors of the server's
-        certificates were ignored. Assign one, and the next handshake of a client offers it, once; it is a full handshake where
-        the session is bound to other settings, or the server does not take it. TypeError."""
+        """The newest session by which a client's connection can be resumed: SslSession. None on a server, before one has
+        come (with TLS 1.3 that is after the handshake, with the first data: `new_session_handler`), where errors of the
+        server's certificates were ignored, and with a `pre_shared_key_handler`. Assign one, and the next handshake of a
+        client offers it, once; it is a full handshake where the session is bound to other settings, or the server does
+        not take it. TypeError."""
         if self._session is not None or self._engine is None:
             return self._session
         return self._engine.session

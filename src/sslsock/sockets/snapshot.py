@@ -46,6 +46,8 @@ class Snapshot(NamedTuple):
     key_log: Optional[KeyLogTarget]
     verify_flags: int
     crls: tuple[SslCrl, ...]
+    pre_shared_keys: bool
+    pre_shared_key_identity_hint: str
 
 
 Key = tuple[Snapshot, Hashable]

@@ -9,6 +9,7 @@ from .checked import Seconds
 from .configuration import SslConfiguration
 from .constants import PeerVerifyMode
 from .loop_object import Handler
+from .pre_shared_key import SslPreSharedKeyAuthenticator
 from .ssl_socket import SslSocket
 from .tcp_server import TcpServer
 from .twins import twin
@@ -29,23 +30,26 @@ class SslServer(TcpServer):
     gives SslSockets that are not encrypted, for protocols with STARTTLS.
 
     `listen` refuses a configuration that was set and that OpenSSL refuses, or that has no certificate, unless a
-    `client_hello_handler` may choose another: False, `error_string` says why.
+    `client_hello_handler` may choose another, or there is a `pre_shared_key_handler`: False, `error_string` says why.
 
     handshake_timeout: float, seconds a client has for its handshake, 10; 0 for no limit. TypeError, ValueError.
     """
 
-    __slots__ = ("_client_hello_handler", "_configuration", "_handshake_timeout")
+    __slots__ = ("_client_hello_handler", "_configuration", "_handshake_timeout", "_pre_shared_key_handler")
 
     handshake_timeout = Seconds()
 
     client_hello_handler: Handler[Callable[[SslSocket, ClientHello], object]] = Handler()
     """`client_hello_handler(socket, hello)`: given to the sockets of connections taken from now on."""
+    pre_shared_key_handler: Handler[Callable[[SslSocket, SslPreSharedKeyAuthenticator], object]] = Handler()
+    """`pre_shared_key_handler(socket, authenticator)`: given to the sockets of connections taken from now on."""
 
     def __init__(self) -> None:
         super().__init__()
         self._configuration: Optional[SslConfiguration] = None
         self._handshake_timeout = 10.0
         self._client_hello_handler = None
+        self._pre_shared_key_handler = None
         if self._methods:
             self._use_methods()
 
@@ -66,13 +70,14 @@ class SslServer(TcpServer):
         configuration = self._configuration
         if configuration is None:  # nothing was said: each socket may be given its own, for STARTTLS
             return ""
-        own = configuration.local_certificate is not None or configuration.local_certificate_chain
+        keyed = self._pre_shared_key_handler is not None
+        own = configuration.local_certificate is not None or configuration.local_certificate_chain or keyed
         if not own and self._client_hello_handler is None:  # which may choose another configuration
             return "the server's configuration has no certificate"
         if own:
             mode = configuration.peer_verify_mode
             try:
-                configuration.context(True, QUERY_PEER if mode is AUTO_VERIFY_PEER else mode)
+                configuration.context(True, QUERY_PEER if mode is AUTO_VERIFY_PEER else mode, keyed)
             except ValueError as exc:  # a ConfigurationError among them
                 return f"the server's configuration cannot be used: {exc}"
         return ""
@@ -96,5 +101,7 @@ class SslServer(TcpServer):
         sock._configuration = self._configuration
         if self._client_hello_handler is not None:
             sock._client_hello_handler = self.client_hello_handler
+        if self._pre_shared_key_handler is not None:
+            sock._pre_shared_key_handler = self.pre_shared_key_handler
         self._adopted(sock, accepted)
         return sock

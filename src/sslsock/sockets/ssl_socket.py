@@ -27,7 +27,7 @@ from .error_log import INFO
 from .event_loop import EventLoop
 from .hello_wait import HelloPhase, HelloWait
 from .loop_object import Handler
-from .resumption import Resumption
+from .pre_shared_key import PreSharedKeys
 from .ssl_error import SslError
 from .states import MODE_MOVES, ModeEvent
 from .tcp_socket import CONNECTED, whole
@@ -56,7 +56,7 @@ AWAITED, DECIDING, HELD = HelloPhase
 INTERNAL_ERROR = 80  # the alert, RFC 8446, 6
 
 
-class SslSocket(Resumption):
+class SslSocket(PreSharedKeys):
     """A TCP socket with TLS.
 
     `connect_encrypted` it; or `connect` and `start_client_encryption` later; or take it from an SslServer.
@@ -126,6 +126,7 @@ class SslSocket(Resumption):
         self._mode_changed_handler = None
         self._new_session_handler = None
         self._ssl_errors_handler = None
+        self._pre_shared_key_handler = None
         if self._methods:
             self._use_methods()
 
@@ -373,10 +374,12 @@ class SslSocket(Resumption):
         configuration = self._configuration or default_configuration()
         verify_mode = self._mode_in_force()
         self._demanding = verify_mode is VERIFY_PEER
-        context = configuration.context(server_side, verify_mode)
+        keyed = self._pre_shared_key_handler is not None
+        context = configuration.context(server_side, verify_mode, keyed)
         handler = None if verify_mode is VERIFY_NONE else self._on_verify_errors
+        key_handler = self._key_asker(not server_side) if keyed else None
         if server_side:
-            return Engine(context, verify_handler=handler)
+            return Engine(context, verify_handler=handler, pre_shared_key_handler=key_handler)
         name = self._peer_verify_name or self._hostname
         host = parse_host(name) if name else None
         verify_name = None
@@ -395,6 +398,7 @@ class SslSocket(Resumption):
             verify_handler=handler,
             session_key=session_key,
             session=session,
+            pre_shared_key_handler=key_handler,
         )
 
     # The ClientHello, before the handshake. Its bytes are not the program's to read, and `_drop_input` is called when there are

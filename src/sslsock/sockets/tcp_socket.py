@@ -81,6 +81,7 @@ HANDLER_NAMES = {
     "on_peer_closed": "error_handler or disconnected_handler",
     "on_failed": "error_handler or disconnected_handler",
     "verify_handler": "ssl_errors_handler",
+    "pre_shared_key_handler": "pre_shared_key_handler",
 }
 
 NOWHERE = ("", 0)

@@ -1,0 +1,2 @@
+MOST_IDENTITY: int
+MOST_KEY: int
