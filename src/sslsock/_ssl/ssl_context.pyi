@@ -6,6 +6,7 @@ from .ssl_connection import _SSLSocket
 from .ssl_session import SSLSession
 from .ssl_trust import TrustingContext
 from .ssl_values import constants as constants
+from .ssl_values import left_to_openssl as left_to_openssl
 
 _Path = Union[str, bytes, PathLike[str], PathLike[bytes]]
 _Password = Union[str, bytes, bytearray, Callable[[], Union[str, bytes, bytearray]]]
