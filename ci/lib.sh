@@ -206,7 +206,7 @@ make_test_venv() {
 }
 
 # Users of `ssl`, with which `sslsock.ssl` is tried.
-LIBRARIES="requests httpx aiohttp uvicorn hypercorn gunicorn werkzeug tornado trio anyio websockets websocket-client PyMySQL asyncpg redis paho-mqtt pika ldap3 kafka-python gevent grpclib pyopenssl service_identity"
+LIBRARIES="requests httpx aiohttp uvicorn hypercorn gunicorn werkzeug tornado trio anyio websockets websocket-client PyMySQL asyncpg redis paho-mqtt pika ldap3 kafka-python gevent grpclib pyopenssl service_identity truststore;python_version>='3.10'"
 
 add_libraries() {
     [ "$(cat "$VENV/sslsock-libraries" 2>/dev/null)" != "$LIBRARIES" ] || return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from tls_pairs import Files, python
 
 
@@ -33,13 +34,14 @@ def test_after_ssl_is_imported() -> None:
         from ssl import SSLContext, create_default_context, get_server_certificate
         import sslsock.ssl
         sslsock.ssl.install()
-        for name in ("SSLContext", "MemoryBIO", "SSLSession", "create_default_context", "_create_unverified_context",
-                     "_create_stdlib_context", "_create_default_https_context", "get_server_certificate", "OPENSSL_VERSION",
-                     "OPENSSL_VERSION_INFO", "OPENSSL_VERSION_NUMBER", "get_default_verify_paths", "RAND_bytes", "_ssl"):
+        for name in ("SSLContext", "MemoryBIO", "SSLSession", "RAND_bytes", "_ssl", "OPENSSL_VERSION", "OPENSSL_VERSION_INFO",
+                     "OPENSSL_VERSION_NUMBER"):
             assert getattr(ssl, name) is getattr(sslsock.ssl, name), name
         assert SSLContext is ssl.SSLContext and create_default_context is ssl.create_default_context
         assert get_server_certificate is ssl.get_server_certificate
+        assert ssl.get_default_verify_paths() == sslsock.ssl.get_default_verify_paths()
         for context in (SSLContext(ssl.PROTOCOL_TLS_CLIENT), create_default_context(), ssl._create_unverified_context(),
+                        ssl._create_stdlib_context(), ssl._create_default_https_context(),
                         http.client.HTTPSConnection("localhost")._context):
             assert type(context) is sslsock.ssl.SSLContext, context
         print("ok")
@@ -181,7 +183,8 @@ def test_what_others_had_put_there_before_stays() -> None:
         assert ssl.create_default_context is wrapped
         context = ssl.create_default_context()
         assert type(context) is own.SSLContext and context.options & ssl.OP_NO_TICKET
-        assert ssl._create_default_https_context is own._create_unverified_context
+        context = ssl._create_default_https_context()
+        assert type(context) is own.SSLContext and context.verify_mode == ssl.CERT_NONE
         own.uninstall()
         assert ssl.create_default_context is wrapped and ssl._create_default_https_context is ssl._create_unverified_context
         assert type(ssl._create_default_https_context()) is ssl.SSLContext is not own.SSLContext
@@ -189,6 +192,82 @@ def test_what_others_had_put_there_before_stays() -> None:
         """
     )
     assert shown == "ok\n"
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_class_that_somebody_has_put_into_ssl_is_the_one_that_is_used(when: str) -> None:
+    """Functions of `ssl` look for it there. What was there before install has nothing of ours: a warning says what to do."""
+    shown = python(
+        """
+        import sys, warnings, ssl, sslsock.ssl as own
+        from ssl import SSLContext, create_default_context
+
+        def put():
+            class Theirs(ssl.SSLContext):
+                pass
+            ssl.SSLContext = Theirs
+
+        if sys.argv[1] == "before":
+            put()
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            own.install()
+        if sys.argv[1] == "after":
+            put()
+        assert SSLContext is own.SSLContext
+        for context in (create_default_context(), ssl.create_default_context(), ssl._create_default_https_context()):
+            assert type(context) is ssl.SSLContext and issubclass(type(context), own.SSLContext) == (sys.argv[1] == "after")
+        print([(str(one.message), one.filename) for one in warned])
+        own.uninstall()
+        assert ssl.SSLContext.__name__ == "Theirs"
+        """,
+        when,
+    )
+    words = "ssl.SSLContext is __main__.put.<locals>.Theirs, and stays so: its contexts are not sslsock's. "
+    words += "Call sslsock.ssl.install() before whatever has put it there"
+    assert shown == (f"{[(words, '<string>')]}\n" if when == "before" else "[]\n")
+
+
+@pytest.mark.parametrize("when", ["injected", "imported", "later"])
+def test_truststore_has_contexts_of_ours_below_it(when: str, files: Files) -> None:
+    """Whether it is there before install or comes after: its class stays in `ssl`, with its trust, and the TLS is ours."""
+    pytest.importorskip("truststore")
+    shown = python(
+        """
+        import socket, ssl, sys, threading
+        from ssl import SSLContext, create_default_context
+        when, server_file = sys.argv[1:]
+        server = SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        server.load_cert_chain(server_file)
+        if when != "later":
+            import truststore
+        if when == "injected":
+            truststore.inject_into_ssl()
+        import sslsock.ssl as own
+        own.install()
+        import truststore
+        if when != "injected":
+            truststore.inject_into_ssl()
+        assert ssl.SSLContext is truststore.SSLContext and SSLContext is own.SSLContext
+        context = create_default_context()
+        assert type(context) is truststore.SSLContext and type(context._ctx) is own.SSLContext
+        assert isinstance(context, ssl.SSLContext) and isinstance(context, SSLContext)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        left, right = socket.socketpair()
+        thread = threading.Thread(target=lambda: server.wrap_socket(right, server_side=True).close())
+        thread.start()
+        with context.wrap_socket(left, server_hostname="localhost") as tls:
+            print(type(tls._sslobj).__module__)
+        thread.join()
+        own.uninstall()
+        assert ssl.SSLContext is truststore.SSLContext
+        truststore.extract_from_ssl()
+        print(ssl.SSLContext is own.SSLContext)
+        """,
+        when, files.server_file, SSL_CERT_FILE=str(files.ca_file),
+    )  # fmt: skip
+    assert shown == f"sslsock._ssl.ssl_connection\n{when == 'later'}\n"
 
 
 def test_contexts_that_exist_go_on_working(files: Files) -> None:
@@ -276,7 +355,7 @@ def test_modules_that_have_derived_a_class_keep_it(tmp_path: Path) -> None:
         import derived, user, sslsock.ssl as own
         own.install()
         assert user.SSLContext is user.Renamed is own.SSLContext is not derived.SSLContext
-        assert derived.create_default_context is own.create_default_context
+        assert type(derived.create_default_context()) is own.SSLContext
         context = derived.Own(own.PROTOCOL_TLS_CLIENT)
         context.options |= own.OP_NO_TICKET
         import ssl

@@ -1,8 +1,8 @@
 """`install()` and `uninstall()`: `sslsock.ssl` in the place of the interpreter's `ssl`, for the whole process.
 
-What changes: in the module `ssl`, all that has a part of OpenSSL in it; in every other loaded module, each global that *is* one
-of the classes and functions replaced (`from ssl import SSLContext`); the contexts that libraries have made for themselves when
-they were imported, where that is known (`known_contexts`); `_ssl` in sys.modules, for whoever imports that.
+What changes: in the module `ssl`, all that has a part of OpenSSL in it; in every other loaded module, each global that *is*
+what is replaced there (`from ssl import SSLContext`); the contexts that libraries have made when they were imported, where that
+is known (`known_contexts`); `_ssl` in sys.modules, for whoever imports that.
 
 Each change is noted, and taken back only where it still stands: what somebody else has put there since stays.
 """
@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from types import FunctionType, ModuleType
+from warnings import warn
 
 from .foreign import with_class, wrap_bio_for
 from .known_contexts import made_anew
@@ -24,14 +25,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import TypeGuard
 
-# Functions of ssl.py that make contexts or ask `_ssl`. The others are the same code here and there.
-FUNCTIONS = (
-    "create_default_context",
-    "_create_unverified_context",
-    "get_server_certificate",
-    "get_default_verify_paths",
-    "wrap_socket",  # to 3.11
-)
+# Packages whose class of contexts has nothing that ours lacks (gevent's waits with its own sockets: `gevent_sockets`).
+REPLACEABLE = ("gevent", "sslsock")
 # Of this module alone, and what the interpreter's own class of contexts is derived from and makes its contexts with.
 NOT_REPLACED = ("install", "uninstall", "_SSLContext")
 MISSING = object()
@@ -98,26 +93,61 @@ def change(space: Union[dict[str, Any], type], name: str, value: Any) -> None:
 
 def replace(ssl: ModuleType, ours: ModuleType) -> None:
     theirs = dict(vars(ssl))
+    context, own = theirs["SSLContext"], interpreters(theirs["SSLContext"])
     new = {name: value for name, value in vars(ours).items() if is_replaced(name, value, theirs.get(name, MISSING))}
-    if "SSLContext" in new:
-        keep_working(theirs["SSLContext"], theirs, ours)
+    keep_working(context, theirs, ours)
+    everywhere = [(own, ours.SSLContext)]
+    if context is not own and package_of(context) not in REPLACEABLE:
+        stay(context)
+        new.pop("SSLContext", None)
+    go_below_truststore(own, ours)
     for name, value in new.items():
         change(vars(ssl), name, value)
-    everywhere = [
+    everywhere += [
         (theirs[name], value)
         for name, value in new.items()
         if name in theirs and (callable(value) or name.startswith("OPENSSL_"))
     ]
-    replace_everywhere(everywhere, theirs["SSLContext"])
-    replace_everywhere(made_anew(theirs["SSLContext"]), theirs["SSLContext"])
+    replace_everywhere(everywhere, own)
+    replace_everywhere([pair for replaced in {own, context} for pair in made_anew(replaced)], own)
+
+
+def interpreters(context: type) -> type:
+    """The interpreter's own class, of which somebody may have put a derived one into `ssl`."""
+    return next((one for one in context.__mro__ if one.__module__ == "ssl"), context)
+
+
+def package_of(value: type) -> str:
+    return value.__module__.partition(".")[0]
+
+
+def stay(context: type) -> None:
+    """A class that somebody has put into `ssl` is meant to be used there."""
+    if package_of(context) != "truststore":
+        warn(
+            f"ssl.SSLContext is {context.__module__}.{context.__qualname__}, and stays so: its contexts are not sslsock's. "
+            "Call sslsock.ssl.install() before whatever has put it there",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+
+
+def go_below_truststore(own: type, ours: ModuleType) -> None:
+    """truststore's class is derived from the interpreter's. It hands everything to a context that it makes by this name."""
+    for name in ("truststore._api", "truststore._ssl_constants"):
+        space = vars(sys.modules.get(name, ours))
+        if space.get("_original_SSLContext") is own:
+            change(space, "_original_SSLContext", ours.SSLContext)
+            change(space, "_original_super_SSLContext", super(ours.SSLContext, ours.SSLContext))
 
 
 def is_replaced(name: str, own: Any, other: Any) -> bool:
     if name.startswith("__") or name in NOT_REPLACED or own is other:
         return False
     if isinstance(own, FunctionType):
-        # Where somebody has put a function of his own, it is left alone: those of ssl.py that it calls are ours.
-        return name in FUNCTIONS and is_of_ssl(other)
+        # Those of ssl.py are the same code here and there, and look in `ssl` for the class of what they make: ours, or one that
+        # somebody has put there since.
+        return False
     return callable(own) or bool(own != other) or name.startswith("OPENSSL_")
 
 
