@@ -1,5 +1,7 @@
 #include "ticket_keys.h"
 
+#include "fork_gate.h"
+
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -50,7 +52,7 @@ static void leave(void)
 
 static void begin(void)
 {
-    if (pthread_atfork(enter, leave, leave) != 0)
+    if (!fork_gate_guard(&lock))
         return;
     context_index = SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, on_context_freed);
 }

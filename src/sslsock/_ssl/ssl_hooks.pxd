@@ -42,6 +42,7 @@ cdef class Password:
 
 
 cdef unsigned long fork_count() noexcept nogil
+cdef bint has_forked(unsigned long thread) noexcept nogil
 cdef void see_fork(HookedContext context) noexcept
 cdef void begin_change(HookedContext context) noexcept
 cdef void end_change(HookedContext context) noexcept

@@ -10,6 +10,7 @@ from libc.errno cimport errno
 from libc.string cimport memcpy, strlen
 
 cimport openssl_ssl as ssl
+from fork_gate cimport fork_gate_pause, fork_gate_resume
 from linux cimport (
     close as close_descriptor, pthread_rwlock_destroy, pthread_rwlock_init, pthread_rwlock_rdlock, pthread_rwlock_unlock,
     pthread_rwlock_wrlock)
@@ -17,6 +18,9 @@ from record_buffers cimport record_buffers_forked
 from sslsock._ssl.ssl_session cimport SSLSession
 
 import os
+
+cdef extern from "Python.h" nogil:
+    unsigned long PyThread_get_thread_ident()
 
 cdef extern from "<unistd.h>" nogil:
     ssize_t write_descriptor "write"(int descriptor, const void *data, size_t size)
@@ -28,12 +32,14 @@ cdef enum:
 
 
 cdef unsigned long forks = 0  # between the first process and this one
+cdef unsigned long first_thread = 0  # the one that was there at the last of them
 
 
 def _count_fork():
-    global forks
+    global forks, first_thread
     forks += 1
     record_buffers_forked()
+    first_thread = PyThread_get_thread_ident()
 
 
 os.register_at_fork(after_in_child=_count_fork)
@@ -41,6 +47,11 @@ os.register_at_fork(after_in_child=_count_fork)
 
 cdef unsigned long fork_count() noexcept nogil:
     return forks
+
+
+cdef bint has_forked(unsigned long thread) noexcept nogil:
+    """Whether it is the thread that has forked, and goes on in this child where it was."""
+    return thread == first_thread and thread != 0
 
 
 @cython.final
@@ -90,13 +101,15 @@ cdef void end_change(HookedContext context) noexcept:
     pthread_rwlock_unlock(&context.settings)
 
 
-cdef void pause(const ssl.SSL *connection) noexcept nogil:
-    """Before a callback takes the GIL: it may wait for that, and change the settings."""
+cdef int pause(const ssl.SSL *connection) noexcept nogil:
+    """Before a callback takes the GIL: it may wait for that, change the settings, and fork. The result is for `resume`."""
     if (<HookedConnection> ssl.SSL_get_app_data(connection)).holds_settings:
         pthread_rwlock_unlock(&(<HookedConnection> ssl.SSL_get_app_data(connection)).hooks.settings)
+    return fork_gate_pause()
 
 
-cdef void resume(const ssl.SSL *connection) noexcept nogil:
+cdef void resume(const ssl.SSL *connection, int entered) noexcept nogil:
+    fork_gate_resume(entered)
     if (<HookedConnection> ssl.SSL_get_app_data(connection)).holds_settings:
         pthread_rwlock_rdlock(&(<HookedConnection> ssl.SSL_get_app_data(connection)).hooks.settings)
 
@@ -128,10 +141,10 @@ cdef void report(BaseException error, object place):
 
 cdef int on_server_name(ssl.SSL *connection, int *alert, void *argument) noexcept nogil:
     cdef int answer
-    pause(connection)
+    cdef int entered = pause(connection)
     with gil:
         answer = ask_for_server_name(connection_of(connection), alert)
-    resume(connection)
+    resume(connection, entered)
     return answer
 
 
@@ -180,10 +193,10 @@ cdef int ask_for_server_name(HookedConnection connection, int *alert) noexcept:
 
 cdef void on_message(
         int write, int version, int content, const void *data, size_t size, ssl.SSL *connection, void *argument) noexcept nogil:
-    pause(connection)
+    cdef int entered = pause(connection)
     with gil:
         tell_of_message(connection_of(connection), write, version, content, <const unsigned char *> data, size)
-    resume(connection)
+    resume(connection, entered)
 
 
 cdef void tell_of_message(
@@ -212,10 +225,10 @@ cdef void tell_of_message(
 
 
 cdef void on_key_log(const ssl.SSL *connection, const char *line) noexcept nogil:
-    pause(connection)
+    cdef int entered = pause(connection)
     with gil:
         log_key(connection_of(connection), line)
-    resume(connection)
+    resume(connection, entered)
 
 
 cdef void log_key(HookedConnection connection, const char *line) noexcept:
@@ -242,10 +255,10 @@ cdef unsigned int on_psk_client(
         ssl.SSL *connection, const char *hint, char *identity, unsigned int identity_room, unsigned char *key,
         unsigned int key_room) noexcept nogil:
     cdef unsigned int size
-    pause(connection)
+    cdef int entered = pause(connection)
     with gil:
         size = ask_client_for_key(connection_of(connection), hint, identity, identity_room, key, key_room)
-    resume(connection)
+    resume(connection, entered)
     return size
 
 
@@ -275,10 +288,10 @@ cdef unsigned int ask_client_for_key(
 cdef unsigned int on_psk_server(
         ssl.SSL *connection, const char *identity, unsigned char *key, unsigned int key_room) noexcept nogil:
     cdef unsigned int size
-    pause(connection)
+    cdef int entered = pause(connection)
     with gil:
         size = ask_server_for_key(connection_of(connection), identity, key, key_room)
-    resume(connection)
+    resume(connection, entered)
     return size
 
 
@@ -306,10 +319,10 @@ cdef unsigned int ask_server_for_key(
 cdef int on_new_session(ssl.SSL *connection, ssl.SSL_SESSION *session) noexcept nogil:
     """1: the reference is ours."""
     cdef int kept
-    pause(connection)
+    cdef int entered = pause(connection)
     with gil:
         kept = keep_session(connection_of(connection), session)
-    resume(connection)
+    resume(connection, entered)
     return kept
 
 

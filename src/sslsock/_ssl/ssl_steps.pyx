@@ -5,6 +5,7 @@ its buffers, what lies here can be counted, and a record that is not one (an HTT
 """
 
 cimport openssl_ssl as ssl
+from fork_gate cimport fork_gate_enter, fork_gate_leave
 from linux cimport (
     pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_trylock, pthread_mutex_unlock,
     pthread_rwlock_rdlock, pthread_rwlock_unlock)
@@ -13,7 +14,7 @@ from record_buffers cimport record_buffers_forget, record_buffers_used
 from window_bio cimport (
     byte_queue_append, byte_queue_clear, byte_queue_consume, byte_queue_front, byte_queue_reserve, window_bio_clear)
 
-from sslsock._ssl.ssl_hooks cimport fork_count, see_fork
+from sslsock._ssl.ssl_hooks cimport fork_count, has_forked, see_fork
 
 cdef extern from "Python.h" nogil:
     unsigned long PyThread_get_thread_ident()
@@ -53,8 +54,8 @@ cdef class SteppedConnection(HookedConnection):
 
     cdef void see_fork(self) noexcept:
         """Before any lock is taken, with the GIL: in a child of a fork the threads that held one are gone (fork(2)). Who waited for
-        the network has left libssl in order."""
-        if self.forks != fork_count():
+        the network has left libssl in order. In a callback that has forked they are still its own."""
+        if self.forks != fork_count() and not has_forked(self.inside):
             self.make_locks()
         see_fork(self.hooks)
 
@@ -117,6 +118,7 @@ cdef class SteppedConnection(HookedConnection):
             whole[0] = size
         given = whole[0] if self.eof else self.frame(<const unsigned char *> front[0], whole[0])
         if not self.settled:
+            fork_gate_enter()
             pthread_rwlock_rdlock(&self.hooks.settings)
             self.holds_settings = True
         self.window.in_ = front[0]
@@ -130,6 +132,7 @@ cdef class SteppedConnection(HookedConnection):
         if self.holds_settings:
             self.holds_settings = False
             pthread_rwlock_unlock(&self.hooks.settings)
+            fork_gate_leave()
         if self.handshake_done and not self.settled:
             # TLS 1.3 has one handshake (RFC 8446, 1.2). Older versions repeat it, and a certificate may be asked for later.
             self.settled = ssl.SSL_version(self.ssl) >= ssl.TLS1_3_VERSION and not self.verifies_later

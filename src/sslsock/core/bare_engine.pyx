@@ -15,6 +15,7 @@ Whose turn it is stands in `use`: whoever the engine belongs to enters libssl wi
 cimport cython
 
 cimport openssl_ssl as ssl
+from fork_gate cimport fork_gate_enter, fork_gate_leave
 from openssl_err cimport (
     ERR_GET_LIB, ERR_GET_REASON, ERR_LIB_SSL, SSL_R_RECORD_LAYER_FAILURE, ERR_clear_error, ERR_get_error, ERR_peek_last_error)
 from openssl_ssl cimport SSL, SSL_CTX
@@ -139,7 +140,9 @@ cdef class BareEngine:
             return ENGINE_FAILED
         before = self.enter_libssl()
         ERR_clear_error()
+        fork_gate_enter()
         result = ssl.SSL_do_handshake(self.ssl)
+        fork_gate_leave()
         status = ENGINE_OK if result == 1 else self.classify(result)
         if status == ENGINE_CLOSED:  # no handshake will come of it: RFC 8446, 6.1
             self.own_reason = b"the peer closed the connection during the handshake"

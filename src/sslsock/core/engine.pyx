@@ -20,6 +20,7 @@ from cpython.ref cimport Py_DECREF
 from libc.string cimport memcmp, memcpy, memset
 
 cimport openssl_ssl as ssl
+from fork_gate cimport fork_gate_pause, fork_gate_resume
 from hello_digest cimport HELLO_DIGEST_SIZE, hello_digest
 from openssl_err cimport ERR_GET_LIB, ERR_GET_REASON, ERR_LIB_SSL, SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE, ERR_clear_error
 from openssl_ssl cimport SSL_SESSION, X509_STORE_CTX
@@ -80,6 +81,7 @@ cdef int verify_chain(connection_hooks *hooks, X509_STORE_CTX *store) noexcept n
     cdef engine_state *state = <engine_state *> hooks
     cdef chain_verdict verdict
     cdef bint accepted = False
+    cdef int entered
     if (<Engine> state.engine).context.verify_mode == VERIFY_MODE_NONE:
         ssl.X509_STORE_CTX_set_error(store, ssl.X509_V_OK)
         return 1
@@ -87,8 +89,10 @@ cdef int verify_chain(connection_hooks *hooks, X509_STORE_CTX *store) noexcept n
     if verdict == CHAIN_GOOD:
         return 1
     if verdict == CHAIN_DOUBTFUL:
+        entered = fork_gate_pause()
         with gil:
             accepted = (<Engine> state.engine).decide()
+        fork_gate_resume(entered)
     conclude(&state.found, store, accepted)
     return accepted
 

@@ -11,6 +11,7 @@ from libc.string cimport strlen
 from posix.unistd cimport close
 
 cimport cython
+from fork_gate cimport fork_gate_pause, fork_gate_resume
 from openssl_ssl cimport SSL, SSL_CTX, SSL_CTX_get_app_data, SSL_CTX_set_app_data, SSL_CTX_set_keylog_callback, SSL_get_SSL_CTX
 
 import os
@@ -72,9 +73,11 @@ cdef void on_line(const SSL *connection, const char *line) noexcept nogil:
     cdef size_t size = strlen(line)
     cdef ssize_t written
     cdef int reason
+    cdef int entered = fork_gate_pause()  # a pipe may be full
     if place.descriptor < 0:
         with gil:
             tell(<KeyLog> place.log, line)
+        fork_gate_resume(entered)
         return
     parts[0].iov_base, parts[0].iov_len = <void *> line, size
     parts[1].iov_base, parts[1].iov_len = <void *> LINE_END, 1
@@ -83,6 +86,7 @@ cdef void on_line(const SSL *connection, const char *line) noexcept nogil:
         reason = errno if written < 0 else 0
         with gil:
             complain(<KeyLog> place.log, reason)
+    fork_gate_resume(entered)
 
 
 cdef void tell(KeyLog log, const char *line) noexcept:
