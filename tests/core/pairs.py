@@ -263,6 +263,9 @@ class Recorder:
     def on_encrypted(self):
         self._call("encrypted")
 
+    def on_output_ended(self):
+        self._call("output_ended")
+
     def on_drained(self):
         self._call("drained")
 

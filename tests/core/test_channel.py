@@ -213,6 +213,119 @@ def test_a_lowered_and_lifted_bound_loses_nothing(loop, mode):
         far.read_bound = -1
 
 
+def test_a_halted_channel_delivers_nothing_until_it_is_told_to_go_on(loop, mode):
+    near, _, far, far_record = joined(loop, mode)
+    far.halted = True
+    assert far.halted
+    data = os.urandom(3 * MIB)
+    near.write(data)
+    turns(loop)
+    assert far_record.received == b"" and far.bytes_available == 0
+    far.halted = False
+    assert far_record.received == b"", "it is told in a turn, not inside the assignment"
+    drive(loop, lambda: len(far_record.received) == len(data))
+    assert far_record.received == data
+
+
+def test_a_channel_that_is_halted_in_a_handler_is_called_no_more(loop, mode):
+    """What has been received with the data that it was called for stays where it is."""
+
+    def halt(recorder):
+        recorder.channel.halted = True
+
+    near, _, far, far_record = joined(loop, mode, far=Recorder(readable=halt))
+    data = os.urandom(2 * MIB)
+    near.write(data)
+    drive(loop, lambda: far_record.received)
+    while len(far_record.received) < len(data):
+        before = far_record.count("readable")
+        turns(loop, 4)
+        assert far_record.count("readable") == before, "it was halted"
+        far.halted = False
+        drive(loop, lambda before=before: far_record.count("readable") > before)
+    assert far_record.received == data
+
+
+def test_a_halted_channel_shakes_hands_and_tells_of_an_error(loop, version):
+    near, _, far, far_record = channel_pair(loop, pair=tcp_pair)
+    far.halted = True
+    start_tls_pair(loop, near, far, version)
+    assert far_record.has("encrypted")
+    near.write(b"data")
+    turns(loop)
+    assert not far_record.received
+    near.refuse()  # a reset
+    drive(loop, lambda: far_record.failure is not None)
+    assert far_record.failure == channel_module.FAILURE_RESET
+
+
+def test_one_direction_can_end_before_the_other(loop, mode):
+    near, near_record, far, far_record = joined(loop, mode)
+    data = os.urandom(2 * MIB)
+    near.write(data)
+    near.end_output()
+    near.end_output()
+    with pytest.raises(RuntimeError, match="nothing can be written"):
+        near.write(b"more")
+    drive(loop, lambda: near_record.has("output_ended") and far_record.has("peer_closed", True))
+    assert far_record.received == data and near.is_open
+    assert near_record.count("output_ended") == 1
+    for _ in range(3):
+        before = len(near_record.received)
+        far.write(data)
+        drive(loop, lambda before=before: len(near_record.received) == before + len(data))
+    far.finish()
+    drive(loop, lambda: near_record.has("peer_closed", True))
+    assert near_record.received == data * 3
+    near.finish()
+    drive(loop, lambda: closed(near, far))
+    assert near_record.count("drained") == far_record.count("drained") == 1
+
+
+@pytest.mark.parametrize("end", ["finish", "abort"])
+def test_a_channel_whose_output_is_ending_can_be_ended_whole(loop, mode, end):
+    """While the peer takes nothing, so that the end of the output still waits."""
+    near, near_record, far, far_record = joined(loop, mode)
+    far.halted = True
+    data = bytes(8 * MIB)
+    near.write(data)
+    turns(loop)
+    near.end_output()
+    turns(loop)
+    assert not near_record.has("output_ended")
+    getattr(near, end)()
+    far.halted = False
+    if end == "finish":
+        drive(loop, lambda: far_record.has("peer_closed", True))
+        assert len(far_record.received) == len(data)
+        assert not near_record.has("output_ended") and near_record.count("drained") == 1
+    else:
+        drive(loop, lambda: far_record.failure is not None or far_record.has("peer_closed", not mode))
+        assert near_record.events == [] or near_record.events == [("encrypted",)]
+    far.finish()
+    drive(loop, lambda: closed(near, far))
+
+
+def test_output_that_ends_in_the_handshake_leaves_after_it(loop, version):
+    near, near_record, far, far_record = channel_pair(loop)
+    start_tls_pair(loop, near, far, version, wait=False)
+    near.write(b"all of it")
+    near.end_output()
+    drive(loop, lambda: far_record.has("peer_closed", True))
+    assert far_record.received == b"all of it" and near_record.has("output_ended")
+    far.write(b"answer")
+    drive(loop, lambda: near_record.received == b"answer")
+
+
+def test_a_channel_whose_output_has_ended_joins_no_relay(loop):
+    near, near_record, _, _ = channel_pair(loop)
+    assert near.can_join
+    near.end_output()
+    assert not near.can_join
+    drive(loop, lambda: near_record.has("output_ended"))
+    assert not near.can_join
+
+
 def test_the_end_comes_after_what_the_bound_held_back(loop, mode):
     near, _, far, far_record = joined(loop, mode, far=Recorder(greedy=False))
     far.read_bound = 1000

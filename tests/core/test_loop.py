@@ -391,6 +391,8 @@ def test_every_method_raises_in_a_foreign_thread(loop, pipe):
         near.finish,
         near.abort,
         lambda: setattr(near, "read_bound", 5),
+        lambda: setattr(near, "halted", True),
+        near.end_output,
     ]
     results = []
 

@@ -1,8 +1,8 @@
 """A channel: one connected descriptor, perhaps TLS on it, and its queues.
 
-A link (link.pyx) with what is on its way for a program: plaintext that nobody has read (`input`), plaintext that was written
-and not encrypted (`queue`). Knows nothing of names, connecting or Python handlers; it reports to one consumer (channel.pyi:
-_ChannelConsumer).
+A link (link.pyx) with what is on its way for a program: plaintext that nobody has read (input_link.pyx), plaintext that was written
+and not encrypted (output_link.pyx), and whom it tells (consumer.pyx). Here is what moves them: when to receive, the handshake,
+and the end. Knows nothing of names, connecting or Python handlers.
 
 In: recv into the loop's scratch; the engine decrypts from there into the plaintext scratch, as many records as there are;
 the consumer is told once and reads straight from the scratch; what it leaves is kept.
@@ -22,19 +22,21 @@ abort() or a failure -> CLOSED, a failure that has an alert to send by way of LI
 import os
 
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport uint32_t
 
 cimport linux
-from sslsock.core.bare_engine cimport ENGINE_CLOSED, ENGINE_FAILED, ENGINE_OK, RECORD_SIZE, BareEngine
+from sslsock.core.bare_engine cimport ENGINE_CLOSED, ENGINE_FAILED, ENGINE_OK, ENGINE_WANT_READ, RECORD_SIZE, BareEngine
+from sslsock.core.consumer cimport (
+    FAILED_HANDSHAKE, FAILED_HANDSHAKE_CLOSED, FAILED_HANDSHAKE_TIMEOUT, FAILED_NETWORK, FAILED_RESET, FAILED_RESOURCE,
+    FAILED_TIMEOUT, FAILED_TLS, ChannelConsumer, channel_failure_kind)
 from sslsock.core.descriptor cimport Descriptor
-from sslsock.core.input_buffer cimport input_clear, input_consume, input_copy, input_keep, input_line, input_size
+from sslsock.core.input_buffer cimport input_clear, input_keep, input_size
+from sslsock.core.input_link cimport InputLink
 from sslsock.core.link cimport (
-    ANSWERS_SIZE, INPUT_AFTER_END, INPUT_AFTER_FAILURE, NETWORK_FAILED, NO_MEMORY, PEER_RESET, TIMED_OUT, TLS_FAILED, Link)
+    ANSWERS_SIZE, INPUT_AFTER_END, INPUT_AFTER_FAILURE, NO_MEMORY, PEER_RESET, TIMED_OUT, TLS_FAILED, Link)
 from sslsock.core.loop cimport Loop
 from sslsock.core.output_link cimport (
-    PHASE_CLOSED, PHASE_FINISHING, PHASE_LINGERING, PHASE_NEW, PHASE_OPEN, TLS_NONE, TLS_OPEN, TLS_SHAKING, OutputLink)
+    PHASE_CLOSED, PHASE_FINISHING, PHASE_LINGERING, PHASE_NEW, PHASE_OPEN, TLS_NONE, TLS_OPEN, TLS_SHAKING)
 from sslsock.core.schedule cimport Timer
 from sslsock.core.scratch cimport PLAIN_SIZE, Scratch
 from window_bio cimport byte_queue, byte_queue_append, byte_queue_front, byte_queue_move
@@ -42,8 +44,8 @@ from window_bio cimport byte_queue, byte_queue_append, byte_queue_front, byte_qu
 cdef enum:
     # bytes
     READ_SIZE = 128 * 1024  # one receive: with its plaintext and what the program makes of it, it stays in a core's cache
-    LEAVE_AT = 256 * 1024  # queued plaintext that does not wait for the end of the event
     RECORD_ROOM = RECORD_SIZE + 512  # one record with all that any cipher suite adds
+    FILLS = 64  # times in a turn that a consumer is asked for memory
     REFUSED_SIZE = 64 * 1024  # unread input of a peer that is refused, thrown away so that it hears why
     RELEASE_GIL_AT = 64 * 1024  # below, giving the GIL away costs more than the work (docs/design.md, "The GIL")
 
@@ -51,15 +53,11 @@ cdef enum:
 cdef double LINGER_SECONDS = 5.0
 
 FAILURE_RESET, FAILURE_NETWORK, FAILURE_TIMEOUT, FAILURE_HANDSHAKE, FAILURE_HANDSHAKE_TIMEOUT, FAILURE_HANDSHAKE_CLOSED, \
-    FAILURE_TLS, FAILURE_RESOURCE = range(8)
-
-# What a link's failure is to the consumer; one of TLS depends on the phase.
-cdef dict FAILURES = {
-    PEER_RESET: FAILURE_RESET, NETWORK_FAILED: FAILURE_NETWORK, TIMED_OUT: FAILURE_TIMEOUT, NO_MEMORY: FAILURE_RESOURCE}
+    FAILURE_TLS, FAILURE_RESOURCE = range(FAILED_RESET, FAILED_RESOURCE + 1)
 
 
 @cython.final
-cdef class Channel(OutputLink):
+cdef class Channel(InputLink):
     """A connected descriptor, perhaps TLS, and its queues.
 
     loop: Loop. consumer: _ChannelConsumer, told what happens; held until the end.
@@ -71,19 +69,10 @@ cdef class Channel(OutputLink):
 
     def __cinit__(self, Loop loop not None, consumer):
         self.loop = loop
-        self.consumer = consumer
+        self.report_to(consumer)
         self.phase = PHASE_NEW
         self.tls = TLS_NONE
         self.drained = True
-
-    def __dealloc__(self):
-        input_clear(&self.input)
-
-    cdef int require(self) except -1:
-        return self.loop.require()
-
-    cdef int require_thread(self) except -1:
-        return self.loop.require_thread()
 
     # beginning
 
@@ -92,7 +81,7 @@ cdef class Channel(OutputLink):
         OSError if it cannot be watched; it is then still the caller's."""
         cdef Descriptor owner = <Descriptor> descriptor if isinstance(descriptor, Descriptor) else None
         cdef int fd = descriptor if owner is None else owner.number
-        self.require()
+        self.loop.require()
         if self.phase != PHASE_NEW:
             raise RuntimeError("the channel has a descriptor already")
         self.start_watching(fd, linux.EPOLLIN | linux.EPOLLRDHUP | linux.EPOLLPRI)
@@ -107,7 +96,7 @@ cdef class Channel(OutputLink):
         it, unless `hold_writes`. timeout: seconds until it has to be done, 0 for none."""
         cdef const char *data
         cdef size_t size
-        self.require()
+        self.loop.require()
         if self.phase != PHASE_OPEN or self.tls != TLS_NONE:
             raise RuntimeError("TLS starts once, on an open channel")
         if not self.hold_writes and self.queue.size:
@@ -146,7 +135,7 @@ cdef class Channel(OutputLink):
     def can_join(self):
         """Open, and no handshake is under way or due, so that a relay can take it: bool."""
         return self.phase == PHASE_OPEN and self.tls != TLS_SHAKING and not self.hold_writes \
-            and (self.engine is None or not self.engine.in_use())
+            and not self.output_over and (self.engine is None or not self.engine.in_use())
 
     # incoming
 
@@ -187,10 +176,11 @@ cdef class Channel(OutputLink):
         self.read_on()
 
     cdef bint paused(self) noexcept:
-        """Not to be read now: the consumer has as much unread as it wants, or the peer does not read what libssl answers to it
+        """Not to be read now: the consumer has as much unread as it wants or wants nothing, or the peer does not read what libssl answers to it
         (to key updates, to a renegotiation)."""
-        if self.bound and self.phase == PHASE_OPEN and input_size(&self.input) >= self.bound:
-            return True
+        if self.phase == PHASE_OPEN:
+            if (self.bound and input_size(&self.input) >= self.bound) or (self.is_halted and self.tls != TLS_SHAKING):
+                return True
         return self.answered >= ANSWERS_SIZE
 
     cdef void read_on(self) noexcept:
@@ -204,6 +194,9 @@ cdef class Channel(OutputLink):
         cdef char *memory = self.loop.scratch.receive
         if self.paused():
             return
+        if self.lends and self.tls != TLS_SHAKING:
+            self.fill()
+            return
         if self.engine_ready:
             self.feed_tls(0)
             return
@@ -213,13 +206,8 @@ cdef class Channel(OutputLink):
             wanted = min(wanted, self.bound - input_size(&self.input))
             if self.tls != TLS_NONE:
                 wanted = max(wanted, <size_t> RECORD_ROOM)
-        if self.bulk:
-            with nogil:
-                size = self.take_in(memory, wanted)
-        else:
-            size = self.take_in(memory, wanted)
+        size = self.receive_some(memory, wanted)
         if size:
-            self.bulk = size >= RELEASE_GIL_AT
             if self.tls == TLS_NONE:
                 self.deliver(memory, size)
             else:
@@ -227,12 +215,73 @@ cdef class Channel(OutputLink):
         elif self.fin:
             self.meet_end()
 
+    cdef void fill(self) noexcept:
+        """`receive` for a consumer that lends memory, which may be small."""
+        cdef int times = FILLS
+        while (self.engine_ready or not self.drained) and times > 0 and self.fill_once():
+            times = times - 1 if self.engine_ready else 0
+
+    cdef bint fill_once(self) noexcept:
+        """One receive, or what the engine has left, into memory that the consumer lends. False when that has brought nothing, or may bring
+        no more."""
+        cdef ChannelConsumer consumer = <ChannelConsumer> self.consumer
+        cdef size_t room = 0, got = 0
+        cdef int status = ENGINE_OK
+        cdef list sessions = None
+        cdef char *memory = consumer.on_room(&room)
+        if memory == NULL:
+            return False
+        if self.phase != PHASE_OPEN or self.paused():
+            consumer.on_filled(0)
+            return False
+        if self.tls == TLS_NONE:
+            got = self.receive_some(memory, min(room, <size_t> READ_SIZE))
+        else:
+            status = self.decrypt_some(memory, room, &got)
+            sessions = self.settle(self.engine) if self.engine.unsettled else None
+        consumer.on_filled(got)
+        if sessions is not None and self.notify_sessions:
+            self.tell_sessions(sessions)
+        if status == ENGINE_CLOSED:
+            self.end_of_input(True)
+        elif status == ENGINE_FAILED:
+            self.fail_link()
+        elif self.fin and not self.engine_ready and self.phase == PHASE_OPEN:
+            self.meet_end()
+        return got > 0 and self.phase == PHASE_OPEN and self.lends and not self.paused()
+
+    cdef size_t receive_some(self, char *memory, size_t wanted) noexcept:
+        cdef size_t size
+        if self.bulk:
+            with nogil:
+                size = self.take_in(memory, wanted)
+        else:
+            size = self.take_in(memory, wanted)
+        if size:
+            self.bulk = size >= RELEASE_GIL_AT
+        return size
+
+    cdef int decrypt_some(self, char *memory, size_t room, size_t *got) noexcept:
+        """One receive, unless the engine has work left, and its plaintext to `memory`. Returns the engine's status."""
+        cdef size_t size = 0
+        cdef int status
+        if not self.engine_ready:
+            size = self.receive_some(self.loop.scratch.receive, READ_SIZE)
+            if size == 0:
+                return ENGINE_WANT_READ
+        if size >= RELEASE_GIL_AT:
+            with nogil:
+                status = self.decrypt(size, memory, room, got)
+        else:
+            status = self.decrypt(size, memory, room, got)
+        return status if self.keep_output() else ENGINE_FAILED
+
     cdef void meet_end(self) noexcept:
         """Nothing more comes from the system."""
         if self.dead:
             self.fail_link()
         elif self.tls == TLS_SHAKING:
-            self.fail(FAILURE_HANDSHAKE_CLOSED, "the peer closed the connection during the TLS handshake", 0)
+            self.fail(FAILED_HANDSHAKE_CLOSED, "the peer closed the connection during the TLS handshake", 0)
         else:
             self.end_of_input(self.tls == TLS_NONE)
 
@@ -290,11 +339,7 @@ cdef class Channel(OutputLink):
             sessions = self.settle(engine) if engine.unsettled else None
             self.engine_ready = engine.backlog.size > 0
             if self.phase == PHASE_OPEN:
-                consumer = self.consumer
-                try:
-                    consumer.on_encrypted()
-                except BaseException as exc:
-                    self.loop.report_call(consumer, "on_encrypted", exc)
+                self.tell_encrypted(self.consumer)
                 if sessions is not None and self.notify_sessions:
                     self.tell_sessions(sessions)
                 if self.phase == PHASE_OPEN and self.engine_ready:
@@ -326,10 +371,7 @@ cdef class Channel(OutputLink):
             consumer = self.consumer
             if self.phase != PHASE_OPEN:
                 return
-            try:
-                consumer.on_session(session)
-            except BaseException as exc:
-                self.loop.report_call(consumer, "on_session", exc)
+            self.tell_session(consumer, session)
 
     def _ask_verify_handler(self, errors):
         """The engine's verify_handler."""
@@ -362,7 +404,7 @@ cdef class Channel(OutputLink):
     def _handshake_overdue(self):
         """The handshake's deadline."""
         if self.tls == TLS_SHAKING and self.phase != PHASE_CLOSED:
-            self.fail(FAILURE_HANDSHAKE_TIMEOUT, "the TLS handshake was not done in time", INPUT_AFTER_FAILURE)
+            self.fail(FAILED_HANDSHAKE_TIMEOUT, "the TLS handshake was not done in time", INPUT_AFTER_FAILURE)
 
     cdef void deliver(self, const char *data, size_t size) noexcept:
         """Tell the consumer of new plaintext, which it may read straight from the scratch; keep what it leaves."""
@@ -373,10 +415,7 @@ cdef class Channel(OutputLink):
         self.input.lent = data
         self.input.lent_left = size
         self.read_on()  # a consumer that waits for more in a nested turn must find it there
-        try:
-            consumer.on_readable()
-        except BaseException as exc:
-            self.loop.report_call(consumer, "on_readable", exc)
+        self.tell_readable(consumer)
         self.keep_lent()
 
     cdef void keep_lent(self) noexcept:
@@ -384,144 +423,7 @@ cdef class Channel(OutputLink):
             self.fail_with(NO_MEMORY, linux.ENOMEM, False)
             self.fail_link()
 
-    # reading
-
-    @property
-    def bytes_available(self):
-        """Plaintext that can be read now, in bytes: int."""
-        return self.unread()
-
-    @property
-    def can_read_line(self):
-        """Whether a whole line can be read: bool."""
-        return self.line_end() > 0
-
-    @property
-    def read_bound(self):
-        """Most plaintext bytes kept unread, 0 for no bound: int. At the bound nothing is received, but an error of the connection
-        is told."""
-        return self.bound
-
-    @read_bound.setter
-    def read_bound(self, size_t bound):
-        self.require_thread()
-        self.bound = bound
-        if self.hang_up:
-            self.plan_again()
-        self.read_on()
-
-    cdef size_t unread(self) noexcept:
-        return input_size(&self.input)
-
-    cdef size_t line_end(self) noexcept:
-        return input_line(&self.input)
-
-    cdef size_t limited(self, Py_ssize_t count) noexcept:
-        """Of what can be read, `count` bytes at the most; negative: all."""
-        cdef size_t size = input_size(&self.input)
-        return size if count < 0 or <size_t> count > size else <size_t> count
-
-    cdef void consume(self, size_t size) noexcept:
-        input_consume(&self.input, size)
-        if self.bound:
-            self.read_on()
-
-    cdef bytes take(self, size_t size):
-        cdef bytes data
-        if size == 0:
-            return b""
-        data = PyBytes_FromStringAndSize(NULL, size)
-        input_copy(&self.input, PyBytes_AS_STRING(data), size)
-        self.consume(size)
-        return data
-
-    cpdef bytes read(self, Py_ssize_t count=-1):
-        """Up to `count` bytes of what is there, all of it by default: bytes, empty when there is nothing."""
-        self.require_thread()
-        return self.take(self.limited(count))
-
-    cpdef bytes peek(self, Py_ssize_t count=-1):
-        """Like `read`, but nothing is taken away."""
-        cdef size_t size
-        cdef bytes data
-        self.require_thread()
-        size = self.limited(count)
-        data = PyBytes_FromStringAndSize(NULL, size)
-        if size:
-            input_copy(&self.input, PyBytes_AS_STRING(data), size)
-        return data
-
-    cpdef bytes read_line(self, Py_ssize_t count=-1):
-        """Up to and with the first newline, or what there is; `count` bytes at the most."""
-        cdef size_t size, line
-        self.require_thread()
-        size, line = self.limited(count), self.line_end()
-        return self.take(min(size, line) if line else size)
-
-    cpdef Py_ssize_t read_into(self, buffer) except -1:
-        """Fill `buffer` (writable) with what is there. Returns the number of bytes: int."""
-        cdef Py_buffer view
-        cdef size_t size
-        self.require_thread()
-        PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE)
-        try:
-            # Getting a buffer and giving it back may run code of the caller's (PEP 688), which may read here itself.
-            size = self.limited(view.len)
-            input_copy(&self.input, <char *> view.buf, size)
-            self.consume(size)
-        finally:
-            PyBuffer_Release(&view)
-        return size
-
-    def discard(self):
-        """Throw away what was received and not read."""
-        self.require_thread()
-        input_clear(&self.input)
-        if self.bound:
-            self.read_on()
-
     # writing
-
-    @property
-    def bytes_to_write(self):
-        """Plaintext written and not yet handed to the system, in bytes: int."""
-        return self.unsent()
-
-    cdef size_t unsent(self) noexcept:
-        return self.queue.size + self.out_plain
-
-    cpdef Py_ssize_t write(self, data) except -1:
-        """Queue `data` (bytes-like) to be sent. Returns its length in bytes: all of it is taken. RuntimeError after
-        `finish`, TypeError if it is no buffer."""
-        cdef Channel alive
-        cdef bytes piece
-        cdef size_t size
-        self.require()
-        # A bytes object cannot change, so a reference does; anything else is copied before the caller may change it.
-        piece = <bytes> data if PyBytes_CheckExact(data) else memoryview(data).tobytes()
-        if self.phase != PHASE_OPEN and self.phase != PHASE_NEW:
-            raise RuntimeError("nothing can be written to a channel that is finished or closed")
-        size = PyBytes_GET_SIZE(piece)
-        if size == 0 or self.dead:
-            return size
-        self.queue.append(piece)
-        if self.phase == PHASE_NEW or self.blocked:
-            return size
-        if self.queue.size >= LEAVE_AT and self.tls != TLS_SHAKING and not self.hold_writes:
-            alive = self  # a failure is told at once, and may end with the caller's last reference
-            self.send_queue()
-            if not self.notify_written:
-                return size
-        self.plan_flush()
-        return size
-
-    def flush(self):
-        """Send now what is queued, as far as the system takes it."""
-        self.require()
-        if self.engine is None or not self.engine.in_use():
-            self.send_queue()
-        if self.written:
-            self.plan_flush()
 
     cdef void send_failed(self) noexcept:
         """Nothing can be sent any more. What the peer sent before it went is read first; the end of it then tells."""
@@ -530,24 +432,6 @@ cdef class Channel(OutputLink):
             self.fail_link()
         else:
             self.plan_again()
-
-    cdef void end_event(self) noexcept:
-        """After whatever has happened: send, and tell how much has been sent."""
-        if (self.out.size or self.queue.size or self.phase == PHASE_FINISHING) and not self.blocked:
-            if self.engine is None or not self.engine.in_use():
-                self.send_queue()
-        if self.written:
-            self.report_written()
-
-    cdef void report_written(self) noexcept:
-        cdef size_t count = self.written
-        consumer = self.consumer
-        self.written = 0
-        if self.notify_written and consumer is not None:
-            try:
-                consumer.on_written(count)
-            except BaseException as exc:
-                self.loop.report_call(consumer, "on_written", exc)
 
     # the end
 
@@ -565,18 +449,28 @@ cdef class Channel(OutputLink):
         """The descriptor, -1 when there is none."""
         return self.fd
 
+    cpdef int end_output(self) except -1:
+        """End this direction: what is queued is sent, then close_notify and the FIN; then the consumer is told (`on_output_ended`).
+        Reading goes on. No effect the second time; RuntimeError for what is written afterwards."""
+        self.loop.require()
+        if self.phase == PHASE_OPEN and not self.output_over:
+            self.output_over = self.ends_output = True
+            self.plan_flush()
+        return 0
+
     def finish(self, bint failed=False):
         """End gracefully: what is queued is sent, then close_notify; then the consumer is told (`on_drained`) and the peer's
         end is awaited in the background, LINGER_SECONDS at the most. What comes in meanwhile is thrown away; failed: it is no end
         in order, so as little of it as after any failure."""
-        self.require()
+        self.loop.require()
         if self.phase != PHASE_OPEN:
             return
         self.most_input = INPUT_AFTER_FAILURE if failed else INPUT_AFTER_END
         if self.hold_writes or (self.tls == TLS_SHAKING and self.queue.size == 0):
-            self.drained_out()  # there is nothing that may go out: what is held is never sent in the clear
+            self.come_to_end()  # there is nothing that may go out: what is held is never sent in the clear
             return
         self.phase = PHASE_FINISHING
+        self.ends_output = True
         if self.dead:
             self.fail_link()
         elif self.queue.size:
@@ -586,7 +480,7 @@ cdef class Channel(OutputLink):
 
     def abort(self):
         """Close at once; what was not sent is dropped, and nobody is told."""
-        self.require()
+        self.loop.require()
         self.close_now()
 
     def refuse(self, int alert=0):
@@ -596,7 +490,7 @@ cdef class Channel(OutputLink):
         cdef BareEngine engine = self.engine
         cdef size_t before
         cdef bint told
-        self.require()
+        self.loop.require()
         if self.phase != PHASE_OPEN:
             return
         told = self.tls == TLS_NONE and self.queue.size > 0 and not self.hold_writes
@@ -655,31 +549,34 @@ cdef class Channel(OutputLink):
         if self.phase != PHASE_OPEN or self.input_ended:
             return
         self.input_ended = True
-        try:
-            consumer.on_peer_closed(clean)
-        except BaseException as exc:
-            self.loop.report_call(consumer, "on_peer_closed", exc)
+        self.tell_peer_closed(consumer, clean)
 
     cdef void drained_out(self) noexcept:
-        """Everything has been handed to the system."""
+        if self.phase == PHASE_FINISHING:
+            self.come_to_end()
+            return
+        self.ends_output = False  # the other direction goes on
+        linux.shutdown(self.fd, linux.SHUT_WR)
+        if self.written:
+            self.report_written()
+        if self.phase == PHASE_OPEN:
+            self.tell_output_ended(self.consumer)
+
+    cdef void come_to_end(self) noexcept:
+        """Everything has been handed to the system: the last thing that the consumer is told."""
         consumer, self.consumer = self.consumer, None
         self.linger(self.most_input)
         if consumer is not None:
             self.notify(consumer)
 
     cdef void notify(self, object consumer) noexcept:
-        try:
-            if self.written and self.notify_written:
-                count, self.written = self.written, 0
-                consumer.on_written(count)
-        except BaseException as exc:
-            self.loop.report_call(consumer, "on_written", exc)
+        cdef size_t count = self.written
+        if count and self.notify_written:
+            self.written = 0
+            self.tell_written(consumer, count)
         if not self.loop.in_own_thread():
             return  # that handler has forked, and this is the child
-        try:
-            consumer.on_drained()
-        except BaseException as exc:
-            self.loop.report_call(consumer, "on_drained", exc)
+        self.tell_drained(consumer)
 
     cdef void linger(self, size_t most_input) noexcept:
         """Half-close, and await the peer's end (link.pyx), LINGER_SECONDS and `most_input` bytes at the most."""
@@ -704,30 +601,40 @@ cdef class Channel(OutputLink):
                 self.close_now()
         elif self.throw_away(self.most_input):
             if self.resets:
-                self.fail(FAILURE_NETWORK, "the peer sends on and on, and does not read what is left for it", 0)
+                self.fail(FAILED_NETWORK, "the peer sends on and on, and does not read what is left for it", 0)
             elif self.dead:
                 self.fail_link()
 
     cdef void fail_link(self) noexcept:
         """Tell the link's failure. After one of TLS its alert, if it made one, is in `out`."""
-        cdef int failure = FAILURE_RESOURCE
-        cdef str message = "there is no memory left to say why"
-        try:
-            failure, message = self.failure_told()
-        except BaseException:
-            pass
-        self.fail(failure, message, INPUT_AFTER_FAILURE if self.failure.kind == TLS_FAILED else 0)
+        cdef channel_failure_kind kind = self.what_failed()
+        cdef str message = None
+        if not self.in_c:
+            try:
+                message = self.failure_in_words()
+            except BaseException:
+                kind, message = FAILED_RESOURCE, "there is no memory left to say why"
+        self.fail(kind, message, INPUT_AFTER_FAILURE if self.failure.kind == TLS_FAILED else 0)
 
-    cdef tuple failure_told(self):
-        """What the link's failure is to the consumer, and in words."""
+    cdef channel_failure_kind what_failed(self) noexcept:
+        """What the link's failure is to the consumer; one of TLS depends on the phase."""
+        if self.failure.kind == PEER_RESET:
+            return FAILED_RESET
+        if self.failure.kind == TIMED_OUT:
+            return FAILED_TIMEOUT
+        if self.failure.kind == NO_MEMORY:
+            return FAILED_RESOURCE
+        if self.failure.kind == TLS_FAILED:
+            return FAILED_HANDSHAKE if self.tls == TLS_SHAKING else FAILED_TLS
+        return FAILED_NETWORK
+
+    cdef str failure_in_words(self):
         if self.failure.kind != TLS_FAILED:
             doing = "sending" if self.failure.sending else "receiving"
-            return FAILURES[self.failure.kind], f"{os.strerror(self.failure.number)}, while {doing}"
-        if self.tls == TLS_SHAKING:
-            return FAILURE_HANDSHAKE, f"the TLS handshake failed: {self.engine.failure()}"
-        return FAILURE_TLS, f"TLS failed: {self.engine.failure()}"
+            return f"{os.strerror(self.failure.number)}, while {doing}"
+        return f"{'the TLS handshake' if self.tls == TLS_SHAKING else 'TLS'} failed: {self.engine.failure()}"
 
-    cdef void fail(self, int failure, str message, size_t most_input) noexcept:
+    cdef void fail(self, channel_failure_kind kind, str message, size_t most_input) noexcept:
         """Close and tell why. most_input: bytes for which the peer's end is awaited, after an attempt to send the alert that
         waits; 0: closed at once."""
         consumer, self.consumer = self.consumer, None
@@ -740,10 +647,7 @@ cdef class Channel(OutputLink):
         else:
             self.close_now()
         if consumer is not None:
-            try:
-                consumer.on_failed(failure, message)
-            except BaseException as exc:
-                self.loop.report_call(consumer, "on_failed", exc)
+            self.tell_failed(consumer, kind, message)
 
     cdef void close_now(self) noexcept:
         self.phase = PHASE_CLOSED

@@ -1,6 +1,12 @@
-from .link import Link
+from .consumer import ReportingLink
+from .engine import _Buffer
 
-class OutputLink(Link):
+class OutputLink(ReportingLink):
     """The outgoing half of a channel."""
 
     hold_writes: bool
+
+    @property
+    def bytes_to_write(self) -> int: ...
+    def write(self, data: _Buffer) -> int: ...
+    def flush(self) -> None: ...

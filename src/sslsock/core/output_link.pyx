@@ -1,29 +1,33 @@
-"""The outgoing half of a channel: what a program has written, on its way to the wire.
+"""The outgoing half of a channel: what a program writes, on its way to the wire.
 
 A link with a queue of plaintext behind `out`. A batch of the queue is encrypted into the loop's send scratch, straight from the
 program's bytes, and given to the kernel in one send; only what that refuses is copied to `out`, and the rest of the queue stays
 as references. What follows from the end of it (`drained_out`, `send_failed`) is for the channel to say.
 """
 
+cimport cython
+from cpython.bytes cimport PyBytes_CheckExact, PyBytes_GET_SIZE
 from libc.string cimport memcpy
 
 cimport linux
 from sslsock.core.bare_engine cimport ENGINE_OK, BareEngine
-from sslsock.core.link cimport TLS_FAILED, Link
+from sslsock.core.consumer cimport ReportingLink
+from sslsock.core.link cimport TLS_FAILED
 from sslsock.core.scratch cimport GATHER_SIZE, SEND_SIZE
 from sslsock.core.output_queue cimport OutputQueue
 from window_bio cimport byte_queue_clear, byte_queue_front
 
 cdef enum:
     # bytes
+    LEAVE_AT = 256 * 1024  # queued plaintext that does not wait for the end of the event
     BATCH_SIZE = 512 * 1024  # plaintext encrypted for one send
     OUT_JOINED = 16 * 1024  # what is copied in front of a batch, so that one send does for both
     TURN_SIZE = 4 * BATCH_SIZE  # plaintext sent in one go before others have their turn
     RELEASE_GIL_AT = 64 * 1024  # below, giving the GIL away costs more than the work (docs/design.md, "The GIL")
 
 
-cdef class OutputLink(Link):
-    """Base of Channel."""
+cdef class OutputLink(ReportingLink):
+    """Base of InputLink."""
 
     def __cinit__(self, *args, **kwargs):
         self.queue = OutputQueue.__new__(OutputQueue)
@@ -34,6 +38,67 @@ cdef class OutputLink(Link):
     cdef void send_failed(self) noexcept:
         """Nothing can be sent any more."""
 
+    # writing
+
+    @property
+    def bytes_to_write(self):
+        """Plaintext written and not yet handed to the system, in bytes: int."""
+        return self.unsent()
+
+    @cython.final
+    cdef size_t unsent(self) noexcept:
+        return self.queue.size + self.out_plain
+
+    cpdef Py_ssize_t write(self, data) except -1:
+        """Queue `data` (bytes-like) to be sent. Returns its length in bytes: all of it is taken. RuntimeError after
+        `finish`, TypeError if it is no buffer."""
+        cdef OutputLink alive
+        cdef bytes piece
+        cdef size_t size
+        self.loop.require()
+        # A bytes object cannot change, so a reference does; anything else is copied before the caller may change it.
+        piece = <bytes> data if PyBytes_CheckExact(data) else memoryview(data).tobytes()
+        if (self.phase != PHASE_OPEN and self.phase != PHASE_NEW) or self.output_over:
+            raise RuntimeError("nothing can be written to a channel that is finished or closed")
+        size = PyBytes_GET_SIZE(piece)
+        if size == 0 or self.dead:
+            return size
+        self.queue.append(piece)
+        if self.phase == PHASE_NEW or self.blocked:
+            return size
+        if self.queue.size >= LEAVE_AT and self.tls != TLS_SHAKING and not self.hold_writes:
+            alive = self  # a failure is told at once, and may end with the caller's last reference
+            self.send_queue()
+            if not self.notify_written:
+                return size
+        self.plan_flush()
+        return size
+
+    def flush(self):
+        """Send now what is queued, as far as the system takes it."""
+        self.loop.require()
+        if self.engine is None or not self.engine.in_use():
+            self.send_queue()
+        if self.written:
+            self.plan_flush()
+
+    cdef void end_event(self) noexcept:
+        """After whatever has happened: send, and tell how much has been sent."""
+        if (self.out.size or self.queue.size or self.ends_output) and not self.blocked:
+            if self.engine is None or not self.engine.in_use():
+                self.send_queue()
+        if self.written:
+            self.report_written()
+
+    cdef void report_written(self) noexcept:
+        cdef size_t count = self.written
+        consumer = self.consumer
+        self.written = 0
+        if self.notify_written and consumer is not None:
+            self.tell_written(consumer, count)
+
+    # sending
+
     cdef void send_queue(self) noexcept:
         """Send `out`, then the queue, until all is out, the kernel takes no more, or it is the others' turn."""
         cdef size_t sent = 0, before
@@ -42,7 +107,7 @@ cdef class OutputLink(Link):
                 self.plan_flush()
                 return
             before = self.queue.size
-            if self.tls == TLS_SHAKING or self.hold_writes or not (self.queue.size or self.phase == PHASE_FINISHING):
+            if self.tls == TLS_SHAKING or self.hold_writes or not (self.queue.size or self.ends_output):
                 if self.out.size == 0 or not self.send_out():
                     return
             elif self.tls == TLS_OPEN:
@@ -96,7 +161,7 @@ cdef class OutputLink(Link):
             size = self.push_piece(engine, BATCH_SIZE - taken)
             failed = size == 0
             taken += size
-        last = self.phase == PHASE_FINISHING and self.queue.size == 0 and not failed
+        last = self.ends_output and self.queue.size == 0 and not failed
         if last:
             engine.goodbye()
             flags = linux.MSG_MORE  # what `linger` does next is to send the FIN, which then shares the last data's packet

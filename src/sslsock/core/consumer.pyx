@@ -1,0 +1,130 @@
+"""Whom a channel tells what happens: its consumer.
+
+One in Python has the methods of `_ChannelConsumer` (channel.pyi). One in C derives from `ChannelConsumer` and is called without
+Python. Both are called on the loop's thread, after the channel's state is settled, and may do anything.
+"""
+
+from sslsock.core.link cimport TLS_FAILED, Link
+
+
+cdef class ChannelConsumer:
+    """A consumer in C. No exception comes out of its methods: it says itself what becomes of one."""
+
+    cdef void on_readable(self) noexcept:
+        """There is plaintext to read. What is left unread is kept."""
+
+    cdef char *on_room(self, size_t *room) noexcept:
+        """For one that lends memory (`Channel.lend_room`), before something is received: where to put it, `room` bytes, to be left in
+        place until `on_filled`. NULL: it has ended the channel, or lends none any more."""
+        return NULL
+
+    cdef void on_filled(self, size_t size) noexcept:
+        """After each `on_room` that gave memory: how much has been put there, which may be nothing."""
+
+    cdef void on_written(self, size_t count) noexcept:
+        """The system has taken `count` bytes of plaintext, if `notify_written`."""
+
+    cdef void on_encrypted(self) noexcept:
+        """The TLS handshake is done."""
+
+    cdef void on_session(self, object session) noexcept:
+        """A session has come, if `notify_sessions`: what the engine's `settle` has returned."""
+
+    cdef void on_peer_closed(self, bint clean) noexcept:
+        """The peer has sent its last byte; over TLS `clean` says that it said so itself."""
+
+    cdef void on_output_ended(self) noexcept:
+        """After `end_output`: all has been handed to the system, and the end of it."""
+
+    cdef void on_drained(self) noexcept:
+        """After `finish`: all has been handed to the system. The last call; the channel lingers alone."""
+
+    cdef void on_failed(self, const channel_failure *failure) noexcept:
+        """The channel has failed, and is closed. The last call."""
+
+
+cdef class ReportingLink(Link):
+    """A link with a consumer: base of OutputLink."""
+
+    cdef void report_to(self, object consumer) noexcept:
+        self.consumer = consumer
+        self.in_c = isinstance(consumer, ChannelConsumer)
+
+    cdef void tell_readable(self, object consumer) noexcept:
+        if self.in_c:
+            (<ChannelConsumer> consumer).on_readable()
+            return
+        try:
+            consumer.on_readable()
+        except BaseException as exc:
+            self.loop.report_call(consumer, "on_readable", exc)
+
+    cdef void tell_written(self, object consumer, size_t count) noexcept:
+        if self.in_c:
+            (<ChannelConsumer> consumer).on_written(count)
+            return
+        try:
+            consumer.on_written(count)
+        except BaseException as exc:
+            self.loop.report_call(consumer, "on_written", exc)
+
+    cdef void tell_encrypted(self, object consumer) noexcept:
+        if self.in_c:
+            (<ChannelConsumer> consumer).on_encrypted()
+            return
+        try:
+            consumer.on_encrypted()
+        except BaseException as exc:
+            self.loop.report_call(consumer, "on_encrypted", exc)
+
+    cdef void tell_session(self, object consumer, object session) noexcept:
+        if self.in_c:
+            (<ChannelConsumer> consumer).on_session(session)
+            return
+        try:
+            consumer.on_session(session)
+        except BaseException as exc:
+            self.loop.report_call(consumer, "on_session", exc)
+
+    cdef void tell_peer_closed(self, object consumer, bint clean) noexcept:
+        if self.in_c:
+            (<ChannelConsumer> consumer).on_peer_closed(clean)
+            return
+        try:
+            consumer.on_peer_closed(clean)
+        except BaseException as exc:
+            self.loop.report_call(consumer, "on_peer_closed", exc)
+
+    cdef void tell_output_ended(self, object consumer) noexcept:
+        if self.in_c:
+            (<ChannelConsumer> consumer).on_output_ended()
+            return
+        try:
+            consumer.on_output_ended()
+        except BaseException as exc:
+            self.loop.report_call(consumer, "on_output_ended", exc)
+
+    cdef void tell_drained(self, object consumer) noexcept:
+        if self.in_c:
+            (<ChannelConsumer> consumer).on_drained()
+            return
+        try:
+            consumer.on_drained()
+        except BaseException as exc:
+            self.loop.report_call(consumer, "on_drained", exc)
+
+    cdef void tell_failed(self, object consumer, channel_failure_kind kind, str message) noexcept:
+        """message: None where it is not asked for (`in_c`)."""
+        cdef channel_failure failure
+        if self.in_c:
+            failure.kind, failure.number, failure.sending = kind, self.failure.number, self.failure.sending
+            failure.code = failure.verify_result = 0
+            if self.engine is not None and self.failure.kind == TLS_FAILED:
+                failure.code = self.engine.error_code
+                failure.verify_result = self.engine.verify_result()
+            (<ChannelConsumer> consumer).on_failed(&failure)
+            return
+        try:
+            consumer.on_failed(<int> kind, message)
+        except BaseException as exc:
+            self.loop.report_call(consumer, "on_failed", exc)
