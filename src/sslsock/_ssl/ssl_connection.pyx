@@ -1,7 +1,7 @@
 """`_SSLSocket`: one TLS connection, over a socket or between two `MemoryBIO`. The Python half; the work is done in ssl_io.pyx and ssl_steps.pyx."""
 
 import sys
-import weakref
+from _weakref import ref as weak_reference  # what `weakref.ref` is, without the time that the module takes
 
 import _socket
 
@@ -67,7 +67,7 @@ def over_socket(_SSLContext context not None, sock, bint server_side, server_hos
     if not isinstance(sock, socket_type):
         raise TypeError(f"_wrap_socket() argument 'sock' must be _socket.socket, not {type(sock).__name__}")
     made = _SSLSocket.__new__(_SSLSocket, context, server_side, server_hostname)
-    made.socket_reference = weakref.ref(sock)
+    made.socket_reference = weak_reference(sock)
     made.adopt(owner, session)
     return made
 
@@ -182,7 +182,7 @@ cdef class _SSLSocket(InspectedConnection):
 
     cdef int adopt(self, owner, session) except -1:
         if owner is not None:
-            self.owner_reference = weakref.ref(owner)
+            self.owner_reference = weak_reference(owner)
         if session is not None:
             self.session = session
         elif self.hooks.sessions is not None and self.server_hostname is not None:
@@ -576,7 +576,7 @@ cdef class _SSLSocket(InspectedConnection):
 
     @owner.setter
     def owner(self, value):
-        self.owner_reference = weakref.ref(value)
+        self.owner_reference = weak_reference(value)
 
 
 cdef object system_error(int number):

@@ -9,7 +9,6 @@ import os
 import sys
 from importlib import import_module
 from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader, ModuleSpec
-from importlib.util import spec_from_file_location
 
 NAMES = (
     "build",
@@ -92,7 +91,9 @@ class _NativeFinder:
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> "ModuleSpec | None":
         if fullname not in MODULES:
             return None
-        return spec_from_file_location(fullname, self._path, loader=ExtensionFileLoader(fullname, self._path))
+        spec = ModuleSpec(fullname, ExtensionFileLoader(fullname, self._path), origin=self._path)
+        spec.has_location = True  # as importlib.util has it, which takes as long to import
+        return spec
 
 
 def _refuse_subinterpreters() -> None:

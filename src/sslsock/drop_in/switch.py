@@ -10,7 +10,7 @@ Each change is noted, and taken back only where it still stands: what somebody e
 from __future__ import annotations
 
 import sys
-import threading
+from _thread import allocate_lock  # threading.Lock, without the time that `threading` takes
 from collections.abc import Iterator
 from types import FunctionType, ModuleType
 from warnings import warn
@@ -57,7 +57,7 @@ class Change:
             self.space[self.name] = value
 
 
-lock = threading.Lock()
+lock = allocate_lock()
 changes: list[Change] = []  # in the order in which they were made; empty: not installed
 
 
@@ -167,12 +167,19 @@ def is_of_ssl(value: object) -> TypeGuard[FunctionType]:
 
 def replace_everywhere(pairs: list[tuple[Any, Any]], context: type) -> None:
     """In the globals of all modules but ours and `_ssl`. pairs: (what may be there, what is put in its place)."""
+    if not pairs:
+        return
     new = {id(before): (before, after) for before, after in reversed(pairs)}  # the first of a name and its aliases
-    spaces = list(loaded_modules())
+    # Most modules have none of it: their globals are looked through in C, by the addresses.
+    spaces = [(package, space, set(map(id, list(space.values())))) for package, space in loaded_modules()]
     # Who has derived a class of his own from it goes on with that, and calls what it inherits by this name, perhaps in a module
     # beside it (gevent, truststore).
-    derived = {package for package, space in spaces if has_derived(space, context)}
-    for package, space in spaces:
+    living = derived_from(context)  # and kept so, for their addresses are looked for
+    classes = set(map(id, living))
+    derived = {package for package, _, there in spaces if not there.isdisjoint(classes)}
+    for package, space, there in spaces:
+        if there.isdisjoint(new):
+            continue
         for name, value in list(space.items()):
             before, after = new.get(id(value), (MISSING, MISSING))
             if before is value and not (before is context and package in derived):
@@ -187,7 +194,9 @@ def loaded_modules() -> Iterator[tuple[str, dict[str, Any]]]:
             yield package, object.__getattribute__(module, "__dict__")  # a lazy module stays lazy
 
 
-def has_derived(space: dict[str, Any], context: type) -> bool:
-    classes = [one for one in list(space.values()) if issubclass(type(one), type) and one is not context]
-    # By identity: what is equal may be said by a metaclass (that of typing._UnionGenericAlias gives a warning).
-    return any(base is context for one in classes for base in one.__mro__)
+def derived_from(context: type) -> list[type]:
+    """At any distance."""
+    found: list[type] = []
+    for one in type.__subclasses__(context):
+        found += [one, *derived_from(one)]
+    return found
