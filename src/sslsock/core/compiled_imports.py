@@ -8,6 +8,7 @@ Never imported at run time. PyInstaller finds it by the package's own hook (`ssl
 
 import _socket
 import _ssl
+import _weakref
 import collections
 import datetime
 import enum
@@ -23,5 +24,6 @@ import weakref
 
 import sslsock._version
 import sslsock.core._native  # type: ignore[import-not-found]
+import sslsock.core.foreign
 import sslsock.core.hostname
 import sslsock.core.trust_store

@@ -197,6 +197,7 @@ def loaded_modules() -> Iterator[tuple[str, dict[str, Any]]]:
 def derived_from(context: type) -> list[type]:
     """At any distance."""
     found: list[type] = []
+    one: type
     for one in type.__subclasses__(context):
         found += [one, *derived_from(one)]
     return found
