@@ -311,10 +311,10 @@ def test_input_of_all_kinds(files: Files, made: Any) -> None:
 
 @pytest.mark.parametrize("wrong", [None, "text", 5, [b"data"], object()])
 def test_input_that_is_none(files: Files, wrong: Any) -> None:
-    """The call says so, and the connection goes on when there is some again."""
+    """The call says so (a write reads nothing), and the connection goes on when there is some again."""
     pair = Pair(files, kind=Strange)
     pair.client.write(b"data")
-    for call in (lambda: pair.server.read(1), lambda: pair.server.write(b"x"), pair.server.do_handshake, pair.server.unwrap):
+    for call in (lambda: pair.server.read(1), pair.server.do_handshake, pair.server.unwrap):
         pair.to_server.read = lambda *_: wrong
         with pytest.raises(TypeError):
             call()
@@ -322,14 +322,13 @@ def test_input_that_is_none(files: Files, wrong: Any) -> None:
     assert pair.server.read(10) == b"data"
 
 
-@pytest.mark.parametrize("call", ["read", "write", "do_handshake", "unwrap"])
+@pytest.mark.parametrize("call", ["read", "do_handshake", "unwrap"])
 def test_input_that_raises(files: Files, call: str) -> None:
     pair = Pair(files, kind=Strange)
     pair.client.write(b"data")
     pair.to_server.read = refuse
-    arguments = {"read": (1,), "write": (b"x",)}.get(call, ())
     with pytest.raises(Raised):
-        getattr(pair.server, call)(*arguments)
+        getattr(pair.server, call)(*[1] * (call == "read"))
     del pair.to_server.read
     assert pair.server.read(10) == b"data"
 

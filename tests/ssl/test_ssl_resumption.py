@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl as stdlib
+import warnings
 from typing import Any, Optional
 
 import pytest
@@ -48,6 +49,23 @@ def test_it_is_off(files: Files, server: Any) -> None:
 def test_later_connections_resume(files: Files, server: Any) -> None:
     client = resuming(files)
     assert [exchange(client, server) for _ in range(5)] == [False, True, True, True, True]
+
+
+@pytest.mark.parametrize("protocol", ["PROTOCOL_TLS", "PROTOCOL_TLS_CLIENT"])
+def test_a_context_for_both_roles(files: Files, server: Any, protocol: str) -> None:
+    """CPython 3.9 makes its default contexts with PROTOCOL_TLS. A server with it keeps sessions for nobody."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        client = ssl.SSLContext(getattr(ssl, protocol))
+    client.verify_mode = ssl.CERT_REQUIRED
+    client.load_verify_locations(files.ca_file)
+    client.resume_sessions = True
+    assert [exchange(client, server) for _ in range(3)] == [False, True, True]
+    if protocol == "PROTOCOL_TLS":
+        client.verify_mode = ssl.CERT_NONE
+        client.load_cert_chain(files.server_file)
+        other = files.client(stdlib)
+        assert [exchange(other, client) for _ in range(2)] == [False, False]
 
 
 def test_switched_off_it_forgets(files: Files, server: Any) -> None:
@@ -139,7 +157,7 @@ def test_a_session_of_tls_1_3_is_used_once(files: Files) -> None:
 
 def test_it_is_for_clients(files: Files) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    with pytest.raises(ValueError, match="PROTOCOL_TLS_CLIENT"):
+    with pytest.raises(ValueError, match="PROTOCOL_TLS_SERVER"):
         context.resume_sessions = True
     assert context.resume_sessions is False
 

@@ -185,7 +185,7 @@ cdef class _SSLSocket(InspectedConnection):
             self.owner_reference = weak_reference(owner)
         if session is not None:
             self.session = session
-        elif self.hooks.sessions is not None and self.server_hostname is not None:
+        elif self.hooks.sessions is not None and self.server_hostname is not None and not self.is_server:
             self.session_name = self.server_hostname
             self.session_store = self.hooks.sessions
             self.keeps_sessions = True

@@ -301,6 +301,10 @@ cdef class _SSLContext(TrustingContext):
             ERR_clear_error()
             raise MemoryError
 
+    def _set_npn_protocols(self, protos, /):
+        """Of CPython 3.9, on an OpenSSL without the extension that ALPN has replaced."""
+        raise NotImplementedError("The NPN extension is not supported: use set_alpn_protocols")
+
     # Protocol versions and options
 
     cdef int set_version(self, long version, bint minimum) except -1:
@@ -560,14 +564,14 @@ cdef class _SSLContext(TrustingContext):
 
         A resumed handshake costs less than half, on both sides, and verifies no certificate: the peer proves that it is the one that
         was verified then (RFC 8446, 2.2). A change of what is verified forgets all sessions. 8 are kept for a name, 256 names; those of
-        TLS 1.3 are used once (RFC 8446, C.4), and come with the first data that is read. ValueError: not a PROTOCOL_TLS_CLIENT context.
+        TLS 1.3 are used once (RFC 8446, C.4), and come with the first data that is read. ValueError: a PROTOCOL_TLS_SERVER context.
         """
         return self.sessions is not None
 
     @resume_sessions.setter
     def resume_sessions(self, bint wanted):
-        if self.protocol != PROTOCOL_TLS_CLIENT:
-            raise ValueError("resume_sessions is for clients: PROTOCOL_TLS_CLIENT")
+        if self.protocol == PROTOCOL_TLS_SERVER:
+            raise ValueError("resume_sessions is for clients, and this is a PROTOCOL_TLS_SERVER context")
         if wanted == (self.sessions is not None):
             return
         self.sessions = OrderedDict() if wanted else None
