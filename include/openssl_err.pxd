@@ -42,6 +42,7 @@ cdef extern from "openssl/err.h" nogil:
 
 cdef extern from "openssl/sslerr.h" nogil:
     int SSL_R_CERTIFICATE_VERIFY_FAILED, SSL_R_UNEXPECTED_EOF_WHILE_READING
+    int SSL_R_EXTENSION_NOT_RECEIVED, SSL_R_INVALID_CONFIG, SSL_R_REQUEST_PENDING, SSL_R_REQUEST_SENT, SSL_R_WRONG_SSL_VERSION
 
 
 cdef extern from "openssl/x509err.h" nogil:

@@ -39,7 +39,7 @@ SOCKET_HANDLERS = [
 ]
 SSL_HANDLERS = [
     *("client_hello_handler", "encrypted_handler", "mode_changed_handler", "new_session_handler", "ssl_errors_handler"),
-    "pre_shared_key_handler",
+    *("pre_shared_key_handler", "peer_certificate_handler"),
 ]
 
 # Class, attribute, values of the wrong type, values that are impossible.
@@ -65,6 +65,7 @@ ATTRIBUTES = [
     (SslConfiguration, "local_certificate", [1, b"x", SslKey], []),
     (SslConfiguration, "local_certificate_chain", [1, [None], [b"x"]], []),
     (SslConfiguration, "private_key", [1, b"x", SslCertificate], []),
+    (SslConfiguration, "post_handshake_authentication", *FLAG),
     (SslConfiguration, "pre_shared_key_identity_hint", [None, 1, ["x"]], ["a\0b", "x" * 257]),
     (SslConfiguration, "peer_verify_mode", *ENUM),
     (SslConfiguration, "peer_verify_depth", COUNT[0], [-1, 2**31, HUGE]),

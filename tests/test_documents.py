@@ -208,6 +208,33 @@ def test_the_configurations_of_the_readme_serve_mutual_tls(folder):
     assert output(code, folder) == "AUTO_VERIFY_PEER False\n"
 
 
+def test_the_example_of_a_certificate_that_is_asked_for_later(folder):
+    code = EXAMPLES["A certificate that is asked for later"] + """
+def accept(server):
+    s = server.next_pending_secure_connection()
+    s.ready_read_handler, s.peer_certificate_handler = ready, answered
+
+def show(s):
+    print(s.read_all().decode())
+    sslsock.stop()
+
+read = lambda name: open(name, "rb").read()
+server = sslsock.SslServer()
+server.configuration = later(sslsock.SslConfiguration())
+server.configuration.set_identity(read("server.pem"), read("server.key"))
+server.configuration.peer_verify_mode = sslsock.SslSocket.QUERY_PEER
+server.new_connection_handler = accept
+server.listen(0, "127.0.0.1")
+client = sslsock.SslSocket()
+client.configuration = later(sslsock.SslConfiguration())
+client.ready_read_handler = show
+client.connect_encrypted("localhost", server.port)
+client.write(b"who am I?")
+sslsock.run()
+"""
+    assert output(code, folder) == "nobody\n"
+
+
 def test_the_example_of_pre_shared_keys_shakes_hands(folder):
     code = EXAMPLES["Pre-shared keys"] + (
         "def accept(server):\n"

@@ -722,6 +722,7 @@ ARGUMENTS = {
     "write_bytes": (b"x",), "write_string": ("x",), "read_into": (bytearray(4),), "seek": (0,), "listen": (0,),
     "call_soon": (print,), "call_later": (0, print), "watch": (0, 1, print), "watch_level": (0, 1, print),
     "call_soon_threadsafe": (print,),
+    "request_certificate": (None,),
     "channel_binding": ("tls-exporter",), "export_keying_material": ("EXPERIMENTAL", 32),
     "attach": (0,), "follow": (None,), "start_tls": (sslsock.Engine(sslsock.Context(server_side=False)), 1.0),
 }  # fmt: skip

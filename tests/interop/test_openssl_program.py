@@ -239,6 +239,26 @@ def test_a_client_that_is_asked_later_says_no(own_host, start, pki):
     client.socket.abort()
 
 
+@pytest.mark.parametrize("agrees", [True, False])
+def test_s_server_asks_after_the_handshake(own_host, start, pki, agrees):
+    """Its command "c"."""
+    server, port = s_server(own_host, start, pki, "-tls1_3", "-CAfile", pki.root_file, identity=pki.server)
+    configuration = client_configuration(pki, identity=pki.clients["ecdsa"])
+    configuration.post_handshake_authentication = agrees
+    client = connected(own_host, port, configuration)
+    server.write(b"c\n")
+    if agrees:
+        own_host.wait_for(lambda: server.said("SSL_do_handshake -> 1"), "the request")
+        own_host.wait_for(lambda: server.said("depth=0"), lambda: server.text)
+        client.socket.write(b"word\n")
+        own_host.wait_for(lambda: b"word\n" in server.out, lambda: server.text)
+    else:
+        own_host.wait_for(lambda: server.said("extension not received"), lambda: server.text)
+    assert client.socket.encrypted
+    client.socket.disconnect()
+    ended(own_host, client)
+
+
 # We are the server
 
 
@@ -398,6 +418,43 @@ def test_a_server_sees_the_certificate_of_s_client(own_host, start, pki, version
     taken = server.last(own_host)
     assert taken.socket.peer_certificate_chain == [pki.clients[algorithm].ours, pki.middle.ours]
     assert client.said("Acceptable client certificate CA names\nCN ?= ?Test Root")
+    client.close_input()
+    ended(own_host, taken)
+    server.close()
+
+
+def test_s_client_is_asked_after_the_handshake(own_host, start, pki, algorithm):
+    configuration = server_configuration(pki)
+    configuration.peer_verify_mode = configuration.VERIFY_PEER
+    configuration.post_handshake_authentication = True
+    server = OurServer(configuration, echo)
+    certificate, key = pki.files(pki.clients[algorithm])
+    chain = pki.files(pki.middle)[0]
+    client = s_client(start, pki, server.port, "-enable_pha", "-cert", certificate, "-cert_chain", chain, "-key", key)
+    client.write(b"word\n")
+    own_host.wait_for(lambda: b"word\n" in client.out, "the echo")
+    taken = server.last(own_host)
+    assert taken.socket.peer_certificate is None
+    assert taken.socket.request_peer_certificate()
+    own_host.wait_for(lambda: taken.socket.peer_certificate is not None or taken.has("error"), taken.events)
+    assert taken.socket.peer_certificate_chain == [pki.clients[algorithm].ours, pki.middle.ours]
+    client.write(b"again\n")
+    own_host.wait_for(lambda: b"again\n" in client.out, "the echo")
+    client.close_input()
+    ended(own_host, taken)
+    server.close()
+
+
+def test_s_client_that_has_not_agreed_is_not_asked(own_host, start, pki):
+    configuration = server_configuration(pki)
+    configuration.post_handshake_authentication = True
+    server = OurServer(configuration, echo)
+    client = s_client(start, pki, server.port)
+    taken = server.last(own_host)
+    assert not taken.socket.request_peer_certificate()
+    assert "has not agreed" in taken.socket.error_string
+    client.write(b"word\n")
+    own_host.wait_for(lambda: b"word\n" in client.out, "the echo")
     client.close_input()
     ended(own_host, taken)
     server.close()

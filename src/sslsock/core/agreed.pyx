@@ -42,6 +42,8 @@ cdef void forget_agreed(agreed_values *agreed) noexcept nogil:
     """Free what is owned."""
     X509_free(agreed.certificate)
     free_X509_stack(agreed.chain)
+    agreed.certificate = NULL
+    agreed.chain = NULL
 
 
 cdef list peer_chain(agreed_values *agreed, bint server_side):

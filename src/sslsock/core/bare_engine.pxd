@@ -36,6 +36,7 @@ cdef class BareEngine:
     cdef int messages  # that came after the last data and brought none
     cdef object verify_handler  # whom a derived engine asks, in the handshake, whether to go on in spite of errors; or None
     cdef object pre_shared_key_handler  # whom it asks for a key, or None
+    cdef readonly bint certificate_requested  # and the answer has not come
     cdef bint unsettled  # there is something for `settle`
 
     cdef int make_ssl(self, SSL_CTX *ctx, bint server_side) except -1
@@ -55,6 +56,7 @@ cdef class BareEngine:
     cdef int shake(self) noexcept nogil
     cdef int note_step(self, int status) noexcept nogil
     cdef list settle(self)
+    cdef str ask_for_certificate(self)
     cdef object failure(self)
     cdef long verify_result(self) noexcept nogil
     # incoming

@@ -163,6 +163,10 @@ cdef class BareEngine:
         None."""
         return None
 
+    cdef str ask_for_certificate(self):
+        """See Engine.request_certificate: the request is made, or why it cannot be, in words."""
+        return "this engine asks nobody"
+
     cdef object failure(self):
         """What has failed, in words: a str, or an exception."""
         if self.own_reason != NULL:

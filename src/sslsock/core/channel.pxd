@@ -14,6 +14,7 @@ cdef class Channel(InputLink):
 
     # incoming
     cdef bint input_ended  # the consumer has been told so
+    cdef bint certificate_awaited  # of a client that was asked after the handshake
     cdef bint bulk  # the last receive was large: worth giving the GIL away
 
     # the end
@@ -32,7 +33,8 @@ cdef class Channel(InputLink):
     cdef void feed_tls(self, size_t size) noexcept
     cdef void shake(self, BareEngine engine, size_t size) noexcept
     cdef list settle(self, BareEngine engine) noexcept
-    cdef void deliver_sessions(self, list sessions, size_t size) noexcept
+    cdef void deliver_news(self, BareEngine engine, size_t size) noexcept
+    cdef void tell_news(self, list sessions) noexcept
     cdef void tell_sessions(self, list sessions) noexcept
     cdef object ask(self, object handler, str name, object said)
     cdef void forget_handlers(self, BareEngine engine) noexcept

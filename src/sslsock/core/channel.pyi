@@ -1,7 +1,8 @@
-from typing import Protocol, Union, final
+from typing import Callable, Protocol, Union, final
 
 from .bare_engine import BareEngine
 from .descriptor import Descriptor
+from .engine import _VerifyError
 from .input_link import InputLink
 from .loop import Loop
 
@@ -32,6 +33,7 @@ class Channel(InputLink):
 
     def __init__(self, loop: Loop, consumer: _ChannelConsumer) -> None: ...
     def attach(self, descriptor: Union[int, Descriptor]) -> None: ...
+    def request_certificate(self, verify_handler: Callable[[list[_VerifyError]], bool]) -> str: ...
     @property
     def can_join(self) -> bool: ...
     def start_tls(self, engine: BareEngine, timeout: float) -> None: ...

@@ -131,11 +131,30 @@ cdef class Channel(InputLink):
         if self.engine_ready:
             self.plan_again()
 
+    def request_certificate(self, verify_handler):
+        """Ask a client for its certificate after the handshake (Engine.request_certificate); `verify_handler` is asked where it has
+        errors. The consumer's on_certificate tells of the answer. Returns why it cannot be, "" when the client has been asked."""
+        cdef BareEngine engine = self.engine
+        self.loop.require()
+        if self.phase != PHASE_OPEN or self.tls != TLS_OPEN or engine.in_use():
+            return "there is no encrypted connection that is at rest"
+        reason = engine.ask_for_certificate()
+        if reason:
+            return reason
+        self.certificate_awaited = True
+        self.verify_handler = verify_handler
+        engine.verify_handler = self._ask_verify_handler
+        if not self.keep_output():
+            self.fail_link()
+        else:
+            self.plan_flush()
+        return ""
+
     @property
     def can_join(self):
-        """Open, and no handshake is under way or due, so that a relay can take it: bool."""
+        """Open, and no handshake is under way or due, nor an answer of a client awaited, so that a relay can take it: bool."""
         return self.phase == PHASE_OPEN and self.tls != TLS_SHAKING and not self.hold_writes \
-            and not self.output_over and (self.engine is None or not self.engine.in_use())
+            and not self.output_over and (self.engine is None or not (self.engine.in_use() or self.certificate_awaited))
 
     # incoming
 
@@ -227,6 +246,7 @@ cdef class Channel(InputLink):
         cdef ChannelConsumer consumer = <ChannelConsumer> self.consumer
         cdef size_t room = 0, got = 0
         cdef int status = ENGINE_OK
+        cdef bint news = False
         cdef list sessions = None
         cdef char *memory = consumer.on_room(&room)
         if memory == NULL:
@@ -238,10 +258,11 @@ cdef class Channel(InputLink):
             got = self.receive_some(memory, min(room, <size_t> READ_SIZE))
         else:
             status = self.decrypt_some(memory, room, &got)
-            sessions = self.settle(self.engine) if self.engine.unsettled else None
+            news = self.engine.unsettled
+            sessions = self.settle(self.engine) if news else None
         consumer.on_filled(got)
-        if sessions is not None and self.notify_sessions:
-            self.tell_sessions(sessions)
+        if news:
+            self.tell_news(sessions)
         if status == ENGINE_CLOSED:
             self.end_of_input(True)
         elif status == ENGINE_FAILED:
@@ -300,11 +321,12 @@ cdef class Channel(InputLink):
                 status = self.decrypt(size, self.loop.scratch.plain, room, &got)
         else:
             status = self.decrypt(size, self.loop.scratch.plain, room, &got)
+        if self.phase == PHASE_CLOSED:  # a verification handler has ended it
+            return
         if not self.keep_output():
             status = ENGINE_FAILED
-        sessions = self.settle(engine) if engine.unsettled else None
-        if sessions is not None and self.notify_sessions:
-            self.deliver_sessions(sessions, got)
+        if engine.unsettled:
+            self.deliver_news(engine, got)
         elif got:
             self.deliver(self.loop.scratch.plain, got)
         if status == ENGINE_CLOSED:
@@ -355,16 +377,27 @@ cdef class Channel(InputLink):
             self.loop.report("a TLS session could not be kept", exc, self.consumer)
         return sessions
 
-    cdef void deliver_sessions(self, list sessions, size_t size) noexcept:
-        """Tell of sessions, and then of the `size` bytes of plaintext that came with them: those are kept meanwhile, for whoever is
-        told may have more delivered, by a turn of its own."""
+    cdef void deliver_news(self, BareEngine engine, size_t size) noexcept:
+        """Tell of sessions, and of the answer to a request for a certificate, and then of the `size` bytes of plaintext that came with
+        them: those are kept meanwhile, for whoever is told may have more delivered, by a turn of its own."""
+        sessions = self.settle(engine)
         self.keep_lent()
         self.input.lent = self.loop.scratch.plain
         self.input.lent_left = size
         self.keep_lent()
-        self.tell_sessions(sessions)
+        self.tell_news(sessions)
         if size and input_size(&self.input):
             self.deliver(NULL, 0)
+
+    cdef void tell_news(self, list sessions) noexcept:
+        """sessions: what `settle` has returned."""
+        if self.certificate_awaited and not self.engine.certificate_requested:
+            self.certificate_awaited = False
+            self.forget_handlers(self.engine)
+            if self.phase == PHASE_OPEN:
+                self.tell_certificate(self.consumer)
+        if sessions is not None and self.notify_sessions:
+            self.tell_sessions(sessions)
 
     cdef void tell_sessions(self, list sessions) noexcept:
         for session in sessions:
@@ -625,7 +658,7 @@ cdef class Channel(InputLink):
         if self.failure.kind == NO_MEMORY:
             return FAILED_RESOURCE
         if self.failure.kind == TLS_FAILED:
-            return FAILED_HANDSHAKE if self.tls == TLS_SHAKING else FAILED_TLS
+            return FAILED_HANDSHAKE if self.tls == TLS_SHAKING or self.certificate_awaited else FAILED_TLS
         return FAILED_NETWORK
 
     cdef str failure_in_words(self):

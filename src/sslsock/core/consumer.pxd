@@ -28,6 +28,7 @@ cdef class ChannelConsumer:
     cdef void on_written(self, size_t count) noexcept
     cdef void on_encrypted(self) noexcept
     cdef void on_session(self, object session) noexcept
+    cdef void on_certificate(self) noexcept
     cdef void on_peer_closed(self, bint clean) noexcept
     cdef void on_output_ended(self) noexcept
     cdef void on_drained(self) noexcept
@@ -44,6 +45,7 @@ cdef class ReportingLink(Link):
     cdef void tell_written(self, object consumer, size_t count) noexcept
     cdef void tell_encrypted(self, object consumer) noexcept
     cdef void tell_session(self, object consumer, object session) noexcept
+    cdef void tell_certificate(self, object consumer) noexcept
     cdef void tell_peer_closed(self, object consumer, bint clean) noexcept
     cdef void tell_output_ended(self, object consumer) noexcept
     cdef void tell_drained(self, object consumer) noexcept

@@ -30,6 +30,9 @@ cdef class ChannelConsumer:
     cdef void on_session(self, object session) noexcept:
         """A session has come, if `notify_sessions`: what the engine's `settle` has returned."""
 
+    cdef void on_certificate(self) noexcept:
+        """A client has answered the request for its certificate (`Channel.request_certificate`)."""
+
     cdef void on_peer_closed(self, bint clean) noexcept:
         """The peer has sent its last byte; over TLS `clean` says that it said so itself."""
 
@@ -85,6 +88,15 @@ cdef class ReportingLink(Link):
             consumer.on_session(session)
         except BaseException as exc:
             self.loop.report_call(consumer, "on_session", exc)
+
+    cdef void tell_certificate(self, object consumer) noexcept:
+        if self.in_c:
+            (<ChannelConsumer> consumer).on_certificate()
+            return
+        try:
+            consumer.on_certificate()
+        except BaseException as exc:
+            self.loop.report_call(consumer, "on_certificate", exc)
 
     cdef void tell_peer_closed(self, object consumer, bint clean) noexcept:
         if self.in_c:

@@ -45,7 +45,7 @@ cdef class Context:
     cdef int set_identity_hint(self, str hint) except -1
     cdef int add_identity(self, certificate, chain, key) except -1
     cdef int set_verification(
-        self, int depth, ca_certificates, bint use_system_ca, list crls, unsigned long flags) except -1
+        self, int depth, ca_certificates, bint use_system_ca, list crls, unsigned long flags, bint later) except -1
     cdef int trust_system(self, bint others_too) except -1
     cdef int set_next_protocols(self, protocols) except -1
     cdef int set_sessions(self, TicketKeys ticket_keys) except -1

@@ -50,6 +50,7 @@ class Context:
         crls: Sequence[SslCrl] = (),
         pre_shared_keys: bool = False,
         pre_shared_key_identity_hint: str = "",
+        post_handshake_authentication: bool = False,
     ) -> None: ...
     @property
     def server_side(self) -> bool: ...

@@ -206,10 +206,11 @@ cdef int on_ticket_made(SSL *connection, void *argument) noexcept nogil:
     cdef void *present = NULL
     cdef size_t size = 0
     cdef int place
+    if ssl.SSL_get_verify_result(connection) != ssl.X509_V_OK or hooks.keyed:
+        # Where the certificate came after the handshake, the session had one.
+        return ssl.SSL_SESSION_set1_ticket_appdata(session, NULL, 0)
     if ssl.SSL_SESSION_get0_ticket_appdata(session, &present, &size) == 1 and size == NOTE_SIZE:
         return 1  # it was resumed, and keeps the note of its beginning
-    if ssl.SSL_get_verify_result(connection) != ssl.X509_V_OK or hooks.keyed:
-        return 1
     for place in range(NOTE_SIZE):
         note[place] = <unsigned char> (now >> 8 * (NOTE_SIZE - 1 - place) & 0xFF)
     return ssl.SSL_SESSION_set1_ticket_appdata(session, note, NOTE_SIZE)
@@ -255,6 +256,8 @@ cdef class Context:
     pre_shared_keys: bool, connections may be authenticated by a pre-shared key in place of certificates (Engine,
         pre_shared_key_handler); a server then needs no certificate. pre_shared_key_identity_hint: str, what a server says with
         TLS 1.2 for clients to choose theirs by
+    post_handshake_authentication: bool, with TLS 1.3 a client agrees to be asked for its certificate after the handshake, a server
+        does not ask before (Engine.request_certificate)
     verify_flags: int, VerifyFlag; crls: list of SslCrl, which make the peer's own certificate be looked up in them, if no flag does more
     minimum_protocol, maximum_protocol: version numbers such as 0x0303 (TLS 1.2); maximum 0: the newest
     ciphers (TLS 1.2 and older), ciphersuites (TLS 1.3), groups: OpenSSL's syntax (openssl-ciphers(1)); "": DEFAULT_CIPHERS, DEFAULT_CIPHERSUITES, and of groups DEFAULT_GROUPS for a server, OpenSSL's for a client
@@ -273,7 +276,8 @@ cdef class Context:
                   int verify_mode=VERIFY_MODE_PEER, int verify_depth=0, ca_certificates=(), bint use_system_ca=True,
                   int minimum_protocol=0x0303, int maximum_protocol=0, str ciphers="", str ciphersuites="",
                   str groups="", next_protocols=(), TicketKeys ticket_keys=None, bytes session_context not None=b"", key_log=None,
-                  unsigned long verify_flags=0, crls=(), bint pre_shared_keys=False, str pre_shared_key_identity_hint=""):
+                  unsigned long verify_flags=0, crls=(), bint pre_shared_keys=False, str pre_shared_key_identity_hint="",
+                  bint post_handshake_authentication=False):
         if verify_mode not in (VERIFY_MODE_NONE, VERIFY_MODE_QUERY, VERIFY_MODE_PEER):
             raise ConfigurationError(f"unknown verification mode {verify_mode}")
         if not server_side and (ticket_keys is not None or session_context):
@@ -308,14 +312,18 @@ cdef class Context:
         if crls:
             verify_flags |= ssl.X509_V_FLAG_CRL_CHECK
         stamp = system_stamp() if use_system_ca and not server_side else None  # before they are read: a change meanwhile shows
-        self.set_verification(verify_depth, ca_certificates, use_system_ca, crls, verify_flags)
+        self.set_verification(
+            verify_depth, ca_certificates, use_system_ca, crls, verify_flags, post_handshake_authentication and server_side)
+        if post_handshake_authentication and not server_side:
+            ssl.SSL_CTX_set_post_handshake_auth(self.ctx, 1)
         self.set_next_protocols(next_protocols)
         # A server's holds in a fleet; a client's on this machine, where the system's authorities are known better.
         system = str(use_system_ca) if server_side or not use_system_ca else repr(stamp)
         self.session_context = digest_of(
             [str(verify_mode), str(verify_depth), system, str(minimum_protocol),
              ciphers or DEFAULT_CIPHERS, ciphersuites or DEFAULT_CIPHERSUITES, groups, str(verify_flags),
-             *(["pre-shared keys"] if pre_shared_keys else [])],
+             *(["pre-shared keys"] if pre_shared_keys else []),
+             *(["certificates later"] if post_handshake_authentication and server_side else [])],
             sorted({sha256((<SslCertificate> authority).encode(True)) for authority in ca_certificates}
                    | {sha256((<SslCrl> crl).encode()) for crl in crls})
             if verify_mode != VERIFY_MODE_NONE else [],
@@ -417,12 +425,14 @@ cdef class Context:
         return 0
 
     cdef int set_verification(
-            self, int depth, ca_certificates, bint use_system_ca, list crls, unsigned long flags) except -1:
+            self, int depth, ca_certificates, bint use_system_ca, list crls, unsigned long flags, bint later) except -1:
         cdef int mode = ssl.SSL_VERIFY_NONE
         if self.verify_mode != VERIFY_MODE_NONE:
             mode = ssl.SSL_VERIFY_PEER
             if self.server_side and self.verify_mode == VERIFY_MODE_PEER:
                 mode |= ssl.SSL_VERIFY_FAIL_IF_NO_PEER_CERT
+            if later:
+                mode |= ssl.SSL_VERIFY_POST_HANDSHAKE
             for certificate in ca_certificates:
                 if (<SslCertificate?> certificate).x509 == NULL:
                     raise ConfigurationError(f"a CA certificate did not load: {certificate.error_string}")

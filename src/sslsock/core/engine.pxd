@@ -18,6 +18,7 @@ cdef struct engine_state:
     PyObject *engine  # borrowed
     unsigned char hello[HELLO_DIGEST_SIZE]  # of the first ClientHello
     bint hello_seen
+    bint answered  # a client, with a certificate or none, when it was asked after the handshake
     SSL_SESSION *sessions[NEW_SESSIONS]  # owned; came in this call
     int session_count
 
@@ -44,6 +45,7 @@ cdef class Engine(BareEngine):
     # after libssl's calls
     cdef void note_keyed(self) noexcept nogil
     cdef void note_renewed(self) noexcept nogil
+    cdef int note_answer(self) except -1
     cdef bint decide(self) noexcept
     cdef int find_key(
         self, const char *said, char *identity, unsigned int identity_room, unsigned char *key, unsigned int key_room) noexcept

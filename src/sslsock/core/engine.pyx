@@ -22,13 +22,16 @@ from libc.string cimport memcmp, memcpy, memset
 cimport openssl_ssl as ssl
 from fork_gate cimport fork_gate_pause, fork_gate_resume
 from hello_digest cimport HELLO_DIGEST_SIZE, hello_digest
-from openssl_err cimport ERR_GET_LIB, ERR_GET_REASON, ERR_LIB_SSL, SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE, ERR_clear_error
+from openssl_err cimport (
+    ERR_GET_LIB, ERR_GET_REASON, ERR_LIB_SSL, SSL_R_EXTENSION_NOT_RECEIVED, SSL_R_INVALID_CONFIG,
+    SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE, SSL_R_REQUEST_PENDING, SSL_R_REQUEST_SENT, SSL_R_WRONG_SSL_VERSION, ERR_clear_error,
+    ERR_peek_error)
 from openssl_ssl cimport SSL_SESSION, X509_STORE_CTX
 from openssl_x509 cimport X509_up_ref
 from sslsock.core.context cimport VERIFY_MODE_NONE, VERIFY_MODE_PEER, Context, connection_hooks
 from sslsock.core.agreed cimport forget_agreed, note_agreed, note_peer, peer_chain, verified_chain
 from sslsock.core.bare_engine cimport (
-    ENGINE_FAILED, ENGINE_OK, ENGINE_WANT_READ, RECORD_SIZE, USE_ASKING, USE_FREE, USE_LENT, USE_LIBSSL, BareEngine)
+    ENGINE_FAILED, ENGINE_OK, ENGINE_WANT_READ, RECORD_SIZE, USE_ASKING, USE_FREE, USE_LENT, USE_LIBSSL, BareEngine, engine_use)
 from sslsock.core.binding cimport binding_of, exported
 from sslsock.core.certificate cimport SslCertificate
 from sslsock.core.error_words cimport error_words
@@ -51,8 +54,18 @@ cdef enum:
     ALERT_ILLEGAL_PARAMETER = 47  # RFC 8446, 6
     ALERT_INTERNAL_ERROR = 80
     ALERT_REASONS = 1000  # SSL_AD_REASON_OFFSET: reason 1048 is "the peer sent alert 48"
+    MESSAGE_FINISHED = 20  # RFC 8446, 4
     RELEASE_GIL_AT = 65536  # bytes: below, giving the GIL away costs more than the work (docs/design.md, "The GIL")
 
+
+# Why a client is not asked for its certificate, where OpenSSL's words are its own.
+cdef dict NOT_ASKED = {
+    SSL_R_EXTENSION_NOT_RECEIVED: "the client has not agreed to be asked after the handshake",
+    SSL_R_INVALID_CONFIG: "the configuration asks for no certificate",
+    SSL_R_REQUEST_PENDING: "the client has been asked, and has not answered",
+    SSL_R_REQUEST_SENT: "the client has been asked, and has not answered",
+    SSL_R_WRONG_SSL_VERSION: "the protocol is older than TLS 1.3",
+}
 
 # RFC 8446, 6, RFC 7507, 3 and RFC 7301, 3.2: to OpenSSL 3.0 these are "unknown".
 cdef dict NEWER_ALERTS = {
@@ -122,6 +135,15 @@ cdef int check_client_hello(connection_hooks *hooks, ssl.SSL *connection) noexce
         (<Engine> state.engine).own_reason = b"the second ClientHello says other things than the first"
         return ALERT_ILLEGAL_PARAMETER
     return 0
+
+
+cdef void note_message(
+        int write, int version, int content, const void *data, size_t size, ssl.SSL *connection, void *argument) noexcept nogil:
+    """SSL_set_msg_callback(3): Finished is the last of the three messages that answer a request for a certificate."""
+    cdef engine_state *state = <engine_state *> ssl.SSL_get_app_data(connection)
+    if not write and content == ssl.SSL3_RT_HANDSHAKE and size > 0 and (<const unsigned char *> data)[0] == MESSAGE_FINISHED:
+        state.answered = True
+        (<Engine> state.engine).unsettled = True
 
 
 cdef int give_key(
@@ -281,6 +303,8 @@ cdef class Engine(BareEngine):
         """After libssl calls, with the GIL: what they left to do. Returns the sessions that came, a list, or None."""
         cdef SslSession session
         cdef list came
+        if self.state.answered:
+            self.note_answer()
         if not self.unsettled:
             return None
         self.unsettled = False
@@ -297,6 +321,18 @@ cdef class Engine(BareEngine):
                 self.context.keep_session(self.session_key, session)
         return came or None
 
+    cdef int note_answer(self) except -1:
+        """The client has answered a request for its certificate."""
+        self.state.answered = False
+        if self.failed:
+            return 0
+        ssl.SSL_set_msg_callback(self.ssl, NULL)
+        forget_agreed(&self.agreed)
+        if not note_peer(&self.agreed, self.ssl):
+            raise MemoryError
+        self.certificate_requested = False
+        return 0
+
     cdef bint decide(self) noexcept:
         """Whether to go on in spite of the errors that verification has found."""
         cdef list errors
@@ -305,9 +341,10 @@ cdef class Engine(BareEngine):
         try:
             self.errors = errors = errors_found(&self.state.found, self.verify_name)
             if handler is not None:
-                note_agreed(&self.agreed, self.ssl, False)
-                if not note_peer(&self.agreed, self.ssl):
-                    raise MemoryError
+                if not self.handshake_done:
+                    note_agreed(&self.agreed, self.ssl, False)
+                    if not note_peer(&self.agreed, self.ssl):
+                        raise MemoryError
                 self.use = USE_ASKING
                 accepted = bool(handler(list(errors)))
             else:
@@ -621,6 +658,41 @@ cdef class Engine(BareEngine):
             return None
         X509_up_ref(self.state.found.refused)
         return SslCertificate.wrap(self.state.found.refused)
+
+    def request_certificate(self):
+        """Ask the client for its certificate after the handshake (TLS 1.3, RFC 8446, 4.6.2). Returns bytes to send.
+
+        The answer comes with `decrypt`, between other data: until then `certificate_requested` is True. It is verified as in a
+        handshake, `verify_handler` is asked, and TlsError says that it was refused. RuntimeError, with the reason, where that cannot
+        be: on a client, with an older protocol, while an answer is awaited, and where the client has not agreed to it."""
+        self.require_free()
+        reason = self.ask_for_certificate()
+        if reason:
+            raise RuntimeError(reason)
+        return self.take()
+
+    cdef str ask_for_certificate(self):
+        cdef int reason
+        cdef engine_use before
+        cdef bint asked
+        if not self.handshake_done or self.failed or self.closed:
+            return "there is no connection whose handshake is done"
+        if not self.context.server_side:
+            return "the server asks the client"
+        before = self.enter_libssl()
+        ERR_clear_error()
+        asked = ssl.SSL_verify_client_post_handshake(self.ssl) == 1 and ssl.SSL_do_handshake(self.ssl) == 1
+        self.leave_libssl(before)
+        reason = ERR_GET_REASON(ERR_peek_error())
+        words = error_words(ERR_peek_error()) if reason else "OpenSSL does not say why"
+        ERR_clear_error()
+        if not asked:
+            return NOT_ASKED.get(reason, words)
+        ssl.SSL_set_msg_callback(self.ssl, note_message)
+        forget_verification(&self.state.found)
+        self.errors = None
+        self.certificate_requested = True
+        return ""
 
     @property
     def certificate_missing(self):

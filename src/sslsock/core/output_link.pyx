@@ -77,16 +77,14 @@ cdef class OutputLink(ReportingLink):
     def flush(self):
         """Send now what is queued, as far as the system takes it."""
         self.loop.require()
-        if self.engine is None or not self.engine.in_use():
-            self.send_queue()
+        self.send_queue()
         if self.written:
             self.plan_flush()
 
     cdef void end_event(self) noexcept:
         """After whatever has happened: send, and tell how much has been sent."""
         if (self.out.size or self.queue.size or self.ends_output) and not self.blocked:
-            if self.engine is None or not self.engine.in_use():
-                self.send_queue()
+            self.send_queue()
         if self.written:
             self.report_written()
 
@@ -102,6 +100,8 @@ cdef class OutputLink(ReportingLink):
     cdef void send_queue(self) noexcept:
         """Send `out`, then the queue, until all is out, the kernel takes no more, or it is the others' turn."""
         cdef size_t sent = 0, before
+        if self.engine is not None and self.engine.in_use():
+            return  # below a handler that libssl waits for: it is not to be entered twice; who called it sends afterwards
         while not self.blocked and not self.dead and (self.phase == PHASE_OPEN or self.phase == PHASE_FINISHING):
             if sent >= TURN_SIZE:
                 self.plan_flush()

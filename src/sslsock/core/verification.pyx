@@ -80,6 +80,9 @@ cdef void forget_verification(verification *found) noexcept nogil:
         X509_free(found.records[number].certificate)
     free(found.records)
     X509_free(found.refused)
+    found.records = NULL
+    found.record_count = 0
+    found.refused = NULL
 
 
 cdef list errors_found(verification *found, str verify_name):

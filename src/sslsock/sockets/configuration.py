@@ -115,6 +115,7 @@ class SslConfiguration:
         "_next_protocols",
         "_peer_verify_depth",
         "_peer_verify_mode",
+        "_post_handshake_authentication",
         "_pre_shared_key_identity_hint",
         "_private_key",
         "_use_system_ca",
@@ -141,6 +142,7 @@ class SslConfiguration:
         self._next_protocols: tuple[bytes, ...] = ()
         self._key_log: Optional[KeyLogTarget] = key_log_of_environment()
         self._pre_shared_key_identity_hint = ""
+        self._post_handshake_authentication = False
         self._contexts: dict[tuple[bool, PeerVerifyMode, bool], Context] = {}
 
     # Who we are
@@ -242,6 +244,18 @@ class SslConfiguration:
     @verify_hostname.setter
     def verify_hostname(self, verify: bool) -> None:
         self._verify_hostname = checked(verify, bool, "verify_hostname")
+
+    @property
+    def post_handshake_authentication(self) -> bool:
+        """Whether certificates of clients belong after the handshake, with TLS 1.3: bool, False at first. A client agrees to
+        be asked for its certificate then; a server does not ask in the handshake, but where the program says
+        (`SslSocket.request_peer_certificate`). With older protocols a server asks in the handshake as ever."""
+        return self._post_handshake_authentication
+
+    @post_handshake_authentication.setter
+    def post_handshake_authentication(self, late: bool) -> None:
+        self._post_handshake_authentication = checked(late, bool, "post_handshake_authentication")
+        self._changed()
 
     @property
     def ca_certificates(self) -> list[SslCertificate]:
@@ -441,6 +455,7 @@ class SslConfiguration:
             self._crls,
             pre_shared_keys,
             self._pre_shared_key_identity_hint if pre_shared_keys else "",
+            self._post_handshake_authentication,
         )
 
     def context(self, server_side: bool, mode: PeerVerifyMode, pre_shared_keys: bool = False) -> Context:

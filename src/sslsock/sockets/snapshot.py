@@ -48,6 +48,7 @@ class Snapshot(NamedTuple):
     crls: tuple[SslCrl, ...]
     pre_shared_keys: bool
     pre_shared_key_identity_hint: str
+    post_handshake_authentication: bool
 
 
 Key = tuple[Snapshot, Hashable]

@@ -26,8 +26,8 @@ from .constants import OpenMode, PeerVerifyMode, SocketError, SslMode
 from .error_log import INFO
 from .event_loop import EventLoop
 from .hello_wait import HelloPhase, HelloWait
+from .late_certificate import LateCertificate
 from .loop_object import Handler
-from .pre_shared_key import PreSharedKeys
 from .ssl_error import SslError
 from .states import MODE_MOVES, ModeEvent
 from .tcp_socket import CONNECTED, whole
@@ -56,7 +56,7 @@ AWAITED, DECIDING, HELD = HelloPhase
 INTERNAL_ERROR = 80  # the alert, RFC 8446, 6
 
 
-class SslSocket(PreSharedKeys):
+class SslSocket(LateCertificate):
     """A TCP socket with TLS.
 
     `connect_encrypted` it; or `connect` and `start_client_encryption` later; or take it from an SslServer.
@@ -77,12 +77,9 @@ class SslSocket(PreSharedKeys):
         "_client_hello_handler",
         "_configuration",
         "_demanding",
-        "_encrypted",
         "_encrypted_handler",
-        "_handshake_errors",
         "_handshake_timeout",
         "_hello",
-        "_mode",
         "_mode_changed_handler",
         "_peer_verify_mode",
         "_peer_verify_name",
@@ -116,7 +113,7 @@ class SslSocket(PreSharedKeys):
         self._hello: Optional[HelloWait] = None  # while a ClientHello is awaited or decided upon
         self._peer_verify_mode: Optional[PeerVerifyMode] = None
         self._peer_verify_name = ""
-        self._handshake_errors: tuple[SslError, ...] = ()
+        self._handshake_errors = ()
         # What `ignore_ssl_errors` has let pass; None while it may not be called.
         self._tolerated: Optional[tuple[SslError, ...]] = None
         self._session = None
@@ -127,6 +124,7 @@ class SslSocket(PreSharedKeys):
         self._new_session_handler = None
         self._ssl_errors_handler = None
         self._pre_shared_key_handler = None
+        self._peer_certificate_handler = None
         if self._methods:
             self._use_methods()
 

@@ -77,6 +77,7 @@ HANDLER_NAMES = {
     "on_written": "bytes_written_handler",
     "on_encrypted": "encrypted_handler",
     "on_session": "new_session_handler",
+    "on_certificate": "peer_certificate_handler",
     "on_drained": "disconnected_handler",
     "on_peer_closed": "error_handler or disconnected_handler",
     "on_failed": "error_handler or disconnected_handler",
