@@ -11,6 +11,7 @@ import select
 import signal
 import socket
 import ssl as stdlib
+import struct
 import sys
 import threading
 import time
@@ -293,6 +294,64 @@ def test_unwrap_says_what_it_cannot_give_back(files: Files) -> None:
         assert client.recv(100) == b"data"
         with pytest.raises(ssl.SSLError, match="10 bytes that follow the peer's close_notify"):
             client.unwrap()
+
+
+def reset(end: Any) -> None:
+    end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    end.close()
+
+
+def end_and_close(end: Any) -> None:
+    end.settimeout(0)
+    with contextlib.suppress(stdlib.SSLError):
+        end.unwrap()
+    end.close()
+
+
+@pytest.mark.parametrize("call", ["unwrap", "recv and unwrap", "recv", "sendall"])
+@pytest.mark.parametrize("go", [end_and_close, reset, lambda end: end.close()], ids=["ends", "resets", "closes"])
+@pytest.mark.parametrize("tcp", [False, True], ids=["unix", "tcp"])
+@versions
+def test_what_a_call_finds_when_the_peer_has_gone(files: Files, version: str, tcp: bool, go: Any, call: str) -> None:
+    """The same as the interpreter's: its own close_notify that cannot be sent, a reset, a truncated stream."""
+
+    def found(module: Any) -> Any:
+        left, right = tcp_pair() if tcp else socket.socketpair()
+        client = files.client(stdlib)
+        client.maximum_version = stdlib.TLSVersion[version]
+
+        def come_and_go() -> None:
+            end = client.wrap_socket(left, server_hostname=NAME)
+            end.sendall(b"x")
+            end.recv(1)
+            go(end)
+
+        thread = threading.Thread(target=come_and_go)
+        thread.start()
+        with files.server(module).wrap_socket(right, server_side=True, suppress_ragged_eofs=False) as server:
+            server.recv(1)
+            server.sendall(b"y")
+            thread.join()
+            results: list[Any] = []
+            for name in call.split(" and "):
+                given: dict[str, list[Any]] = {"recv": [10], "sendall": [bytes(1 << 20)]}
+                try:
+                    result = getattr(server, name)(*given.get(name, []))
+                    if name == "unwrap":
+                        result.close()
+                        result = "plain"
+                except OSError as exc:
+                    result = type(exc), exc.errno
+                results.append(result)
+            return results
+
+    assert found(ssl) == found(stdlib)
+
+
+def tcp_pair() -> tuple[socket.socket, socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        left = socket.create_connection(listener.getsockname())
+        return left, listener.accept()[0]
 
 
 def test_nothing_is_read_ahead_where_it_is_switched_off(files: Files) -> None:

@@ -298,9 +298,14 @@ cdef class _SSLSocket(InspectedConnection):
         elif status == WANT_WRITE:
             error = want_write_error()
         elif status == TIMED_OUT:
-            error = timeout_error(f"The {name} operation timed out")
+            error = timeout_error(f"The {'read' if name == 'end' else name} operation timed out")
         elif status == SYSTEM_FAILED:
-            error = eof_error() if FAILURE_IS_END and name != "handshake" else system_error(call.error)
+            if name == "end" and ssl.SSL_get_shutdown(self.ssl) & ssl.SSL_RECEIVED_SHUTDOWN:
+                error = zero_return_error()  # libssl says so: the peer has ended, only our close_notify did not reach it
+            elif FAILURE_IS_END and name in ("read", "write"):
+                error = eof_error()
+            else:
+                error = system_error(call.error)
         elif status == PEER_CLOSED:
             error = zero_return_error()
         elif status == BAD_RETRY:
@@ -501,7 +506,7 @@ cdef class _SSLSocket(InspectedConnection):
             if sock is None or descriptor_of(sock) < 0:
                 raise library_error("Underlying socket connection gone")
             status = self.on_socket(END, &call)
-        self.settle(status, &call, "read")
+        self.settle(status, &call, "end")
         if sock is not None and self.input.size > 0:
             raise SSLError(
                 f"{self.input.size} bytes that follow the peer's close_notify had been received already: "
