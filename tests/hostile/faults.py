@@ -17,7 +17,7 @@ HOME = Path(tcp_socket.__file__).parent
 MODULES = frozenset(
     str(HOME / f"{name}.py")
     for name in (
-        *("stream", "tcp_socket", "ssl_socket", "tcp_server", "ssl_server", "hello_wait", "accepted", "states"),
+        *("stream", "connection", "tcp_socket", "ssl_socket", "tcp_server", "ssl_server", "hello_wait", "accepted", "states"),
         *("configuration", "loop_object", "checked", "relay", "connector"),
     )
 )

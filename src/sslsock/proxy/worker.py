@@ -21,9 +21,9 @@ from weakref import WeakValueDictionary
 from ..core.channel import Channel
 from ..core.listener import Listener
 from ..core.loop import Loop
+from ..sockets.connection import plain_address
 from ..sockets.event_loop import EventLoop
 from ..sockets.resolver import Lookup
-from ..sockets.tcp_socket import plain_address
 from . import record
 from .access_log import INFO, WARNING, AccessLog, LineWriter
 from .backends import Backend, BackendPool, News

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Optional
 if TYPE_CHECKING:
     from ..core.channel import Channel
     from ..core.listener import Listener
-    from .tcp_socket import TcpSocket
+    from .connection import Connection
 
 __all__ = ["Accepted"]
 
@@ -21,10 +21,10 @@ class Accepted:
 
     def __init__(self, listener: Listener) -> None:
         self._fd = -1
-        self._socket: Optional[TcpSocket] = None
+        self._socket: Optional[Connection] = None
         self._fd, self.address, self.port = listener.take() or (-1, "", 0)
 
-    def give(self, sock: TcpSocket, channel: Channel) -> None:
+    def give(self, sock: Connection, channel: Channel) -> None:
         """To a socket and its channel, which has no descriptor yet. OSError, MemoryError."""
         self._socket = sock
         try:

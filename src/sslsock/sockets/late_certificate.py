@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Callable
 
+from .connection import whole
 from .constants import SslMode
 from .loop_object import Handler
 from .pre_shared_key import PreSharedKeys
 from .ssl_error import SslError
-from .tcp_socket import whole
 from .twins import twin
 
 if TYPE_CHECKING:

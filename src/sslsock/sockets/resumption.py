@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Callable, Optional
 
 from ..core.session import SslSession
 from .agreed import Agreed
+from .connection import whole
 from .loop_object import Handler
-from .tcp_socket import whole
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -22,6 +22,7 @@ from ..core.hostname import parse_host
 from . import certificate_check as _certificate_check  # noqa: F401 (gives SslCertificate its `verify`)
 from .checked import Seconds
 from .configuration import SslConfiguration, default_configuration
+from .connection import CONNECTED, whole
 from .constants import OpenMode, PeerVerifyMode, SocketError, SslMode
 from .error_log import INFO
 from .event_loop import EventLoop
@@ -30,7 +31,6 @@ from .late_certificate import LateCertificate
 from .loop_object import Handler
 from .ssl_error import SslError
 from .states import MODE_MOVES, ModeEvent
-from .tcp_socket import CONNECTED, whole
 from .twins import twin, warn_caller
 
 if TYPE_CHECKING:

@@ -14,12 +14,13 @@ from ..core.hostname import is_address
 from ..core.listener import Listener
 from .accepted import Accepted
 from .checked import Flag, checked_count
+from .connection import NOWHERE, checked_port
 from .connector import error_of
 from .constants import ErrorConstants, SocketError
 from .error_log import WARNING, log_error
 from .event_loop import EventLoop
 from .loop_object import Handler, LoopObject
-from .tcp_socket import NOWHERE, TcpSocket, checked_port
+from .tcp_socket import TcpSocket
 from .twins import twin
 
 if TYPE_CHECKING:
