@@ -21,6 +21,7 @@ CHANGES = {
     "ciphersuites": "TLS_AES_128_GCM_SHA256",
     "groups": "P-256",
     "post_handshake_authentication": True,
+    "legacy_server_connect": True,
     "pre_shared_key_identity_hint": "which device?",
     "allowed_next_protocols": ["h2", "http/1.1"],
 }

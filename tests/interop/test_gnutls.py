@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any, Callable
 
 import pytest
@@ -24,6 +25,7 @@ from .programs import Program, free_port, program
 from .starttls import ImapServer, PopServer, SmtpServer
 
 PRIORITIES = {"TLS_1_2": "NORMAL:-VERS-ALL:+VERS-TLS1.2", "TLS_1_3": "NORMAL:-VERS-ALL:+VERS-TLS1.3"}
+PRIORITIES["legacy"] = PRIORITIES["TLS_1_2"] + ":%DISABLE_SAFE_RENEGOTIATION"  # as before RFC 5746
 
 
 def gnutls_serv(
@@ -67,6 +69,59 @@ def test_a_client_of_gnutls_serv(own_host, start, pki, version, algorithm):
     ended(own_host, client)
     server.ask_to_end()
     wait_for_end(own_host, server)
+
+
+def test_a_client_of_a_server_without_secure_renegotiation(own_host, start, pki):
+    """Only where the program has said so, for that configuration."""
+    _, port = gnutls_serv(own_host, start, pki, "legacy", "--echo", identity=pki.server)
+    lenient = client_configuration(pki)
+    lenient.legacy_server_connect = True
+    for configuration in (client_configuration(pki), lenient, client_configuration(pki)):
+        client = dial(port, configuration)
+        own_host.wait_for(lambda client=client: client.has("encrypted") or client.has("error"), client.events)
+        if configuration is lenient:
+            exchange(own_host, client, b"question\n")
+            client.socket.disconnect()
+            ended(own_host, client)
+        else:
+            assert client.of("error") == [SocketError.SSL_HANDSHAKE_FAILED_ERROR]
+            assert "unsafe legacy renegotiation disabled" in client.socket.error_string
+
+
+LENIENT = """openssl_conf = a
+[a]
+ssl_conf = b
+[b]
+system_default = c
+[c]
+Options = UnsafeLegacyServerConnect
+"""
+
+CLIENT = """
+import sys, sslsock
+client = sslsock.SslSocket()
+client.peer_verify_name = sys.argv[2]
+client.configuration.use_system_ca = False
+client.configuration.add_ca_file(sys.argv[3])
+client.configuration.legacy_server_connect = sys.argv[4] == "lenient"
+def told(word):
+    print(word, flush=True)
+    sslsock.stop()
+client.encrypted_handler = lambda s: told("encrypted")
+client.error_handler = lambda s, error: told(s.error_string)
+client.connect_encrypted("127.0.0.1", int(sys.argv[1]))
+sslsock.run()
+"""
+
+
+@pytest.mark.parametrize("words", ["lenient", "strict"])
+def test_the_system_does_not_let_such_servers_in(own_host, start, pki, tmp_path, words):
+    _, port = gnutls_serv(own_host, start, pki, "legacy", "--echo", identity=pki.server)
+    (tmp_path / "openssl.cnf").write_text(LENIENT)
+    setting = f"OPENSSL_CONF={tmp_path / 'openssl.cnf'}"
+    client = start("env", setting, sys.executable, "-c", CLIENT, str(port), NAME, pki.root_file, words)
+    own_host.wait_for(lambda: client.ended, "its end")
+    assert client.said("encrypted" if words == "lenient" else "unsafe legacy renegotiation disabled"), client.text
 
 
 def test_a_client_moves_data_both_ways(host, start, pki, version):

@@ -51,6 +51,7 @@ class Context:
         pre_shared_keys: bool = False,
         pre_shared_key_identity_hint: str = "",
         post_handshake_authentication: bool = False,
+        legacy_server_connect: bool = False,
     ) -> None: ...
     @property
     def server_side(self) -> bool: ...

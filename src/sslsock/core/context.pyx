@@ -258,6 +258,7 @@ cdef class Context:
         TLS 1.2 for clients to choose theirs by
     post_handshake_authentication: bool, with TLS 1.3 a client agrees to be asked for its certificate after the handshake, a server
         does not ask before (Engine.request_certificate)
+    legacy_server_connect: bool, a client talks to servers without secure renegotiation (RFC 5746) too
     verify_flags: int, VerifyFlag; crls: list of SslCrl, which make the peer's own certificate be looked up in them, if no flag does more
     minimum_protocol, maximum_protocol: version numbers such as 0x0303 (TLS 1.2); maximum 0: the newest
     ciphers (TLS 1.2 and older), ciphersuites (TLS 1.3), groups: OpenSSL's syntax (openssl-ciphers(1)); "": DEFAULT_CIPHERS, DEFAULT_CIPHERSUITES, and of groups DEFAULT_GROUPS for a server, OpenSSL's for a client
@@ -277,7 +278,7 @@ cdef class Context:
                   int minimum_protocol=0x0303, int maximum_protocol=0, str ciphers="", str ciphersuites="",
                   str groups="", next_protocols=(), TicketKeys ticket_keys=None, bytes session_context not None=b"", key_log=None,
                   unsigned long verify_flags=0, crls=(), bint pre_shared_keys=False, str pre_shared_key_identity_hint="",
-                  bint post_handshake_authentication=False):
+                  bint post_handshake_authentication=False, bint legacy_server_connect=False):
         if verify_mode not in (VERIFY_MODE_NONE, VERIFY_MODE_QUERY, VERIFY_MODE_PEER):
             raise ConfigurationError(f"unknown verification mode {verify_mode}")
         if not server_side and (ticket_keys is not None or session_context):
@@ -297,6 +298,11 @@ cdef class Context:
             self.ctx,
             ssl.SSL_OP_NO_COMPRESSION | ssl.SSL_OP_NO_RENEGOTIATION
             | ssl.SSL_OP_CIPHER_SERVER_PREFERENCE | ssl.SSL_OP_PRIORITIZE_CHACHA)
+        # The system's configuration of OpenSSL may have set it.
+        if legacy_server_connect:
+            ssl.SSL_CTX_set_options(self.ctx, ssl.SSL_OP_LEGACY_SERVER_CONNECT)
+        else:
+            ssl.SSL_CTX_clear_options(self.ctx, ssl.SSL_OP_LEGACY_SERVER_CONNECT)
         ssl.SSL_CTX_set_mode(self.ctx, ssl.SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER)
         # A read comes back after each handshake message, so that the engine can count those that bring no data.
         ssl.SSL_CTX_clear_mode(self.ctx, ssl.SSL_MODE_AUTO_RETRY)
@@ -323,6 +329,7 @@ cdef class Context:
             [str(verify_mode), str(verify_depth), system, str(minimum_protocol),
              ciphers or DEFAULT_CIPHERS, ciphersuites or DEFAULT_CIPHERSUITES, groups, str(verify_flags),
              *(["pre-shared keys"] if pre_shared_keys else []),
+             *(["legacy servers"] if legacy_server_connect else []),
              *(["certificates later"] if post_handshake_authentication and server_side else [])],
             sorted({sha256((<SslCertificate> authority).encode(True)) for authority in ca_certificates}
                    | {sha256((<SslCrl> crl).encode()) for crl in crls})

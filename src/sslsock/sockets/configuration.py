@@ -108,6 +108,7 @@ class SslConfiguration:
         "_crls",
         "_groups",
         "_key_log",
+        "_legacy_server_connect",
         "_local_certificate",
         "_local_certificate_chain",
         "_maximum_protocol",
@@ -143,6 +144,7 @@ class SslConfiguration:
         self._key_log: Optional[KeyLogTarget] = key_log_of_environment()
         self._pre_shared_key_identity_hint = ""
         self._post_handshake_authentication = False
+        self._legacy_server_connect = False
         self._contexts: dict[tuple[bool, PeerVerifyMode, bool], Context] = {}
 
     # Who we are
@@ -411,6 +413,18 @@ class SslConfiguration:
         self._next_protocols = encoded
         self._changed()
 
+    @property
+    def legacy_server_connect(self) -> bool:
+        """Whether a client also talks to servers without secure renegotiation (RFC 5746): bool, False at first, for there
+        somebody in between may put words in front of the client's. Only with TLS 1.2 and older. A server is refused as
+        SSL_HANDSHAKE_FAILED_ERROR, "unsafe legacy renegotiation disabled"."""
+        return self._legacy_server_connect
+
+    @legacy_server_connect.setter
+    def legacy_server_connect(self, legacy: bool) -> None:
+        self._legacy_server_connect = checked(legacy, bool, "legacy_server_connect")
+        self._changed()
+
     # To look into it
 
     @property
@@ -456,6 +470,7 @@ class SslConfiguration:
             pre_shared_keys,
             self._pre_shared_key_identity_hint if pre_shared_keys else "",
             self._post_handshake_authentication,
+            self._legacy_server_connect,
         )
 
     def context(self, server_side: bool, mode: PeerVerifyMode, pre_shared_keys: bool = False) -> Context:

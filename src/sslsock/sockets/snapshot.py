@@ -49,6 +49,7 @@ class Snapshot(NamedTuple):
     pre_shared_keys: bool
     pre_shared_key_identity_hint: str
     post_handshake_authentication: bool
+    legacy_server_connect: bool
 
 
 Key = tuple[Snapshot, Hashable]
