@@ -19,6 +19,7 @@ from libc.string cimport memcpy
 
 cimport openssl_ssl as ssl
 from distrusted_keys cimport refuse_distrusted
+from known_chains cimport known_chains_verify
 from openssl_err cimport ERR_clear_error
 from openssl_ssl cimport BIO, EVP_PKEY
 from sslsock._ssl.ssl_arguments cimport c_string, checked_callable, path_bytes
@@ -139,6 +140,7 @@ cdef class _SSLContext(TrustingContext):
             ssl.SSL_CTX_set_session_id_context(self.ctx, b"Python\0", 7)
         ssl.X509_VERIFY_PARAM_set_flags(ssl.SSL_CTX_get0_param(self.ctx), ssl.X509_V_FLAG_TRUSTED_FIRST)
         ssl.X509_VERIFY_PARAM_set_hostflags(ssl.SSL_CTX_get0_param(self.ctx), self.host_flags)
+        ssl.SSL_CTX_set_cert_verify_callback(self.ctx, known_chains_verify, NULL)
         ssl.SSL_CTX_set_post_handshake_auth(self.ctx, 0)
 
     def __dealloc__(self):

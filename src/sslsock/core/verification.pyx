@@ -10,6 +10,7 @@ from libc.string cimport memset
 from libc.time cimport time_t
 
 from distrusted_keys cimport refuse_distrusted
+from known_chains cimport known_chains_use
 from openssl_err cimport ERR_clear_error
 from openssl_ssl cimport (
     OPENSSL_STACK, SSL, X509_CHECK_FLAG_NEVER_CHECK_SUBJECT, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS, X509_STORE_CTX,
@@ -56,6 +57,7 @@ cdef int collect_error(int ok, X509_STORE_CTX *store) noexcept nogil:
 cdef chain_verdict verify(verification *found, X509_STORE_CTX *store) noexcept nogil:
     cdef int result
     X509_STORE_CTX_set_verify_cb(store, collect_error)
+    known_chains_use(store)
     result = X509_verify_cert(store)
     if result != 1:
         return CHAIN_REFUSED
