@@ -21,6 +21,7 @@ NAMES = (
     "watch",
     "loop",
     "encoded",
+    "loading",
     "certificate",
     "crl",
     "key",

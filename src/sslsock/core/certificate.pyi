@@ -4,6 +4,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, Callable, ClassVar, Optional, Protocol, Union, final
 
 from .encoded import SslEncoding
+from .loading import Loader
 
 if TYPE_CHECKING:
     from ..sockets.configuration import SslConfiguration
@@ -17,6 +18,9 @@ class _Foreign(Protocol):
     def public_bytes(self, encoding: Any) -> bytes: ...
 
 def _set_verify(function: Callable[..., list[SslError]]) -> None: ...
+
+@final
+class CertificateLoader(Loader): ...
 
 @final
 class SslCertificate:

@@ -6,121 +6,38 @@ that is in use.
 """
 
 cimport cython
-from cpython.buffer cimport PyBUF_READ
 from cpython.bytes cimport PyBytes_AS_STRING
-from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.time cimport tm
 
 from openssl_err cimport ERR_clear_error
 from openssl_x509 cimport *
-from sslsock.core.encoded cimport (
-    PEM_KINDS, PemPart, Source, contains, free_block, next_block, open_part, openssl_reason, pem_block, pem_parts, refuse_block,
-    refuse_der, refuse_text)
+from sslsock.core.encoded cimport openssl_reason
+from sslsock.core.loading cimport Loader
 
 import ipaddress
-import os
 from datetime import datetime, timezone
 
 from sslsock.core.encoded import SslEncoding
-from sslsock.core.foreign import foreign_der
 
 
-cdef frozenset CERTIFICATES = frozenset((b"CERTIFICATE", b"X509 CERTIFICATE", b"TRUSTED CERTIFICATE"))
-# These may hold certificates too.
-cdef frozenset CONTAINERS = frozenset((b"PKCS7", b"PKCS #7 SIGNED DATA", b"CMS"))
+@cython.final
+cdef class CertificateLoader(Loader):
+    def __cinit__(self):
+        self.wanted, self.damaged, self.word = "a certificate", "the certificate", "certificate"
+        self.labels = frozenset((b"CERTIFICATE", b"X509 CERTIFICATE", b"TRUSTED CERTIFICATE"))
+        self.containers = frozenset((b"PKCS7", b"PKCS #7 SIGNED DATA", b"CMS"))
 
-
-cdef X509 *certificate_from_der(Source source) except? NULL:
-    cdef const unsigned char *p = source.data
-    cdef X509 *certificate = d2i_X509(NULL, &p, source.size)
-    if certificate != NULL and p == source.data + source.size:
-        return certificate
-    X509_free(certificate)
-    source.error = refuse_der(source, "a certificate")
-    return NULL
-
-
-cdef X509 *certificate_from_part(Source source, PemPart part) except? NULL:
-    """The certificate of a block that has the label of one; NULL: `source.error` says why."""
-    cdef BIO *bio
-    cdef pem_block block
-    cdef const unsigned char *p
-    cdef X509 *certificate
-    if part.trouble:
-        source.error = part.trouble
-        return NULL
-    bio = open_part(source, part)
-    try:
-        if not next_block(bio, &block):
-            source.error = f"the PEM text is damaged or truncated (OpenSSL: {openssl_reason()})"
-            return NULL
-    finally:
-        BIO_free(bio)
-    try:
-        p = block.data
+    cdef object decode(self, bytes label, const unsigned char **data, long size):
+        cdef X509 *x509
         # OpenSSL's own kind has trust settings behind the certificate: d2i_X509_AUX(3).
-        if part.label == b"TRUSTED CERTIFICATE":
-            certificate = d2i_X509_AUX(NULL, &p, block.size)
+        if label == b"TRUSTED CERTIFICATE":
+            x509 = d2i_X509_AUX(NULL, data, size)
         else:
-            certificate = d2i_X509(NULL, &p, block.size)
-        if certificate != NULL and p == block.data + block.size:
-            return certificate
-        source.error = refuse_block(&block, "the certificate")
-        X509_free(certificate)
-        return NULL
-    finally:
-        free_block(&block)
+            x509 = d2i_X509(NULL, data, size)
+        return SslCertificate.wrap(x509) if x509 != NULL else None
 
 
-cdef X509 *certificate_from_pem(Source source) except? NULL:
-    """The first certificate of the text, whatever else is before or after it."""
-    cdef PemPart part
-    other = None
-    for part in pem_parts(source):
-        if part.trouble or part.label in CERTIFICATES:
-            return certificate_from_part(source, part)
-        if other is None:
-            other = part.label
-    source.error = refuse_text(source, "a certificate", other)
-    return NULL
-
-
-cdef list certificates_from_pem(Source source):
-    """All certificates of the text. ValueError."""
-    cdef PemPart part
-    cdef X509 *certificate
-    cdef list found = []
-    for part in pem_parts(source):
-        if part.label in CONTAINERS:
-            raise ValueError(f"{part.place()}: this is {PEM_KINDS.get(part.label)}, whose certificates are not read here")
-        if part.trouble or part.label in CERTIFICATES:
-            certificate = certificate_from_part(source, part)
-            if certificate == NULL:
-                raise ValueError(f"{part.place()}: {source.error}")
-            found.append(SslCertificate.wrap(certificate))
-    return found
-
-
-cdef list certificates_from_der(Source source):
-    """Certificates that follow one another, or an empty list: it is not DER. ValueError."""
-    cdef const unsigned char *p = source.data
-    cdef const unsigned char *end = source.data + source.size
-    cdef const unsigned char *start
-    cdef X509 *certificate
-    cdef Source rest
-    cdef list found = []
-    while p < end:
-        start = p
-        certificate = d2i_X509(NULL, &p, end - p)
-        if certificate == NULL:
-            # No certificate is so short that its size fits one byte (X.690, 8.1.3), and text has no such second character.
-            if not found and (source.size < 2 or source.data[1] < 0x80 or contains(source, b"-----BEGIN ")):
-                return found
-            rest = Source(PyMemoryView_FromMemory(<char *> start, end - start, PyBUF_READ), True)
-            reason = refuse_der(rest, "a certificate")
-            raise ValueError(f"certificate {len(found) + 1} (byte {start - source.data}): {reason}")
-        found.append(SslCertificate.wrap(certificate))
-    return found
+cdef CertificateLoader loader = CertificateLoader()
 
 
 cdef str visible(bytes raw, str codec):
@@ -273,23 +190,10 @@ cdef class SslCertificate:
     DER = SslEncoding.DER
 
     def __cinit__(self, encoded=b"", format=SslEncoding.PEM):
-        encoding = SslEncoding(format)
-        cdef Source source
-        foreign = foreign_der(encoded)
-        if foreign is not None:
-            encoded, encoding = foreign, SslEncoding.DER
-        source = Source(encoded, encoding is SslEncoding.DER)
-        # Nothing to load leaves the error queue alone: `wrap` may be called while the caller still needs it.
-        if not source.error:
-            ERR_clear_error()
-            try:
-                if encoding is SslEncoding.DER:
-                    self.x509 = certificate_from_der(source)
-                else:
-                    self.x509 = certificate_from_pem(source)
-            finally:
-                ERR_clear_error()
-        self._error = source.error
+        cdef SslCertificate loaded
+        loaded, self._error = loader.load(encoded, format)
+        if loaded is not None:
+            self.x509, loaded.x509 = loaded.x509, NULL
 
     def __dealloc__(self):
         X509_free(self.x509)
@@ -316,31 +220,13 @@ cdef class SslCertificate:
         lines are, so that nobody can say what is in it; the number of the block and its first line are named.
         TypeError: `data` is neither a buffer nor text.
         """
-        cdef Source source = Source(data, False)
-        cdef list found = []
-        if source.size == 0:
-            return found
-        if source.error:
-            raise ValueError(source.error)
-        ERR_clear_error()
-        try:
-            if source.data[0] == 0x30:
-                found = certificates_from_der(source)
-            return found or certificates_from_pem(source)
-        finally:
-            ERR_clear_error()
+        return loader.all_of(data)
 
     @staticmethod
     def from_path(path):
         """All certificates in a file, as `from_bytes` finds them. OSError: the file cannot be read. ValueError
         names the file too."""
-        path = os.fspath(path)
-        with open(path, "rb") as file:
-            data = file.read()
-        try:
-            return SslCertificate.from_bytes(data)
-        except ValueError as exc:
-            raise ValueError(f"{os.fsdecode(path)}: {exc}") from None
+        return loader.all_in(path)
 
     @staticmethod
     def verify(chain, name="", configuration=None, *, purpose=None, time=None):

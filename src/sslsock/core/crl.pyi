@@ -3,6 +3,7 @@ from os import PathLike
 from typing import Any, ClassVar, Optional, Protocol, Union, final
 
 from .encoded import SslEncoding
+from .loading import Loader
 
 _Encoded = Union[bytes, bytearray, memoryview, str]
 
@@ -10,6 +11,9 @@ class _Foreign(Protocol):
     """Of `cryptography`."""
 
     def public_bytes(self, encoding: Any) -> bytes: ...
+
+@final
+class CrlLoader(Loader): ...
 
 @final
 class SslCrl:

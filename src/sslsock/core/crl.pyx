@@ -1,107 +1,28 @@
 """Certificate revocation lists: values, made from bytes once and never changed, as certificates are."""
 
 cimport cython
-from cpython.buffer cimport PyBUF_READ
-from cpython.memoryview cimport PyMemoryView_FromMemory
 
 from openssl_err cimport ERR_clear_error
 from openssl_x509 cimport *
 from sslsock.core.certificate cimport name_fields, utc_time
-from sslsock.core.encoded cimport (
-    PemPart, Source, contains, free_block, next_block, open_part, openssl_reason, pem_block, pem_parts, refuse_block, refuse_der,
-    refuse_text)
-
-import os
+from sslsock.core.loading cimport Loader
 
 from sslsock.core.encoded import SslEncoding
-from sslsock.core.foreign import foreign_der
-
-cdef str WANTED = "a certificate revocation list"
-cdef bytes LABEL = b"X509 CRL"
 
 
-cdef X509_CRL *crl_from_der(Source source) except? NULL:
-    cdef const unsigned char *p = source.data
-    cdef X509_CRL *crl = d2i_X509_CRL(NULL, &p, source.size)
-    if crl != NULL and p == source.data + source.size:
-        return crl
-    X509_CRL_free(crl)
-    source.error = refuse_der(source, WANTED)
-    return NULL
+@cython.final
+cdef class CrlLoader(Loader):
+    def __cinit__(self):
+        self.wanted = self.damaged = "a certificate revocation list"
+        self.word = "list"
+        self.labels, self.containers = frozenset((b"X509 CRL",)), frozenset()
+
+    cdef object decode(self, bytes label, const unsigned char **data, long size):
+        cdef X509_CRL *crl = d2i_X509_CRL(NULL, data, size)
+        return SslCrl.wrap(crl) if crl != NULL else None
 
 
-cdef X509_CRL *crl_from_part(Source source, PemPart part) except? NULL:
-    """The list in a block that has the label of one; NULL: `source.error` says why."""
-    cdef BIO *bio
-    cdef pem_block block
-    cdef const unsigned char *p
-    cdef X509_CRL *crl
-    if part.trouble:
-        source.error = part.trouble
-        return NULL
-    bio = open_part(source, part)
-    try:
-        if not next_block(bio, &block):
-            source.error = f"the PEM text is damaged or truncated (OpenSSL: {openssl_reason()})"
-            return NULL
-    finally:
-        BIO_free(bio)
-    try:
-        p = block.data
-        crl = d2i_X509_CRL(NULL, &p, block.size)
-        if crl != NULL and p == block.data + block.size:
-            return crl
-        source.error = refuse_block(&block, WANTED)
-        X509_CRL_free(crl)
-        return NULL
-    finally:
-        free_block(&block)
-
-
-cdef X509_CRL *crl_from_pem(Source source) except? NULL:
-    """The first list of the text, whatever else is before or after it."""
-    cdef PemPart part
-    other = None
-    for part in pem_parts(source):
-        if part.trouble or part.label == LABEL:
-            return crl_from_part(source, part)
-        if other is None:
-            other = part.label
-    source.error = refuse_text(source, WANTED, other)
-    return NULL
-
-
-cdef list crls_from_pem(Source source):
-    """All lists of the text. ValueError."""
-    cdef PemPart part
-    cdef X509_CRL *crl
-    cdef list found = []
-    for part in pem_parts(source):
-        if part.trouble or part.label == LABEL:
-            crl = crl_from_part(source, part)
-            if crl == NULL:
-                raise ValueError(f"{part.place()}: {source.error}")
-            found.append(SslCrl.wrap(crl))
-    return found
-
-
-cdef list crls_from_der(Source source):
-    """Lists that follow one another, or an empty list: it is not DER. ValueError."""
-    cdef const unsigned char *p = source.data
-    cdef const unsigned char *end = source.data + source.size
-    cdef const unsigned char *start
-    cdef X509_CRL *crl
-    cdef list found = []
-    while p < end:
-        start = p
-        crl = d2i_X509_CRL(NULL, &p, end - p)
-        if crl == NULL:
-            if not found and contains(source, b"-----BEGIN "):
-                return found
-            reason = refuse_der(Source(PyMemoryView_FromMemory(<char *> start, end - start, PyBUF_READ), True), WANTED)
-            raise ValueError(f"list {len(found) + 1} (byte {start - source.data}): {reason}")
-        found.append(SslCrl.wrap(crl))
-    return found
+cdef CrlLoader loader = CrlLoader()
 
 
 @cython.final
@@ -121,22 +42,10 @@ cdef class SslCrl:
     DER = SslEncoding.DER
 
     def __cinit__(self, encoded=b"", format=SslEncoding.PEM):
-        encoding = SslEncoding(format)
-        cdef Source source
-        foreign = foreign_der(encoded)
-        if foreign is not None:
-            encoded, encoding = foreign, SslEncoding.DER
-        source = Source(encoded, encoding is SslEncoding.DER)
-        if not source.error:
-            ERR_clear_error()
-            try:
-                if encoding is SslEncoding.DER:
-                    self.crl = crl_from_der(source)
-                else:
-                    self.crl = crl_from_pem(source)
-            finally:
-                ERR_clear_error()
-        self._error = source.error
+        cdef SslCrl loaded
+        loaded, self._error = loader.load(encoded, format)
+        if loaded is not None:
+            self.crl, loaded.crl = loaded.crl, NULL
 
     def __dealloc__(self):
         X509_CRL_free(self.crl)
@@ -161,30 +70,12 @@ cdef class SslCrl:
         or there is a block whose lines are; the number of the block and its first line are named. TypeError: `data` is neither a
         buffer nor text.
         """
-        cdef Source source = Source(data, False)
-        cdef list found = []
-        if source.size == 0:
-            return found
-        if source.error:
-            raise ValueError(source.error)
-        ERR_clear_error()
-        try:
-            if source.data[0] == 0x30:
-                found = crls_from_der(source)
-            return found or crls_from_pem(source)
-        finally:
-            ERR_clear_error()
+        return loader.all_of(data)
 
     @staticmethod
     def from_path(path):
         """All lists in a file, as `from_bytes` finds them. OSError: the file cannot be read. ValueError names the file too."""
-        path = os.fspath(path)
-        with open(path, "rb") as file:
-            data = file.read()
-        try:
-            return SslCrl.from_bytes(data)
-        except ValueError as exc:
-            raise ValueError(f"{os.fsdecode(path)}: {exc}") from None
+        return loader.all_in(path)
 
     @property
     def null(self):

@@ -1,0 +1,2 @@
+class Loader:
+    """What certificates and lists are loaded by."""
