@@ -23,6 +23,7 @@ def in_child(task: Callable[[], object]) -> None:
     if child == 0:
         status = 1
         try:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.alarm(30)
             task()
             status = 0

@@ -162,7 +162,7 @@ cdef class Connection(SteppedConnection):
         """Send what libssl has made. Under `writing`."""
         cdef ssize_t count
         cdef outcome status
-        cdef bint joined
+        cdef bint joined, interrupted
         while True:
             if self.window.spill.size > 0:
                 status = self.enter()
@@ -178,7 +178,10 @@ cdef class Connection(SteppedConnection):
                 call.descriptor, byte_queue_front(&self.unsent), self.unsent.size,
                 MSG_NOSIGNAL | (MSG_DONTWAIT if call.timeout == 0 else 0))
             if count >= 0:
+                interrupted = call.timeout < 0 and <size_t> count < self.unsent.size  # who blocks sends less for a signal only
                 byte_queue_consume(&self.unsent, count)
+                if interrupted:
+                    return INTERRUPTED
                 continue
             if errno == EINTR:
                 return INTERRUPTED
