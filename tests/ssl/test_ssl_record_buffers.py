@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -161,3 +162,45 @@ def test_threads_that_want_each_others_seats(files: Files) -> None:
     for thread in threads:
         thread.join()
     assert not failures
+
+
+def test_a_read_takes_room_for_what_there_is(files: Files) -> None:
+    """Not for all that was asked for: asyncio asks for 256 KiB, and once more at the end of each message."""
+    ((near, far),) = pairs(files, 1)
+    near.write(b"hello")
+    tracemalloc.start()
+    try:
+        assert far.read(1 << 28) == b"hello"
+        with pytest.raises(ssl.SSLWantReadError):
+            far.read(1 << 28)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+    near.write(b"more")
+    assert far.read(2) + far.read(1 << 28) == b"more"
+
+
+class Stranger:
+    """What a program may put in the place of a connection."""
+
+    def read(self, size: int, buffer: Any = None) -> Any:
+        return size if buffer is None else len(buffer)
+
+    def write(self, data: bytes) -> int:
+        return len(data) + 1
+
+
+def test_what_stands_in_the_place_of_a_connection_is_asked(files: Files) -> None:
+    ((near, _),) = pairs(files, 1)
+    near._sslobj = Stranger()
+    assert near.read(7) == 7
+    assert near.read(7, bytearray(3)) == 3
+    assert near.write(b"four") == 5
+    with connected(files.client(ssl), files.server(ssl)) as (one, _):
+        one._sslobj, kept = Stranger(), one._sslobj
+        try:
+            assert one.recv(7) == 7
+            assert one.recv_into(bytearray(3)) == 3
+            assert one.send(b"four") == 5
+        finally:
+            one._sslobj = kept

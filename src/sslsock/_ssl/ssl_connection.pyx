@@ -113,9 +113,6 @@ cdef bytes shortened(PyObject *whole, size_t size):
 @cython.final
 cdef class _SSLSocket(InspectedConnection):
     """What `ssl.SSLSocket` and `ssl.SSLObject` stand on."""
-    cdef object incoming, outgoing  # None: over a socket
-    cdef MemoryBIO own_incoming, own_outgoing  # the same, where they are ours
-
     def __cinit__(self, _SSLContext context not None, bint server_side, server_hostname):
         cdef bytes name = None
         if not BEFORE_310:  # it leaves this to libssl, at the handshake
@@ -353,15 +350,17 @@ cdef class _SSLSocket(InspectedConnection):
 
     cdef object read_bytes(self, int size):
         cdef PyObject *whole
-        cdef size_t got
+        cdef size_t got, most
         if size < 0:
             raise ValueError("size should not be negative")
         if size == 0:
             return b""
         if self.own_incoming is not None and self.settled:
             # No more comes of it, for TLS 1.3 has no compression: a program that asks for much need not get room for it first.
-            size = <int> max(<size_t> 1, min(
-                <size_t> size, self.input.size + self.own_incoming.queue.size + ssl.SSL_pending(self.ssl)))
+            most = self.input.size + self.own_incoming.queue.size + ssl.SSL_pending(self.ssl)
+            if most == 0 and self.lacks_input():
+                raise want_read_error()
+            size = <int> max(<size_t> 1, min(<size_t> size, most))
         whole = new_bytes(NULL, size)
         try:
             got = self.read_into(PyBytes_AS_STRING(<object> whole), size)
@@ -373,6 +372,15 @@ cdef class _SSLSocket(InspectedConnection):
             Py_DECREF(data)
             return data
         return shortened(whole, got)
+
+    cdef bint lacks_input(self):
+        """Between two MemoryBIO: a read could only ask for input, as most programs have it do at the end of each message."""
+        cdef bint found
+        if self.raised is not None or self.come_in() != DONE:
+            return False
+        found = not self.own_incoming.eof_written and not self.failure_kept and not self.end_kept and self.has_nothing()
+        self.leave()
+        return found
 
     cdef size_t read_buffer(self, int size, buffer) except? 0xffffffff:
         """size: 0 or less for as much as there is room for."""

@@ -71,6 +71,7 @@ SSL_NAMES = (
     "ssl_io",
     "ssl_inspection",
     "ssl_connection",
+    "ssl_methods",
 )
 MODULES = frozenset(f"{__name__}.{name}" for name in NAMES) | frozenset(f"sslsock._ssl.{name}" for name in SSL_NAMES)
 

@@ -6,6 +6,8 @@ They are made from the classes that stand in `ssl` at the time, so that a progra
 
 from __future__ import annotations
 
+from sslsock._ssl.ssl_methods import FastObject, FastSocket
+
 from .gevent_sockets import GeventSocket, adapt
 
 TYPE_CHECKING = False  # typing.TYPE_CHECKING, without the time that `typing` takes
@@ -21,9 +23,9 @@ def complete(space: dict[str, Any]) -> None:
         bases = (GeventSocket, *bases)
         adapt(context)
     elif socket.__module__ in ("ssl", space["__name__"]):
-        bases = (fast_socket(space["SSLError"], space["SSL_ERROR_EOF"]), *bases)
+        bases = (FastSocket, *bases)
     context.sslsocket_class = subclass(socket, bases)
-    context.sslobject_class = subclass(sslobject, (sslobject, NewerObject))
+    context.sslobject_class = subclass(sslobject, (FastObject, sslobject, NewerObject))
 
 
 def subclass(named: type, bases: tuple[type, ...]) -> type:
@@ -81,51 +83,3 @@ class NewerSocket(NewerObject):
 
     def server_sigalg(self) -> Optional[str]:
         return None if self._sslobj is None else super().server_sigalg()
-
-
-def fast_socket(SSLError: type[OSError], SSL_ERROR_EOF: int) -> type:
-    """A base that comes first: moving bytes is one call of Python, where the stdlib's goes through two or three."""
-
-    class FastSocket:
-        __slots__ = ()
-        _sslobj: Any
-        suppress_ragged_eofs: bool
-
-        def recv(self, buflen: int = 1024, flags: int = 0) -> Any:
-            sslobj = self._sslobj
-            if sslobj is None or flags:
-                return super().recv(buflen, flags)  # type: ignore[misc]
-            try:
-                return sslobj.read(buflen)
-            except SSLError as exc:
-                if exc.args[0] == SSL_ERROR_EOF and self.suppress_ragged_eofs:
-                    return b""
-                raise
-
-        def recv_into(self, buffer: Any, nbytes: Optional[int] = None, flags: int = 0) -> Any:
-            sslobj = self._sslobj
-            if sslobj is None or flags or buffer is None:
-                return super().recv_into(buffer, nbytes, flags)  # type: ignore[misc]
-            try:
-                return sslobj.read(nbytes or 0, buffer)  # 0: as much as there is room for
-            except SSLError as exc:
-                if exc.args[0] == SSL_ERROR_EOF and self.suppress_ragged_eofs:
-                    return 0
-                raise
-
-        def send(self, data: Any, flags: int = 0) -> Any:
-            sslobj = self._sslobj
-            if sslobj is None or flags:
-                return super().send(data, flags)  # type: ignore[misc]
-            return sslobj.write(data)
-
-        def sendall(self, data: Any, flags: int = 0) -> Any:
-            sslobj = self._sslobj
-            if sslobj is None or flags or type(data) is not bytes or not data:
-                return super().sendall(data, flags)  # type: ignore[misc]
-            sent = sslobj.write(data)
-            if sent == len(data):
-                return None
-            return super().sendall(memoryview(data)[sent:])  # type: ignore[misc]
-
-    return FastSocket
