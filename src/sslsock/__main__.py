@@ -80,6 +80,18 @@ def make_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
     connect.add_argument(
         "--ca", metavar="FILE", help="trust the authorities in this PEM file, in place of the system's"
     )
+    connect.add_argument(
+        "--crl",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="look the server's certificate up in the revocation lists of this file (PEM or DER; may be given several times)",
+    )
+    connect.add_argument(
+        "--partial-chain",
+        action="store_true",
+        help="a certificate of --ca is enough, also one of an intermediate authority, or the server's own",
+    )
     connect.add_argument("--cert", metavar="FILE", help="own certificate (PEM), with its chain after it")
     connect.add_argument(
         "--key", metavar="FILE", help="its private key (PEM); may be missing if it is in the --cert file"
@@ -92,6 +104,14 @@ def make_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
     )
     connect.add_argument(
         "--insecure", action="store_true", help="go on in spite of verification errors; they are still shown"
+    )
+    connect.add_argument(
+        "--session-file",
+        metavar="FILE",
+        help="resume the session that is kept in this file, and keep there what the server gives; as secret as a private key",
+    )
+    connect.add_argument(
+        "--legacy-server", action="store_true", help="the server may lack secure renegotiation (RFC 5746)"
     )
     connect.add_argument(
         "--wait",

@@ -114,6 +114,15 @@ sslsock.run()
 """
 
 
+def test_connect_to_a_server_without_secure_renegotiation(own_host, start, pki):
+    _, port = gnutls_serv(own_host, start, pki, "legacy", "--echo", identity=pki.server)
+    common = [sys.executable, "-m", "sslsock", "connect", f"127.0.0.1:{port}", "--server-name", NAME, "--ca", pki.root_file]
+    for options, words in (((), "unsafe legacy renegotiation disabled"), (("--legacy-server",), "Protocol      TLS 1.2")):
+        client = start(*common, *options)
+        own_host.wait_for(lambda client=client, words=words: client.said(words), lambda client=client: client.text)
+        client.cut()
+
+
 @pytest.mark.parametrize("words", ["lenient", "strict"])
 def test_the_system_does_not_let_such_servers_in(own_host, start, pki, tmp_path, words):
     _, port = gnutls_serv(own_host, start, pki, "legacy", "--echo", identity=pki.server)

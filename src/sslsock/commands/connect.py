@@ -24,6 +24,7 @@ from ..proxy.certificates import CertificateError, read_certificates
 from ..sockets.certificate_text import certificate_lines, name_text
 from ..sockets.host_port import address_text
 from .common import CommandError, UsageError, check_configuration, load_identity, printable, protocol_text
+from .session_file import SessionFile
 from .standard_streams import PIECE, InputThread, OutputThread
 from .starttls import DIALOGUES, Dialogue
 
@@ -41,6 +42,14 @@ def make_configuration(arguments: argparse.Namespace) -> SslConfiguration:
         except CertificateError as exc:
             raise UsageError(str(exc)) from None
         configuration.use_system_ca = False
+    for path in arguments.crl:
+        try:
+            configuration.add_crl_file(path)
+        except (OSError, ValueError) as exc:
+            raise UsageError(f"--crl: {exc}") from None
+    if arguments.partial_chain:
+        configuration.verify_flags = SslConfiguration.VERIFY_X509_PARTIAL_CHAIN
+    configuration.legacy_server_connect = arguments.legacy_server
     configuration.allowed_next_protocols = arguments.alpn
     if arguments.insecure:
         # Not VERIFY_NONE: what is wrong is still to be shown.
@@ -77,6 +86,9 @@ class Client:
                 socket.peer_verify_name = arguments.server_name
             except ValueError as exc:
                 raise UsageError(f"--server-name: {exc}") from None
+        self.keeps_session = arguments.session_file is not None
+        if self.keeps_session:
+            SessionFile(arguments.session_file, self.say).offer(socket)
         socket.host_found_handler = lambda s: self.note("found")
         socket.connected_handler = self.on_connected
         socket.ssl_errors_handler = self.on_ssl_errors
@@ -173,7 +185,10 @@ class Client:
         if socket.ssl_handshake_errors:
             self.show_errors("FAILED, ignored (--insecure)", socket.ssl_handshake_errors)
         else:
-            self.say(f"Verification  ok, for {socket.peer_verify_name or self.host}")
+            when = ", when the session began" if socket.session_reused else ""
+            self.say(f"Verification  ok, for {socket.peer_verify_name or self.host}{when}")
+        if self.keeps_session:
+            self.say(f"Session       {'resumed' if socket.session_reused else 'new'}")
         self.say(f"Protocol      {protocol_text(socket.session_protocol)}")
         self.say(f"Cipher        {socket.session_cipher}")
         self.say(f"Group         {socket.session_group or '(none)'}")
