@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 import trustme
+from tls_pairs import Files, python
 
 from sslsock import ssl
+from sslsock.core.files import names_in, state_of
 
 
 def authority(path: Path, *cas: trustme.CA) -> Path:
@@ -140,3 +142,44 @@ def test_a_file_that_cannot_be_read_changes_nothing(tmp_path: Path, cas: list[tr
         with pytest.raises(error):
             client(path)
     assert trusted(context) == {der(cas[0])}
+
+
+def test_files_are_read_as_the_interpreters_ssl_reads_them(files: Files) -> None:
+    """By the system's calls: what forbids those of Python in an event loop (blockbuster) forbids no context."""
+    shown = python(
+        """
+        import builtins, io, os, sys
+        ca_file, server_file = sys.argv[1:]
+        from sslsock import ssl
+
+        def forbidden(*arguments, **options):
+            raise AssertionError("a call of Python")
+
+        for module, names in ((os, "stat lstat open read scandir listdir access"), (builtins, "open"), (io, "open")):
+            for name in names.split():
+                setattr(module, name, forbidden)
+        for _ in range(2):
+            context = ssl.create_default_context()
+            context.load_verify_locations(ca_file)
+            ssl.create_default_context(cafile=ca_file)
+            context.load_cert_chain(server_file)
+            context.load_cert_chain(server_file, server_file)
+        print("ok")
+        """,
+        files.ca_file, files.server_file,
+    )  # fmt: skip
+    assert shown == "ok\n"
+
+
+def test_a_file_longer_than_a_piece_is_read_whole(files: Files, tmp_path: Path) -> None:
+    long = tmp_path / "server.pem"
+    long.write_bytes(b"words before it\n" * 10_000 + files.server_file.read_bytes())
+    ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(long)
+
+
+def test_the_names_in_a_folder_are_the_systems(tmp_path: Path) -> None:
+    for name in ("a", "\udcff", "n" * 255):
+        (tmp_path / name).touch()
+    assert sorted(names_in(str(tmp_path))) == sorted([*os.listdir(tmp_path), ".", ".."])
+    assert names_in(str(tmp_path / "none")) == [] and state_of(str(tmp_path / "none")) is None
+    assert state_of("a\0b") is None

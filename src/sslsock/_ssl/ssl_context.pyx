@@ -30,6 +30,7 @@ from sslsock._ssl.ssl_hooks cimport (
     on_server_name)
 from sslsock._ssl.ssl_identity cimport text_bio, use_identity
 from sslsock._ssl.ssl_trust cimport TrustingContext
+from sslsock.core.files cimport read_file
 
 from sslsock._ssl.ssl_error import SSLError
 from sslsock._ssl.ssl_values import constants, left_to_openssl
@@ -259,8 +260,7 @@ cdef class _SSLContext(TrustingContext):
         cdef EVP_PKEY *key
         cdef BIO *bio
         path_bytes(path, "")
-        with open(path, "rb") as file:
-            text = file.read()
+        text = read_file(path)
         ERR_clear_error()
         bio = text_bio(text)
         try:
@@ -476,8 +476,7 @@ cdef class _SSLContext(TrustingContext):
             path_bytes(keyfile, "keyfile should be a valid filesystem path")
         if password is not None:
             asked = Password(password)
-        with open(certfile, "rb") as file:
-            chain = file.read()
+        chain = read_file(certfile)
         ERR_clear_error()
         if keyfile is None:
             key = chain

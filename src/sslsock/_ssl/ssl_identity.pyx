@@ -10,6 +10,7 @@ from openssl_ssl cimport BIO, EVP_PKEY, OPENSSL_STACK, X509
 from openssl_x509 cimport X509_check_private_key, X509_free
 from sslsock._ssl.ssl_error cimport library_error
 from sslsock._ssl.ssl_hooks cimport Password, on_password
+from sslsock.core.files cimport read_file
 
 cdef extern from "module_compat.h" nogil:
     int ERR_R_PEM_LIB
@@ -31,8 +32,7 @@ cdef int use_identity(ssl.SSL_CTX *ctx, bytes chain, bytes key, keyfile, Passwor
         finally:
             ssl.BIO_free(bio)
         if key is None:
-            with open(keyfile, "rb") as file:
-                key = file.read()
+            key = read_file(keyfile)
         bio = text_bio(key)
         try:
             secret = read_key(bio, asked)

@@ -20,6 +20,7 @@ from sslsock._ssl.ssl_certificate cimport certificate_der, decode_certificate
 from sslsock._ssl.ssl_error cimport library_error
 from sslsock._ssl.ssl_hooks cimport HookedContext, begin_change, end_change
 from sslsock.core.file_store cimport add_store, file_store
+from sslsock.core.files cimport check_file
 from sslsock.core.system_store cimport add_system_folder, system_store
 
 cdef extern from "module_compat.h" nogil:
@@ -140,8 +141,7 @@ cdef class TrustingContext(HookedContext):
     cdef int add_file(self, bytes name) except -1:
         cdef X509_STORE *store
         cdef int added = 0
-        with open(os.fsdecode(name), "rb"):  # OpenSSL does not say why it cannot read a file
-            pass
+        check_file(os.fsdecode(name))  # OpenSSL does not say why it cannot read a file
         store = file_store(name)
         if store == NULL:
             raise library_error()

@@ -26,6 +26,7 @@ NAMES = (
     "crl",
     "key",
     "ticket_keys",
+    "files",
     "system_store",
     "file_store",
     "key_log",

@@ -11,7 +11,7 @@ cimport cython
 cimport openssl_ssl as ssl
 from openssl_err cimport ERR_clear_error
 from openssl_ssl cimport X509_OBJECT, X509_STORE
-from sslsock.core.system_store cimport state_of
+from sslsock.core.files cimport state_of
 
 cdef enum:
     FILES = 32  # that are kept

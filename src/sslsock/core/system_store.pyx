@@ -11,20 +11,9 @@ cimport cython
 cimport openssl_ssl as ssl
 from openssl_err cimport ERR_clear_error
 from openssl_ssl cimport X509_STORE
+from sslsock.core.files cimport state_of
 
 from sslsock.core import build
-
-
-cdef object state_of(path):
-    """What tells whether a file or a folder has changed; None when it is not there."""
-    found = None
-    try:
-        found = os.stat(path)
-    except (OSError, ValueError):
-        pass
-    if found is None:
-        return None
-    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
 
 
 cdef object bundle_to_add():

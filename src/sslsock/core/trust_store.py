@@ -10,6 +10,8 @@ import os
 import re
 from typing import Optional
 
+from .files import names_in, state_of
+
 HASHED = re.compile(r"[0-9a-f]{8}\.[0-9]+")
 
 BUNDLES = (
@@ -22,11 +24,7 @@ BUNDLES = (
 
 def is_hashed(folder: str) -> bool:
     """Whether OpenSSL finds certificates in the folder: one name of the right form is enough."""
-    try:
-        with os.scandir(folder) as entries:
-            return any(HASHED.fullmatch(entry.name) for entry in entries)
-    except OSError:
-        return False
+    return any(map(HASHED.fullmatch, names_in(folder)))
 
 
 def bundle_to_add(default_file: str, default_folder: str, root: str = "") -> Optional[str]:
@@ -36,6 +34,6 @@ def bundle_to_add(default_file: str, default_folder: str, root: str = "") -> Opt
     """
     if os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR"):
         return None
-    if os.path.exists(root + default_file) or is_hashed(root + default_folder):
+    if state_of(root + default_file) or is_hashed(root + default_folder):
         return None
-    return next((root + path for path in BUNDLES if os.path.isfile(root + path)), None)
+    return next((root + path for path in BUNDLES if state_of(root + path)), None)
