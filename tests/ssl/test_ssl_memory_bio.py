@@ -402,7 +402,7 @@ def test_what_lacks_a_method_is_refused(files: Files) -> None:
     whole = ssl.MemoryBIO()
     for incoming, outgoing, name in ((Half(), whole, "incoming"), (whole, Half(), "outgoing"), (None, None, "incoming")):
         with pytest.raises(TypeError, match=f"argument '{name}"):
-            files.client(ssl).wrap_bio(incoming, outgoing)
+            files.client(ssl).wrap_bio(incoming, outgoing, server_hostname=NAME)
 
 
 @both

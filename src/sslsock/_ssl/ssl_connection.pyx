@@ -314,8 +314,8 @@ cdef class _SSLSocket(InspectedConnection):
         elif status == OUT_OF_MEMORY:
             error = MemoryError()
         elif self.failure.ssl_error == ssl.SSL_ERROR_SYSCALL and self.failure.code == 0 and self.socket_reference is None \
-                and name == "handshake":  # again, after the end of the input: CPython has this for it, and for no other call
-            error = io_error()
+                and name == "handshake" and (FAILURE_IS_END or BEFORE_310):
+            error = io_error()  # again, after the end of the input: they have this for it, and for no other call
         else:
             error = connection_error(
                 self.failure.ssl_error, self.failure.code, self.failure.verify_result, self.server_hostname)

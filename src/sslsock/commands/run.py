@@ -157,11 +157,13 @@ def begin_path(folder: str) -> None:
 
 def main_module(spec: Optional[ModuleSpec]) -> ModuleType:
     module = ModuleType("__main__")
-    space: dict[str, Any] = {"__builtins__": builtins, "__spec__": spec, "__package__": None, "__cached__": None}
+    space: dict[str, Any] = {"__builtins__": builtins, "__spec__": spec, "__package__": None}
     if "__annotations__" in vars(sys.modules["__main__"]):  # which Python has made; not from 3.14 on
         space["__annotations__"] = {}
     if spec is not None:
-        space.update(__loader__=spec.loader, __package__=spec.parent, __file__=spec.origin, __cached__=spec.cached)
+        space.update(__loader__=spec.loader, __package__=spec.parent, __file__=spec.origin)
+    if sys.version_info < (3, 15):
+        space["__cached__"] = spec.cached if spec is not None else None
     vars(module).update(space)
     return module
 
