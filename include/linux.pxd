@@ -133,3 +133,11 @@ cdef extern from "<poll.h>" nogil:
 
     short POLLIN, POLLOUT
     int poll(pollfd *descriptors, unsigned long count, int milliseconds)
+
+
+cdef extern from "<sys/ioctl.h>" nogil:
+    int ioctl(int fd, unsigned long request, ...)
+
+
+cdef extern from "<linux/sockios.h>" nogil:
+    unsigned long SIOCOUTQ

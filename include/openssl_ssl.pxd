@@ -156,6 +156,8 @@ cdef extern from "openssl/ssl.h" nogil:
 
     # connections
     SSL *SSL_new(SSL_CTX *context)
+    int SSL_up_ref(SSL *connection)
+    int SSL_up_ref(SSL *ssl)
     void SSL_free(SSL *ssl)
     long SSL_set_mode(SSL *ssl, long mode)
     void SSL_set_bio(SSL *ssl, BIO *reader, BIO *writer)

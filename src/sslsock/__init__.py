@@ -14,6 +14,7 @@ from ._version import __version__
 TYPE_CHECKING = False  # typing.TYPE_CHECKING, without the time that `typing` takes
 if TYPE_CHECKING:
     from . import ssl as ssl
+    from .aio.event_loop import new_event_loop
     from .core.build import build_info
     from .core.certificate import SslCertificate
     from .core.client_hello import ClientHello
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from .core.crl import SslCrl
     from .core.encoded import SslEncoding
     from .core.engine import Engine, TlsError
+    from .core.event_loop import EventLoop, run, stop
     from .core.key import KeyAlgorithm, KeyType, SslKey
     from .core.session import SslSession
     from .core.ticket_keys import TicketKeys
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
         SslProtocol,
         VerifyFlag,
     )
-    from .sockets.event_loop import EventLoop, run, stop
     from .sockets.pre_shared_key import SslPreSharedKeyAuthenticator
     from .sockets.relay import Relay
     from .sockets.ssl_error import SslError
@@ -79,6 +80,7 @@ __all__ = [
     "VerifyFlag",
     "__version__",
     "build_info",
+    "new_event_loop",
     "openssl_version",
     "run",
     "stop",
@@ -91,7 +93,7 @@ _PLACES = {
     "ConfigurationError": ".core.context",
     "Context": ".core.context",
     "Engine": ".core.engine",
-    "EventLoop": ".sockets.event_loop",
+    "EventLoop": ".core.event_loop",
     "KeyAlgorithm": ".core.key",
     "KeyType": ".core.key",
     "OpenMode": ".sockets.constants",
@@ -119,9 +121,10 @@ _PLACES = {
     "TlsError": ".core.engine",
     "VerifyFlag": ".sockets.constants",
     "build_info": ".core.build",
+    "new_event_loop": ".aio.event_loop",
     "openssl_version": ".core.context",
-    "run": ".sockets.event_loop",
-    "stop": ".sockets.event_loop",
+    "run": ".core.event_loop",
+    "stop": ".core.event_loop",
 }
 
 

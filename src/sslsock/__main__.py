@@ -22,8 +22,8 @@ from .commands.common import (
     positive_count,
     print_error,
 )
+from .core.event_loop import EventLoop
 from .proxy.options import add_arguments as add_proxy_arguments
-from .sockets.event_loop import EventLoop
 
 DESCRIPTION = "Event-driven sockets with TLS: a client, a server, a proxy, a demonstration and a benchmark."
 

@@ -237,6 +237,8 @@ cdef class _SSLSocket(InspectedConnection):
     cdef outcome take_input(self) except? INTERRUPTED:
         """Between two MemoryBIO: all there is becomes ours for a call. Entered."""
         cdef bint kept
+        if self.driven:
+            raise ValueError("this connection is read and written by its transport")
         if self.own_incoming is not None:
             self.eof = self.own_incoming.eof_written
             if self.input.size == 0:

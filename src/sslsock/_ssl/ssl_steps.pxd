@@ -39,6 +39,7 @@ cdef class SteppedConnection(HookedConnection):
     cdef bint begun  # libssl has read a record
     cdef bint eof  # no more input comes
     cdef bint handshake_done
+    cdef bint driven  # by an engine (ssl_engine.pyx): its own methods neither read nor write
     cdef bint settled  # libssl reads nothing of the SSL_CTX any more
     cdef bint verifies_later  # post-handshake authentication may come
     cdef tls_failure failure, kept_failure
@@ -57,6 +58,8 @@ cdef class SteppedConnection(HookedConnection):
     cdef size_t missing(self) noexcept nogil
     cdef size_t open_window(self, const char *data, size_t size, const char **front, size_t *whole) noexcept nogil
     cdef bint close_window(self, const char *front, size_t whole, size_t given) noexcept nogil
+    cdef void hold_settings(self) noexcept nogil
+    cdef void drop_settings(self) noexcept nogil
     # one call of libssl each
     cdef outcome enter(self) noexcept nogil
     cdef void leave(self) noexcept nogil

@@ -117,10 +117,7 @@ cdef class SteppedConnection(HookedConnection):
             front[0] = data if data != NULL else &NOTHING
             whole[0] = size
         given = whole[0] if self.eof else self.frame(<const unsigned char *> front[0], whole[0])
-        if not self.settled:
-            fork_gate_enter()
-            pthread_rwlock_rdlock(&self.hooks.settings)
-            self.holds_settings = True
+        self.hold_settings()
         self.window.in_ = front[0]
         self.window.in_left = given
         self.window.eof = self.eof
@@ -129,13 +126,7 @@ cdef class SteppedConnection(HookedConnection):
     cdef bint close_window(self, const char *front, size_t whole, size_t given) noexcept nogil:
         """Keep what libssl has not read. False without memory."""
         cdef size_t used = given - self.window.in_left
-        if self.holds_settings:
-            self.holds_settings = False
-            pthread_rwlock_unlock(&self.hooks.settings)
-            fork_gate_leave()
-        if self.handshake_done and not self.settled:
-            # TLS 1.3 has one handshake (RFC 8446, 1.2). Older versions repeat it, and a certificate may be asked for later.
-            self.settled = ssl.SSL_version(self.ssl) >= ssl.TLS1_3_VERSION and not self.verifies_later
+        self.drop_settings()
         self.window.in_left = 0
         if used > 0:
             self.begun = True
@@ -144,6 +135,22 @@ cdef class SteppedConnection(HookedConnection):
             byte_queue_consume(&self.input, used)
             return True
         return byte_queue_append(&self.input, front + used, whole - used)
+
+    cdef void hold_settings(self) noexcept nogil:
+        """Before libssl is entered: nobody changes what it reads of the SSL_CTX in a handshake."""
+        if not self.settled:
+            fork_gate_enter()
+            pthread_rwlock_rdlock(&self.hooks.settings)
+            self.holds_settings = True
+
+    cdef void drop_settings(self) noexcept nogil:
+        if self.holds_settings:
+            self.holds_settings = False
+            pthread_rwlock_unlock(&self.hooks.settings)
+            fork_gate_leave()
+        if self.handshake_done and not self.settled:
+            # TLS 1.3 has one handshake (RFC 8446, 1.2). Older versions repeat it, and a certificate may be asked for later.
+            self.settled = ssl.SSL_version(self.ssl) >= ssl.TLS1_3_VERSION and not self.verifies_later
 
     # Steps: one call of libssl each, entered
 

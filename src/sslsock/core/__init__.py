@@ -53,6 +53,9 @@ NAMES = (
     "dial",
     "relay",
     "issue",
+    "asyncio_handle",
+    "asyncio_loop",
+    "transport",
 )
 # Each name once in both folders, for the shared object has one PyInit_<name>.
 SSL_NAMES = (
@@ -73,6 +76,7 @@ SSL_NAMES = (
     "ssl_inspection",
     "ssl_connection",
     "ssl_methods",
+    "ssl_engine",
 )
 MODULES = frozenset(f"{__name__}.{name}" for name in NAMES) | frozenset(f"sslsock._ssl.{name}" for name in SSL_NAMES)
 

@@ -9,21 +9,29 @@ Never imported at run time. PyInstaller finds it by the package's own hook (`ssl
 import _socket
 import _ssl
 import _weakref
+import asyncio
+import asyncio.events
+import asyncio.format_helpers
+import asyncio.log
+import asyncio.protocols
 import collections
 import datetime
 import enum
+import errno
 import ipaddress
 import logging
 import operator
 import os
 import re
 import socket
+import ssl
 import sys
 import warnings
 import weakref
 
 import sslsock._version
 import sslsock.core._native  # type: ignore[import-not-found]
+import sslsock.core.event_loop
 import sslsock.core.foreign
 import sslsock.core.hostname
 import sslsock.core.trust_store

@@ -5,6 +5,7 @@ from sslsock.core.scratch cimport Scratch
 cdef class Loop(Reactor):
     cdef bint stopping, has_turned
 
+    cdef int move_to_thread(self) except -1
     # turns
     cdef int turn(self, double seconds) except -1
     cdef Scratch begin_turn(self)

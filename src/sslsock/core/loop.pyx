@@ -24,6 +24,9 @@ from sslsock.core.schedule cimport Timer, TimerHeap, WorkQueue
 from sslsock.core.scratch cimport Scratch
 from sslsock.core.watch cimport LevelWatch, Watch
 
+cdef extern from "pythread.h" nogil:
+    unsigned long PyThread_get_thread_ident()
+
 cdef enum:
     HOST_ROUNDS = 7  # further turns before a host loop has its own
 
@@ -126,6 +129,13 @@ cdef class Loop(Reactor):
             return
         while self.turn(0) > 0 and rounds < HOST_ROUNDS:
             rounds += 1
+
+    cdef int move_to_thread(self) except -1:
+        """From now on it belongs to the thread that calls, as an asyncio loop belongs to the one that runs it."""
+        if self.depth > 0:
+            raise RuntimeError("the event loop is in the middle of a turn")
+        self.owner = PyThread_get_thread_ident()
+        return 0
 
     cdef int turn(self, double seconds) except -1:
         """One turn, which waits `seconds` at the most (below 0: until something happens). Returns how many events there were."""
@@ -239,7 +249,7 @@ cdef class Loop(Reactor):
         self.require_owner()
         if self.depth > 0:
             raise RuntimeError("the event loop cannot be closed from inside a turn: stop() it first")
-        cdef list watchers = list(self.watchers.values()), timers = list(self.timers.timers)
+        cdef list watchers = list(self.watchers.values()), timers = list(self.timers.entries)
         queues = WorkQueue(), WorkQueue(), WorkQueue()
         self.is_closed = True  # from here on nothing needs memory
         for watcher in watchers:

@@ -95,7 +95,7 @@ cdef class Planner(Nested):
         cdef Timer timer
         cdef int64_t earliest = self.timers.earliest()
         while earliest <= now and not self.left:
-            timer = self.timers.take()
+            timer = self.timers.first()
             callback, args = timer.callback, timer.args
             timer.callback = timer.args = None
             if callback is not None:  # a cancelled one stays where there was no memory to take it out

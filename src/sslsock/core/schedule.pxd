@@ -10,29 +10,38 @@ cdef inline int64_t monotonic_ns() noexcept nogil:
     return now.tv_sec * 1000000000 + now.tv_nsec
 
 
-cdef class Timer:
+cdef class Timed:
+    cdef int64_t when  # as `monotonic_ns`
+    cdef Py_ssize_t index  # place in the heap, -1 outside it
+
+
+cdef class TimedHeap:
+    cdef list entries  # earliest first
+
+    cdef int add(self, Timed entry) except -1
+    cdef int64_t earliest(self) noexcept
+    cdef Timed take(self)
+    cdef void remove(self, Timed entry) noexcept
+    cdef void place(self, Timed entry, Py_ssize_t index) noexcept
+    cdef void rise(self, Timed entry, Py_ssize_t index) noexcept
+    cdef void sink(self, Timed entry, Py_ssize_t index) noexcept
+
+
+cdef class Timer(Timed):
     cdef TimerHeap heap
     cdef object callback  # None once it has run or was cancelled
     cdef tuple args
-    cdef int64_t when  # as `monotonic_ns`
-    cdef Py_ssize_t index  # place in the heap, -1 outside it
     cdef bint background  # does not keep `run` going
 
     cpdef void cancel(self) noexcept
 
 
-cdef class TimerHeap:
-    cdef list timers  # earliest first
+cdef class TimerHeap(TimedHeap):
     cdef Py_ssize_t background  # how many of them are
 
     cdef Timer plan(self, int64_t when, object callback, tuple args, bint background)
     cdef bint waits(self) noexcept
-    cdef int64_t earliest(self) noexcept
-    cdef Timer take(self)
-    cdef void remove(self, Timer timer) noexcept
-    cdef void place(self, Timer timer, Py_ssize_t index) noexcept
-    cdef void rise(self, Timer timer, Py_ssize_t index) noexcept
-    cdef void sink(self, Timer timer, Py_ssize_t index) noexcept
+    cdef Timer first(self)
 
 
 cdef class WorkQueue:

@@ -1,7 +1,13 @@
 from typing import final
 
+class Timed:
+    """What stands in a heap. Base of `Timer`."""
+
+class TimedHeap:
+    """A binary heap by time."""
+
 @final
-class Timer:
+class Timer(Timed):
     """A call that `Loop.call_later` has planned."""
 
     @property
@@ -9,8 +15,8 @@ class Timer:
     def cancel(self) -> None: ...
 
 @final
-class TimerHeap:
-    """Timers, a binary heap by their time."""
+class TimerHeap(TimedHeap):
+    """The timers of a loop."""
 
 @final
 class WorkQueue:

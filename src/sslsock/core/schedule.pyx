@@ -8,12 +8,87 @@ cimport cython
 from libc.stdint cimport INT64_MAX, int64_t
 
 
-@cython.final
-cdef class Timer:
-    """A planned call. `cancel()` may be called at any time, also after it has run."""
+cdef class Timed:
+    """What stands in a heap. Base of `Timer`."""
 
     def __cinit__(self):
         self.index = -1
+
+
+cdef class TimedHeap:
+    """A binary heap by time."""
+
+    def __cinit__(self):
+        self.entries = []
+
+    cdef int add(self, Timed entry) except -1:
+        self.entries.append(entry)
+        self.rise(entry, len(self.entries) - 1)
+        return 0
+
+    cdef int64_t earliest(self) noexcept:
+        """When the first is due, INT64_MAX without one."""
+        return (<Timed> self.entries[0]).when if self.entries else INT64_MAX
+
+    cdef Timed take(self):
+        """The first one, which is no longer planned."""
+        cdef Timed entry = <Timed> self.entries[0]
+        self.remove(entry)
+        return entry
+
+    cdef void remove(self, Timed entry) noexcept:
+        cdef list entries = self.entries
+        cdef Py_ssize_t index = entry.index
+        cdef Timed last
+        entry.index = -1
+        if index >= len(entries):
+            return  # the garbage collector takes the loop apart, and was here first
+        last = <Timed> entries[len(entries) - 1]
+        del entries[len(entries) - 1]
+        if last is not entry:
+            self.sink(last, index)
+            if last.index == index:
+                self.rise(last, index)
+
+    cdef void place(self, Timed entry, Py_ssize_t index) noexcept:
+        self.entries[index] = entry
+        entry.index = index
+
+    cdef void rise(self, Timed entry, Py_ssize_t index) noexcept:
+        cdef Py_ssize_t parent
+        cdef Timed other
+        while index > 0:
+            parent = (index - 1) >> 1
+            other = <Timed> self.entries[parent]
+            if other.when <= entry.when:
+                break
+            self.place(other, index)
+            index = parent
+        self.place(entry, index)
+
+    cdef void sink(self, Timed entry, Py_ssize_t index) noexcept:
+        cdef Py_ssize_t size = len(self.entries), child
+        cdef Timed best, right
+        while True:
+            child = 2 * index + 1
+            if child >= size:
+                break
+            best = <Timed> self.entries[child]
+            if child + 1 < size:
+                right = <Timed> self.entries[child + 1]
+                if right.when < best.when:
+                    best = right
+                    child += 1
+            if entry.when <= best.when:
+                break
+            self.place(best, index)
+            index = child
+        self.place(entry, index)
+
+
+@cython.final
+cdef class Timer(Timed):
+    """A planned call. `cancel()` may be called at any time, also after it has run."""
 
     @property
     def cancelled(self):
@@ -26,14 +101,12 @@ cdef class Timer:
         self.args = None
         if self.index >= 0:
             self.heap.remove(self)
+            self.heap.background -= self.background
 
 
 @cython.final
-cdef class TimerHeap:
-    """Timers, a binary heap by their time."""
-
-    def __cinit__(self):
-        self.timers = []
+cdef class TimerHeap(TimedHeap):
+    """The timers of a loop."""
 
     cdef Timer plan(self, int64_t when, object callback, tuple args, bint background):
         cdef Timer timer = Timer.__new__(Timer)
@@ -42,71 +115,19 @@ cdef class TimerHeap:
         timer.args = args
         timer.when = when
         timer.background = background
-        self.timers.append(timer)
-        self.rise(timer, len(self.timers) - 1)
+        self.add(timer)
         self.background += background
         return timer
 
     cdef bint waits(self) noexcept:
         """There is one that keeps `run` going."""
-        return len(self.timers) > self.background
+        return len(self.entries) > self.background
 
-    cdef int64_t earliest(self) noexcept:
-        """When the first is due, INT64_MAX without one."""
-        return (<Timer> self.timers[0]).when if self.timers else INT64_MAX
-
-    cdef Timer take(self):
+    cdef Timer first(self):
         """The first one, which is no longer planned."""
-        cdef Timer timer = <Timer> self.timers[0]
-        self.remove(timer)
-        return timer
-
-    cdef void remove(self, Timer timer) noexcept:
-        cdef list timers = self.timers
-        cdef Py_ssize_t index = timer.index
-        cdef Timer last = <Timer> timers[len(timers) - 1]
-        del timers[len(timers) - 1]
-        timer.index = -1
+        cdef Timer timer = <Timer> self.take()
         self.background -= timer.background
-        if last is not timer:
-            self.sink(last, index)
-            if last.index == index:
-                self.rise(last, index)
-
-    cdef void place(self, Timer timer, Py_ssize_t index) noexcept:
-        self.timers[index] = timer
-        timer.index = index
-
-    cdef void rise(self, Timer timer, Py_ssize_t index) noexcept:
-        cdef Py_ssize_t parent
-        cdef Timer other
-        while index > 0:
-            parent = (index - 1) >> 1
-            other = <Timer> self.timers[parent]
-            if other.when <= timer.when:
-                break
-            self.place(other, index)
-            index = parent
-        self.place(timer, index)
-
-    cdef void sink(self, Timer timer, Py_ssize_t index) noexcept:
-        cdef Py_ssize_t size = len(self.timers), child
-        cdef Timer best, right
-        while True:
-            child = 2 * index + 1
-            if child >= size:
-                break
-            best = <Timer> self.timers[child]
-            if child + 1 < size:
-                right = <Timer> self.timers[child + 1]
-                if right.when < best.when:
-                    best = right
-                    child += 1
-            if timer.when <= best.when:
-                break
-            self.place(best, index)
-            index = child
-        self.place(timer, index)
+        return timer
 
 
 @cython.final

@@ -16,7 +16,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Callable, Optional, Protocol
 
 if TYPE_CHECKING:
-    from ..sockets.event_loop import EventLoop
+    from ..core.event_loop import EventLoop
 
 __all__ = ["Gate", "Place"]
 

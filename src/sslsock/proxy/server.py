@@ -20,9 +20,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Callable, Optional, Union
 
 from ..core.context import ConfigurationError
+from ..core.event_loop import EventLoop
 from ..core.hostname import parse_host
 from ..core.ticket_keys import TicketKeys
-from ..sockets.event_loop import EventLoop
 from ..sockets.tcp_server import open_listening_socket
 from . import record
 from .access_log import ERROR, WARNING, AccessLog, LineWriter

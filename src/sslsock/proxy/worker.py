@@ -19,10 +19,10 @@ from typing import Any, Callable, Optional
 from weakref import WeakValueDictionary
 
 from ..core.channel import Channel
+from ..core.event_loop import EventLoop
 from ..core.listener import Listener
 from ..core.loop import Loop
 from ..sockets.connection import plain_address
-from ..sockets.event_loop import EventLoop
 from ..sockets.resolver import Lookup
 from . import record
 from .access_log import INFO, WARNING, AccessLog, LineWriter

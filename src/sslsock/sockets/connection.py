@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from ..core import channel as core
 from ..core.channel import Channel
+from ..core.event_loop import EventLoop
 from .checked import checked_count
 from .connector import Connector, OwnSocket
 from .constants import ErrorConstants, SocketError, SocketState
 from .error_log import DEBUG, WARNING, log_error
-from .event_loop import EventLoop
 from .states import MOVES, SocketEvent
 from .stream import READ, WRITE, Buffer, Stream, checked_mode
 

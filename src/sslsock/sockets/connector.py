@@ -20,10 +20,10 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, Callable, Optional, Protocol
 
 from ..core.dial import Dial, pack_address
+from ..core.event_loop import EventLoop
 from ..core.hostname import Host, parse_host
 from ..core.schedule import Timer
 from .constants import SocketError
-from .event_loop import EventLoop
 from .resolver import Address, Answer, Lookup, numeric_addresses
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from types import CodeType, MethodType
 from typing import TYPE_CHECKING, Any, Callable, ClassVar, Generic, NoReturn, Optional, TypeVar, overload
 
 if TYPE_CHECKING:
-    from .event_loop import EventLoop
+    from ..core.event_loop import EventLoop
 
 __all__ = ["Handler", "LoopObject"]
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from typing import Callable, Optional
 
+from ..core.event_loop import EventLoop
 from ..core.relay import ChannelRelay
 from .checked import checked_seconds
 from .constants import RelayReason, SocketError
-from .event_loop import EventLoop
 from .loop_object import Handler, LoopObject
 from .relay_end import RelayEnd
 from .tcp_socket import TcpSocket

@@ -18,8 +18,8 @@ from collections import deque
 from contextlib import suppress
 from typing import Any, Callable, Optional, Union
 
+from ..core.event_loop import EventLoop
 from ..core.schedule import Timer
-from .event_loop import EventLoop
 
 __all__ = ["Address", "Answer", "Lookup", "numeric_addresses"]
 

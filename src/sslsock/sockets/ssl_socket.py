@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Callable, Optional
 from ..core import channel as core
 from ..core.client_hello import ClientHello, ClientHelloError, parse_client_hello
 from ..core.engine import Engine
+from ..core.event_loop import EventLoop
 from ..core.hostname import parse_host
 from . import certificate_check as _certificate_check  # noqa: F401 (gives SslCertificate its `verify`)
 from .checked import Seconds
@@ -25,7 +26,6 @@ from .configuration import SslConfiguration, default_configuration
 from .connection import CONNECTED, whole
 from .constants import OpenMode, PeerVerifyMode, SocketError, SslMode
 from .error_log import INFO
-from .event_loop import EventLoop
 from .hello_wait import HelloPhase, HelloWait
 from .late_certificate import LateCertificate
 from .loop_object import Handler

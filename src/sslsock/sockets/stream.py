@@ -11,9 +11,9 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Callable, Optional, Union
 
 from ..core.endpoint import Endpoint
+from ..core.event_loop import EventLoop
 from .checked import MOST, checked_count
 from .constants import OpenMode
-from .event_loop import EventLoop
 from .loop_object import Handler, LoopObject
 from .text import TextCodec, check_encoding, ends_lines_in_ascii
 from .twins import twin

@@ -10,6 +10,7 @@ import os
 import socket
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
+from ..core.event_loop import EventLoop
 from ..core.hostname import is_address
 from ..core.listener import Listener
 from .accepted import Accepted
@@ -18,7 +19,6 @@ from .connection import NOWHERE, checked_port
 from .connector import error_of
 from .constants import ErrorConstants, SocketError
 from .error_log import WARNING, log_error
-from .event_loop import EventLoop
 from .loop_object import Handler, LoopObject
 from .tcp_socket import TcpSocket
 from .twins import twin

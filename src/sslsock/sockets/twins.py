@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Concatenate, ParamSpec
 
-    from .event_loop import EventLoop
+    from ..core.event_loop import EventLoop
 
     P = ParamSpec("P")
 else:  # typing has it from Python 3.10 on

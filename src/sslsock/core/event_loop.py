@@ -17,8 +17,8 @@ from collections.abc import AsyncGenerator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
-from ..core.loop import Loop
-from ..core.nesting import running_host
+from .loop import Loop
+from .nesting import running_host
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -82,6 +82,9 @@ class EventLoop(Loop):
     def current(cls) -> EventLoop:
         """This thread's loop: made if there is none, it is closed, or it came from before a fork. Called inside
         a running asyncio loop it attaches this thread's sockets to that, as any use of them does."""
+        own = getattr(running_host(), "core", None)
+        if isinstance(own, EventLoop) and own.in_thread() and not own.closed:  # of an `sslsock.aio.EventLoop`, which turns it
+            return own
         loop = _local.loop
         if loop is None or loop.closed or not loop.in_thread():
             loop = _local.loop = EventLoop()

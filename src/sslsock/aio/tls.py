@@ -1,0 +1,59 @@
+"""What `ssl=` may be, and the start of TLS that comes of it."""
+
+from __future__ import annotations
+
+from asyncio import constants
+from typing import Any, Optional
+
+from .. import ssl as own
+from .._ssl import _SSLContext
+from .._ssl.ssl_engine import ContextEngine
+from ..core.transport import TlsStart
+
+__all__ = ["is_own", "start_of"]
+
+_defaults: dict[bool, Any] = {}
+
+
+def is_own(context: Any) -> bool:
+    """Whether our engine takes it: a context of `sslsock.ssl`, or None and True for the default one."""
+    return context is None or context is True or isinstance(context, _SSLContext)
+
+
+def default_context(checks_name: bool) -> Any:
+    """As `create_default_context()`, made once. checks_name: False where there is no name to check."""
+    context = _defaults.get(checks_name)
+    if context is None:
+        context = own.create_default_context()
+        context.check_hostname = checks_name
+        _defaults[checks_name] = context
+    return context
+
+
+def seconds(value: Optional[float], default: float, name: str) -> float:
+    """A time-out as asyncio takes it. ValueError unless it is positive."""
+    if value is None:
+        return default
+    if value <= 0:
+        raise ValueError(f"{name} should be a positive number, got {value}")
+    return value
+
+
+def start_of(
+    context: Any,
+    server_side: bool,
+    server_hostname: Optional[str],
+    handshake_timeout: Optional[float],
+    shutdown_timeout: Optional[float],
+    half_close: bool = False,
+) -> TlsStart:
+    """For a context that `is_own`. ValueError, as asyncio raises it, for a server without one."""
+    handshake = seconds(handshake_timeout, constants.SSL_HANDSHAKE_TIMEOUT, "ssl_handshake_timeout")
+    shutdown = seconds(shutdown_timeout, 30.0, "ssl_shutdown_timeout")
+    if context is None or context is True:
+        if server_side:
+            raise ValueError("Server side SSL needs a valid SSLContext")
+        context = default_context(bool(server_hostname))
+    name = server_hostname if server_hostname and not server_side else None
+    tls_object = context.wrap_bio(own.MemoryBIO(), own.MemoryBIO(), server_side, name)
+    return TlsStart(ContextEngine(tls_object._sslobj), tls_object, context, handshake, shutdown, half_close)

@@ -1,0 +1,172 @@
+"""Handles: the calls that an asyncio loop has planned, and the queue of those that are due.
+
+They take the place of asyncio's `Handle` and `TimerHandle` and say that they are these (`__class__`). What is asked for rarely
+(their text, how they compare) is asyncio's own code.
+"""
+
+from asyncio.events import Handle as AsyncioHandle, TimerHandle as AsyncioTimerHandle
+from asyncio.format_helpers import _format_callback_source
+
+cimport cython
+from cpython.object cimport PyObject
+
+from sslsock.core.schedule cimport Timed
+
+cdef extern from "Python.h":
+    int PyContext_Enter(object context) except -1
+    int PyContext_Exit(object context) except -1
+    object PyObject_Vectorcall(object callable, PyObject *const *args, size_t nargsf, PyObject *kwnames)
+
+cdef extern from *:
+    """
+    #define SSLSOCK_TUPLE_ITEMS(tuple) (((PyTupleObject *) (tuple))->ob_item)
+    """
+    PyObject **SSLSOCK_TUPLE_ITEMS(object)
+
+cdef enum:
+    SMALLEST_QUEUE = 64  # places
+
+
+@cython.no_gc_clear  # what ends a cycle with a loop may still cancel its calls
+cdef class Handle(Timed):
+    """A planned call: `callback(*args)` in `context`."""
+
+    @property
+    def __class__(self):
+        return AsyncioHandle
+
+    @property
+    def _source_traceback(self):
+        return None
+
+    @property
+    def _repr(self):
+        return self.text
+
+    def _repr_info(self):
+        return AsyncioHandle._repr_info(self)
+
+    def __repr__(self):
+        return AsyncioHandle.__repr__(self)
+
+    def get_context(self):
+        """The context that it runs in: contextvars.Context."""
+        return self._context
+
+    def cancel(self):
+        """Take the call back; no effect once it has run."""
+        if not self._cancelled:
+            if self._loop.get_debug():
+                self.text = repr(self)
+            self._cancelled = True
+            self._callback = self._args = None
+
+    def cancelled(self):
+        """Whether it was cancelled: bool."""
+        return self._cancelled
+
+    def _run(self):
+        self.run()
+
+    cdef int run(self) except -1:
+        """What it raises goes to the loop's exception handler; KeyboardInterrupt and SystemExit come out of here."""
+        cdef object callback = self._callback, context = self._context
+        cdef tuple args = <tuple> self._args
+        try:
+            PyContext_Enter(context)
+            try:
+                PyObject_Vectorcall(callback, SSLSOCK_TUPLE_ITEMS(args), len(args), NULL)
+            finally:
+                PyContext_Exit(context)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self._loop.call_exception_handler({
+                "message": f"Exception in callback {_format_callback_source(callback, args)}",
+                "exception": exc,
+                "handle": self,
+            })
+        return 0
+
+
+@cython.final
+@cython.no_gc_clear
+cdef class TimerHandle(Handle):
+    """A call planned for a time."""
+
+    @property
+    def __class__(self):
+        return AsyncioTimerHandle
+
+    @property
+    def _scheduled(self):
+        return self.index >= 0
+
+    def _repr_info(self):
+        return AsyncioTimerHandle._repr_info(self)
+
+    def when(self):
+        """When it is due, in seconds of the loop's clock: float."""
+        return self._when
+
+    def cancel(self):
+        """Take the call back; no effect once it has run."""
+        if not self._cancelled:
+            self._loop._timer_handle_cancelled(self)
+            Handle.cancel(self)
+
+    def __hash__(self):
+        return hash(self._when)
+
+    def __eq__(self, other):
+        return AsyncioTimerHandle.__eq__(self, other)
+
+    def __lt__(self, other):
+        return AsyncioTimerHandle.__lt__(self, other)
+
+    def __le__(self, other):
+        return AsyncioTimerHandle.__le__(self, other)
+
+    def __gt__(self, other):
+        return AsyncioTimerHandle.__gt__(self, other)
+
+    def __ge__(self, other):
+        return AsyncioTimerHandle.__ge__(self, other)
+
+
+@cython.final
+cdef class HandleQueue:
+    """Handles in the order in which they were planned: a ring, so that no turn allocates one."""
+
+    def __cinit__(self):
+        self.places = [None] * SMALLEST_QUEUE
+
+    cdef int append(self, object handle) except -1:
+        while self.count >= len(self.places):
+            self.grow()
+        self.places[(self.first + self.count) & (len(self.places) - 1)] = handle
+        self.count += 1
+        return 0
+
+    cdef object take(self):
+        """The first one, of those that there are."""
+        cdef Py_ssize_t place = self.first
+        handle = self.places[place]
+        self.first = (place + 1) & (len(self.places) - 1)
+        self.count -= 1
+        self.places[place] = None
+        return handle
+
+    cdef int grow(self) except -1:
+        cdef list places = self.places
+        if not places:  # the garbage collector takes the loop apart, and was here first
+            self.clear()
+            return 0
+        cdef list larger = places[self.first:] + places[:self.first] + [None] * len(places)
+        if self.places is places and self.count == len(places):  # what ran meanwhile (the garbage collector) may have used it
+            self.places, self.first = larger, 0
+        return 0
+
+    cdef void clear(self):
+        self.first = self.count = 0
+        self.places = [None] * SMALLEST_QUEUE

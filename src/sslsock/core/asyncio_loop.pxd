@@ -1,0 +1,34 @@
+from libc.stdint cimport int64_t, uint32_t
+
+from sslsock.core.asyncio_handle cimport Handle, HandleQueue
+from sslsock.core.loop cimport Loop
+from sslsock.core.reactor cimport LevelWatcher
+from sslsock.core.schedule cimport TimedHeap
+
+
+cdef class ReadyWatch(LevelWatcher):
+    cdef LoopCore owner
+    cdef object file  # what the program has named it by
+    cdef object reader, writer  # handles, or None
+
+    cdef int change(self, object reader, object writer) except -1
+
+
+cdef class LoopCore:
+    cdef readonly Loop core
+    cdef HandleQueue ready
+    cdef TimedHeap timers
+    cdef dict files  # descriptor -> ReadyWatch
+    cdef dict foreign_timers  # id of one of asyncio's own TimerHandles (debug mode) -> its entry in `timers`
+    cdef public bint _closed, _stopping
+    cdef bint debug
+
+    cdef int check_open(self) except -1
+    cdef Handle planned(self, Handle handle, object callback, tuple args, object context)
+    cdef object plan_at(self, object when, object callback, tuple args, object context)
+    cdef ReadyWatch watch_of(self, object file)
+    cdef ReadyWatch watch_of_closed(self, object file)
+    cdef object add_watch(self, object file, object callback, tuple args, bint writes)
+    cdef void run_ready(self) noexcept
+    cdef void run_due_timers(self)
+    cdef bint run_one(self, object handle) noexcept

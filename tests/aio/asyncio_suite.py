@@ -1,0 +1,29 @@
+"""Run tests with our loop in the place of asyncio's, as `python -m unittest` does: `python asyncio_suite.py MODULE ...`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import unittest
+import warnings
+from typing import Any
+
+from sslsock.aio import EventLoop
+
+warnings.simplefilter("ignore", DeprecationWarning)
+
+
+def make(selector: Any = None) -> EventLoop:
+    return EventLoop()
+
+
+unix: Any = asyncio.unix_events
+policy = getattr(unix, "_UnixDefaultEventLoopPolicy", None) or unix._DefaultEventLoopPolicy
+policy._loop_factory = staticmethod(make)
+for module in (asyncio, unix):
+    module.SelectorEventLoop = make
+    if hasattr(module, "EventLoop"):
+        module.EventLoop = make
+
+if __name__ == "__main__":
+    unittest.main(None, argv=sys.argv)
