@@ -259,6 +259,15 @@ def test_a_halted_channel_shakes_hands_and_tells_of_an_error(loop, version):
     assert far_record.failure == channel_module.FAILURE_RESET
 
 
+def test_what_libssl_refuses_to_encrypt_is_told(loop, version):
+    near, near_record, _, _ = tls_channel_pair(loop, version)
+    near.engine.close()  # behind the channel's back: nothing can be encrypted after close_notify
+    near.write(b"data")
+    drive(loop, lambda: near_record.failure is not None)
+    assert near_record.failure == channel_module.FAILURE_TLS and "shutdown" in near_record.message
+    assert near_record.count("failed") == 1
+
+
 def test_one_direction_can_end_before_the_other(loop, mode):
     near, near_record, far, far_record = joined(loop, mode)
     data = os.urandom(2 * MIB)

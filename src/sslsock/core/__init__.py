@@ -47,6 +47,7 @@ NAMES = (
     "consumer",
     "output_link",
     "input_link",
+    "ending_link",
     "channel",
     "endpoint",
     "listener",

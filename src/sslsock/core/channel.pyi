@@ -2,8 +2,8 @@ from typing import Callable, Protocol, Union, final
 
 from .bare_engine import BareEngine
 from .descriptor import Descriptor
+from .ending_link import EndingLink
 from .engine import _VerifyError
-from .input_link import InputLink
 from .loop import Loop
 
 # Why a channel failed, as `_ChannelConsumer.on_failed` is told.
@@ -28,7 +28,7 @@ class _ChannelConsumer(Protocol):
     def on_failed(self, failure: int, message: str) -> None: ...
 
 @final
-class Channel(InputLink):
+class Channel(EndingLink):
     """A connected descriptor, perhaps TLS, and its queues."""
 
     def __init__(self, loop: Loop, consumer: _ChannelConsumer) -> None: ...
@@ -42,7 +42,3 @@ class Channel(InputLink):
     @property
     def is_open(self) -> bool: ...
     def fileno(self) -> int: ...
-    def end_output(self) -> int: ...
-    def finish(self, failed: bool = False) -> None: ...
-    def abort(self) -> None: ...
-    def refuse(self, alert: int = ...) -> None: ...

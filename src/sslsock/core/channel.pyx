@@ -1,8 +1,8 @@
 """A channel: one connected descriptor, perhaps TLS on it, and its queues.
 
 A link (link.pyx) with what is on its way for a program: plaintext that nobody has read (input_link.pyx), plaintext that was written
-and not encrypted (output_link.pyx), and whom it tells (consumer.pyx). Here is what moves them: when to receive, the handshake,
-and the end. Knows nothing of names, connecting or Python handlers.
+and not encrypted (output_link.pyx), whom it tells (consumer.pyx), and its end (ending_link.pyx). Here is what moves the bytes: when to receive, and
+the handshake. Knows nothing of names, connecting or Python handlers.
 
 In: recv into the loop's scratch; the engine decrypts from there into the plaintext scratch, as many records as there are;
 the consumer is told once and reads straight from the scratch; what it leaves is kept.
@@ -14,30 +14,21 @@ send; only what the kernel refuses is copied (`out`), and the rest of the queue 
 After every call of the consumer the channel may be finished, aborted, or inside another turn: each such call is followed by
 a look at `phase`, and nothing is kept in the scratch across it except what `input` borrows, which belongs to this level of
 turns.
-
-The phases of the end: finish() -> FINISHING -> (all sent, close_notify too) on_drained -> LINGERING -> CLOSED;
-abort() or a failure -> CLOSED, a failure that has an alert to send by way of LINGERING; a relay takes over: CLOSED.
 """
-
-import os
 
 cimport cython
 from libc.stdint cimport uint32_t
 
 cimport linux
 from sslsock.core.bare_engine cimport ENGINE_CLOSED, ENGINE_FAILED, ENGINE_OK, ENGINE_WANT_READ, RECORD_SIZE, BareEngine
-from sslsock.core.consumer cimport (
-    FAILED_HANDSHAKE, FAILED_HANDSHAKE_CLOSED, FAILED_HANDSHAKE_TIMEOUT, FAILED_NETWORK, FAILED_RESET, FAILED_RESOURCE,
-    FAILED_TIMEOUT, FAILED_TLS, ChannelConsumer, channel_failure_kind)
+from sslsock.core.consumer cimport FAILED_HANDSHAKE_TIMEOUT, FAILED_RESET, FAILED_RESOURCE, ChannelConsumer
 from sslsock.core.descriptor cimport Descriptor
 from sslsock.core.input_buffer cimport input_clear, input_keep, input_size
-from sslsock.core.input_link cimport InputLink
-from sslsock.core.link cimport (
-    ANSWERS_SIZE, INPUT_AFTER_END, INPUT_AFTER_FAILURE, NO_MEMORY, PEER_RESET, TIMED_OUT, TLS_FAILED, Link)
+from sslsock.core.ending_link cimport EndingLink
+from sslsock.core.link cimport ANSWERS_SIZE, INPUT_AFTER_FAILURE, NO_MEMORY, TLS_FAILED, Link
 from sslsock.core.loop cimport Loop
 from sslsock.core.output_link cimport (
     PHASE_CLOSED, PHASE_FINISHING, PHASE_LINGERING, PHASE_NEW, PHASE_OPEN, TLS_NONE, TLS_OPEN, TLS_SHAKING)
-from sslsock.core.schedule cimport Timer
 from sslsock.core.scratch cimport PLAIN_SIZE, Scratch
 from window_bio cimport byte_queue, byte_queue_append, byte_queue_front, byte_queue_move
 
@@ -46,18 +37,15 @@ cdef enum:
     READ_SIZE = 128 * 1024  # one receive: with its plaintext and what the program makes of it, it stays in a core's cache
     RECORD_ROOM = RECORD_SIZE + 512  # one record with all that any cipher suite adds
     FILLS = 64  # times in a turn that a consumer is asked for memory
-    REFUSED_SIZE = 64 * 1024  # unread input of a peer that is refused, thrown away so that it hears why
     RELEASE_GIL_AT = 64 * 1024  # below, giving the GIL away costs more than the work (docs/design.md, "The GIL")
 
-
-cdef double LINGER_SECONDS = 5.0
 
 FAILURE_RESET, FAILURE_NETWORK, FAILURE_TIMEOUT, FAILURE_HANDSHAKE, FAILURE_HANDSHAKE_TIMEOUT, FAILURE_HANDSHAKE_CLOSED, \
     FAILURE_TLS, FAILURE_RESOURCE = range(FAILED_RESET, FAILED_RESOURCE + 1)
 
 
 @cython.final
-cdef class Channel(InputLink):
+cdef class Channel(EndingLink):
     """A connected descriptor, perhaps TLS, and its queues.
 
     loop: Loop. consumer: _ChannelConsumer, told what happens; held until the end.
@@ -155,6 +143,20 @@ cdef class Channel(InputLink):
         """Open, and no handshake is under way or due, nor an answer of a client awaited, so that a relay can take it: bool."""
         return self.phase == PHASE_OPEN and self.tls != TLS_SHAKING and not self.hold_writes \
             and not self.output_over and (self.engine is None or not (self.engine.in_use() or self.certificate_awaited))
+
+    @property
+    def is_open(self):
+        """Attached, and neither finished nor aborted nor failed: bool."""
+        return self.phase == PHASE_OPEN
+
+    @property
+    def encrypted(self):
+        """Whether the TLS handshake is done: bool."""
+        return self.tls == TLS_OPEN
+
+    def fileno(self):
+        """The descriptor, -1 when there is none."""
+        return self.fd
 
     # incoming
 
@@ -297,15 +299,6 @@ cdef class Channel(InputLink):
             status = self.decrypt(size, memory, room, got)
         return status if self.keep_output() else ENGINE_FAILED
 
-    cdef void meet_end(self) noexcept:
-        """Nothing more comes from the system."""
-        if self.dead:
-            self.fail_link()
-        elif self.tls == TLS_SHAKING:
-            self.fail(FAILED_HANDSHAKE_CLOSED, "the peer closed the connection during the TLS handshake", 0)
-        else:
-            self.end_of_input(self.tls == TLS_NONE)
-
     cdef void feed_tls(self, size_t size) noexcept:
         """Give the engine `size` bytes from the scratch, after what it has, and pass on what comes out."""
         cdef BareEngine engine = self.engine
@@ -357,7 +350,7 @@ cdef class Channel(InputLink):
         elif status == ENGINE_OK:
             self.cancel_deadline()
             self.tls = TLS_OPEN
-            self.forget_handlers(engine)
+            self.forget_handlers()
             sessions = self.settle(engine) if engine.unsettled else None
             self.engine_ready = engine.backlog.size > 0
             if self.phase == PHASE_OPEN:
@@ -393,7 +386,7 @@ cdef class Channel(InputLink):
         """sessions: what `settle` has returned."""
         if self.certificate_awaited and not self.engine.certificate_requested:
             self.certificate_awaited = False
-            self.forget_handlers(self.engine)
+            self.forget_handlers()
             if self.phase == PHASE_OPEN:
                 self.tell_certificate(self.consumer)
         if sessions is not None and self.notify_sessions:
@@ -430,9 +423,9 @@ cdef class Channel(InputLink):
             self.loop.leave_scratch(outer)
         return answer
 
-    cdef void forget_handlers(self, BareEngine engine) noexcept:
+    cdef void forget_handlers(self) noexcept:
         """They refer to this channel: a cycle."""
-        engine.verify_handler = engine.pre_shared_key_handler = self.verify_handler = self.key_handler = None
+        self.engine.verify_handler = self.engine.pre_shared_key_handler = self.verify_handler = self.key_handler = None
 
     def _handshake_overdue(self):
         """The handshake's deadline."""
@@ -456,95 +449,7 @@ cdef class Channel(InputLink):
             self.fail_with(NO_MEMORY, linux.ENOMEM, False)
             self.fail_link()
 
-    # writing
-
-    cdef void send_failed(self) noexcept:
-        """Nothing can be sent any more. What the peer sent before it went is read first; the end of it then tells."""
-        self.drop_output()
-        if self.phase == PHASE_FINISHING or self.fin:
-            self.fail_link()
-        else:
-            self.plan_again()
-
-    # the end
-
-    @property
-    def is_open(self):
-        """Attached, and neither finished nor aborted nor failed: bool."""
-        return self.phase == PHASE_OPEN
-
-    @property
-    def encrypted(self):
-        """Whether the TLS handshake is done: bool."""
-        return self.tls == TLS_OPEN
-
-    def fileno(self):
-        """The descriptor, -1 when there is none."""
-        return self.fd
-
-    cpdef int end_output(self) except -1:
-        """End this direction: what is queued is sent, then close_notify and the FIN; then the consumer is told (`on_output_ended`).
-        Reading goes on. No effect the second time; RuntimeError for what is written afterwards."""
-        self.loop.require()
-        if self.phase == PHASE_OPEN and not self.output_over:
-            self.output_over = self.ends_output = True
-            self.plan_flush()
-        return 0
-
-    def finish(self, bint failed=False):
-        """End gracefully: what is queued is sent, then close_notify; then the consumer is told (`on_drained`) and the peer's
-        end is awaited in the background, LINGER_SECONDS at the most. What comes in meanwhile is thrown away; failed: it is no end
-        in order, so as little of it as after any failure."""
-        self.loop.require()
-        if self.phase != PHASE_OPEN:
-            return
-        self.most_input = INPUT_AFTER_FAILURE if failed else INPUT_AFTER_END
-        if self.hold_writes or (self.tls == TLS_SHAKING and self.queue.size == 0):
-            self.come_to_end()  # there is nothing that may go out: what is held is never sent in the clear
-            return
-        self.phase = PHASE_FINISHING
-        self.ends_output = True
-        if self.dead:
-            self.fail_link()
-        elif self.queue.size:
-            self.plan_flush()
-        else:
-            self.send_queue()
-
-    def abort(self):
-        """Close at once; what was not sent is dropped, and nobody is told."""
-        self.loop.require()
-        self.close_now()
-
-    def refuse(self, int alert=0):
-        """End it at once, and so that nobody takes it for an end in order: what was written before TLS leaves (an alert in the
-        clear, perhaps), then, where TLS stands, the fatal alert with this number (RFC 8446, 6; 0: none) if libssl can send it.
-        Where nothing has left, the end is a reset. Nothing more is read, and nobody is told."""
-        cdef BareEngine engine = self.engine
-        cdef size_t before
-        cdef bint told
-        self.loop.require()
-        if self.phase != PHASE_OPEN:
-            return
-        told = self.tls == TLS_NONE and self.queue.size > 0 and not self.hold_writes
-        if told:
-            self.send_queue()
-            if self.phase != PHASE_OPEN:
-                return
-            told = not self.dead and self.queue.size == 0
-        elif self.tls == TLS_OPEN and alert and not engine.in_use():
-            before = self.out.size
-            engine.refuse(alert)
-            told = self.keep_output() and self.out.size > before
-        if told and self.out.size and not self.blocked:
-            self.flush_out()
-        if told and self.out.size == 0 and not self.dead:
-            # A close over bytes that were not read is a reset, which can overtake the alert (RFC 2525, 2.17): what is here
-            # already is thrown away (tcp(7): MSG_TRUNC). What comes later meets a closed socket, and the kernel resets.
-            linux.recv(self.fd, NULL, REFUSED_SIZE, linux.MSG_TRUNC | linux.MSG_DONTWAIT)
-        else:
-            self.resets = True
-        self.close_now()
+    # another takes over
 
     cdef object release(self, Link heir, byte_queue *unread, bint *ended):
         """Hand the connection over to `heir`, which watches the descriptor already (`take_over_watch`): the engine, what the
@@ -575,134 +480,3 @@ cdef class Channel(InputLink):
             raise MemoryError
         self.drop_output()
         return consumer
-
-    cdef void end_of_input(self, bint clean) noexcept:
-        """The peer has sent its last byte; with TLS, `clean` says that it said so itself."""
-        consumer = self.consumer
-        if self.phase != PHASE_OPEN or self.input_ended:
-            return
-        self.input_ended = True
-        self.tell_peer_closed(consumer, clean)
-
-    cdef void drained_out(self) noexcept:
-        if self.phase == PHASE_FINISHING:
-            self.come_to_end()
-            return
-        self.ends_output = False  # the other direction goes on
-        linux.shutdown(self.fd, linux.SHUT_WR)
-        if self.written:
-            self.report_written()
-        if self.phase == PHASE_OPEN:
-            self.tell_output_ended(self.consumer)
-
-    cdef void come_to_end(self) noexcept:
-        """Everything has been handed to the system: the last thing that the consumer is told."""
-        consumer, self.consumer = self.consumer, None
-        self.linger(self.most_input)
-        if consumer is not None:
-            self.notify(consumer)
-
-    cdef void notify(self, object consumer) noexcept:
-        cdef size_t count = self.written
-        if count and self.notify_written:
-            self.written = 0
-            self.tell_written(consumer, count)
-        if not self.loop.in_own_thread():
-            return  # that handler has forked, and this is the child
-        self.tell_drained(consumer)
-
-    cdef void linger(self, size_t most_input) noexcept:
-        """Half-close, and await the peer's end (link.pyx), LINGER_SECONDS and `most_input` bytes at the most."""
-        self.cancel_deadline()
-        linux.shutdown(self.fd, linux.SHUT_WR)
-        self.drop_output()
-        if self.fin:
-            self.close_now()
-            return
-        self.phase = PHASE_LINGERING
-        self.most_input = most_input
-        try:
-            self.set_deadline(LINGER_SECONDS, self.abort)
-        except BaseException:
-            self.close_now()  # no memory
-        self.read_on()
-
-    cdef void discard_input(self) noexcept:
-        self.engine_ready = False  # what it has decrypted is thrown away too
-        if self.phase == PHASE_LINGERING:
-            if self.throw_away(self.most_input):
-                self.close_now()
-        elif self.throw_away(self.most_input):
-            if self.resets:
-                self.fail(FAILED_NETWORK, "the peer sends on and on, and does not read what is left for it", 0)
-            elif self.dead:
-                self.fail_link()
-
-    cdef void fail_link(self) noexcept:
-        """Tell the link's failure. After one of TLS its alert, if it made one, is in `out`."""
-        cdef channel_failure_kind kind = self.what_failed()
-        cdef str message = None
-        if not self.in_c:
-            try:
-                message = self.failure_in_words()
-            except BaseException:
-                kind, message = FAILED_RESOURCE, "there is no memory left to say why"
-        self.fail(kind, message, INPUT_AFTER_FAILURE if self.failure.kind == TLS_FAILED else 0)
-
-    cdef channel_failure_kind what_failed(self) noexcept:
-        """What the link's failure is to the consumer; one of TLS depends on the phase."""
-        if self.failure.kind == PEER_RESET:
-            return FAILED_RESET
-        if self.failure.kind == TIMED_OUT:
-            return FAILED_TIMEOUT
-        if self.failure.kind == NO_MEMORY:
-            return FAILED_RESOURCE
-        if self.failure.kind == TLS_FAILED:
-            return FAILED_HANDSHAKE if self.tls == TLS_SHAKING or self.certificate_awaited else FAILED_TLS
-        return FAILED_NETWORK
-
-    cdef str failure_in_words(self):
-        if self.failure.kind != TLS_FAILED:
-            doing = "sending" if self.failure.sending else "receiving"
-            return f"{os.strerror(self.failure.number)}, while {doing}"
-        return f"{'the TLS handshake' if self.tls == TLS_SHAKING else 'TLS'} failed: {self.engine.failure()}"
-
-    cdef void fail(self, channel_failure_kind kind, str message, size_t most_input) noexcept:
-        """Close and tell why. most_input: bytes for which the peer's end is awaited, after an attempt to send the alert that
-        waits; 0: closed at once."""
-        consumer, self.consumer = self.consumer, None
-        if self.phase == PHASE_CLOSED:
-            return
-        if most_input and self.fd >= 0 and not self.fin and not self.dead:
-            if self.out.size:
-                self.flush_out()
-            self.linger(most_input)
-        else:
-            self.close_now()
-        if consumer is not None:
-            self.tell_failed(consumer, kind, message)
-
-    cdef void close_now(self) noexcept:
-        self.phase = PHASE_CLOSED
-        self.engine_ready = False
-        self.close_descriptor()
-        self.cancel_deadline()
-        self.drop_output()
-        if self.engine is not None:
-            self.forget_handlers(self.engine)
-        self.consumer = None  # last: it may be the end of the consumer, and what that calls finds a closed channel
-
-    cdef void set_deadline(self, double seconds, object callback):
-        cdef Timer deadline
-        self.cancel_deadline()
-        deadline = self.loop.plan(seconds, callback, (), False)
-        if self.phase == PHASE_CLOSED:  # what ran meanwhile (the garbage collector) has ended it
-            deadline.cancel()
-        else:
-            self.deadline = deadline
-
-    cdef void cancel_deadline(self) noexcept:
-        cdef Timer deadline = self.deadline
-        self.deadline = None
-        if deadline is not None:
-            deadline.cancel()

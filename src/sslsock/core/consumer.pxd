@@ -50,3 +50,4 @@ cdef class ReportingLink(Link):
     cdef void tell_output_ended(self, object consumer) noexcept
     cdef void tell_drained(self, object consumer) noexcept
     cdef void tell_failed(self, object consumer, channel_failure_kind kind, str message) noexcept
+    cdef void tell(self, object consumer, str method, tuple args) noexcept

@@ -74,56 +74,38 @@ cdef class ReportingLink(Link):
     cdef void tell_encrypted(self, object consumer) noexcept:
         if self.in_c:
             (<ChannelConsumer> consumer).on_encrypted()
-            return
-        try:
-            consumer.on_encrypted()
-        except BaseException as exc:
-            self.loop.report_call(consumer, "on_encrypted", exc)
+        else:
+            self.tell(consumer, "on_encrypted", ())
 
     cdef void tell_session(self, object consumer, object session) noexcept:
         if self.in_c:
             (<ChannelConsumer> consumer).on_session(session)
-            return
-        try:
-            consumer.on_session(session)
-        except BaseException as exc:
-            self.loop.report_call(consumer, "on_session", exc)
+        else:
+            self.tell(consumer, "on_session", (session,))
 
     cdef void tell_certificate(self, object consumer) noexcept:
         if self.in_c:
             (<ChannelConsumer> consumer).on_certificate()
-            return
-        try:
-            consumer.on_certificate()
-        except BaseException as exc:
-            self.loop.report_call(consumer, "on_certificate", exc)
+        else:
+            self.tell(consumer, "on_certificate", ())
 
     cdef void tell_peer_closed(self, object consumer, bint clean) noexcept:
         if self.in_c:
             (<ChannelConsumer> consumer).on_peer_closed(clean)
-            return
-        try:
-            consumer.on_peer_closed(clean)
-        except BaseException as exc:
-            self.loop.report_call(consumer, "on_peer_closed", exc)
+        else:
+            self.tell(consumer, "on_peer_closed", (clean,))
 
     cdef void tell_output_ended(self, object consumer) noexcept:
         if self.in_c:
             (<ChannelConsumer> consumer).on_output_ended()
-            return
-        try:
-            consumer.on_output_ended()
-        except BaseException as exc:
-            self.loop.report_call(consumer, "on_output_ended", exc)
+        else:
+            self.tell(consumer, "on_output_ended", ())
 
     cdef void tell_drained(self, object consumer) noexcept:
         if self.in_c:
             (<ChannelConsumer> consumer).on_drained()
-            return
-        try:
-            consumer.on_drained()
-        except BaseException as exc:
-            self.loop.report_call(consumer, "on_drained", exc)
+        else:
+            self.tell(consumer, "on_drained", ())
 
     cdef void tell_failed(self, object consumer, channel_failure_kind kind, str message) noexcept:
         """message: None where it is not asked for (`in_c`)."""
@@ -135,8 +117,12 @@ cdef class ReportingLink(Link):
                 failure.code = self.engine.error_code
                 failure.verify_result = self.engine.verify_result()
             (<ChannelConsumer> consumer).on_failed(&failure)
-            return
+        else:
+            self.tell(consumer, "on_failed", (<int> kind, message))
+
+    cdef void tell(self, object consumer, str method, tuple args) noexcept:
+        """Call a method of Python."""
         try:
-            consumer.on_failed(<int> kind, message)
+            getattr(consumer, method)(*args)
         except BaseException as exc:
-            self.loop.report_call(consumer, "on_failed", exc)
+            self.loop.report_call(consumer, method, exc)

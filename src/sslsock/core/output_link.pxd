@@ -44,3 +44,4 @@ cdef class OutputLink(ReportingLink):
     # what the channel makes of it
     cdef void drained_out(self) noexcept
     cdef void send_failed(self) noexcept
+    cdef void fail_link(self) noexcept

@@ -38,6 +38,9 @@ cdef class OutputLink(ReportingLink):
     cdef void send_failed(self) noexcept:
         """Nothing can be sent any more."""
 
+    cdef void fail_link(self) noexcept:
+        """TLS has failed."""
+
     # writing
 
     @property
