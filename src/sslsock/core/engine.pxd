@@ -40,8 +40,8 @@ cdef class Engine(BareEngine):
     cdef agreed_values agreed
     cdef size_t record_overhead  # bytes that RECORD_SIZE of plaintext grows by
 
-    cdef int set_names(self, str server_name) except -1
-    cdef int set_sessions(self, str server_name, SslSession given) except -1
+    cdef str set_names(self, str server_name)
+    cdef int set_sessions(self, str server_name, str verify_name, SslSession given) except -1
     # after libssl's calls
     cdef void note_keyed(self) noexcept nogil
     cdef void note_renewed(self) noexcept nogil

@@ -42,7 +42,7 @@ from sslsock.core.verification cimport (
 from window_bio cimport byte_queue, byte_queue_clear, byte_queue_front
 
 from sslsock.core.binding import check_binding
-from sslsock.core.hostname import ascii_name, parse_host
+from sslsock.core.hostname import ascii_name
 
 cdef extern from "Python.h":
     # With a bare pointer: a `bytes` may be written and cut only while nobody else refers to it.
@@ -201,13 +201,13 @@ cdef class Engine(BareEngine):
         self.make_ssl(context.ctx, context.server_side)
         self.release_buffers(release_buffers)
         ssl.SSL_set_app_data(self.ssl, &self.state)
-        self.set_names(server_name)
+        compared = self.set_names(server_name)
         if pre_shared_key_handler is not None:
             self.pre_shared_key_handler = pre_shared_key_handler
             self.state.found.hooks.pre_shared_key = give_key
             ask_for_keys(self.ssl, context.server_side)
         if not context.server_side and pre_shared_key_handler is None:
-            self.set_sessions(server_name, session)
+            self.set_sessions(server_name, compared, session)
         ERR_clear_error()
 
     def __dealloc__(self):
@@ -217,24 +217,24 @@ cdef class Engine(BareEngine):
         forget_verification(&self.state.found)
         forget_agreed(&self.agreed)
 
-    cdef int set_names(self, str server_name) except -1:
+    cdef str set_names(self, str server_name):
+        """Returns what the peer's certificate has to be for, None for anything."""
         cdef bytes name
         if server_name is not None and not self.context.server_side:
             name = ascii_name(server_name).encode("ascii")
             if name.endswith(b"."):  # RFC 6066, 3: without it
-                name = name[:-1]
+                name = name[:len(name) - 1]
             if not name or b"\0" in name or ssl.SSL_set_tlsext_host_name(self.ssl, name) != 1:
                 raise ValueError(f"{server_name!r} cannot be sent as a server name")
         if self.verify_name is not None:
-            set_verify_name(self.ssl, self.verify_name)
-        return 0
+            return set_verify_name(self.ssl, self.verify_name)
+        return None
 
-    cdef int set_sessions(self, str server_name, SslSession given) except -1:
+    cdef int set_sessions(self, str server_name, str verify_name, SslSession given) except -1:
         """Mark the sessions that will come, and offer one that bears the same mark. Not where there may be a pre-shared key: a session
         would carry its owner's name to a connection that is given another. And libssl takes a key of TLS 1.3 for a session, and
         would miss the mark in it."""
-        cdef str name = parse_host(self.verify_name).verify_name if self.verify_name is not None else None
-        cdef bytes mark = self.context.mark_of(server_name, name)
+        cdef bytes mark = self.context.mark_of(server_name, verify_name)
         cdef SSL_SESSION *own
         self.marked = True
         if ssl.SSL_set_session_id_context(

@@ -26,4 +26,4 @@ cdef chain_verdict verify(verification *found, X509_STORE_CTX *store) noexcept n
 cdef void conclude(verification *found, X509_STORE_CTX *store, bint accepted) noexcept nogil
 cdef void forget_verification(verification *found) noexcept nogil
 cdef list errors_found(verification *found, str verify_name)
-cdef int set_verify_name(SSL *connection, str name) except -1
+cdef str set_verify_name(SSL *connection, str verify_name)

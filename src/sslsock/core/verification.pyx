@@ -111,8 +111,8 @@ cdef str error_text(int code, str verify_name):
     return X509_verify_cert_error_string(code).decode("ascii", "replace")
 
 
-cdef int set_verify_name(SSL *connection, str verify_name) except -1:
-    """Demand that the peer's certificate is for this host name or IP address. ValueError."""
+cdef str set_verify_name(SSL *connection, str verify_name):
+    """Demand that the peer's certificate is for this host name or IP address. Returns what it is compared with. ValueError."""
     cdef X509_VERIFY_PARAM *param = SSL_get0_param(connection)
     cdef bytes name
     try:
@@ -123,12 +123,12 @@ cdef int set_verify_name(SSL *connection, str verify_name) except -1:
     if host.numeric:
         if X509_VERIFY_PARAM_set1_ip_asc(param, name) != 1:
             raise ValueError(f"{verify_name!r} cannot be checked as an address")
-        return 0
+        return host.verify_name
     # RFC 9525, 6.3: a wildcard is the whole leftmost label; 2: a common name is no host name.
     X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | X509_CHECK_FLAG_NEVER_CHECK_SUBJECT)
     if X509_VERIFY_PARAM_set1_host(param, name, PyBytes_GET_SIZE(name)) != 1:
         raise ValueError(f"{verify_name!r} cannot be checked as a host name")
-    return 0
+    return host.verify_name
 
 
 def verify_certificates(Context context not None, chain, str verify_name, bint of_client, when):
