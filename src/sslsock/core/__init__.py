@@ -21,6 +21,7 @@ NAMES = (
     "watch",
     "loop",
     "encoded",
+    "loaded",
     "loading",
     "certificate",
     "crl",

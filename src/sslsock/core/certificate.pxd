@@ -1,6 +1,7 @@
 cimport cython
 
 from openssl_x509 cimport ASN1_TIME, X509, X509_NAME
+from sslsock.core.loaded cimport Loaded
 
 
 cdef dict name_fields(const X509_NAME *name)
@@ -8,9 +9,8 @@ cdef object utc_time(const ASN1_TIME *time)
 
 
 @cython.final
-cdef class SslCertificate:
+cdef class SslCertificate(Loaded):
     cdef X509 *x509  # owned; NULL: `null`
-    cdef str _error
 
     @staticmethod
     cdef SslCertificate wrap(X509 *x509)  # takes over the caller's reference

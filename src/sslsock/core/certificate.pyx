@@ -1,9 +1,4 @@
-"""Certificates: values, made from bytes once and never changed.
-
-What cannot be loaded is no exception: the object is `null` and `error_string` says why. The class is final
-and all its state is set in `__cinit__`, so that neither a subclass nor a second `__init__` can change one
-that is in use.
-"""
+"""Certificates: values, as loaded.pyx says."""
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING
@@ -11,6 +6,7 @@ from libc.time cimport tm
 
 from openssl_err cimport ERR_clear_error
 from openssl_x509 cimport *
+from sslsock.core.loaded cimport Loaded
 from sslsock.core.encoded cimport openssl_reason
 from sslsock.core.loading cimport Loader
 
@@ -172,7 +168,7 @@ def _restore_certificate(der: bytes, error: str) -> SslCertificate:
 
 
 @cython.final
-cdef class SslCertificate:
+cdef class SslCertificate(Loaded):
     """An X.509 certificate. Immutable; equal, hashed and pickled by its DER, and by OpenSSL's trust settings where
     it has some.
 
@@ -241,15 +237,11 @@ cdef class SslCertificate:
         """
         return uses["verify"](chain, name, configuration, purpose, time)
 
-    @property
-    def null(self):
-        """True when nothing was loaded."""
+    cdef bint is_null(self) noexcept:
         return self.x509 == NULL
 
-    @property
-    def error_string(self):
-        """Why nothing was loaded, in words; empty otherwise."""
-        return self._error
+    cdef bytes whole(self):
+        return self.encode(True)
 
     @property
     def subject(self):
@@ -394,26 +386,12 @@ cdef class SslCertificate:
         finally:
             OPENSSL_free(out)
 
-    def __eq__(self, other):
-        if not isinstance(other, SslCertificate):
-            return NotImplemented
-        return self is other or self.encode(True) == (<SslCertificate> other).encode(True)
-
-    def __hash__(self):
-        return hash(self.encode(True))
-
     def __repr__(self):
         if self.x509 == NULL:
             return f"<SslCertificate null: {self._error}>"
         names = ", ".join(self.subject.get("CN", ())) or "without a CN"
         end = self.not_after
         return f"<SslCertificate {names}, not after {end.isoformat() if end else 'unknown'}>"
-
-    def __copy__(self):
-        return self
-
-    def __deepcopy__(self, memo):
-        return self
 
     def __reduce__(self):
         return _restore_certificate, (self.encode(True), self._error)

@@ -5,6 +5,7 @@ cimport cython
 from openssl_err cimport ERR_clear_error
 from openssl_x509 cimport *
 from sslsock.core.certificate cimport name_fields, utc_time
+from sslsock.core.loaded cimport Loaded
 from sslsock.core.loading cimport Loader
 
 from sslsock.core.encoded import SslEncoding
@@ -26,7 +27,7 @@ cdef CrlLoader loader = CrlLoader()
 
 
 @cython.final
-cdef class SslCrl:
+cdef class SslCrl(Loaded):
     """A certificate revocation list (RFC 5280, 5). Immutable; equal, hashed and pickled by its DER.
 
     encoded: any buffer, or for PEM a str. Of PEM text the first list (`X509 CRL`) is loaded, whatever stands around it; DER has to
@@ -77,15 +78,11 @@ cdef class SslCrl:
         """All lists in a file, as `from_bytes` finds them. OSError: the file cannot be read. ValueError names the file too."""
         return loader.all_in(path)
 
-    @property
-    def null(self):
-        """True when nothing was loaded."""
+    cdef bint is_null(self) noexcept:
         return self.crl == NULL
 
-    @property
-    def error_string(self):
-        """Why nothing was loaded, in words; empty otherwise."""
-        return self._error
+    cdef bytes whole(self):
+        return self.encode()
 
     @property
     def issuer(self):
@@ -126,26 +123,12 @@ cdef class SslCrl:
         finally:
             OPENSSL_free(out)
 
-    def __eq__(self, other):
-        if not isinstance(other, SslCrl):
-            return NotImplemented
-        return self is other or self.encode() == (<SslCrl> other).encode()
-
-    def __hash__(self):
-        return hash(self.encode())
-
     def __repr__(self):
         if self.crl == NULL:
             return f"<SslCrl null: {self._error}>"
         names = ", ".join(self.issuer.get("CN", ())) or "without a CN"
         end = self.next_update
         return f"<SslCrl of {names}, next update {end.isoformat() if end else 'unknown'}>"
-
-    def __copy__(self):
-        return self
-
-    def __deepcopy__(self, memo):
-        return self
 
     def __reduce__(self):
         return SslCrl, (self.encode(), SslEncoding.DER)

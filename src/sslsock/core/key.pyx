@@ -1,8 +1,4 @@
-"""Keys: values, made from bytes once and never changed, as certificates are.
-
-The class is final and all its state is set in `__cinit__`, so that neither a subclass nor a second `__init__`
-can change one that is in use.
-"""
+"""Keys: values, as loaded.pyx says."""
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
@@ -28,6 +24,7 @@ from openssl_err cimport (
     ERR_get_error,
 )
 from openssl_x509 cimport *
+from sslsock.core.loaded cimport Loaded
 from sslsock.core.encoded cimport (
     PEM_KINDS, Source, free_block, next_block, open_text, openssl_reason, pem_block, refuse_block, refuse_der, refuse_pem,
     secret)
@@ -317,7 +314,7 @@ cdef bytes public_der(const EVP_PKEY *key):
 
 
 @cython.final
-cdef class SslKey:
+cdef class SslKey(Loaded):
     """A private or a public key. Immutable. Its secret is shown nowhere and pickled never.
 
     encoded: any buffer, or for PEM a str. Private keys: PKCS #8, encrypted or not, and the older forms of
@@ -385,15 +382,8 @@ cdef class SslKey:
     def __dealloc__(self):
         EVP_PKEY_free(self.pkey)
 
-    @property
-    def null(self):
-        """True when nothing was loaded."""
+    cdef bint is_null(self) noexcept:
         return self.pkey == NULL
-
-    @property
-    def error_string(self):
-        """Why nothing was loaded, in words; empty otherwise."""
-        return self._error
 
     @property
     def type(self):
@@ -425,12 +415,6 @@ cdef class SslKey:
         if self.pkey == NULL:
             return f"<SslKey null: {self._error}>"
         return f"<SslKey {algorithm_text(self.pkey)} {self._type.name.lower()}>"
-
-    def __copy__(self):
-        return self
-
-    def __deepcopy__(self, memo):
-        return self
 
     def __reduce__(self):
         raise TypeError("an SslKey cannot be pickled: it may hold a secret key")

@@ -1,12 +1,12 @@
 cimport cython
 
 from openssl_ssl cimport SSL_SESSION
+from sslsock.core.loaded cimport Loaded
 
 
 @cython.final
-cdef class SslSession:
+cdef class SslSession(Loaded):
     cdef SSL_SESSION *session  # owned; NULL: `null`
-    cdef str _error
 
     @staticmethod
     cdef SslSession wrap(SSL_SESSION *session)  # takes over the caller's reference

@@ -14,6 +14,7 @@ from openssl_err cimport ERR_clear_error
 from openssl_ssl cimport SSL_SESSION
 from openssl_x509 cimport ASN1_TIME_cmp_time_t, X509, X509_get0_notAfter, X509_up_ref
 from sslsock.core.certificate cimport SslCertificate
+from sslsock.core.loaded cimport Loaded
 from sslsock.core.encoded cimport Source, refuse_der
 
 from datetime import datetime, timezone
@@ -36,7 +37,7 @@ cdef SSL_SESSION *session_from_der(Source source) except? NULL:
 
 
 @cython.final
-cdef class SslSession:
+cdef class SslSession(Loaded):
     """A TLS session that a client may resume: what spares the next connection to the same server a full handshake. From
     `SslSocket.session` or `SslSocket.new_session_handler`, and given to the next socket as its `session`. Immutable; equal and
     hashed by its bytes. It holds a secret, like a private key, which is shown nowhere and pickled never.
@@ -93,15 +94,11 @@ cdef class SslSession:
         peer = ssl.SSL_SESSION_get0_peer(self.session)
         return peer == NULL or ASN1_TIME_cmp_time_t(X509_get0_notAfter(peer), now) == 1
 
-    @property
-    def null(self):
-        """True when nothing was loaded."""
+    cdef bint is_null(self) noexcept:
         return self.session == NULL
 
-    @property
-    def error_string(self):
-        """Why nothing was loaded, in words; empty otherwise."""
-        return self._error
+    cdef bytes whole(self):
+        return self.to_bytes()
 
     @property
     def protocol(self):
@@ -154,25 +151,11 @@ cdef class SslSession:
             raise MemoryError
         return der
 
-    def __eq__(self, other):
-        if not isinstance(other, SslSession):
-            return NotImplemented
-        return self is other or self.to_bytes() == (<SslSession> other).to_bytes()
-
-    def __hash__(self):
-        return hash(self.to_bytes())
-
     def __repr__(self):
         if self.session == NULL:
             return f"<SslSession null: {self._error}>"
         made = self.created
         return f"<SslSession of {made.isoformat() if made else 'an unknown time'}, with {self.peer_certificate!r}>"
-
-    def __copy__(self):
-        return self
-
-    def __deepcopy__(self, memo):
-        return self
 
     def __reduce__(self):
         raise TypeError("an SslSession is not pickled: it holds a secret; `to_bytes` gives it")
