@@ -6,6 +6,7 @@ The tests with `module` are run with the interpreter's `ssl` too, which has to d
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import signal
@@ -345,7 +346,12 @@ def test_what_a_call_finds_when_the_peer_has_gone(files: Files, version: str, tc
                 results.append(result)
             return results
 
-    assert found(ssl) == found(stdlib)
+    ours, theirs = found(ssl), found(stdlib)
+    if not tcp and "recv" in call and stdlib.OPENSSL_VERSION_INFO >= (3, 6):
+        # It answers an end, and CPython's tells that the answer has found nobody: docs/ssl-differences.md.
+        ends = [(stdlib.SSLEOFError, stdlib.SSL_ERROR_EOF), (stdlib.SSLZeroReturnError, stdlib.SSL_ERROR_ZERO_RETURN)]
+        theirs = [one if one in ends and their == (BrokenPipeError, errno.EPIPE) else their for one, their in zip(ours, theirs)]
+    assert ours == theirs
 
 
 def tcp_pair() -> tuple[socket.socket, socket.socket]:
