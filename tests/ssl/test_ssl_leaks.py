@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 from test_ssl_threads import handshake
-from tls_pairs import NAME, Files, in_memory
+from tls_pairs import NAME, Files, connected, in_memory
 
 from sslsock import ssl
 
 pytestmark = pytest.mark.slow
+CONNECTIONS = 20_000 if os.environ.get("SSLSOCK_FULL") else 4000
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -47,11 +48,23 @@ def forgotten(files: Files, client: Any, server: Any) -> None:
     one.cycle = [one, other]
 
 
-@pytest.mark.parametrize("way", ["closed", "forgotten"])
+def in_threads(client: Any, server: Any) -> None:
+    """Each connection's ends in threads that begin and end with it, as in servers with a thread a client."""
+    with connected(client, server) as (one, other):
+        one.sendall(b"question")
+        assert other.recv(10) == b"question"
+
+
+@pytest.mark.parametrize("way", ["closed", "forgotten", "in threads"])
 def test_connections(files: Files, way: str) -> None:
     client, server = files.client(ssl), files.server(ssl)
-    task = (lambda: handshake(client, server)) if way == "closed" else (lambda: forgotten(files, client, server))
-    assert_flat(task, 4000)
+    tasks: dict[str, Callable[[], object]] = {
+        "closed": lambda: handshake(client, server),
+        "forgotten": lambda: forgotten(files, client, server),
+        "in threads": lambda: in_threads(client, server),
+    }
+    task = tasks[way]
+    assert_flat(task, CONNECTIONS)
 
 
 def test_contexts_with_callbacks_that_know_them(files: Files, tmp_path: Path) -> None:
@@ -95,6 +108,25 @@ def test_errors(files: Files, tmp_path: Path) -> None:
         with left:
             client.wrap_socket(left, server_hostname=NAME)
 
+    def out_of_time() -> None:
+        left, right = socket.socketpair()
+        left.settimeout(0.0001)
+        with right, client.wrap_socket(left, server_hostname=NAME, do_handshake_on_connect=False) as one:
+            for call in one.do_handshake, one.recv, one.unwrap:
+                with contextlib.suppress(OSError):
+                    call()
+
+    class Refusing:
+        read = write = lambda *_: 1 // 0
+        pending, eof = 0, False
+
+    def over_what_raises(side: str) -> None:
+        ways = {"incoming": ssl.MemoryBIO(), "outgoing": ssl.MemoryBIO(), side: Refusing()}
+        one = client.wrap_bio(ways["incoming"], ways["outgoing"], server_hostname=NAME)
+        for call in one.do_handshake, one.read, one.unwrap:
+            with contextlib.suppress(ssl.SSLError, ZeroDivisionError):
+                call()
+
     tasks: list[Callable[[], object]] = [
         lambda: refused(server, b"GET / HTTP/1.0\r\n\r\n"),
         lambda: refused(server, b"\x16\x03\x01\x00\x05\x01\0\0\x01\0"),
@@ -114,6 +146,9 @@ def test_errors(files: Files, tmp_path: Path) -> None:
         lambda: ssl.SSLContext(99),
         lambda: setattr(client, "keylog_filename", tmp_path),
         over_gone_socket,
+        out_of_time,
+        lambda: over_what_raises("incoming"),
+        lambda: over_what_raises("outgoing"),
     ]
 
     def task() -> None:
