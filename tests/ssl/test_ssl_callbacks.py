@@ -1,4 +1,4 @@
-"""Callbacks for pre-shared keys and passwords: that raise, return what is none, use their own connection or change its context."""
+"""Callbacks for keys and passwords: that raise, return what is none, use their own connection or change its context."""
 
 from __future__ import annotations
 
