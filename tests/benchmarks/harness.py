@@ -59,6 +59,9 @@ SERVERS = {
     "sslsock": ("sslsock",),
     "sslsock-asyncio": ("sslsock",),
     "sslsock-uvloop": ("sslsock", "uvloop"),
+    "sslsock-aio": ("sslsock",),
+    "sslsock-aio-asyncio": ("sslsock",),
+    "sslsock-aio-uvloop": ("sslsock", "uvloop"),
     "asyncio": (),
     "uvloop": ("uvloop",),
     "aiofastnet-asyncio": ("aiofastnet",),
@@ -204,9 +207,9 @@ def compile_limit(name: str, report: Report) -> Optional[Path]:
 # The two ends
 
 
-def server_context() -> ssl.SSLContext:
-    """For peers that use the standard library's."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+def server_context(module: Any = ssl) -> ssl.SSLContext:
+    """For peers that use contexts of `module`, which is the standard library's or has its interface."""
+    context: ssl.SSLContext = module.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.load_cert_chain(FOLDER / "server.pem", FOLDER / "server.key")
     return context
@@ -296,6 +299,17 @@ async def serve_with_asyncio(make_protocol: Callable[[], Any]) -> None:
     await server.serve_forever()
 
 
+async def serve_with_aio(make_protocol: Callable[[], Any]) -> None:
+    import sslsock.aio
+    import sslsock.ssl
+
+    loop = sslsock.aio.attach()  # no effect on our own
+    context = server_context(sslsock.ssl)
+    server = await loop.create_server(make_protocol, "127.0.0.1", 0, ssl=context, backlog=BACKLOG)
+    announce(server.sockets[0].getsockname()[1])
+    await server.serve_forever()
+
+
 async def serve_nested(make_protocol: Callable[[], Any]) -> None:
     server = listen_with_sslsock(make_protocol)
     await asyncio.Event().wait()
@@ -327,7 +341,13 @@ def serve(peer: str, make_protocol: Callable[[], Any]) -> None:
         import aiofastnet
 
         make_loop = aiofastnet.loop_factory(make_loop)
+    if peer == "sslsock-aio":
+        import sslsock
+
+        make_loop = sslsock.new_event_loop
     main = serve_nested if peer.startswith("sslsock") else serve_with_asyncio
+    if peer.startswith("sslsock-aio"):
+        main = serve_with_aio
     make_loop().run_until_complete(main(make_protocol))
 
 

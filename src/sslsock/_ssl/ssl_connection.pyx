@@ -378,7 +378,7 @@ cdef class _SSLSocket(InspectedConnection):
     cdef bint lacks_input(self):
         """Between two MemoryBIO: a read could only ask for input, as most programs have it do at the end of each message."""
         cdef bint found
-        if self.raised is not None or self.come_in() != DONE:
+        if self.driven or self.raised is not None or self.come_in() != DONE:
             return False
         found = not self.own_incoming.eof_written and not self.failure_kept and not self.end_kept and self.has_nothing()
         self.leave()

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import select
 import selectors
-import socket
 import time
 import weakref
 from asyncio.base_events import _format_handle  # type: ignore[attr-defined]
 from asyncio.log import logger
-from typing import Any, Optional
+from typing import Any
 
 from ..core.asyncio_loop import LoopCore
-from ..core.transport import SocketTransport, TlsStart
-from .tls import is_own, start_of
+from .connecting import Connecting
 
 __all__ = ["EventLoop", "new_event_loop"]
 
@@ -41,18 +38,17 @@ class _Selector:
         """What asyncio's loop calls at its end."""
 
 
-class EventLoop(LoopCore, asyncio.SelectorEventLoop):  # type: ignore[misc]  # typeshed's call_* are generic
+class EventLoop(LoopCore, Connecting, asyncio.SelectorEventLoop):  # type: ignore[misc]  # typeshed's call_* are generic
     """An asyncio event loop. Its queue of calls, timers, readers and writers, sockets and TLS are C; all else is asyncio's.
 
     selector: accepted, for the sake of programs that give asyncio's loop one, and ignored.
     """
 
-    # asyncio's own, which the stubs of the standard library leave out.
-    _transports: Any
-    _ensure_fd_no_transport: Any
-
     def __init__(self, selector: object = None) -> None:
         super().__init__(_Selector(self))  # type: ignore[arg-type]
+
+    def _for_transports(self) -> EventLoop:
+        return self
 
     def run_forever(self) -> None:
         """Run until `stop()` is called. RuntimeError when it, or another loop of this thread, runs already."""
@@ -72,115 +68,6 @@ class EventLoop(LoopCore, asyncio.SelectorEventLoop):  # type: ignore[misc]  # t
         super().close()
         self._close_core()
 
-    def _make_socket_transport(
-        self, sock: socket.socket, protocol: Any, waiter: Any = None, *, extra: Any = None, server: Any = None, **more: Any
-    ) -> Any:
-        self._ensure_fd_no_transport(sock)
-        made = SocketTransport(self, self.core, sock, protocol, waiter, extra, server)
-        self._transports[made._sock_fd] = made
-        return made
-
-    def _make_ssl_transport(
-        self,
-        rawsock: socket.socket,
-        protocol: Any,
-        sslcontext: Any,
-        waiter: Any = None,
-        *,
-        server_side: bool = False,
-        server_hostname: Optional[str] = None,
-        extra: Any = None,
-        server: Any = None,
-        ssl_handshake_timeout: Optional[float] = None,
-        ssl_shutdown_timeout: Optional[float] = None,
-        **more: Any,
-    ) -> Any:
-        self._ensure_fd_no_transport(rawsock)
-        if not is_own(sslcontext):
-            if ssl_shutdown_timeout is not None:
-                more["ssl_shutdown_timeout"] = ssl_shutdown_timeout
-            return super()._make_ssl_transport(  # type: ignore[misc]
-                rawsock,
-                protocol,
-                sslcontext,
-                waiter,
-                server_side=server_side,
-                server_hostname=server_hostname,
-                extra=extra,
-                server=server,
-                ssl_handshake_timeout=ssl_handshake_timeout,
-                **more,
-            )
-        start = start_of(sslcontext, server_side, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
-        made = SocketTransport(self, self.core, rawsock, protocol, waiter, extra, server, start)
-        self._transports[made._sock_fd] = made
-        return made
-
-    async def start_tls(
-        self,
-        transport: Any,
-        protocol: Any,
-        sslcontext: Any,
-        *,
-        server_side: bool = False,
-        server_hostname: Optional[str] = None,
-        ssl_handshake_timeout: Optional[float] = None,
-        ssl_shutdown_timeout: Optional[float] = None,
-        **more: Any,
-    ) -> Any:
-        """Begin TLS on a connection. Returns the transport that `protocol` is to use."""
-        if type(transport) is not SocketTransport or sslcontext is None or not is_own(sslcontext) or transport._over_tls:
-            if ssl_shutdown_timeout is not None:
-                more["ssl_shutdown_timeout"] = ssl_shutdown_timeout
-            return await super().start_tls(
-                transport,
-                protocol,
-                sslcontext,
-                server_side=server_side,
-                server_hostname=server_hostname,
-                ssl_handshake_timeout=ssl_handshake_timeout,
-                **more,
-            )
-        if transport.is_closing():
-            raise ConnectionResetError("the transport is closing: TLS cannot begin on it")
-        start = start_of(sslcontext, server_side, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
-        if isinstance(protocol, asyncio.StreamReaderProtocol):
-            take_unread(protocol, start)
-        waiter = self.create_future()
-        transport._start_tls(protocol, start, waiter)
-        try:
-            await waiter
-        except BaseException:
-            transport.abort()
-            raise
-        return transport
-
-    async def sendfile(
-        self, transport: Any, file: Any, offset: int = 0, count: Optional[int] = None, *, fallback: bool = True
-    ) -> int:
-        """Send from a file. Returns the bytes sent: int. SendfileNotAvailableError over TLS with `fallback=False`."""
-        if type(transport) is SocketTransport and transport._over_tls and not transport.is_closing():
-            if not fallback:
-                raise asyncio.SendfileNotAvailableError("over TLS the kernel cannot send from a file: use fallback=True")
-            file.seek(offset)
-        return await super().sendfile(transport, file, offset, count, fallback=fallback)
-
-    async def _sendfile_native(self, transp: Any, file: Any, offset: int, count: Optional[int]) -> int:
-        if type(transp) is not SocketTransport:
-            return await super()._sendfile_native(transp, file, offset, count)  # type: ignore[misc, no-any-return]
-        reads = transp.is_reading()
-        transp.pause_reading()
-        await transp._make_empty_waiter()
-        try:
-            # A duplicate has a place of its own in the epoll set, and so a writer that is told of room.
-            with socket.socket(fileno=os.dup(transp._sock_fd)) as duplicate:
-                duplicate.setblocking(False)
-                return await self.sock_sendfile(duplicate, file, offset, count, fallback=False)
-        finally:
-            transp._reset_empty_waiter()
-            if reads:
-                transp.resume_reading()
-
     def _run_debug(self, handle: Any) -> None:
         """A call in debug mode: a slow one is logged."""
         self._current_handle = handle
@@ -192,15 +79,6 @@ class EventLoop(LoopCore, asyncio.SelectorEventLoop):  # type: ignore[misc]  # t
                 logger.warning("Executing %s took %.3f seconds", _format_handle(handle), seconds)
         finally:
             self._current_handle = None
-
-
-def take_unread(protocol: Any, start: TlsStart) -> None:
-    """What a StreamReader holds unread was sent behind the wish for TLS: it belongs to the handshake."""
-    reader = protocol._stream_reader
-    unread = None if reader is None else getattr(reader, "_buffer", None)
-    if unread:
-        start.feed(bytes(unread))
-        unread.clear()
 
 
 def new_event_loop() -> EventLoop:

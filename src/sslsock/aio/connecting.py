@@ -1,0 +1,154 @@
+"""How connections come to be: what asyncio's `create_connection`, `create_server` and others call of a loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from typing import TYPE_CHECKING, Any, Optional
+
+from ..core.transport import SocketTransport, TlsStart
+from .tls import is_own, start_of
+
+if TYPE_CHECKING:
+    from ..core.event_loop import EventLoop as CoreLoop
+
+__all__ = ["Connecting"]
+
+
+class Connecting:
+    """Stands before asyncio.SelectorEventLoop among the bases of a loop: its connections are `Transport`s."""
+
+    # asyncio's own, which the stubs of the standard library leave out.
+    _transports: Any
+    _ensure_fd_no_transport: Any
+    create_future: Any
+    sock_sendfile: Any
+
+    if TYPE_CHECKING:
+
+        @property
+        def core(self) -> CoreLoop:
+            """The loop that the channels stand in."""
+
+    def _for_transports(self) -> Any:
+        """The asyncio loop that transports plan their calls in."""
+        raise NotImplementedError
+
+    def _make_socket_transport(
+        self, sock: socket.socket, protocol: Any, waiter: Any = None, *, extra: Any = None, server: Any = None, **more: Any
+    ) -> Any:
+        self._ensure_fd_no_transport(sock)
+        made = SocketTransport(self._for_transports(), self.core, sock, protocol, waiter, extra, server)
+        self._transports[made._sock_fd] = made
+        return made
+
+    def _make_ssl_transport(
+        self,
+        rawsock: socket.socket,
+        protocol: Any,
+        sslcontext: Any,
+        waiter: Any = None,
+        *,
+        server_side: bool = False,
+        server_hostname: Optional[str] = None,
+        extra: Any = None,
+        server: Any = None,
+        ssl_handshake_timeout: Optional[float] = None,
+        ssl_shutdown_timeout: Optional[float] = None,
+        **more: Any,
+    ) -> Any:
+        self._ensure_fd_no_transport(rawsock)
+        if not is_own(sslcontext):
+            if ssl_shutdown_timeout is not None:
+                more["ssl_shutdown_timeout"] = ssl_shutdown_timeout
+            return super()._make_ssl_transport(  # type: ignore[misc]
+                rawsock,
+                protocol,
+                sslcontext,
+                waiter,
+                server_side=server_side,
+                server_hostname=server_hostname,
+                extra=extra,
+                server=server,
+                ssl_handshake_timeout=ssl_handshake_timeout,
+                **more,
+            )
+        start = start_of(sslcontext, server_side, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
+        made = SocketTransport(self._for_transports(), self.core, rawsock, protocol, waiter, extra, server, start)
+        self._transports[made._sock_fd] = made
+        return made
+
+    async def start_tls(
+        self,
+        transport: Any,
+        protocol: Any,
+        sslcontext: Any,
+        *,
+        server_side: bool = False,
+        server_hostname: Optional[str] = None,
+        ssl_handshake_timeout: Optional[float] = None,
+        ssl_shutdown_timeout: Optional[float] = None,
+        **more: Any,
+    ) -> Any:
+        """Begin TLS on a connection. Returns the transport that `protocol` is to use."""
+        if type(transport) is not SocketTransport or sslcontext is None or not is_own(sslcontext) or transport._over_tls:
+            if ssl_shutdown_timeout is not None:
+                more["ssl_shutdown_timeout"] = ssl_shutdown_timeout
+            return await super().start_tls(  # type: ignore[misc]
+                transport,
+                protocol,
+                sslcontext,
+                server_side=server_side,
+                server_hostname=server_hostname,
+                ssl_handshake_timeout=ssl_handshake_timeout,
+                **more,
+            )
+        if transport.is_closing():
+            raise ConnectionResetError("the transport is closing: TLS cannot begin on it")
+        start = start_of(sslcontext, server_side, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
+        if isinstance(protocol, asyncio.StreamReaderProtocol):
+            take_unread(protocol, start)
+        waiter = self.create_future()
+        transport._start_tls(protocol, start, waiter)
+        try:
+            await waiter
+        except BaseException:
+            transport.abort()
+            raise
+        return transport
+
+    async def sendfile(
+        self, transport: Any, file: Any, offset: int = 0, count: Optional[int] = None, *, fallback: bool = True
+    ) -> int:
+        """Send from a file. Returns the bytes sent: int. SendfileNotAvailableError over TLS with `fallback=False`."""
+        if type(transport) is SocketTransport and transport._over_tls and not transport.is_closing():
+            if not fallback:
+                raise asyncio.SendfileNotAvailableError("over TLS the kernel cannot send from a file: use fallback=True")
+            file.seek(offset)
+        return await super().sendfile(transport, file, offset, count, fallback=fallback)  # type: ignore[misc, no-any-return]
+
+    async def _sendfile_native(self, transp: Any, file: Any, offset: int, count: Optional[int]) -> int:
+        if type(transp) is not SocketTransport:
+            return await super()._sendfile_native(transp, file, offset, count)  # type: ignore[misc, no-any-return]
+        reads = transp.is_reading()
+        transp.pause_reading()
+        await transp._make_empty_waiter()
+        try:
+            # A duplicate has a place of its own in the epoll set, and so a writer that is told of room.
+            with socket.socket(fileno=os.dup(transp._sock_fd)) as duplicate:
+                duplicate.setblocking(False)
+                return int(await self.sock_sendfile(duplicate, file, offset, count, fallback=False))
+        finally:
+            transp._reset_empty_waiter()
+            if reads:
+                transp.resume_reading()
+
+
+def take_unread(protocol: Any, start: TlsStart) -> None:
+    """What a StreamReader holds unread was sent behind the wish for TLS: it belongs to the handshake."""
+    reader = protocol._stream_reader
+    unread = None if reader is None else getattr(reader, "_buffer", None)
+    if unread:
+        start.feed(bytes(unread))
+        unread.clear()
