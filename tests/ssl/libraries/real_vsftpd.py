@@ -37,4 +37,4 @@ if HOW != "stdlib":
     context = client_context()
     context.resume_sessions = True
     assert move(demands_resumption, context) == moved
-report(moved=moved, refused=refused)
+report(moved=moved, refused=refused[:1])  # what the broken connection was told by depends on the moment
