@@ -67,6 +67,30 @@ def test_a_hello_of_sslv2_in_pieces(files: Files, module: Any, step: int, challe
 
 
 @both
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [
+        (b"\x16\x03\x01\x48\x00", "PACKET_LENGTH_TOO_LONG"),
+        (b"\x16\x03\x01\x42\x00", "PACKET_LENGTH_TOO_LONG"),
+        (b"\xc8\x00\x01\x03\x03", "PACKET_LENGTH_TOO_LONG"),
+        (b"\x80\x00\x01\x03\x03", "LENGTH_TOO_SHORT"),
+        (b"\x80\x02\x01\x03\x03", "LENGTH_TOO_SHORT"),
+        (b"\x16\x02\x01\x00\x50", "WRONG_VERSION_NUMBER"),
+        (b"GET /", "HTTP_REQUEST"),
+    ],
+)
+def test_a_header_that_cannot_be_is_refused_at_once(files: Files, module: Any, header: bytes, reason: str) -> None:
+    """Nobody waits for what should follow it."""
+    incoming = module.MemoryBIO()
+    server = files.server(module).wrap_bio(incoming, module.MemoryBIO(), server_side=True)
+    for index, byte in enumerate(header):
+        incoming.write(bytes([byte]))
+        with pytest.raises(module.SSLError if index == 4 else module.SSLWantReadError) as caught:
+            server.do_handshake()
+    assert caught.value.reason == reason
+
+
+@both
 @versions
 def test_every_record_byte_by_byte(files: Files, module: Any, version: str) -> None:
     client = files.client(module)

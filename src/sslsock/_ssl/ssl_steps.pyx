@@ -22,7 +22,7 @@ cdef extern from "Python.h" nogil:
 cdef enum:
     HEADER_V2 = 2
     CLIENT_HELLO = 1
-    LONGEST = 16384 + 2048  # most bytes after a header: RFC 5246, 6.2.3
+    LONGEST = 16384 + 320  # bytes after a header: libssl has no room for more, and refuses them at once
 
 cdef char NOTHING = 0
 
@@ -40,7 +40,7 @@ cdef size_t record_size(const unsigned char *data, size_t size, bint first) noex
         length = data[3] << 8 | data[4]
     else:
         return size
-    return header + length if length <= LONGEST else size
+    return header + length if length <= LONGEST and header + length >= HEADER else size
 
 
 cdef class SteppedConnection(HookedConnection):
