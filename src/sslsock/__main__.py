@@ -185,12 +185,13 @@ def make_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
     run = commands.add_parser(
         "run",
         help="run a Python program with sslsock.ssl in the place of the standard library's ssl",
-        usage="python -m sslsock run [-h] (PROGRAM | -m MODULE | -c CODE) [ARGUMENTS...]",
+        usage="python -m sslsock run [-h] [--loop] (PROGRAM | -m MODULE | -c CODE) [ARGUMENTS...]",
         description="Run a Python program as Python would, with sslsock.ssl in the place of ssl (sslsock.ssl.install), also in "
         "the processes that it starts with multiprocessing. Everything after PROGRAM, MODULE or CODE is the program's own. "
         "Options of Python itself stand before -m sslsock.",
         epilog="exit status: the program's; 1 or 2, as Python's, if it cannot be found",
     )
+    run.add_argument("--loop", action="store_true", help="asyncio's event loops are those of sslsock.aio too")
     what = run.add_mutually_exclusive_group(required=True)
     what.add_argument(
         "program", metavar="PROGRAM", nargs="?", help="a script, or a folder or zip file with a __main__.py; -: standard input"

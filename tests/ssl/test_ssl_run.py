@@ -322,3 +322,25 @@ def test_an_interrupt(tmp_path: Path) -> None:
 def test_help() -> None:
     result = start("--help", folder=Path.cwd())
     assert result.returncode == 0 and "a Python program as Python would" in " ".join(result.stdout.split())
+
+
+LOOP = """\
+import asyncio, multiprocessing, sys, ssl
+async def main(): return type(asyncio.get_running_loop()).__module__
+def child(queue): queue.put(asyncio.run(main()))
+if __name__ == "__main__":
+    assert ssl.SSLContext.__module__ == "sslsock.ssl"
+    assert sys.argv[1:] == ["--loop", "x"]
+    queue = multiprocessing.get_context("spawn").SimpleQueue()
+    process = multiprocessing.get_context("spawn").Process(target=child, args=(queue,))
+    process.start()
+    print(asyncio.run(main()), queue.get())
+    process.join()
+"""
+
+
+@pytest.mark.parametrize(("options", "name"), [([], "asyncio.unix_events"), (["--loop"], "sslsock.aio.event_loop")])
+def test_asyncios_loops_are_ours_if_it_is_said(options: list[str], name: str, tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(LOOP)
+    result = start(*options, "program.py", "--loop", "x", folder=tmp_path)
+    assert (result.returncode, result.stdout.split()) == (0, [name, name]), result.stderr

@@ -25,7 +25,7 @@ from .common import CommandError, UsageError, print_error
 
 
 def run(arguments: argparse.Namespace) -> int:
-    switch()
+    switch(arguments.loop)
     sys.argv = ["", *arguments.arguments]
     try:
         code, module = load(arguments)
@@ -171,16 +171,20 @@ def main_module(spec: Optional[ModuleSpec]) -> ModuleType:
 # Its processes
 
 
-def switch() -> None:
+def switch(loop: bool) -> None:
     """Install, in this process and in those that multiprocessing starts anew: what it pickles for them first has `Switched` in
-    it."""
+    it. loop: asyncio's loops are ours too."""
     from multiprocessing import spawn
 
     ssl.install()
+    if loop:
+        from .. import aio
+
+        aio.install_policy()
     prepare = spawn.get_preparation_data
 
     def get_preparation_data(name: str) -> dict[str, Any]:
-        return {**prepare(name), "sslsock": Switched()}
+        return {**prepare(name), "sslsock": Switched(loop)}
 
     spawn.get_preparation_data = get_preparation_data
 
@@ -188,5 +192,8 @@ def switch() -> None:
 class Switched:
     """Unpickled, it is a call of `switch`."""
 
+    def __init__(self, loop: bool) -> None:
+        self.loop = loop
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return switch, ()
+        return switch, (self.loop,)
