@@ -90,10 +90,11 @@ class Echo(socketserver.BaseRequestHandler):
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_forking_server(files: Files) -> None:
+@pytest.mark.parametrize("kind", [socketserver.ForkingMixIn, socketserver.ThreadingMixIn])
+def test_a_server_of_socketserver(files: Files, kind: Any) -> None:
     context = files.server(ssl)
 
-    class Server(socketserver.ForkingMixIn, socketserver.TCPServer):
+    class Server(kind, socketserver.TCPServer):  # type: ignore[misc]
         def get_request(self) -> Any:
             connection, address = super().get_request()
             return context.wrap_socket(connection, server_side=True), address

@@ -64,7 +64,7 @@ def test_connections(files: Files, way: str) -> None:
         "in threads": lambda: in_threads(client, server),
     }
     task = tasks[way]
-    assert_flat(task, CONNECTIONS)
+    assert_flat(task, CONNECTIONS // 4 if way == "in threads" else CONNECTIONS)
 
 
 def test_contexts_with_callbacks_that_know_them(files: Files, tmp_path: Path) -> None:
