@@ -1,9 +1,19 @@
-"""Run tests with our loop in the place of asyncio's, as `python -m unittest` does: `python asyncio_suite.py MODULE ...`."""
+"""Run tests with our loop in the place of asyncio's, as `python -m unittest` does: `python asyncio_suite.py [--ssl] MODULE ...`.
+
+--ssl: with our `ssl` in the place of the interpreter's, too.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import sys
+
+if "--ssl" in sys.argv:
+    sys.argv.remove("--ssl")
+    import sslsock.ssl
+
+    sslsock.ssl.install()
+
+import asyncio
 import unittest
 import warnings
 from typing import Any

@@ -57,6 +57,7 @@ cdef class SocketTransport(ChannelConsumer):
     cdef int fatal(self, object exc, str message) except -1
     cdef int lose(self, object exc) except -1
     cdef int release_socket(self) except -1
+    cdef int drop_engine(self) except -1
     cdef bint all_acknowledged(self) noexcept
     cdef int deliver(self) except -1
     cdef int take_room(self) except -1

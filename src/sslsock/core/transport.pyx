@@ -377,11 +377,18 @@ cdef class SocketTransport(ChannelConsumer):
             if self.empty_waiter is not None and not self.empty_waiter.done():
                 self.empty_waiter.set_exception(ConnectionError("Connection is closed by peer"))
             self._protocol = self._loop = self._server = self.host = self.context = None
+            self.drop_engine()
             if server is not None:
                 if SERVER_TAKES_TRANSPORT:
                     server._detach(self)
                 else:
                     server._detach()
+
+    cdef int drop_engine(self) except -1:
+        """A channel that lingers needs no TLS any more: the context and its secrets are not kept until the peer's end."""
+        if self.tls is not None and not self.tls.engine.in_use():
+            self.tls.engine = self.channel.engine = None
+        return 0
 
     def close(self):
         """End in order: what was written is sent, then the protocol is told (`connection_lost(None)`)."""
