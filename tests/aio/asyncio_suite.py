@@ -1,4 +1,4 @@
-"""Run tests with our loop in the place of asyncio's, as `python -m unittest` does: `python asyncio_suite.py [--ssl] MODULE ...`.
+"""Run tests with our loop in the place of asyncio's, as `python -m unittest` does: `asyncio_suite.py [--ssl] MODULE ...`.
 
 --ssl: with our `ssl` in the place of the interpreter's, too.
 """

@@ -20,8 +20,8 @@ SUITES = {
     "network with our ssl": "ssl sslproto streams sock_lowlevel sendfile server buffered_proto",
 }
 
-# With our ssl a connection is one transport, not asyncio's SSLProtocol over one. Tests that look inside that, and by which test of
-# ours their subject is tested.
+# With our ssl a connection is one transport, not asyncio's SSLProtocol over one. Tests that look inside that, and by which test
+# of ours their subject is tested.
 INSIDE = {
     "test_flush_before_shutdown": "calls `SSLProtocol.pause_writing`: test_same_as_asyncio.py, close with much queued",
     "test_remote_shutdown_receives_trailing_data": "calls `_SSLProtocolTransport._test__append_write_backlog`: "

@@ -137,9 +137,7 @@ def test_streams_that_turn_to_tls(host: Any, contexts: tuple[Any, Any], way: str
         assert await reader.readline() == b"STARTTLS\n"
         writer.write(b"go ahead\n")
         await writer.drain()
-        transport = await call(
-            "start_tls", writer.transport, writer.transport.get_protocol(), contexts[0], server_side=True
-        )
+        transport = await call("start_tls", writer.transport, writer.transport.get_protocol(), contexts[0], server_side=True)
         transport.write(b"welcome\n")
         transport.close()
 

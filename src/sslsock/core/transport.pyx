@@ -401,7 +401,6 @@ cdef class SocketTransport(ChannelConsumer):
         if self.tls is None and self.channel.unsent() == 0 and self.all_acknowledged():
             self.lose(None)  # no last bytes could be destroyed by the reset that answers what the peer still sends
             return
-        self.channel.notify_written = False
         self.channel.finish()
         if self.tls is not None and not self.lost_planned and self.tls.shutdown_timeout > 0:
             self.shutdown_timer = self._loop.call_later(self.tls.shutdown_timeout, self._shutdown_overdue)
@@ -467,7 +466,10 @@ cdef class SocketTransport(ChannelConsumer):
         cdef Channel channel = self.channel
         if not PyBytes_CheckExact(data):
             if not isinstance(data, (bytes, bytearray, memoryview)):
-                raise TypeError(f"data argument must be a bytes-like object, not {type(data).__name__!r}")
+                kind = type(data).__name__
+                raise TypeError(
+                    f"data argument must be a bytes-like object, not {kind!r}" if self.tls is None
+                    else f"data: expecting a bytes-like instance, got {kind}")
             data = bytes(data)
         if self._eof:
             raise RuntimeError("Cannot call write() after write_eof()")
