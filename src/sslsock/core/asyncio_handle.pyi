@@ -1,8 +1,11 @@
 import asyncio
+from contextvars import Context
 from typing import final
 
 class Handle(asyncio.Handle):
     """A planned call: `callback(*args)` in `context`."""
+
+    def get_context(self) -> Context: ...
 
 @final
 class TimerHandle(Handle):
