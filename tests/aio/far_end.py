@@ -242,8 +242,10 @@ class World:
             for sock in (one, other):
                 sock.setblocking(False)
             for _ in range(2):
+                receiving = self.loop.create_task(self.loop.sock_recv(other, 1))
+                await asyncio.sleep(0)  # there is nothing yet, so that the loop has to ask the system
                 await self.loop.sock_sendall(one, b"x")
-                await self.loop.sock_recv(other, 1)
+                await receiving
 
     def listen(self) -> socket.socket:
         listener = socket.create_server(("127.0.0.1", 0))

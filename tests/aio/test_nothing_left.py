@@ -1,4 +1,4 @@
-"""What connections leave behind: no descriptor, no object, no callback, wherever they are cut short; start_tls loses no byte."""
+"""What connections leave behind: no descriptor, object or callback, wherever they are cut short; start_tls loses nothing."""
 
 from __future__ import annotations
 
