@@ -191,6 +191,21 @@ def test_an_unknown_authority_is_the_exception_of_ssl(host: Any, contexts: tuple
     host.run_until_complete(main())
 
 
+def test_a_default_context_of_the_programs_own_is_used(
+    host: Any, contexts: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        server = await aio.create_server(host, Echo, "127.0.0.1", 0, ssl=contexts[0])
+        address = server.sockets[0].getsockname()
+        monkeypatch.setattr("ssl.create_default_context", lambda: contexts[1])
+        transport, _ = await aio.create_connection(host, lambda: Reader(5), *address, ssl=True, server_hostname="localhost")
+        assert transport.get_extra_info("sslcontext") is contexts[1]
+        transport.abort()
+        server.close()
+
+    host.run_until_complete(main())
+
+
 def test_a_file_is_sent(host: Any, tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(os.urandom(SIZE))

@@ -8,7 +8,7 @@ import socket
 from typing import TYPE_CHECKING, Any, Optional
 
 from ..core.transport import SocketTransport, TlsStart
-from .tls import is_own, start_of
+from .tls import chosen, is_own, start_of
 
 if TYPE_CHECKING:
     from ..core.event_loop import EventLoop as CoreLoop
@@ -59,6 +59,7 @@ class Connecting:
         **more: Any,
     ) -> Any:
         self._ensure_fd_no_transport(rawsock)
+        sslcontext = chosen(sslcontext, server_side, server_hostname)
         if not is_own(sslcontext):
             if ssl_shutdown_timeout is not None:
                 more["ssl_shutdown_timeout"] = ssl_shutdown_timeout
