@@ -26,7 +26,7 @@ from sslsock.core.channel cimport Channel
 from sslsock.core.consumer cimport (
     FAILED_HANDSHAKE, FAILED_HANDSHAKE_CLOSED, FAILED_HANDSHAKE_TIMEOUT, FAILED_TLS, ChannelConsumer, channel_failure)
 from sslsock.core.loop cimport Loop
-from sslsock.core.output_link cimport PHASE_OPEN, TLS_NONE, TLS_OPEN, TLS_SHAKING
+from sslsock.core.output_link cimport PHASE_NEW, PHASE_OPEN, TLS_NONE, TLS_SHAKING
 from window_bio cimport byte_queue_append
 
 cdef extern from "Python.h":
@@ -85,7 +85,7 @@ cdef class SocketTransport(ChannelConsumer):
 
     def __del__(self):
         cdef Channel channel = self.channel
-        if channel is not None and not self.lost_planned:
+        if channel is not None and channel.phase != PHASE_NEW and not self.lost_planned:
             warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
             self.release_socket()
 
@@ -240,8 +240,10 @@ cdef class SocketTransport(ChannelConsumer):
     cdef int deliver(self) except -1:
         cdef object context = self.context
         cdef bytes data = self.channel.take(self.channel.unread())
-        PyContext_Enter(context)
-        self.inside = True
+        cdef bint enters = not self.inside  # else a call of the protocol's runs the loop
+        if enters:
+            PyContext_Enter(context)
+            self.inside = True
         try:
             self._protocol.data_received(data)
         except (SystemExit, KeyboardInterrupt):
@@ -249,8 +251,9 @@ cdef class SocketTransport(ChannelConsumer):
         except BaseException as exc:
             self.fatal(exc, "Fatal error: protocol.data_received() call failed.")
         finally:
-            self.inside = False
-            PyContext_Exit(context)
+            if enters:
+                self.inside = False
+                PyContext_Exit(context)
         return 0
 
     cdef int take_room(self) except -1:
