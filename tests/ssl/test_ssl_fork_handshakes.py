@@ -22,7 +22,7 @@ from tls_pairs import NAME, Files, connected
 from sslsock import Context, Engine, SslCertificate, SslKey, ssl
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-FORKS = 150
+FORKS = 400 if os.environ.get("SSLSOCK_FULL") else 40
 amid_threads = pytest.mark.skipif(
     bool(os.environ.get("SSLSOCK_SANITIZE")), reason="AddressSanitizer's own locks are not made anew in a child"
 )
