@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import sys
 import weakref
-from asyncio import base_events
+from asyncio import base_events, tasks
+from types import FunctionType, SimpleNamespace
 from typing import Any, Optional
 
 from ..core.event_loop import EventLoop as CoreLoop
@@ -23,6 +25,15 @@ OF_HOST = (
     *("get_debug", "is_closed", "is_running", "call_exception_handler", "default_exception_handler"),
     *("getaddrinfo", "getnameinfo", "run_in_executor", "sock_connect", "sock_accept", "sock_recv", "sock_sendall"),
 )
+
+
+make_server: Any = asyncio.SelectorEventLoop.create_server
+if sys.version_info < (3, 10):
+    # It gathers in the loop that it is a method of, which here is not the one that runs: the same code, with another `tasks`.
+    original, gathers = make_server, SimpleNamespace(**vars(tasks))
+    gathers._gather = lambda *futures, loop: tasks.gather(*futures)
+    make_server = FunctionType(original.__code__, {**vars(base_events), "tasks": gathers}, closure=original.__closure__)
+    make_server.__kwdefaults__, make_server.__defaults__ = original.__kwdefaults__, original.__defaults__
 
 
 class HostedServer(base_events.Server):
@@ -93,7 +104,7 @@ class Hosted(Connecting, asyncio.SelectorEventLoop):
         return bool(self._host.remove_writer(fd))
 
     async def create_server(self, *args: Any, **kwargs: Any) -> Any:
-        server = await super().create_server(*args, **kwargs)
+        server = await make_server(self, *args, **kwargs)
         server.__class__ = HostedServer
         return server
 
