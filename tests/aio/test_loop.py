@@ -99,7 +99,7 @@ def test_an_exception_goes_to_the_handler_of_the_loop(loop: EventLoop) -> None:
     handle = loop.call_soon(int, "x")
     turn(loop)
     assert told[0]["handle"] is handle and isinstance(told[0]["exception"], ValueError)
-    assert told[0]["message"] == "Exception in callback int('x')"
+    assert told[0]["message"].startswith("Exception in callback int(")  # from CPython 3.13 on without the arguments
 
 
 def test_a_call_from_another_thread_ends_the_wait(loop: EventLoop) -> None:
