@@ -116,6 +116,9 @@ def test_an_echo(host: Any, contexts: tuple[Any, Any], way: str, tls: bool, fami
             assert transport.get_extra_info("sslcontext") is client_context
             assert transport.get_extra_info("peercert") == tls_object.getpeercert() != {}
             assert transport.get_extra_info("cipher") == tls_object.cipher()
+            assert transport.get_extra_info("tls_version") == "TLSv1.3" and transport.get_extra_info("group")
+            assert transport.get_extra_info("session_reused") is False
+            assert transport.get_extra_info("clean_close") is None
             with pytest.raises(ValueError, match="read and written by its transport"):
                 tls_object.read(1)
         else:
@@ -151,6 +154,7 @@ def test_streams_that_turn_to_tls(host: Any, contexts: tuple[Any, Any], way: str
         assert transport.get_extra_info("ssl_object").version() == "TLSv1.3"
         assert await reader.readline() == b"welcome\n"
         assert await reader.read() == b""
+        assert transport.get_extra_info("clean_close") is True
         transport.close()
         server.close()
 

@@ -248,25 +248,22 @@ cdef class LoopCore:
     def _add_writer(self, fd, callback, *args):
         return self.add_watch(fd, callback, args, True)
 
-    def _remove_reader(self, fd):
+    cdef bint remove_watch(self, object file, bint writes) except -1:
+        """False: there was none."""
         cdef ReadyWatch watch
         if self._closed:
             return False
-        watch = self.watch_of(fd)
-        if watch is None or watch.reader is None:
+        watch = self.watch_of(file)
+        if watch is None or (watch.writer if writes else watch.reader) is None:
             return False
-        watch.change(None, watch.writer)
+        watch.change(watch.reader if writes else None, None if writes else watch.writer)
         return True
 
+    def _remove_reader(self, fd):
+        return bool(self.remove_watch(fd, False))
+
     def _remove_writer(self, fd):
-        cdef ReadyWatch watch
-        if self._closed:
-            return False
-        watch = self.watch_of(fd)
-        if watch is None or watch.writer is None:
-            return False
-        watch.change(watch.reader, None)
-        return True
+        return bool(self.remove_watch(fd, True))
 
     def _watched(self, file):
         """What is watched of it: (file, descriptor, EPOLLIN and EPOLLOUT, (reader, writer)), or None."""

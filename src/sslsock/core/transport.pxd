@@ -1,4 +1,3 @@
-from sslsock.core.asyncio_loop cimport LoopCore
 from sslsock.core.bare_engine cimport BareEngine
 from cpython.buffer cimport Py_buffer
 from sslsock.core.channel cimport Channel
@@ -26,7 +25,6 @@ cdef class SocketTransport(ChannelConsumer):
     cdef readonly bint _paused
     cdef object __weakref__
 
-    cdef LoopCore host  # the same as `_loop` where that is ours, else None
     cdef Channel channel
     cdef TlsStart tls  # None: no TLS
     cdef object shutdown_timer
@@ -69,8 +67,7 @@ cdef class SocketTransport(ChannelConsumer):
     cdef void escape(self, object exc) noexcept
     cdef int peer_ended(self) except -1
     cdef int after_write(self) except -1
-    cdef int pause_protocol(self) except -1
-    cdef int resume_protocol(self) except -1
+    cdef int tell_flow(self, str method) except -1
     cdef int watch_room(self) except -1
     cdef int count_lost_write(self) except -1
     cdef object found_out(self, name)

@@ -21,7 +21,6 @@ from cpython.bytes cimport PyBytes_CheckExact
 
 cimport linux
 from sslsock.core.bare_engine cimport BareEngine
-from sslsock.core.asyncio_loop cimport LoopCore
 from sslsock.core.channel cimport Channel
 from sslsock.core.consumer cimport (
     FAILED_HANDSHAKE, FAILED_HANDSHAKE_CLOSED, FAILED_HANDSHAKE_TIMEOUT, FAILED_TLS, ChannelConsumer, channel_failure)
@@ -53,8 +52,6 @@ cdef class SocketTransport(ChannelConsumer):
     def __cinit__(self, loop, Loop core not None, sock, protocol, waiter=None, extra=None, server=None, tls=None):
         """sock: connected and non-blocking; it belongs to the transport from now on. tls: TlsStart, or None."""
         self._loop = loop
-        if isinstance(loop, LoopCore):
-            self.host = loop
         self._sock = sock
         self._sock_fd = sock.fileno()
         self._server = server
@@ -285,7 +282,8 @@ cdef class SocketTransport(ChannelConsumer):
     cdef int room_was_made(self) except -1:
         """The kernel has taken something."""
         if self._protocol_paused and self.channel.unsent() <= self.low:
-            self.resume_protocol()
+            self._protocol_paused = False
+            self.tell_flow("resume_writing")
         if self.channel.unsent() == 0 and self.empty_waiter is not None and not self.empty_waiter.done():
             self.empty_waiter.set_result(None)
         return self.watch_room()
@@ -370,7 +368,7 @@ cdef class SocketTransport(ChannelConsumer):
         return 0
 
     def _call_connection_lost(self, exc):
-        loop, server = self._loop, self._server
+        server = self._server
         try:
             if self.connected:
                 self.connected = False
@@ -379,7 +377,7 @@ cdef class SocketTransport(ChannelConsumer):
             self.wake_waiter(exc if exc is not None else ConnectionAbortedError("the transport was closed"))
             if self.empty_waiter is not None and not self.empty_waiter.done():
                 self.empty_waiter.set_exception(ConnectionError("Connection is closed by peer"))
-            self._protocol = self._loop = self._server = self.host = self.context = None
+            self._protocol = self._loop = self._server = self.context = None
             self.drop_engine()
             if server is not None:
                 if SERVER_TAKES_TRANSPORT:
@@ -503,7 +501,8 @@ cdef class SocketTransport(ChannelConsumer):
         if channel.tls != TLS_SHAKING and not channel.blocked and channel.phase == PHASE_OPEN:
             channel.send_queue()
         if channel.unsent() > self.high and not self._protocol_paused:
-            self.pause_protocol()
+            self._protocol_paused = True
+            self.tell_flow("pause_writing")
         return self.watch_room()
 
     def writelines(self, list_of_data):
@@ -511,26 +510,15 @@ cdef class SocketTransport(ChannelConsumer):
         for data in list_of_data:
             self.write(data)
 
-    cdef int pause_protocol(self) except -1:
-        self._protocol_paused = True
+    cdef int tell_flow(self, str method) except -1:
+        """Pause or resume the protocol. What it raises is told, and ends nothing, as in asyncio."""
         try:
-            self._protocol.pause_writing()
+            self.tell(method, None, False)
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
             self._loop.call_exception_handler(
-                {"message": "protocol.pause_writing() failed", "exception": exc, "transport": self, "protocol": self._protocol})
-        return 0
-
-    cdef int resume_protocol(self) except -1:
-        self._protocol_paused = False
-        try:
-            self.tell("resume_writing", None, False)
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as exc:
-            self._loop.call_exception_handler(
-                {"message": "protocol.resume_writing() failed", "exception": exc, "transport": self, "protocol": self._protocol})
+                {"message": f"protocol.{method}() failed", "exception": exc, "transport": self, "protocol": self._protocol})
         return 0
 
     cdef int watch_room(self) except -1:
@@ -677,10 +665,7 @@ cdef class SocketTransport(ChannelConsumer):
         if name == "tls_version":
             return tls_object.version()
         if name == "group":
-            group = getattr(tls_object._sslobj, "group", None)
-            return None if group is None else group()
-        if name == "requested_server_name":
-            return getattr(tls_object._sslobj, "requested_server_name", None)
+            return tls_object._sslobj.group()
         return None
 
 
