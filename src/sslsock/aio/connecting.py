@@ -7,7 +7,8 @@ import os
 import socket
 from typing import TYPE_CHECKING, Any, Optional
 
-from ..core.transport import SocketTransport, TlsStart
+from ..core.tls_start import TlsStart
+from ..core.transport import SocketTransport
 from .tls import chosen, is_own, start_of
 
 if TYPE_CHECKING:

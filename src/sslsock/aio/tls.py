@@ -10,7 +10,7 @@ from typing import Any, Optional
 from .. import ssl as own
 from .._ssl import _SSLContext
 from .._ssl.ssl_engine import ContextEngine
-from ..core.transport import TlsStart
+from ..core.tls_start import TlsStart
 
 __all__ = ["is_own", "start_of"]
 

@@ -57,6 +57,7 @@ NAMES = (
     "issue",
     "asyncio_handle",
     "asyncio_loop",
+    "tls_start",
     "transport",
 )
 # Each name once in both folders, for the shared object has one PyInit_<name>.

@@ -23,7 +23,7 @@ cdef class Channel(EndingLink):
     cdef int decrypt_some(self, char *memory, size_t room, size_t *got) noexcept
     cdef void feed_tls(self, size_t size) noexcept
     cdef void shake(self, BareEngine engine, size_t size) noexcept
-    cdef list settle(self, BareEngine engine) noexcept
+    cdef list settle(self, BareEngine engine)
     cdef void deliver_news(self, BareEngine engine, size_t size) noexcept
     cdef void tell_news(self, list sessions) noexcept
     cdef void tell_sessions(self, list sessions) noexcept

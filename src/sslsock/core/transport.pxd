@@ -1,15 +1,8 @@
-from sslsock.core.bare_engine cimport BareEngine
 from cpython.buffer cimport Py_buffer
 from sslsock.core.channel cimport Channel
 from sslsock.core.consumer cimport ChannelConsumer, channel_failure
 from sslsock.core.loop cimport Loop
-
-
-cdef class TlsStart:
-    cdef BareEngine engine
-    cdef object tls_object, context
-    cdef double handshake_timeout, shutdown_timeout
-    cdef bint half_close
+from sslsock.core.tls_start cimport TlsStart
 
 
 cdef class SocketTransport(ChannelConsumer):
@@ -48,7 +41,6 @@ cdef class SocketTransport(ChannelConsumer):
     cdef int shake_hands(self, TlsStart tls, waiter) except -1
     cdef bint connect(self) except -1
     cdef object failure_of(self, const channel_failure *failure)
-    cdef object found_out_of_tls(self, name)
     cdef int wake_waiter(self, object exc) except -1
     cdef object ask(self, str method, object argument, bint with_argument)
     cdef object tell(self, str method, object argument, bint with_argument)

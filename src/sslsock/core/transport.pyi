@@ -3,26 +3,11 @@ import socket
 from collections.abc import Iterable
 from typing import Any, Optional, final
 
-from .bare_engine import BareEngine
 from .consumer import ChannelConsumer
 from .loop import Loop
+from .tls_start import TlsStart
 
 transport_class: Optional[type[asyncio.Transport]]
-
-@final
-class TlsStart:
-    """How TLS begins on a connection."""
-
-    def __init__(
-        self,
-        engine: BareEngine,
-        tls_object: Any,
-        context: Any,
-        handshake_timeout: float,
-        shutdown_timeout: float,
-        half_close: bool = False,
-    ) -> None: ...
-    def feed(self, data: bytes) -> None: ...
 
 @final
 class SocketTransport(ChannelConsumer):

@@ -20,13 +20,11 @@ from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_CheckExact
 
 cimport linux
-from sslsock.core.bare_engine cimport BareEngine
 from sslsock.core.channel cimport Channel
-from sslsock.core.consumer cimport (
-    FAILED_HANDSHAKE, FAILED_HANDSHAKE_CLOSED, FAILED_HANDSHAKE_TIMEOUT, FAILED_TLS, ChannelConsumer, channel_failure)
+from sslsock.core.consumer cimport ChannelConsumer, channel_failure
 from sslsock.core.loop cimport Loop
 from sslsock.core.output_link cimport PHASE_NEW, PHASE_OPEN, TLS_NONE, TLS_SHAKING
-from window_bio cimport byte_queue_append
+from sslsock.core.tls_start cimport TlsStart
 
 cdef extern from "Python.h":
     int PyContext_Enter(object context) except -1
@@ -313,25 +311,11 @@ cdef class SocketTransport(ChannelConsumer):
 
     cdef object failure_of(self, const channel_failure *failure):
         """The exception for a channel's failure."""
-        if failure.kind == FAILED_HANDSHAKE_TIMEOUT:
-            return ConnectionAbortedError(
-                f"SSL handshake is taking longer than {self.tls.handshake_timeout} seconds: aborting the connection")
-        if failure.kind == FAILED_HANDSHAKE_CLOSED:
-            return ConnectionResetError(errno.ECONNRESET, "the peer closed the connection in the TLS handshake")
-        if failure.kind != FAILED_TLS and failure.kind != FAILED_HANDSHAKE:
+        exc = None if self.tls is None else self.tls.failure_of(failure)
+        if exc is None:
             number = failure.number if failure.number else errno.ENOMEM
-            return OSError(number, os.strerror(number))
-        error = self.tls.engine.failure()
-        if isinstance(error, BaseException):
-            return error
-        import ssl
-
-        code = failure.verify_result
-        if code == 0:
-            return ssl.SSLError(ssl.SSL_ERROR_SSL, error)
-        refused = ssl.SSLCertVerificationError(ssl.SSL_ERROR_SSL, error)
-        refused.verify_code, refused.verify_message = code, error
-        return refused
+            exc = OSError(number, os.strerror(number))
+        return exc
 
     # The end
 
@@ -640,54 +624,10 @@ cdef class SocketTransport(ChannelConsumer):
                 found = self._sock.getsockname()
             elif name == "peername":
                 found = self._sock.getpeername()
+            elif name == "clean_close":
+                found = self.clean if self.clean_known and self.tls is not None else None
             elif self.tls is not None:
-                found = self.found_out_of_tls(name)
+                found = self.tls.found_out(name, self.begun)
         except OSError:  # the peer is gone
             pass
         return found
-
-    cdef object found_out_of_tls(self, name):
-        tls_object = self.tls.tls_object
-        if name == "clean_close":
-            return self.clean if self.clean_known else None
-        if tls_object is None or not self.begun:
-            return tls_object if name == "ssl_object" else None
-        if name == "ssl_object":
-            return tls_object
-        if name == "peercert":
-            return tls_object.getpeercert()
-        if name == "cipher":
-            return tls_object.cipher()
-        if name == "compression":
-            return tls_object.compression()
-        if name == "session_reused":
-            return tls_object.session_reused
-        if name == "tls_version":
-            return tls_object.version()
-        if name == "group":
-            return tls_object._sslobj.group()
-        return None
-
-
-@cython.final
-cdef class TlsStart:
-    """How TLS begins on a connection.
-
-    engine: BareEngine; it has the names and settings. tls_object: ssl.SSLObject by which programs look at it, or None. context: what
-    was given as `ssl`. handshake_timeout, shutdown_timeout: seconds. half_close: whether each direction ends by itself.
-    """
-
-    def __cinit__(
-            self, BareEngine engine not None, tls_object, context, double handshake_timeout, double shutdown_timeout,
-            bint half_close=False):
-        self.engine = engine
-        self.tls_object = tls_object
-        self.context = context
-        self.handshake_timeout = handshake_timeout
-        self.shutdown_timeout = shutdown_timeout
-        self.half_close = half_close
-
-    def feed(self, bytes data not None):
-        """Ciphertext that was received before: it is read first."""
-        if not byte_queue_append(&self.engine.backlog, data, len(data)):
-            raise MemoryError

@@ -1,0 +1,76 @@
+"""TlsStart: how TLS begins on an asyncio transport, and what it then has to tell."""
+
+import errno
+
+cimport cython
+
+from sslsock.core.bare_engine cimport BareEngine
+from sslsock.core.consumer cimport (
+    FAILED_HANDSHAKE, FAILED_HANDSHAKE_CLOSED, FAILED_HANDSHAKE_TIMEOUT, FAILED_TLS, channel_failure)
+from window_bio cimport byte_queue_append
+
+
+@cython.final
+cdef class TlsStart:
+    """How TLS begins on a connection.
+
+    engine: BareEngine; it has the names and settings. tls_object: ssl.SSLObject by which programs look at it, or None. context: what
+    was given as `ssl`. handshake_timeout, shutdown_timeout: seconds. half_close: whether each direction ends by itself.
+    """
+
+    def __cinit__(
+            self, BareEngine engine not None, tls_object, context, double handshake_timeout, double shutdown_timeout,
+            bint half_close=False):
+        self.engine = engine
+        self.tls_object = tls_object
+        self.context = context
+        self.handshake_timeout = handshake_timeout
+        self.shutdown_timeout = shutdown_timeout
+        self.half_close = half_close
+
+    def feed(self, bytes data not None):
+        """Ciphertext that was received before: it is read first."""
+        if not byte_queue_append(&self.engine.backlog, data, len(data)):
+            raise MemoryError
+
+    cdef object failure_of(self, const channel_failure *failure):
+        """The exception for what has gone wrong in TLS. None: the failure is another's."""
+        if failure.kind == FAILED_HANDSHAKE_TIMEOUT:
+            return ConnectionAbortedError(
+                f"SSL handshake is taking longer than {self.handshake_timeout} seconds: aborting the connection")
+        if failure.kind == FAILED_HANDSHAKE_CLOSED:
+            return ConnectionResetError(errno.ECONNRESET, "the peer closed the connection in the TLS handshake")
+        if failure.kind != FAILED_TLS and failure.kind != FAILED_HANDSHAKE:
+            return None
+        error = self.engine.failure()
+        if isinstance(error, BaseException):
+            return error
+        import ssl
+
+        code = failure.verify_result
+        if code == 0:
+            return ssl.SSLError(ssl.SSL_ERROR_SSL, error)
+        refused = ssl.SSLCertVerificationError(ssl.SSL_ERROR_SSL, error)
+        refused.verify_code, refused.verify_message = code, error
+        return refused
+
+    cdef object found_out(self, name, bint begun):
+        """What `get_extra_info` is to say; None: nothing. begun: whether the handshake is done."""
+        tls_object = self.tls_object
+        if tls_object is None or name == "ssl_object":
+            return tls_object
+        if not begun:
+            return None
+        if name == "peercert":
+            return tls_object.getpeercert()
+        if name == "cipher":
+            return tls_object.cipher()
+        if name == "compression":
+            return tls_object.compression()
+        if name == "session_reused":
+            return tls_object.session_reused
+        if name == "tls_version":
+            return tls_object.version()
+        if name == "group":
+            return tls_object._sslobj.group()
+        return None
