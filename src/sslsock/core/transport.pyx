@@ -123,9 +123,16 @@ cdef class SocketTransport(ChannelConsumer):
         self.wake_waiter(None)
 
     cdef bint connect(self) except -1:
-        """Tell the protocol of its transport. False when it has raised."""
+        """Tell the protocol of its transport. What it raises ends the connection, and comes out of the call that made it, too. False
+        when there is no connection any more."""
         self.connected = True
-        self.ask("connection_made", self, True)
+        try:
+            self.tell("connection_made", self, True)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self.fatal(exc, "Fatal error: protocol.connection_made() call failed.")
+            self.wake_waiter(exc)
         return not self.lost_planned
 
     cdef int wake_waiter(self, object exc) except -1:
