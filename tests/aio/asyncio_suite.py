@@ -37,6 +37,7 @@ for module in (asyncio, unix):
     if hasattr(module, "EventLoop"):
         module.EventLoop = make
 
+
 class Loader(unittest.TestLoader):
     """Leaves out the tests that the command line names."""
 

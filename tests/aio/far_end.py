@@ -12,6 +12,7 @@ import socket
 import ssl
 import struct
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any, Callable, Optional
 
 import trustme
@@ -21,6 +22,7 @@ from peers import DEADLINE
 from sslsock.aio import EventLoop
 
 NAME = "localhost"
+BUFFER = 256 << 10  # bytes that the system is to hold for each direction, whatever its settings are
 Event = tuple[Any, ...]
 
 
@@ -182,10 +184,12 @@ class Buffered(Recorder, asyncio.BufferedProtocol):
 
 
 class World:
-    """One run of a scenario. ours: our loop and our `ssl`. tls: whether connections have it. server: the role under test."""
+    """One run of a scenario. ours: our loop and our `ssl`. tls: whether connections have it. server: the role under test.
+    folder: where UNIX sockets are made; None: TCP."""
 
-    def __init__(self, certificates: Certificates, ours: bool, tls: bool, server: bool) -> None:
+    def __init__(self, certificates: Certificates, ours: bool, tls: bool, server: bool, folder: Optional[Path] = None) -> None:
         self.certificates, self.ours, self.tls, self.server = certificates, ours, tls, server
+        self.folder = folder
         self.ssl: Any = sslsock.ssl if ours else ssl
         self.events: list[Event] = []
         self.recorders: list[Recorder] = []
@@ -247,19 +251,33 @@ class World:
                 await self.loop.sock_sendall(one, b"x")
                 await receiving
 
+    def socket(self) -> socket.socket:
+        """The far end's, or its listener."""
+        sock = socket.socket(socket.AF_INET if self.folder is None else socket.AF_UNIX)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
+        sock.setblocking(False)
+        return sock
+
     def listen(self) -> socket.socket:
-        listener = socket.create_server(("127.0.0.1", 0))
-        listener.setblocking(False)
+        listener = self.socket()
+        listener.bind(("127.0.0.1", 0) if self.folder is None else self.new_path())
+        listener.listen()
         self.closes.append(listener.close)
         return listener
+
+    def new_path(self) -> str:
+        assert self.folder is not None
+        return str(self.folder / str(sum(1 for _ in self.folder.iterdir())))
 
     async def raw(self, factory: Callable[[], Any], **more: Any) -> tuple[Any, FarEnd]:
         """The beginning of a connection: a task where it is a client's, its server where it is a server's; and the far end."""
         if self.server:
-            served = await self.loop.create_server(factory, "127.0.0.1", 0, **more)
+            if self.folder is None:
+                served: Any = await self.loop.create_server(factory, "127.0.0.1", 0, **more)
+            else:
+                served = await self.loop.create_unix_server(factory, self.new_path(), **more)
             self.closes.append(served.close)
-            sock = socket.socket()
-            sock.setblocking(False)
+            sock = self.socket()
             await self.loop.sock_connect(sock, served.sockets[0].getsockname())
             far = FarEnd(self.loop, sock)
             self.closes.append(far.close)
@@ -267,7 +285,11 @@ class World:
         listener = self.listen()
         if "ssl" in more:
             more.setdefault("server_hostname", NAME)
-        task = self.loop.create_task(self.loop.create_connection(factory, *listener.getsockname(), **more))
+        if self.folder is None:
+            connecting: Any = self.loop.create_connection(factory, *listener.getsockname(), **more)
+        else:
+            connecting = self.loop.create_unix_connection(factory, listener.getsockname(), **more)
+        task = self.loop.create_task(connecting)
         sock, _ = await self.loop.sock_accept(listener)
         far = FarEnd(self.loop, sock)
         self.closes.append(far.close)
@@ -282,7 +304,9 @@ class World:
         if not self.server:
             await beginning
         await self.told("connection_made")
-        return self.recorders[-1], far
+        near = self.recorders[-1]
+        near.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
+        return near, far
 
 
 class Certificates:

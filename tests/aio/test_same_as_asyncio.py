@@ -10,6 +10,7 @@ import os
 import ssl
 import sys
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any, Callable
 
 import pytest
@@ -508,10 +509,14 @@ async def start_tls(w: World) -> None:
     await w.told("connection_lost")
 
 
+@pytest.mark.parametrize("family", ["tcp", "unix"])
 @pytest.mark.parametrize("name, tls, server", cases())
-def test_the_same_as_asyncio(name: str, tls: bool, server: bool, certificates: Certificates) -> None:
-    theirs = World(certificates, False, tls, server).run(SCENARIOS[name][0])
-    ours = World(certificates, True, tls, server).run(SCENARIOS[name][0])
+def test_the_same_as_asyncio(
+    name: str, tls: bool, server: bool, family: str, certificates: Certificates, tmp_path: Path
+) -> None:
+    folder = tmp_path if family == "unix" else None
+    theirs = World(certificates, False, tls, server, folder).run(SCENARIOS[name][0])
+    ours = World(certificates, True, tls, server, folder).run(SCENARIOS[name][0])
     if tls and name in DIFFERENCES:
         theirs = DIFFERENCES[name](theirs)
     assert ours == theirs

@@ -32,6 +32,7 @@ cdef class SocketTransport(ChannelConsumer):
     cdef bint begun  # connection_made was called, and data may come
     cdef bint connected  # the protocol is to be told the end
     cdef bint buffered  # the protocol is a BufferedProtocol
+    cdef bint all_written  # when the program closed, the system had all of it
     cdef bint end_waits  # the peer's end came while reading was paused
     cdef object empty_waiter  # for sendfile
     cdef Py_buffer view  # of the protocol's buffer, while it is lent to the channel

@@ -309,6 +309,8 @@ cdef class SocketTransport(ChannelConsumer):
         return 0
 
     cdef int failed(self, const channel_failure *failure) except -1:
+        if self.all_written and failure.sending:
+            return self.lose(None)  # a close_notify that the peer is not there to hear: nothing of the program's is lost
         exc = self.failure_of(failure)
         if self.empty_waiter is not None and not self.empty_waiter.done():
             self.empty_waiter.set_exception(exc)
@@ -393,6 +395,7 @@ cdef class SocketTransport(ChannelConsumer):
         if self.tls is None and self.channel.unsent() == 0 and self.all_acknowledged():
             self.lose(None)  # no last bytes could be destroyed by the reset that answers what the peer still sends
             return
+        self.all_written = self.channel.unsent() == 0
         self.channel.finish()
         if self.tls is not None and not self.lost_planned and self.tls.shutdown_timeout > 0:
             self.shutdown_timer = self._loop.call_later(self.tls.shutdown_timeout, self._shutdown_overdue)
