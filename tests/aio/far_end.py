@@ -298,12 +298,13 @@ class World:
     async def connect(self, kind: type[Recorder] = Plain, tls: Optional[bool] = None, **then: Any) -> tuple[Any, FarEnd]:
         """A connection that stands: its protocol, and the far end."""
         tls = self.tls if tls is None else tls
+        before = len(self.recorders)
         beginning, far = await self.raw(lambda: kind(self, **then), **({"ssl": self.near} if tls else {}))
         if tls:
             await far.start_tls(self.far, not self.server)
         if not self.server:
             await beginning
-        await self.told("connection_made")
+        await self.until(lambda: len(self.recorders) > before and self.recorders[-1].transport is not None)
         near = self.recorders[-1]
         near.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
         return near, far
