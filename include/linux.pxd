@@ -40,9 +40,10 @@ cdef extern from "<unistd.h>" nogil:
 
 cdef extern from "<sys/socket.h>" nogil:
     int MSG_NOSIGNAL, MSG_MORE, MSG_DONTWAIT, MSG_PEEK, MSG_TRUNC, SHUT_WR
-    int AF_INET, AF_INET6, SOCK_STREAM, SOCK_NONBLOCK, SOCK_CLOEXEC
+    int AF_UNIX, AF_INET, AF_INET6, SOCK_STREAM, SOCK_NONBLOCK, SOCK_CLOEXEC
     int SOL_SOCKET, SO_ERROR, SO_LINGER, SO_REUSEADDR
     ctypedef unsigned int socklen_t
+    ctypedef unsigned short sa_family_t
 
     struct sockaddr:
         unsigned short sa_family
@@ -84,6 +85,7 @@ cdef extern from "<netinet/in.h>" nogil:
     struct sockaddr_in6:
         unsigned short sin6_family
         unsigned short sin6_port
+        unsigned int sin6_flowinfo
         in6_addr sin6_addr
         unsigned int sin6_scope_id
 
@@ -95,6 +97,7 @@ cdef extern from "<arpa/inet.h>" nogil:
 
     unsigned short htons(unsigned short number)
     unsigned short ntohs(unsigned short number)
+    unsigned int ntohl(unsigned int number)
     const char *inet_ntop(int family, const void *address, char *text, socklen_t size)
 
 

@@ -9,7 +9,6 @@ import socket
 import ssl as standard
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable
 
@@ -18,26 +17,8 @@ import pytest
 from peers import Certificates
 from sslsock import SslConfiguration, aio, ssl
 
-try:
-    import uvloop
-except ImportError:
-    uvloop = None
-
-HOSTS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"ours": aio.new_event_loop, "asyncio": asyncio.SelectorEventLoop}
-if uvloop is not None:
-    HOSTS["uvloop"] = uvloop.new_event_loop
 WAYS = ["attach", "functions"]
 SIZE = 300_000
-
-
-@pytest.fixture(params=HOSTS)
-def host(request: pytest.FixtureRequest) -> Iterator[asyncio.AbstractEventLoop]:
-    loop = HOSTS[request.param]()
-    asyncio.set_event_loop(loop)
-    yield loop
-    loop.run_until_complete(loop.shutdown_asyncgens())
-    asyncio.set_event_loop(None)
-    loop.close()
 
 
 @pytest.fixture

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from functools import partial
 from typing import TYPE_CHECKING, Any, Optional
 
+from ..core.protocol_listener import ProtocolListener
 from ..core.tls_start import TlsStart
 from ..core.transport import SocketTransport
 from .tls import chosen, is_own, start_of
@@ -25,6 +27,7 @@ class Connecting:
     _ensure_fd_no_transport: Any
     create_future: Any
     sock_sendfile: Any
+    _listeners: dict[int, ProtocolListener]  # by the descriptors of servers' sockets
 
     if TYPE_CHECKING:
 
@@ -35,6 +38,40 @@ class Connecting:
     def _for_transports(self) -> Any:
         """The asyncio loop that transports plan their calls in."""
         raise NotImplementedError
+
+    def _start_serving(
+        self,
+        protocol_factory: Any,
+        sock: socket.socket,
+        sslcontext: Any = None,
+        server: Any = None,
+        backlog: int = 100,
+        ssl_handshake_timeout: Optional[float] = None,
+        ssl_shutdown_timeout: Optional[float] = None,
+        **more: Any,
+    ) -> None:
+        start = make = None
+        if sslcontext is not None and is_own(sslcontext):
+            start = partial(start_of, sslcontext, True, None, ssl_handshake_timeout, ssl_shutdown_timeout)
+        elif sslcontext is not None:
+            timeouts = {"ssl_handshake_timeout": ssl_handshake_timeout, "ssl_shutdown_timeout": ssl_shutdown_timeout}
+            timeouts = {name: seconds for name, seconds in timeouts.items() if seconds is not None}
+            make = partial(self._make_accepted, sslcontext, server, timeouts)
+        listener = ProtocolListener(
+            self._for_transports(), self.core, sock, protocol_factory, server, self._transports, start, make
+        )
+        self._listeners[sock.fileno()] = listener
+
+    def _make_accepted(self, sslcontext: Any, server: Any, timeouts: Any, sock: socket.socket, protocol: Any) -> Any:
+        """A connection of a server whose TLS is not ours."""
+        sock.setblocking(False)
+        return self._make_ssl_transport(sock, protocol, sslcontext, None, server_side=True, server=server, **timeouts)
+
+    def _stop_serving(self, sock: socket.socket) -> None:
+        listener = self._listeners.pop(sock.fileno(), None)
+        if listener is not None:
+            listener.close()
+        super()._stop_serving(sock)  # type: ignore[misc]
 
     def _make_socket_transport(
         self, sock: socket.socket, protocol: Any, waiter: Any = None, *, extra: Any = None, server: Any = None, **more: Any

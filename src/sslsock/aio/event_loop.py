@@ -45,6 +45,7 @@ class EventLoop(LoopCore, Connecting, asyncio.SelectorEventLoop):  # type: ignor
     """
 
     def __init__(self, selector: object = None) -> None:
+        self._listeners = {}
         super().__init__(_Selector(self))  # type: ignore[arg-type]
 
     def _for_transports(self) -> EventLoop:

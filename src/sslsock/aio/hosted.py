@@ -58,6 +58,7 @@ class Hosted(Connecting, asyncio.SelectorEventLoop):
         # Nothing of asyncio's is initialised: no selector, no queue.
         self._host_reference = weakref.ref(host)
         self._transports = weakref.WeakValueDictionary()
+        self._listeners = {}
         self._unix_server_sockets: dict[Any, int] = {}  # from CPython 3.13 on
 
     def __del__(self) -> None:

@@ -51,6 +51,7 @@ NAMES = (
     "ending_link",
     "channel",
     "endpoint",
+    "acceptor",
     "listener",
     "dial",
     "relay",
@@ -58,7 +59,9 @@ NAMES = (
     "asyncio_handle",
     "asyncio_loop",
     "tls_start",
+    "socket_names",
     "transport",
+    "protocol_listener",
 )
 # Each name once in both folders, for the shared object has one PyInit_<name>.
 SSL_NAMES = (

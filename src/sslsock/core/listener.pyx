@@ -1,24 +1,15 @@
 """A listener: a listening descriptor and the connections accepted from it that nobody has taken.
 
 Owns both. A connection is (descriptor, address, port). The peer's name comes with accept4: after a reset, when a program wants
-to log it, the system does not know it any more. At `limit` the listener stops accepting, and the kernel queues. When the
-process has no descriptors left it rests for a while instead of asking again at once: the connection that waits keeps the
-descriptor readable, and a loop that asked would do nothing else (accept(2), EMFILE).
+to log it, the system does not know it any more. At `limit` the listener stops accepting, and the kernel queues.
 """
 
 cimport cython
 from cpython.unicode cimport PyUnicode_FromString
-from libc.stdint cimport uint32_t
 
 cimport linux
-from linux cimport errno
+from sslsock.core.acceptor cimport Acceptor
 from sslsock.core.loop cimport Loop
-from sslsock.core.schedule cimport Timer
-
-cdef enum:
-    ACCEPTS_PER_TURN = 64
-
-cdef double REST_SECONDS = 0.1
 
 
 cdef tuple named(int fd, const linux.sockaddr *peer):
@@ -40,7 +31,7 @@ cdef tuple named(int fd, const linux.sockaddr *peer):
 
 
 @cython.final
-cdef class Listener(Watcher):
+cdef class Listener(Acceptor):
     """A listening descriptor in `loop`.
 
     fd: listening and non-blocking; taken over. consumer: _ListenerConsumer, told of new connections and errors. limit: most
@@ -79,74 +70,32 @@ cdef class Listener(Watcher):
             self.loop.require()
             self.resume_soon()
 
-    def fileno(self):
-        """The listening descriptor, -1 after `close`."""
-        return self.fd
+    cdef bint has_room(self) noexcept:
+        return len(self.accepted) - self.taken < self.bound
 
-    cdef void on_event(self, uint32_t events) noexcept:
-        self.drained = False
-        self.accept_some()
+    cdef int take_in(self, int connection, const linux.sockaddr *peer, linux.socklen_t size) except -1:
+        try:
+            self.accepted.append(named(connection, peer))
+        except BaseException:
+            linux.close(connection)
+            raise
+        return 0
 
-    cdef void on_again(self) noexcept:
-        self.accept_some()
-
-    cdef void on_loop_closed(self) noexcept:
-        self.close_all()
-
-    cdef void accept_some(self) noexcept:
-        cdef int connection, count = 0
-        cdef linux.sockaddr_storage peer
-        cdef linux.socklen_t size
-        if self.fd < 0 or self.paused or self.retry is not None or self.drained:
-            return
-        while count < ACCEPTS_PER_TURN and len(self.accepted) - self.taken < self.bound:
-            size = sizeof(peer)
-            connection = linux.accept4(
-                self.fd, <linux.sockaddr *> &peer, &size, linux.SOCK_NONBLOCK | linux.SOCK_CLOEXEC)
-            if connection >= 0:
-                try:
-                    self.accepted.append(named(connection, <linux.sockaddr *> &peer))
-                except MemoryError:
-                    linux.close(connection)
-                    self.on_refused(linux.ENOMEM)
-                    break
-                count += 1
-            elif errno == linux.EAGAIN:
-                self.drained = True
-                break
-            elif errno in (linux.EINTR, linux.ECONNABORTED, linux.EPROTO, linux.EPERM, linux.ENETDOWN, linux.ENOPROTOOPT,
-                           linux.EHOSTDOWN, linux.ENONET, linux.EHOSTUNREACH, linux.EOPNOTSUPP, linux.ENETUNREACH):
-                count += 1  # that connection's trouble, not the listener's: accept(2), "Error handling"
-            else:
-                self.on_refused(errno)
-                break
+    cdef void on_accepted(self) noexcept:
         consumer = self.consumer
-        if count and consumer is not None and len(self.accepted) > self.taken:
+        if consumer is not None and len(self.accepted) > self.taken:
             try:
                 consumer.on_pending()
             except BaseException as exc:
                 self.loop.report_call(consumer, "on_pending", exc)
-        self.resume_soon()
 
-    cdef void resume_soon(self) noexcept:
-        """More may be waiting, and there is room: go on in the next turn."""
-        if self.fd >= 0 and not self.drained and not self.paused and self.retry is None \
-                and len(self.accepted) - self.taken < self.bound:
-            self.plan_again()
-
-    cdef void on_refused(self, int number) noexcept:
+    cdef void on_out(self, int number) noexcept:
         consumer = self.consumer
-        try:
-            self.retry = self.loop.plan(REST_SECONDS, self._rested, (), False)
-            if consumer is not None:
+        if consumer is not None:
+            try:
                 consumer.on_accept_error(number)
-        except BaseException as exc:
-            self.loop.report_call(consumer, "on_accept_error", exc)
-
-    def _rested(self):
-        """The end of a rest."""
-        self.retry = None
-        self.resume_soon()
+            except BaseException as exc:
+                self.loop.report_call(consumer, "on_accept_error", exc)
 
     def take(self):
         """The oldest connection that waits: (descriptor, address, port), the descriptor becomes the caller's; or None."""
@@ -163,35 +112,12 @@ cdef class Listener(Watcher):
             self.resume_soon()
         return connection
 
-    def pause(self):
-        """Stop accepting; the kernel queues."""
-        self.loop.require()
-        self.paused = True
-
-    def resume(self):
-        """Accept again."""
-        self.loop.require()
-        self.paused = False
-        self.resume_soon()
-
-    def close(self):
-        """Stop listening, and close the connections that nobody has taken."""
-        if not self.loop.is_closed:
-            self.loop.require()
-        self.close_all()
-
     cdef void close_all(self) noexcept:
-        cdef int fd = self.fd
+        """The connections that nobody has taken end, too."""
         cdef list waiting = self.accepted[self.taken:]
-        cdef Timer retry = self.retry
-        self.retry = None
-        if fd >= 0:
-            self.stop_watching()
-            linux.close(fd)
         self.accepted = []
         self.taken = 0
+        Acceptor.close_all(self)
         for connection in waiting:
             linux.close(connection[0])
-        if retry is not None:
-            retry.cancel()
         self.consumer = None  # last: it may be the end of the consumer, and what that calls finds a closed listener

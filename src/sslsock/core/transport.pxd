@@ -9,7 +9,6 @@ cdef class SocketTransport(ChannelConsumer):
     # the same names as asyncio's transports have, for those who look
     cdef readonly object _loop  # None once the connection is lost
     cdef readonly object _protocol
-    cdef readonly object _sock
     cdef readonly object _server
     cdef readonly int _sock_fd
     cdef readonly bint _protocol_paused
@@ -18,6 +17,8 @@ cdef class SocketTransport(ChannelConsumer):
     cdef readonly bint _paused
     cdef object __weakref__
 
+    cdef object sock  # socket.socket, None where there is none, and nobody has asked for one
+    cdef bytes own, peer  # names as the system has them
     cdef Channel channel
     cdef TlsStart tls  # None: no TLS
     cdef object shutdown_timer
@@ -48,6 +49,7 @@ cdef class SocketTransport(ChannelConsumer):
     cdef int fatal(self, object exc, str message) except -1
     cdef int lose(self, object exc) except -1
     cdef int release_socket(self) except -1
+    cdef object name_of(self, bytes raw, str method)
     cdef int drop_engine(self) except -1
     cdef bint all_acknowledged(self) noexcept
     cdef int deliver(self) except -1

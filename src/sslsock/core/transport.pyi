@@ -1,9 +1,10 @@
 import asyncio
 import socket
 from collections.abc import Iterable
-from typing import Any, Optional, final
+from typing import Any, Optional, Union, final
 
 from .consumer import ChannelConsumer
+from .descriptor import Descriptor
 from .loop import Loop
 from .tls_start import TlsStart
 
@@ -17,7 +18,7 @@ class SocketTransport(ChannelConsumer):
         self,
         loop: asyncio.AbstractEventLoop,
         core: Loop,
-        sock: socket.socket,
+        sock: Union[socket.socket, Descriptor],
         protocol: asyncio.BaseProtocol,
         waiter: Optional[asyncio.Future[None]] = None,
         extra: Optional[dict[str, Any]] = None,

@@ -22,8 +22,10 @@ from cpython.bytes cimport PyBytes_CheckExact
 cimport linux
 from sslsock.core.channel cimport Channel
 from sslsock.core.consumer cimport ChannelConsumer, channel_failure
+from sslsock.core.descriptor cimport Descriptor
 from sslsock.core.loop cimport Loop
 from sslsock.core.output_link cimport PHASE_NEW, PHASE_OPEN, TLS_NONE, TLS_SHAKING
+from sslsock.core.socket_names cimport family_of, raw_peername, raw_sockname, socket_name
 from sslsock.core.tls_start cimport TlsStart
 
 cdef extern from "Python.h":
@@ -48,10 +50,10 @@ cdef class SocketTransport(ChannelConsumer):
     """A connected socket of a protocol. Made by the loop."""
 
     def __cinit__(self, loop, Loop core not None, sock, protocol, waiter=None, extra=None, server=None, tls=None):
-        """sock: connected and non-blocking; it belongs to the transport from now on. tls: TlsStart, or None."""
+        """sock: a socket or a Descriptor, connected and non-blocking; it belongs to the transport from now on. tls: TlsStart, or None."""
         self._loop = loop
-        self._sock = sock
         self._sock_fd = sock.fileno()
+        self.own = raw_sockname(self._sock_fd)
         self._server = server
         self.context = PyContext_CopyCurrent()
         self.waiter = waiter
@@ -60,10 +62,15 @@ cdef class SocketTransport(ChannelConsumer):
         self.set_protocol(protocol)
         self.high = HIGH_PLAIN
         self.low = self.high // 4
-        if sock.family != socket.AF_UNIX:
-            base_events._set_nodelay(sock)
         self.channel.halt(True)
-        self.channel.attach(self._sock_fd)
+        if isinstance(sock, Descriptor):
+            self.channel.attach(sock)
+        else:
+            self.sock = sock
+            self.peer = raw_peername(self._sock_fd)
+            if sock.family != socket.AF_UNIX:
+                base_events._set_nodelay(sock)
+            self.channel.attach(self._sock_fd)
         if server is not None:
             if SERVER_TAKES_TRANSPORT:
                 server._attach(self)
@@ -357,7 +364,8 @@ cdef class SocketTransport(ChannelConsumer):
 
     cdef int release_socket(self) except -1:
         """The descriptor is the channel's, which closes it, perhaps later. Nobody shall do so by the socket object."""
-        self._sock.detach()
+        if self.sock is not None:
+            self.sock.detach()
         return 0
 
     def _call_connection_lost(self, exc):
@@ -582,6 +590,23 @@ cdef class SocketTransport(ChannelConsumer):
         return self._protocol
 
     @property
+    def _sock(self):
+        """socket.socket over the descriptor, made when it is asked for."""
+        if self.sock is None:
+            if self.lost_planned:
+                self.sock = socket.socket(family_of(self.own) or socket.AF_INET)
+                self.sock.close()
+            else:
+                self.sock = socket.socket(fileno=self._sock_fd)
+                self.sock.setblocking(False)
+        return self.sock
+
+    cdef object name_of(self, bytes raw, str method):
+        """raw: what is known of it. The socket is asked where that says nothing."""
+        found = None if raw is None else socket_name(raw)
+        return getattr(self._sock, method)() if found is None else found
+
+    @property
     def _extra(self):
         return self.extra
 
@@ -631,9 +656,9 @@ cdef class SocketTransport(ChannelConsumer):
             if name == "socket":
                 found = trsock.TransportSocket(self._sock)
             elif name == "sockname":
-                found = self._sock.getsockname()
+                found = self.name_of(self.own, "getsockname")
             elif name == "peername":
-                found = self._sock.getpeername()
+                found = self.name_of(self.peer, "getpeername")
             elif name == "clean_close":
                 found = self.clean if self.clean_known and self.tls is not None else None
             elif self.tls is not None:
