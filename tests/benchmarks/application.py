@@ -6,9 +6,9 @@ an adapter (SocketTransport).
 
 Measured is the CPU time, user and system, of the server process while a load of known size runs, divided by
 that size. Not measured: the load, which runs on another CPU, and the server's start. The handshakes of the
-connections that a load uses are inside: 64 with the 40,000 requests, 4 with what is sent and received.
+connections that a load uses are inside: 64 with 40,000 requests, 1,000 with 200,000, 4 with what is sent and received.
 
- - request: GET /small over 64 connections that stay
+ - request: GET /small over 64 connections that stay; over 1,000; over one, each when the answer to the last has come
  - connection: TCP, full handshake, one GET /small, close; 16 at a time
  - sent: GET of 64 MiB over 4 connections; received: POST of 8 MiB over 4 connections
 
@@ -33,7 +33,8 @@ from harness import FOLDER, LOAD_CPU, Report, Server
 
 PEERS = tuple(harness.SERVERS)
 BASELINE = "aiofastnet-uvloop"
-KEPT = 64  # connections of the request load
+KEPT = 64  # connections of the usual request load
+MANY = 1_000  # and of the one with many
 AT_ONCE = 16
 LOAD_SECONDS = 120.0
 GIB = 1 << 30
@@ -108,13 +109,20 @@ class Application(asyncio.Protocol):
 
 class Load:
     """count: how many requests. size: bytes per request, for those that send and receive much. at_once: connections of the
-    kind that makes new ones. cpus: where it runs; None: on the last."""
+    kind that makes new ones; kept: of the others. cpus: where it runs; None: on the last."""
 
     def __init__(
-        self, kind: str, count: int, size: int = 0, at_once: int = AT_ONCE, cpus: Optional[set[int]] = None
+        self,
+        kind: str,
+        count: int,
+        size: int = 0,
+        at_once: int = AT_ONCE,
+        kept: Optional[int] = None,
+        cpus: Optional[set[int]] = None,
     ) -> None:
         self.cpus = cpus or {LOAD_CPU}
         self.kind, self.count, self.size, self.at_once = kind, count, size, at_once
+        self.kept = kept or (KEPT if kind == "request" else 4)
         self.tool = "ab" if kind == "connection" else "h2load"
         if shutil.which(self.tool) is None:
             self.tool = ""
@@ -122,11 +130,10 @@ class Load:
     def command(self, port: int, count: int) -> list[str]:
         url = f"https://127.0.0.1:{port}"
         if not self.tool:
-            return [sys.executable, __file__, "--load", self.kind, str(port), str(count), str(self.size)]
+            return [sys.executable, __file__, "--load", self.kind, str(port), str(count), str(self.size), str(self.kept)]
         if self.kind == "connection":
             return ["ab", "-q", "-n", str(count), "-c", str(min(self.at_once, count)), f"{url}/small"]
-        connections = min(KEPT if self.kind == "request" else 4, count)
-        command = ["h2load", "--h1", "-c", str(connections), "-n", str(count)]
+        command = ["h2load", "--h1", "-c", str(min(self.kept, count)), "-n", str(count)]
         if self.kind == "request":
             return [*command, f"{url}/small"]
         if self.kind == "sent":
@@ -165,7 +172,7 @@ class Load:
         return None
 
 
-def load_in_python(kind: str, port: int, count: int, size: int) -> None:
+def load_in_python(kind: str, port: int, count: int, size: int, kept: int) -> None:
     """For machines without the tools; prints as ab does."""
     context = harness.client_context()
     answered = 0
@@ -177,7 +184,7 @@ def load_in_python(kind: str, port: int, count: int, size: int) -> None:
                 while sock.recv(4096):
                     pass
     else:
-        socks = [harness.connect(port, context) for _ in range(min(KEPT if kind == "request" else 4, count))]
+        socks = [harness.connect(port, context) for _ in range(min(kept, count))]
         head, body = b"GET /small HTTP/1.1\r\n\r\n", b""
         if kind == "sent":
             head = b"GET /%d HTTP/1.1\r\n\r\n" % size
@@ -217,7 +224,8 @@ def read_response(sock: ssl.SSLSocket) -> bool:
 def main() -> int:
     parser = harness.arguments(__doc__ or "", rounds=5)
     harness.server_arguments(parser, PEERS)
-    parser.add_argument("--load", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--only", default="", metavar="A,B", help="the rows whose names begin so")
+    parser.add_argument("--load", nargs=5, help=argparse.SUPPRESS)
     options = harness.begin(parser)
     if options.serve:
         harness.serve(options.serve, Application)
@@ -228,29 +236,27 @@ def main() -> int:
         return 0
     report = Report("HTTPS application", options)
     peers = harness.available_servers(options.peers, report)
-    if options.quick:
-        loads = [Load("request", 256), Load("connection", 16), Load("sent", 2, 1 << 20), Load("received", 2, 1 << 20)]
-    else:
-        loads = [
-            Load("request", 40_000),
-            Load("connection", 2_000),
-            Load("sent", 16, 64 << 20),
-            Load("received", 128, 8 << 20),
-        ]
-    for load in loads:
-        if not load.tool:
-            report.leave_out("ab" if load.kind == "connection" else "h2load", "not installed; a load in Python takes its place")
+    quick = options.quick
+    # load, name, unit, scale, most of the baseline's: for the sockets of the family, and for `sslsock-aio`
+    rows = [
+        (Load("request", 256 if quick else 40_000), "request of 1 KiB", "us of CPU", 1e6, 0.85, 0.95),
+        (Load("request", 256 if quick else 200_000, kept=MANY), "request, 1,000 connections", "us of CPU", 1e6, 0.85, 0.90),
+        (Load("request", 64 if quick else 10_000, kept=1), "request, one connection", "us of CPU", 1e6, 0.95, 0.95),
+        (Load("connection", 16 if quick else 2_000), "connection with one request", "us of CPU", 1e6, 0.75, 0.80),
+        (Load("sent", 2 if quick else 16, (1 if quick else 64) << 20), "GiB sent", "s of CPU", 0.0, 0.95, 1.00),
+        (Load("received", 2 if quick else 128, (1 if quick else 8) << 20), "GiB received", "s of CPU", 0.0, 0.95, 0.90),
+    ]
+    rows = [row for row in rows if any(row[1].startswith(name) for name in options.only.split(","))]
+    for tool, what in (("ab", "connection"), ("h2load", "request")):
+        if shutil.which(tool) is None:
+            report.leave_out(tool, f"not installed; a load in Python takes its place ({what})")
     report.head()
     measures = {}
-    for load, name, unit, scale, target in (
-        (loads[0], "request of 1 KiB", "us of CPU", 1e6, 0.85),
-        (loads[1], "connection with one request", "us of CPU", 1e6, 0.75),
-        (loads[2], "GiB sent", "s of CPU", GIB / loads[2].size, 0.95),
-        (loads[3], "GiB received", "s of CPU", GIB / loads[3].size, 0.95),
-    ):
-        baseline = BASELINE if BASELINE in peers else peers[0]
-        targets = {"sslsock": target, "sslsock-asyncio": target} if baseline == BASELINE else {}
-        measures[load] = report.measure(name, unit, less=True, baseline=baseline, targets=targets), scale
+    baseline = BASELINE if BASELINE in peers else peers[0]
+    for load, name, unit, scale, of_sockets, of_transports in rows:
+        targets = {"sslsock": of_sockets, "sslsock-asyncio": of_sockets, "sslsock-aio": of_transports}
+        targets = targets if baseline == BASELINE else {}
+        measures[load] = report.measure(name, unit, less=True, baseline=baseline, targets=targets), scale or GIB / load.size
     for number in range(options.rounds):
         servers = []
         try:
