@@ -179,6 +179,30 @@ def test_a_consumer_may_read_a_part_and_the_rest_later(loop, mode):
     assert got == data
 
 
+def test_what_was_read_stays_as_it_was(loop, mode):
+    # Much at once comes in a bytes object that a consumer which takes all gets as it is.
+    got, total = [], 0
+
+    def some(recorder):
+        nonlocal total
+        channel, number = recorder.channel, len(got)
+        ahead = channel.peek()
+        piece = channel.read(-1 if number % 3 == 0 else len(ahead) - 1 if number % 3 == 1 else len(ahead) // 2)
+        assert ahead.startswith(piece) and piece is not ahead
+        if number % 5 == 4:
+            channel.halted = True  # what is left waits, and more comes behind it
+            loop.call_soon(setattr, channel, "halted", False)
+        got.append((piece, bytearray(piece)))
+        total += len(piece)
+
+    near, _, far, _ = joined(loop, mode, far=Recorder(greedy=False, readable=some))
+    data = os.urandom(6 * MIB)
+    near.write(data)
+    drive(loop, lambda: total + far.bytes_available == len(data))
+    assert all(piece == before for piece, before in got)
+    assert b"".join(piece for piece, _ in got) + far.read() == data
+
+
 @pytest.mark.parametrize("bound", [1, 100, RECORD, 100_000])
 def test_the_read_bound_is_kept_and_reading_goes_on(loop, mode, bound):
     most, got = [0], bytearray()

@@ -29,14 +29,11 @@ from sslsock._ssl.ssl_session cimport SSLSession
 from sslsock._ssl.ssl_steps cimport (
     BAD_RETRY, DONE, ENTERED, INTERRUPTED, OUT_OF_MEMORY, PEER_CLOSED, SYSTEM_FAILED, TIMED_OUT, TLS_FAILED, WANT_READ,
     WANT_WRITE, outcome)
+from sslsock.core.new_bytes cimport new_bytes, shortened
 from window_bio cimport (
     byte_queue, byte_queue_append, byte_queue_clear, byte_queue_front, byte_queue_join, byte_queue_move, window_bio_new)
 
 from sslsock._ssl.ssl_error import SSLError
-
-cdef extern from "Python.h":
-    PyObject *new_bytes "PyBytes_FromStringAndSize"(const char *data, Py_ssize_t size) except NULL
-    int _PyBytes_Resize(PyObject **whole, Py_ssize_t size) except -1
 
 cdef extern from "openssl/x509v3.h" nogil:
     ASN1_STRING *a2i_IPADDRESS(const char *text)
@@ -100,14 +97,6 @@ cdef bytes host_bytes(name):
         # libssl would take a leading dot for "any name below".
         raise ValueError("server_hostname cannot be an empty string or start with a leading dot.")
     return encoded
-
-
-cdef bytes shortened(PyObject *whole, size_t size):
-    """The `bytes` that `whole` becomes when cut to `size`. Takes over the reference."""
-    _PyBytes_Resize(&whole, size)
-    result = <bytes> whole
-    Py_DECREF(result)
-    return result
 
 
 @cython.final

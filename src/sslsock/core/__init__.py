@@ -33,6 +33,7 @@ NAMES = (
     "key_log",
     "session",
     "error_words",
+    "new_bytes",
     "context",
     "client_hello",
     "pre_shared_key",

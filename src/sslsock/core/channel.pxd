@@ -1,3 +1,5 @@
+from cpython.object cimport PyObject
+
 from sslsock.core.bare_engine cimport BareEngine
 from sslsock.core.ending_link cimport EndingLink
 from sslsock.core.link cimport Link
@@ -24,10 +26,12 @@ cdef class Channel(EndingLink):
     cdef void feed_tls(self, size_t size) noexcept
     cdef void shake(self, BareEngine engine, size_t size) noexcept
     cdef list settle(self, BareEngine engine)
-    cdef void deliver_news(self, BareEngine engine, size_t size) noexcept
+    cdef void deliver_news(self, BareEngine engine, const char *plain, size_t size) noexcept
     cdef void tell_news(self, list sessions) noexcept
     cdef void tell_sessions(self, list sessions) noexcept
     cdef object ask(self, object handler, str name, object said)
+    cdef PyObject *memory_for(self, size_t size) noexcept
+    cdef void deliver_whole(self, PyObject *filled, size_t size) noexcept
     cdef void deliver(self, const char *data, size_t size) noexcept
     cdef void keep_lent(self) noexcept
     # another takes over

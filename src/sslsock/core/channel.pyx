@@ -5,7 +5,8 @@ and not encrypted (output_link.pyx), whom it tells (consumer.pyx), and its end (
 the handshake. Knows nothing of names, connecting or Python handlers.
 
 In: recv into the loop's scratch; the engine decrypts from there into the plaintext scratch, as many records as there are;
-the consumer is told once and reads straight from the scratch; what it leaves is kept.
+the consumer is told once and reads straight from the scratch; what it leaves is kept. Much at once is decrypted or received into a
+`bytes` of its own, which the consumer gets as it is if it takes all.
 
 Out: `write` queues a reference to the caller's bytes. Small writes wait for the end of the event or the turn and leave
 together; from LEAVE_AT on they leave at once. A batch is encrypted into the send scratch and given to the kernel in one
@@ -17,6 +18,9 @@ turns.
 """
 
 cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_XDECREF
 from libc.stdint cimport uint32_t
 
 cimport linux
@@ -27,6 +31,7 @@ from sslsock.core.input_buffer cimport input_clear, input_keep, input_size
 from sslsock.core.ending_link cimport EndingLink
 from sslsock.core.link cimport ANSWERS_SIZE, INPUT_AFTER_FAILURE, NO_MEMORY, TLS_FAILED, Link
 from sslsock.core.loop cimport Loop
+from sslsock.core.new_bytes cimport new_bytes, shortened
 from sslsock.core.output_link cimport (
     PHASE_CLOSED, PHASE_FINISHING, PHASE_LINGERING, PHASE_NEW, PHASE_OPEN, TLS_NONE, TLS_OPEN, TLS_SHAKING)
 from sslsock.core.scratch cimport PLAIN_SIZE, Scratch
@@ -36,6 +41,7 @@ cdef enum:
     # bytes
     READ_SIZE = 128 * 1024  # one receive: with its plaintext and what the program makes of it, it stays in a core's cache
     RECORD_ROOM = RECORD_SIZE + 512  # one record with all that any cipher suite adds
+    WHOLE_AT = RECORD_SIZE  # bytes that come at once from which on they are put into a `bytes`: less is copied to one at its end
     FILLS = 64  # times in a turn that a consumer is asked for memory
     RELEASE_GIL_AT = 64 * 1024  # below, giving the GIL away costs more than the work (docs/design.md, "The GIL")
 
@@ -213,6 +219,7 @@ cdef class Channel(EndingLink):
         """One receive at the most, so that no peer keeps the others waiting."""
         cdef size_t wanted = READ_SIZE, size
         cdef char *memory = self.loop.scratch.receive
+        cdef PyObject *whole = NULL
         if self.paused():
             return
         if self.lends and self.tls != TLS_SHAKING:
@@ -227,13 +234,17 @@ cdef class Channel(EndingLink):
             wanted = min(wanted, self.bound - input_size(&self.input))
             if self.tls != TLS_NONE:
                 wanted = max(wanted, <size_t> RECORD_ROOM)
-        size = self.receive_some(memory, wanted)
-        if size:
+        if self.tls == TLS_NONE and self.bulk and wanted >= WHOLE_AT:
+            whole = self.memory_for(wanted)
+        size = self.receive_some(memory if whole == NULL else PyBytes_AS_STRING(<object> whole), wanted)
+        if whole != NULL:
+            self.deliver_whole(whole, size)
+        elif size:
             if self.tls == TLS_NONE:
                 self.deliver(memory, size)
             else:
                 self.feed_tls(size)
-        elif self.fin:
+        if size == 0 and self.fin:
             self.meet_end()
 
     cdef void fill(self) noexcept:
@@ -303,25 +314,37 @@ cdef class Channel(EndingLink):
         """Give the engine `size` bytes from the scratch, after what it has, and pass on what comes out."""
         cdef BareEngine engine = self.engine
         cdef size_t got = 0, room = PLAIN_SIZE
+        cdef char *plain = self.loop.scratch.plain
+        cdef PyObject *whole = NULL
         cdef int status
         if self.tls == TLS_SHAKING:
             self.shake(engine, size)
             return
         if self.bound:
             room = min(room, self.bound - input_size(&self.input))
+        if size >= WHOLE_AT:
+            # Plaintext is shorter than its records, the first of which may have begun in libssl's buffer.
+            room = min(room, size + engine.backlog.size + RECORD_SIZE)
+            whole = self.memory_for(room)
+            if whole != NULL:
+                plain = PyBytes_AS_STRING(<object> whole)
         if size >= RELEASE_GIL_AT:
             with nogil:
-                status = self.decrypt(size, self.loop.scratch.plain, room, &got)
+                status = self.decrypt(size, plain, room, &got)
         else:
-            status = self.decrypt(size, self.loop.scratch.plain, room, &got)
+            status = self.decrypt(size, plain, room, &got)
         if self.phase == PHASE_CLOSED:  # a verification handler has ended it
+            Py_XDECREF(whole)
             return
         if not self.keep_output():
             status = ENGINE_FAILED
         if engine.unsettled:
-            self.deliver_news(engine, got)
+            self.deliver_news(engine, plain, got)
+            Py_XDECREF(whole)
+        elif whole != NULL:
+            self.deliver_whole(whole, got)
         elif got:
-            self.deliver(self.loop.scratch.plain, got)
+            self.deliver(plain, got)
         if status == ENGINE_CLOSED:
             self.end_of_input(True)
         elif status == ENGINE_FAILED:
@@ -370,12 +393,12 @@ cdef class Channel(EndingLink):
             self.loop.report("a TLS session could not be kept", exc, self.consumer)
         return sessions
 
-    cdef void deliver_news(self, BareEngine engine, size_t size) noexcept:
+    cdef void deliver_news(self, BareEngine engine, const char *plain, size_t size) noexcept:
         """Tell of sessions, and of the answer to a request for a certificate, and then of the `size` bytes of plaintext that came with
         them: those are kept meanwhile, for whoever is told may have more delivered, by a turn of its own."""
         sessions = self.settle(engine)
         self.keep_lent()
-        self.input.lent = self.loop.scratch.plain
+        self.input.lent = plain
         self.input.lent_left = size
         self.keep_lent()
         self.tell_news(sessions)
@@ -431,6 +454,28 @@ cdef class Channel(EndingLink):
         """The handshake's deadline."""
         if self.tls == TLS_SHAKING and self.phase != PHASE_CLOSED:
             self.fail(FAILED_HANDSHAKE_TIMEOUT, "the TLS handshake was not done in time", INPUT_AFTER_FAILURE)
+
+    cdef PyObject *memory_for(self, size_t size) noexcept:
+        """A new `bytes` to be filled, for `deliver_whole`; NULL without memory."""
+        cdef PyObject *whole = NULL
+        try:
+            whole = new_bytes(NULL, size)
+        except MemoryError:
+            pass  # the scratch does as well
+        return whole
+
+    cdef void deliver_whole(self, PyObject *filled, size_t size) noexcept:
+        """`deliver` the first `size` bytes, which may be none, of a `bytes` that nobody else has. Takes over the reference."""
+        cdef bytes whole = None
+        try:
+            whole = shortened(filled, size)
+        except MemoryError:
+            self.fail_with(NO_MEMORY, linux.ENOMEM, False)
+            self.fail_link()
+        if size and whole is not None:
+            self.arriving = whole
+            self.deliver(PyBytes_AS_STRING(whole), size)
+            self.arriving = None
 
     cdef void deliver(self, const char *data, size_t size) noexcept:
         """Tell the consumer of new plaintext, which it may read straight from the scratch; keep what it leaves."""

@@ -15,8 +15,7 @@ noted (agreed.pyx) and never asked of libssl.
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.object cimport Py_SIZE, PyObject
-from cpython.ref cimport Py_DECREF
+from cpython.object cimport PyObject
 from libc.string cimport memcmp, memcpy, memset
 
 cimport openssl_ssl as ssl
@@ -35,6 +34,7 @@ from sslsock.core.bare_engine cimport (
 from sslsock.core.binding cimport binding_of, exported
 from sslsock.core.certificate cimport SslCertificate
 from sslsock.core.error_words cimport error_words
+from sslsock.core.new_bytes cimport new_bytes, shortened
 from sslsock.core.pre_shared_key cimport REFUSED, ask_for_keys, text_of, use_answer
 from sslsock.core.session cimport SslSession
 from sslsock.core.verification cimport (
@@ -43,11 +43,6 @@ from window_bio cimport byte_queue, byte_queue_clear, byte_queue_front
 
 from sslsock.core.binding import check_binding
 from sslsock.core.hostname import ascii_name
-
-cdef extern from "Python.h":
-    # With a bare pointer: a `bytes` may be written and cut only while nobody else refers to it.
-    PyObject *new_bytes "PyBytes_FromStringAndSize"(const char *data, Py_ssize_t size) except NULL
-    int _PyBytes_Resize(PyObject **whole, Py_ssize_t size) except -1
 
 cdef enum:
     MOST_EXPORTED = 65535  # bytes
@@ -746,12 +741,3 @@ cdef class Engine(BareEngine):
         if not self.handshake_done:
             raise RuntimeError("nothing can be exported before the handshake is done")
         return exported(self.ssl, name, given, wanted)
-
-
-cdef bytes shortened(PyObject *whole, size_t size):
-    """The `bytes` that `whole` becomes when cut to `size`. Takes over the reference."""
-    if <size_t> Py_SIZE(<object> whole) != size:
-        _PyBytes_Resize(&whole, size)
-    result = <bytes> whole
-    Py_DECREF(result)
-    return result

@@ -4,6 +4,7 @@ from sslsock.core.output_link cimport OutputLink
 
 cdef class InputLink(OutputLink):
     cdef input_buffer input
+    cdef bytes arriving  # in which what is lent lies; None: it lies in the scratch
     cdef size_t bound
     cdef bint is_halted  # the consumer wants nothing more
     cdef bint lends  # the consumer lends memory

@@ -1,12 +1,13 @@
 """The incoming half of a channel: plaintext that has come, and how a program reads it.
 
-What is new still lies in the loop's scratch; only what the consumer leaves is kept (input_buffer.pyx). How much is received goes by
-what is left unread (`read_bound`), or by what the consumer says (`halt`).
+What is new still lies in the loop's scratch, or in a `bytes` of its own, which is given to the consumer that takes all of it; only what
+the consumer leaves is kept (input_buffer.pyx). How much is received goes by what is left unread (`read_bound`), or by what the
+consumer says (`halt`).
 """
 
 cimport cython
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 
 from sslsock.core.input_buffer cimport input_clear, input_consume, input_copy, input_line, input_size
 from sslsock.core.output_link cimport OutputLink
@@ -80,9 +81,13 @@ cdef class InputLink(OutputLink):
 
     @cython.final
     cdef bytes take(self, size_t size):
-        cdef bytes data
+        cdef bytes data = self.arriving
         if size == 0:
             return b""
+        if data is not None and self.input.kept.size == 0 and self.input.lent_left == size \
+                and self.input.lent == PyBytes_AS_STRING(data) and <size_t> PyBytes_GET_SIZE(data) == size:
+            self.consume(size)
+            return data
         data = PyBytes_FromStringAndSize(NULL, size)
         input_copy(&self.input, PyBytes_AS_STRING(data), size)
         self.consume(size)
