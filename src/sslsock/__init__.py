@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     )
     from .sockets.pre_shared_key import SslPreSharedKeyAuthenticator
     from .sockets.relay import Relay
+    from .sockets.socket_failure import SocketFailure
     from .sockets.ssl_error import SslError
     from .sockets.ssl_server import SslServer
     from .sockets.ssl_socket import SslSocket
@@ -59,6 +60,7 @@ __all__ = [
     "Relay",
     "RelayReason",
     "SocketError",
+    "SocketFailure",
     "SocketState",
     "SslCertificate",
     "SslConfiguration",
@@ -101,6 +103,7 @@ _PLACES = {
     "Relay": ".sockets.relay",
     "RelayReason": ".sockets.constants",
     "SocketError": ".sockets.constants",
+    "SocketFailure": ".sockets.socket_failure",
     "SocketState": ".sockets.constants",
     "SslCertificate": ".sockets.certificate_check",  # which gives it its `verify`
     "SslConfiguration": ".sockets.configuration",

@@ -9,3 +9,4 @@ cdef class Endpoint:
     cdef public Channel _sink  # the same while writing is allowed, else None
     cdef public object _ready_read_handler
     cdef object _written_handler
+    cdef public object _waits  # tasks that wait for something (sockets/waits.py), None without any

@@ -99,22 +99,38 @@ cdef class Endpoint:
     @_bytes_written_handler.setter
     def _bytes_written_handler(self, handler):
         self._written_handler = handler
-        if self._channel is not None:
-            self._channel.notify_written = handler is not None
+        self._count_written()
 
     # What the channel tells
 
     def on_readable(self):
         if self._source is None:
             self._drop_input()
-        elif self._ready_read_handler is not None:
-            self._ready_read_handler(self)
+        else:
+            if self._ready_read_handler is not None:
+                self._ready_read_handler(self)
+            if self._waits is not None:
+                self._ask_waits()
 
     def on_written(self, count):
         if self._written_handler is not None:
             self._written_handler(self, count)
+        if self._waits is not None:
+            self._ask_waits()
 
     # For the classes that derive from this one
+
+    def _count_written(self):
+        """Have the channel tell what has been sent, if somebody wants to know."""
+        if self._channel is not None:
+            self._channel.notify_written = self._written_handler is not None or self._awaits_written()
+
+    def _awaits_written(self):
+        """Whether a task waits for what is written to be sent."""
+        return False
+
+    def _ask_waits(self):
+        """Something has happened that tasks may wait for."""
 
     def _check_thread(self):
         """RuntimeError in a foreign thread. A closed loop is no reason: what has been received stays readable."""

@@ -21,6 +21,7 @@ from .loop import Loop
 from .nesting import running_host
 
 if TYPE_CHECKING:
+    import asyncio
     from concurrent.futures import Future
 
 __all__ = ["EventLoop", "run", "stop"]
@@ -68,13 +69,15 @@ class EventLoop(Loop):
     another one by hand.
     """
 
-    __slots__ = ("_futures", "_sentinel", "_warned")
+    __slots__ = ("_awaited", "_futures", "_sentinel", "_warned")
 
     _futures: set[Future[Any]]
+    _awaited: set[asyncio.Future[Any]]
 
     def __init__(self) -> None:
         super().__init__()
         self._futures = set()
+        self._awaited = set()
         self._sentinel: Optional[AsyncGenerator[None, None]] = None
         self._warned = False
 
@@ -183,6 +186,10 @@ class EventLoop(Loop):
             future = self._futures.pop()
             if future.set_running_or_notify_cancel():
                 future.set_exception(RuntimeError("the event loop was closed"))
+        while self._awaited:
+            awaited = self._awaited.pop()
+            if not awaited.done() and not awaited.get_loop().is_closed():
+                awaited.set_exception(RuntimeError("the event loop was closed"))
 
     def _remember_future(self, future: Future[Any]) -> None:
         """Keep a twin's future, so that nobody waits for ever for a loop that has been closed. From any
@@ -192,6 +199,14 @@ class EventLoop(Loop):
     def _forget_future(self, future: Future[Any]) -> None:
         """The future is being settled."""
         self._futures.discard(future)
+
+    def _remember_awaited(self, future: asyncio.Future[Any]) -> None:
+        """Keep what a task waits for that awaits something of this loop, so that it does not wait for a closed one."""
+        self._awaited.add(future)
+
+    def _forget_awaited(self, future: asyncio.Future[Any]) -> None:
+        """The task goes on."""
+        self._awaited.discard(future)
 
 
 def run(main: Optional[Callable[[], object]] = None) -> None:

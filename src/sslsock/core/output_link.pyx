@@ -48,6 +48,11 @@ cdef class OutputLink(ReportingLink):
         """Plaintext written and not yet handed to the system, in bytes: int."""
         return self.unsent()
 
+    @property
+    def sending_failed(self):
+        """Nothing can be sent any more, which is told when all that the peer has sent was read: bool."""
+        return self.dead
+
     @cython.final
     cdef size_t unsent(self) noexcept:
         return self.queue.size + self.out_plain

@@ -24,12 +24,13 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 from ..core import channel as core
 from ..core.channel import Channel
 from ..core.event_loop import EventLoop
+from .awaiting import Awaiting
 from .checked import checked_count
 from .connector import Connector, OwnSocket
 from .constants import ErrorConstants, SocketError, SocketState
 from .error_log import DEBUG, WARNING, log_error
 from .states import MOVES, SocketEvent
-from .stream import READ, WRITE, Buffer, Stream, checked_mode
+from .stream import READ, WRITE, Buffer, checked_mode
 
 if TYPE_CHECKING:
     from typing import TypeVar
@@ -111,29 +112,24 @@ def checked_port(port: int, least: int) -> int:
     return checked_count(port, "a port", least, 65535)
 
 
-class Connection(Stream, ErrorConstants):
+class Connection(Awaiting, ErrorConstants):
     """The steps of a TCP connection. Base of TcpSocket."""
 
     _handler_names = HANDLER_NAMES
 
     __slots__ = (
         "_bound",
-        "_clean",
         "_connect_timeout",
         "_connected_handler",
         "_connector",
         "_disconnected_handler",
         "_error",
         "_error_handler",
-        "_generation",
         "_host_found_handler",
         "_hostname",
         "_local",
-        "_peer_closed",
-        "_relay",
         "_remote",
         "_reporting",
-        "_state",
         "_state_changed_handler",
     )
 
@@ -141,6 +137,7 @@ class Connection(Stream, ErrorConstants):
         super().__init__(_loop=_loop)
         self._state = UNCONNECTED
         self._error: Optional[SocketError] = None
+        self._failure = None
         self._generation = 0
         self._connector: Optional[Connector] = None
         self._bound: Optional[OwnSocket] = None
@@ -194,6 +191,7 @@ class Connection(Stream, ErrorConstants):
         generation = self._generation
         self._error = error
         self._error_string = message
+        self._failure = (error, message)
         self._leave(SocketEvent.FAILED, keep_input=False)
         if self._generation == generation:
             self._fail(error, message)
@@ -217,12 +215,12 @@ class Connection(Stream, ErrorConstants):
         if self._state is not CONNECTED:
             return
         generation = self._generation
-        self._fail(
-            SocketError.REMOTE_HOST_CLOSED_ERROR,
-            self._with_peer(
-                "the peer closed the connection" if clean else "the peer cut the connection without close_notify"
-            ),
+        message = self._with_peer(
+            "the peer closed the connection" if clean else "the peer cut the connection without close_notify"
         )
+        if not clean:
+            self._failure = (SocketError.REMOTE_HOST_CLOSED_ERROR, message)
+        self._fail(SocketError.REMOTE_HOST_CLOSED_ERROR, message)
         if self._generation == generation and self._state is CONNECTED and self._relay is None:
             self._finish()
 
@@ -241,6 +239,8 @@ class Connection(Stream, ErrorConstants):
             self._state = state
             if state is HOST_LOOKUP or state is CLOSING or event is ACCEPTED:  # else it is as it was, or `_drop_connection` has
                 self._join_ends()
+            if self._waits is not None:
+                self._ask_waits()
             if tell and self._state_changed_handler is not None:
                 self._emit("_state_changed_handler", state)
 
@@ -301,6 +301,7 @@ class Connection(Stream, ErrorConstants):
         elif state is CONNECTED:
             self._finish()
         elif state is not CLOSING and state is not UNCONNECTED:
+            self._failure = (SocketError.OPERATION_ERROR, self._with_peer("given up before it was connected"))
             self._leave(CLOSE, keep_input=False)
 
     @whole
@@ -316,6 +317,8 @@ class Connection(Stream, ErrorConstants):
         if self._relay is not None:
             self._relay.close()
         elif self._state is not UNCONNECTED:
+            if self._failure is None:  # else it is aborted because of that
+                self._failure = (SocketError.OPERATION_ERROR, self._with_peer("aborted by the program"))
             self._leave(SocketEvent.ABORT, keep_input=False)
 
     def _make_channel(self) -> Channel:
@@ -330,6 +333,7 @@ class Connection(Stream, ErrorConstants):
         """Forget what was said of the connection before."""
         self._generation += 1
         self._error = None
+        self._failure = None
         self._error_string = ""
         self._clean = True
         self._peer_closed = False
@@ -348,6 +352,7 @@ class Connection(Stream, ErrorConstants):
     def _fall(self, error: SocketError, message: str, keep_input: bool = True) -> None:
         """A connection that stands has failed."""
         generation = self._generation
+        self._failure = (error, message)
         self._join_ends()  # the channel is closed
         if self._relay is not None:
             self._relay.on_end_failed(error, message)
@@ -409,6 +414,7 @@ class Connection(Stream, ErrorConstants):
             relay.on_end_failed(error, message)
             relay.close()
         mode_changed = self._drop_connection(keep_input=False)
+        self._failure = (error, message)
         self._advance(SocketEvent.ABORT, tell=False)
         self._clean = False
         self._error = error
@@ -446,6 +452,8 @@ class Connection(Stream, ErrorConstants):
         self._join_ends()
         channel.notify_written = False
         self._read_buffer_size_changed()
+        if self._waits is not None:
+            self._ask_waits()
 
     @property
     def _relay_channel(self) -> Optional[Channel]:
@@ -464,6 +472,7 @@ class Connection(Stream, ErrorConstants):
         self._relay = None
         if cut:
             self._clean = False
+        self._failure = (SocketError.OPERATION_ERROR, "the relay of the socket has ended")
         # One that has failed may still be saying so to its peer, by itself.
         self._drop_connection(keep_input=channel is not None and not channel.is_open)
         self._advance(SocketEvent.ABORT, tell=False)

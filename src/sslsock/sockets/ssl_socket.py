@@ -26,12 +26,14 @@ from .configuration import SslConfiguration, default_configuration
 from .connection import CONNECTED, whole
 from .constants import OpenMode, PeerVerifyMode, SocketError, SslMode
 from .error_log import INFO
+from .fact import Fact
 from .hello_wait import HelloPhase, HelloWait
 from .late_certificate import LateCertificate
 from .loop_object import Handler
 from .ssl_error import SslError
 from .states import MODE_MOVES, ModeEvent
 from .twins import twin, warn_caller
+from .waits import PENDING
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -180,10 +182,15 @@ class SslSocket(LateCertificate):
         return self._mode
 
     @property
-    def encrypted(self) -> bool:
-        """True from the end of the handshake to the end of the connection."""
+    def encrypted(self) -> Fact:
+        """True from the end of the handshake to the end of the connection. `await socket.encrypted()` waits for it, also where
+        the handshake has not begun (STARTTLS); SocketFailure when the connection, or the attempt at one, ends before, and when
+        there is none."""
         self._loop._meet()
-        return self._encrypted
+        return Fact(self._encrypted, self._until_encrypted)
+
+    async def _until_encrypted(self) -> None:
+        await self._answer(self._while_it_lasts(lambda: self._encrypted or PENDING))
 
     @property
     def ssl_handshake_errors(self) -> list[SslError]:
@@ -269,6 +276,8 @@ class SslSocket(LateCertificate):
     @whole
     def on_encrypted(self) -> None:
         self._encrypted = True
+        if self._waits is not None:
+            self._ask_waits()
         self._emit("_encrypted_handler")
         if self._relay is not None:
             self._relay.on_end_ready()

@@ -161,6 +161,8 @@ class Stream(LoopObject, Endpoint, ABC):
         self._check_thread()
         self._read_buffer_size = size
         self._read_buffer_size_changed()
+        if self._waits is not None:
+            self._ask_waits()
 
     # Reading
 

@@ -9,10 +9,13 @@ from .connection import HOST_LOOKUP, NOWHERE, UNCONNECTED, Connection, checked_p
 from .connector import bound_socket, error_of
 from .constants import OpenMode, SocketError, SocketState
 from .loop_object import Handler
+from .socket_failure import SocketFailure
 from .stream import checked_mode
 from .twins import twin
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from typing_extensions import Self
 
 __all__ = ["TcpSocket"]
@@ -23,6 +26,9 @@ class TcpSocket(Connection):
 
     `connect` it, or take it from a TcpServer. An open socket lives until it is disconnected, also when the
     program keeps no reference to it. It may be connected again after `disconnect` or `abort`.
+
+    `async with TcpSocket() as socket` closes it at the end, waits until all is sent, and raises SocketFailure when it could not
+    be; an exception inside aborts it.
 
     connect_timeout: float, seconds for lookup and all connection attempts together, 30; 0 for no limit. TypeError, ValueError.
     """
@@ -154,6 +160,31 @@ class TcpSocket(Connection):
             return False
         self._take_port(bound)
         return True
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: Optional[type[BaseException]], exc: Optional[BaseException], traceback: Optional[TracebackType]
+    ) -> None:
+        """`close`, and wait for the end; SocketFailure when not all could be sent. After an exception, and when the task is
+        cancelled meanwhile: `abort`."""
+        if kind is not None:
+            self._give_up()
+            return
+        waiting = self.bytes_to_write > 0
+        self.close()
+        try:
+            await self.disconnected()
+        except BaseException:
+            self._give_up()
+            raise
+        if waiting and self._failure is not None:
+            raise SocketFailure(*self._failure)
+
+    def _give_up(self) -> None:
+        if not self._loop.closed:
+            self.abort()
 
     connect_async = twin(connect)
     disconnect_async = twin(disconnect)

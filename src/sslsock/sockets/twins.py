@@ -2,7 +2,8 @@
 
 `read_async = twin(read)` in a class body makes one. `obj.read_async(10, callback)` may be called from any
 thread; it has the loop of `obj` call `obj.read(10)` and then `callback(obj, result, error)`, `error` being
-None or the exception that the method raised. Without a callback it returns a `concurrent.futures.Future`.
+None or the exception that the method raised. Without a callback it returns a `concurrent.futures.Future` that can also be
+awaited.
 What a method reports by its result (False, -1) is a result here too.
 
 The twin keeps the method's name, not the method, so a subclass that overrides `read` has overridden
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from typing_extensions import Concatenate, ParamSpec
 
     from ..core.event_loop import EventLoop
+    from .twin_future import TwinFuture
 
     P = ParamSpec("P")
 else:  # typing has it from Python 3.10 on
@@ -101,7 +103,7 @@ class BoundTwin(Generic[P, R_co]):
         self._copies = copies
 
     @overload
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Future[R_co]: ...
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> TwinFuture[R_co]: ...
 
     @overload
     def __call__(
@@ -125,9 +127,9 @@ class BoundTwin(Generic[P, R_co]):
         if callback is not None:
             obj.loop.call_soon_threadsafe(answer_callback, site, obj, self._name, args, kwargs, callback)
             return None
-        from concurrent.futures import Future  # slow to load, and a program with one thread needs none
+        from .twin_future import TwinFuture
 
-        future: Future[R_co] = Future()
+        future: TwinFuture[R_co] = TwinFuture()
         obj.loop._remember_future(future)
         try:
             obj.loop.call_soon_threadsafe(answer_future, site, obj, self._name, args, kwargs, future)
@@ -148,7 +150,7 @@ class Twin(Generic[P, R_co]):
     def __init__(self, method: Callable[Concatenate[Any, P], R_co], copies: bool) -> None:
         self._name = method.__name__
         self._copies = copies
-        self.__doc__ = f"Thread-safe twin of `{self._name}`: callback(object, result, error), or a Future."
+        self.__doc__ = f"Thread-safe twin of `{self._name}`: callback(object, result, error), or a Future that can be awaited."
 
     @overload
     def __get__(self, obj: None, owner: Any) -> Twin[P, R_co]: ...
