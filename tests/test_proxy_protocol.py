@@ -8,7 +8,7 @@ from typing import Optional
 
 import pytest
 
-from sslsock.proxy.proxy_protocol import (
+from sslsock.sockets.proxy_protocol import (
     PP2_SUBTYPE_SSL_CIPHER,
     PP2_SUBTYPE_SSL_CN,
     PP2_SUBTYPE_SSL_KEY_ALG,
@@ -265,7 +265,7 @@ def test_a_checksum_that_is_right_is_accepted_and_guards_every_byte() -> None:
 
 def test_the_checksum_is_crc32c() -> None:
     """RFC 3720, B.4: 32 bytes of zeros give aa36918a, of ones 43aba862, ascending 4e79dd46 (bytes in network order)."""
-    from sslsock.proxy.proxy_protocol import _crc32c
+    from sslsock.sockets.proxy_protocol import _crc32c
 
     assert struct.pack("<I", _crc32c(bytes(32))).hex() == "aa36918a"
     assert struct.pack("<I", _crc32c(b"\xff" * 32)).hex() == "43aba862"

@@ -18,11 +18,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 if __name__ == "__main__":
     import atheris
 
-    MODULES = ["sslsock.proxy.config_file", "sslsock.proxy.proxy_protocol", "sslsock.proxy.toml_lines"]
+    MODULES = ["sslsock.proxy.config_file", "sslsock.sockets.proxy_protocol", "sslsock.proxy.toml_lines"]
     with atheris.instrument_imports(include=MODULES):
-        from sslsock.proxy import config_file, proxy_protocol
+        from sslsock.proxy import config_file
+        from sslsock.sockets import proxy_protocol
 else:
-    from sslsock.proxy import config_file, proxy_protocol
+    from sslsock.proxy import config_file
+    from sslsock.sockets import proxy_protocol
 
 from sslsock import SslCertificate, SslKey
 from sslsock.core.certificate import SslEncoding

@@ -29,9 +29,10 @@ from ..core.context import Context
 from ..core.engine import Engine
 from ..core.relay import ChannelRelay
 from ..core.schedule import Timer
+from ..sockets import proxy_protocol
 from ..sockets.certificate_text import all_names_text
 from ..sockets.constants import SslProtocol
-from . import proxy_protocol, record, stages
+from . import record, stages
 from .attempt import LEAST_SECONDS, Attempt, reset
 from .policy import ListenerPolicy, RoutePolicy
 from .record import ConnectionRecord
