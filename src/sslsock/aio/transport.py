@@ -6,7 +6,7 @@ import asyncio
 from asyncio import transports
 from typing import Any
 
-from ..core import transport as _made
+from ..core import protocol_transport as _made
 
 __all__ = ["Transport"]
 

@@ -61,6 +61,7 @@ NAMES = (
     "asyncio_loop",
     "tls_start",
     "socket_names",
+    "protocol_transport",
     "transport",
     "protocol_listener",
 )

@@ -1,68 +1,11 @@
-from cpython.buffer cimport Py_buffer
-from sslsock.core.channel cimport Channel
-from sslsock.core.consumer cimport ChannelConsumer, channel_failure
-from sslsock.core.loop cimport Loop
-from sslsock.core.tls_start cimport TlsStart
+from sslsock.core.protocol_transport cimport ProtocolTransport
 
 
-cdef class SocketTransport(ChannelConsumer):
-    # the same names as asyncio's transports have, for those who look
-    cdef readonly object _loop  # None once the connection is lost
-    cdef readonly object _protocol
+cdef class SocketTransport(ProtocolTransport):
     cdef readonly object _server
     cdef readonly int _sock_fd
-    cdef readonly bint _protocol_paused
-    cdef readonly bint _closing
-    cdef readonly bint _eof
-    cdef readonly bint _paused
-    cdef object __weakref__
 
     cdef object sock  # socket.socket, None where there is none, and nobody has asked for one
     cdef bytes own, peer  # names as the system has them
-    cdef Channel channel
-    cdef TlsStart tls  # None: no TLS
-    cdef object shutdown_timer
-    cdef object context  # in which the protocol is called
-    cdef object waiter  # of whoever awaits the beginning
-    cdef dict extra
-    cdef Py_ssize_t lost  # how often something was written after the connection was lost
-    cdef bint lost_planned
-    cdef bint clean  # the peer has said itself that it sends no more
-    cdef bint clean_known
-    cdef bint inside  # a call of the protocol's is under way in `context`
-    cdef bint begun  # connection_made was called, and data may come
-    cdef bint connected  # the protocol is to be told the end
-    cdef bint buffered  # the protocol is a BufferedProtocol
-    cdef bint all_written  # when the program closed, the system had all of it
-    cdef bint end_waits  # the peer's end came while reading was paused
-    cdef object empty_waiter  # for sendfile
-    cdef Py_buffer view  # of the protocol's buffer, while it is lent to the channel
-    cdef bint lent
-    cdef size_t high, low  # bytes
 
-    cdef int shake_hands(self, TlsStart tls, waiter) except -1
-    cdef bint connect(self) except -1
-    cdef object failure_of(self, const channel_failure *failure)
-    cdef int wake_waiter(self, object exc) except -1
-    cdef object ask(self, str method, object argument, bint with_argument)
-    cdef object tell(self, str method, object argument, bint with_argument)
-    cdef int fatal(self, object exc, str message) except -1
-    cdef int lose(self, object exc) except -1
-    cdef int release_socket(self) except -1
     cdef object name_of(self, bytes raw, str method)
-    cdef int drop_engine(self) except -1
-    cdef bint all_acknowledged(self) noexcept
-    cdef int deliver(self) except -1
-    cdef int take_room(self) except -1
-    cdef int readable(self) except -1
-    cdef int filled(self, size_t size) except -1
-    cdef int room_was_made(self) except -1
-    cdef int hands_shaken(self) except -1
-    cdef int failed(self, const channel_failure *failure) except -1
-    cdef void escape(self, object exc) noexcept
-    cdef int peer_ended(self) except -1
-    cdef int after_write(self) except -1
-    cdef int tell_flow(self, str method) except -1
-    cdef int watch_room(self) except -1
-    cdef int count_lost_write(self) except -1
-    cdef object found_out(self, name)
