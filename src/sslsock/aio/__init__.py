@@ -23,11 +23,15 @@ from .functions import (
 )
 from .hosted import attach
 from .running import install_policy, run
+from .streams import StreamReader, StreamReaderProtocol, StreamWriter
 from .transport import Transport
 
 __all__ = [
     "EventLoop",
     "Server",
+    "StreamReader",
+    "StreamReaderProtocol",
+    "StreamWriter",
     "Transport",
     "attach",
     "connect_accepted_socket",

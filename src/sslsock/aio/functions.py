@@ -9,6 +9,7 @@ import asyncio
 from typing import Any, Optional
 
 from .hosted import hosted, with_loop
+from .streams import StreamReader, StreamReaderProtocol, StreamWriter
 
 __all__ = [
     "connect_accepted_socket",
@@ -34,19 +35,19 @@ connect_accepted_socket = with_loop("connect_accepted_socket")
 start_tls = with_loop("start_tls")
 sendfile = with_loop("sendfile")
 
-Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+Streams = tuple[StreamReader, StreamWriter]
 
 
 async def _open(loop: asyncio.AbstractEventLoop, limit: int, name: str, *args: Any, **kwargs: Any) -> Streams:
-    reader = asyncio.StreamReader(limit=limit, loop=loop)
-    protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+    reader = StreamReader(limit=limit, loop=loop)
+    protocol = StreamReaderProtocol(reader, loop=loop)
     transport, _ = await getattr(hosted(loop), name)(lambda: protocol, *args, **kwargs)
-    return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+    return reader, StreamWriter(transport, protocol, reader, loop)
 
 
 async def _serve(loop: asyncio.AbstractEventLoop, limit: int, name: str, connected: Any, *args: Any, **kwargs: Any) -> Any:
-    def factory() -> asyncio.StreamReaderProtocol:
-        return asyncio.StreamReaderProtocol(asyncio.StreamReader(limit=limit, loop=loop), connected, loop=loop)
+    def factory() -> StreamReaderProtocol:
+        return StreamReaderProtocol(StreamReader(limit=limit, loop=loop), connected, loop=loop)
 
     return await getattr(hosted(loop), name)(factory, *args, **kwargs)
 

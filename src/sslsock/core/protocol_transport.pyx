@@ -20,6 +20,7 @@ from cpython.bytes cimport PyBytes_CheckExact
 from sslsock.core.channel cimport Channel
 from sslsock.core.consumer cimport ChannelConsumer, channel_failure
 from sslsock.core.output_link cimport PHASE_NEW, PHASE_OPEN, TLS_NONE, TLS_SHAKING
+from sslsock.core.stream_classes cimport adopt
 from sslsock.core.tls_start cimport TlsStart
 
 cdef extern from "Python.h":
@@ -559,6 +560,7 @@ cdef class ProtocolTransport(ChannelConsumer):
 
     def set_protocol(self, protocol):
         """From now on `protocol` is told what happens."""
+        adopt(protocol)
         self._protocol = protocol
         self.buffered = isinstance(protocol, BufferedProtocol)
         self.channel.lend_room(self.buffered)

@@ -1,0 +1,21 @@
+cdef enum call_state:
+    CALL_NEW  # nothing is done before somebody awaits it
+    CALL_WAITING
+    CALL_OVER
+
+
+cdef class AwaitedCall:
+    cdef call_state state
+    cdef object subject  # whose call it is; here, so that it is still there when a call ends with its last reference
+    cdef object inner  # the iterator that is waited for, or None
+    cdef bint delegated  # what `inner` returns is the result
+
+    cdef object attempt(self)
+    cdef int wait_for(self, object awaitable) except -1
+    cdef int delegate(self, object coroutine) except -1
+    cdef void waited(self) noexcept
+    cdef void end(self) noexcept
+    cdef str name(self)
+
+
+cdef int give_slots(object kind) except -1

@@ -1,0 +1,3 @@
+cdef object reader_class, writer_class, protocol_class
+
+cdef int adopt(object protocol) except -1

@@ -1,0 +1,1 @@
+cdef int feed(object reader, object data) except -1

@@ -1,0 +1,96 @@
+"""What a StreamWriter of asyncio and its protocol do for each piece of data, in C.
+
+These are functions for `sslsock.aio.StreamWriter` and `sslsock.aio.StreamReaderProtocol`, as those in stream_reading are for the reader.
+"""
+
+import asyncio
+
+cimport cython
+
+from instance_state cimport attributes, referent
+from sslsock.core.awaited_call cimport AwaitedCall, give_slots
+from sslsock.core.stream_classes cimport protocol_class, reader_class, writer_class
+from sslsock.core.stream_reading cimport feed
+
+# asyncio's own, as they are when this is imported.
+cdef object original_drain = asyncio.StreamWriter.drain
+cdef object original_drain_helper = asyncio.StreamReaderProtocol._drain_helper
+
+
+def write(self, data):
+    """Send `data`. As asyncio.StreamWriter.write."""
+    attributes(self)["_transport"].write(data)
+
+
+cdef bint may_write(object protocol) except -1:
+    """Whether a call of `_drain_helper` has nothing to wait for and nothing to raise."""
+    cdef dict state
+    if type(protocol) is not protocol_class:
+        return False
+    state = attributes(protocol)
+    return not state["_connection_lost"] and not state["_paused"]
+
+
+@cython.final
+@cython.no_gc_clear
+cdef class DrainCall(AwaitedCall):
+    cdef object attempt(self):
+        cdef dict state = attributes(self.subject)
+        if self.has_failed(state["_reader"]) or state["_transport"].is_closing() or not may_write(state["_protocol"]):
+            self.delegate(original_drain(self.subject))
+        return None
+
+    cdef bint has_failed(self, object reader) except -1:
+        """Whether the reader has an exception to be raised, or is to be asked for one."""
+        if reader is None:
+            return False
+        return type(reader) is not reader_class or attributes(reader)["_exception"] is not None
+
+    cdef str name(self):
+        return "StreamWriter.drain"
+
+
+@cython.final
+@cython.no_gc_clear
+cdef class DrainHelperCall(AwaitedCall):
+    cdef object attempt(self):
+        if not may_write(self.subject):
+            self.delegate(original_drain_helper(self.subject))
+        return None
+
+    cdef str name(self):
+        return "FlowControlMixin._drain_helper"
+
+
+def drain(self):
+    """Wait until more may be written. As asyncio.StreamWriter.drain."""
+    cdef DrainCall call
+    if type(self) is not writer_class:
+        return original_drain(self)
+    call = DrainCall.__new__(DrainCall)
+    call.subject = self
+    return call
+
+
+def drain_helper(self):
+    """What `drain` of asyncio's own writers awaits."""
+    cdef DrainHelperCall call = DrainHelperCall.__new__(DrainHelperCall)
+    call.subject = self
+    return call
+
+
+def data_received(self, data):
+    """Feed the reader."""
+    reference = attributes(self)["_stream_reader_wr"]
+    if reference is None:
+        return
+    reader = referent(reference)
+    if type(reader) is reader_class:
+        feed(reader, data)
+    elif reader is not None:
+        reader.feed_data(data)
+
+
+for kind in (DrainCall, DrainHelperCall):
+    give_slots(kind)
+del kind
