@@ -445,10 +445,6 @@ def test_a_method_that_raises_goes_to_the_exception_handler(host):
     server.close()
 
 
-async def coroutine(s, *arguments):
-    raise AssertionError("nobody awaits this")
-
-
 def generator(s, *arguments):
     yield "nobody iterates over this"
 
@@ -457,7 +453,7 @@ async def asynchronous_generator(s, *arguments):
     yield "nor over this"
 
 
-@pytest.mark.parametrize("function", [coroutine, generator, asynchronous_generator], ids=lambda function: function.__name__)
+@pytest.mark.parametrize("function", [generator, asynchronous_generator], ids=lambda function: function.__name__)
 def test_a_function_that_runs_nothing_when_it_is_called_is_no_handler(own_host, function):
     server, sock = TcpServer(), TcpSocket()
     bound = function.__get__(sock)

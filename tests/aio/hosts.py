@@ -48,6 +48,7 @@ class Runner:
             await asyncio.sleep(0)
         assert not loop._awaited, "somebody still waits"
         assert asyncio.all_tasks() <= before, "a task is left"
+        assert not loop._tasks, "a handler's task is remembered"
         return result
 
     def take_reported(self) -> list[BaseException]:

@@ -15,7 +15,7 @@ import threading
 import weakref
 from collections.abc import AsyncGenerator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Callable, Optional
+from typing import TYPE_CHECKING, Any, Callable, Optional, Protocol
 
 from .loop import Loop
 from .nesting import running_host
@@ -59,6 +59,12 @@ async def when_host_ends(reference: weakref.ref[EventLoop]) -> AsyncGenerator[No
             loop._on_host_end()
 
 
+class _Task(Protocol):
+    """What `_tasks` knows of one: the asyncio loop that runs it."""
+
+    host: asyncio.AbstractEventLoop
+
+
 class EventLoop(Loop):
     """The event loop of one thread. `EventLoop.current()` gives it; sockets and servers take it by
     themselves.
@@ -69,15 +75,17 @@ class EventLoop(Loop):
     another one by hand.
     """
 
-    __slots__ = ("_awaited", "_futures", "_sentinel", "_warned")
+    __slots__ = ("_awaited", "_futures", "_sentinel", "_tasks", "_warned")
 
     _futures: set[Future[Any]]
     _awaited: set[asyncio.Future[Any]]
+    _tasks: dict[object, _Task]  # those that run handlers: asyncio holds tasks weakly
 
     def __init__(self) -> None:
         super().__init__()
         self._futures = set()
         self._awaited = set()
+        self._tasks = {}
         self._sentinel: Optional[AsyncGenerator[None, None]] = None
         self._warned = False
 
@@ -132,6 +140,12 @@ class EventLoop(Loop):
                 sentinel.aclose().send(None)
         if host is not None and not host.is_closed():
             host.remove_reader(self.fileno())
+        self._drop_dead_tasks()
+
+    def _drop_dead_tasks(self) -> None:
+        """Those of asyncio loops that are closed will never be done."""
+        for key in [key for key, task in self._tasks.items() if task.host.is_closed()]:
+            del self._tasks[key]
 
     def _on_host_end(self) -> None:
         if self._sentinel is not None and not self.closed and self.in_thread() and self.unsent:
@@ -190,6 +204,7 @@ class EventLoop(Loop):
             awaited = self._awaited.pop()
             if not awaited.done() and not awaited.get_loop().is_closed():
                 awaited.set_exception(RuntimeError("the event loop was closed"))
+        self._drop_dead_tasks()
 
     def _remember_future(self, future: Future[Any]) -> None:
         """Keep a twin's future, so that nobody waits for ever for a loop that has been closed. From any

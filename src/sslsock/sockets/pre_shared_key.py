@@ -92,7 +92,7 @@ class PreSharedKeys(Resumption):
 
     __slots__ = ("_pre_shared_key_handler",)
 
-    pre_shared_key_handler: Handler[Callable[[Self, SslPreSharedKeyAuthenticator], object]] = Handler()
+    pre_shared_key_handler: Handler[Callable[[Self, SslPreSharedKeyAuthenticator], object]] = Handler(decides=True)
     """`pre_shared_key_handler(socket, authenticator)`: the connection may be authenticated by a key that both sides know
     (SslPreSharedKeyAuthenticator). Set one before the handshake; it is called in the middle of it, on a client perhaps
     twice. Where it fills in no key, certificates decide, if both sides can (in TLS 1.3), and else the handshake fails. It

@@ -41,7 +41,7 @@ class SslServer(TcpServer):
 
     client_hello_handler: Handler[Callable[[SslSocket, ClientHello], object]] = Handler()
     """`client_hello_handler(socket, hello)`: given to the sockets of connections taken from now on."""
-    pre_shared_key_handler: Handler[Callable[[SslSocket, SslPreSharedKeyAuthenticator], object]] = Handler()
+    pre_shared_key_handler: Handler[Callable[[SslSocket, SslPreSharedKeyAuthenticator], object]] = Handler(decides=True)
     """`pre_shared_key_handler(socket, authenticator)`: given to the sockets of connections taken from now on."""
 
     def __init__(self) -> None:
@@ -100,7 +100,7 @@ class SslServer(TcpServer):
         sock._handshake_timeout = self._handshake_timeout
         sock._configuration = self._configuration
         if self._client_hello_handler is not None:
-            sock._client_hello_handler = self.client_hello_handler
+            sock.client_hello_handler = self.client_hello_handler
         if self._pre_shared_key_handler is not None:
             sock._pre_shared_key_handler = self.pre_shared_key_handler
         self._adopted(sock, accepted)

@@ -13,6 +13,7 @@ whatever the program calls, until the failure is told from the loop. `connect_en
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Callable, Optional
 
 from ..core import channel as core
@@ -27,6 +28,7 @@ from .connection import CONNECTED, whole
 from .constants import OpenMode, PeerVerifyMode, SocketError, SslMode
 from .error_log import INFO
 from .fact import Fact
+from .handler_tasks import DecidingTask, TaskHandler
 from .hello_wait import HelloPhase, HelloWait
 from .late_certificate import LateCertificate
 from .loop_object import Handler
@@ -101,7 +103,7 @@ class SslSocket(LateCertificate):
     """`encrypted_handler(socket)`: the handshake is done, `encrypted` is True."""
     mode_changed_handler: Handler[Callable[[Self, SslMode], object]] = Handler()
     """`mode_changed_handler(socket, mode)`."""
-    ssl_errors_handler: Handler[Callable[[Self, list[SslError]], object]] = Handler()
+    ssl_errors_handler: Handler[Callable[[Self, list[SslError]], object]] = Handler(decides=True)
     """`ssl_errors_handler(socket, errors)`: the peer's certificates have errors; `ignore_ssl_errors` may be
     called here."""
 
@@ -443,7 +445,21 @@ class SslSocket(LateCertificate):
         if hello is None:
             return
         wait.phase = DECIDING
-        decided = self._emit("_client_hello_handler", hello)
+        handler: object = self._client_hello_handler
+        if type(handler) is TaskHandler:
+            try:
+                DecidingTask(handler, self, (hello,), partial(self._on_decided, wait))
+                return
+            except Exception as exc:
+                self._loop.report("exception in client_hello_handler", exc, self)
+                decided = False
+        else:
+            decided = self._emit("_client_hello_handler", hello)
+        self._on_decided(wait, decided)
+
+    @whole
+    def _on_decided(self, wait: HelloWait, decided: bool) -> None:
+        """`client_hello_handler` has returned, or not."""
         if self._hello is not wait:
             return
         if not decided:

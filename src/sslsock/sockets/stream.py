@@ -44,9 +44,12 @@ def checked_mode(mode: int) -> int:
 class Stream(LoopObject, Endpoint, ABC):
     """A stream of bytes.
 
-    Handlers are attributes, None or a callable (TypeError for anything else, and for an `async def`), or methods of a derived
-    class, which are used as long as nothing was assigned; `del` goes back to them. What they raise goes to the loop's
-    exception handler.
+    Handlers are attributes, None or a callable (TypeError for anything else), or methods of a derived class, which are used as
+    long as nothing was assigned; `del` goes back to them. What they raise goes to the loop's exception handler.
+
+    A handler that is an `async def` is run by a task of the asyncio loop that runs; by one at a time, to which events that come
+    meanwhile are told afterwards. `ready_read_handler` is told only if there is something to read then. The task goes on when
+    the connection has ended.
     """
 
     NOT_OPEN_MODE = OpenMode.NOT_OPEN_MODE
@@ -68,7 +71,7 @@ class Stream(LoopObject, Endpoint, ABC):
     )
 
     _loop: EventLoop
-    ready_read_handler: Handler[Callable[[Self], object]] = Handler()
+    ready_read_handler: Handler[Callable[[Self], object]] = Handler(told_while="bytes_available")
     """`ready_read_handler(stream)`: new data can be read."""
     bytes_written_handler: Handler[Callable[[Self, int], object]] = Handler()
     """`bytes_written_handler(stream, count)`: so many bytes were handed to the system."""

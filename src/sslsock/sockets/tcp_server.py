@@ -93,7 +93,7 @@ class TcpServer(LoopObject, ErrorConstants):
 
     reuse_port = Flag()
 
-    new_connection_handler: Handler[Callable[[Self], object]] = Handler()
+    new_connection_handler: Handler[Callable[[Self], object]] = Handler(told_while="has_pending_connections")
     """`new_connection_handler(server)`: connections are pending."""
     accept_error_handler: Handler[Callable[[Self, SocketError], object]] = Handler()
     """`accept_error_handler(server, error)`: accepting failed, for example for want of descriptors; it goes
