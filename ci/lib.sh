@@ -205,12 +205,12 @@ make_test_venv() {
     done
 }
 
-# Users of `ssl`, with which `sslsock.ssl` is tried.
-LIBRARIES="requests httpx aiohttp uvicorn hypercorn gunicorn werkzeug tornado trio anyio websockets websocket-client PyMySQL asyncpg redis paho-mqtt pika ldap3 kafka-python gevent grpclib pyopenssl service_identity truststore;python_version>='3.10'"
+# Users of `ssl` and asyncio, with which `sslsock.ssl` and `sslsock.aio` are tried.
+LIBRARIES="requests httpx aiohttp uvicorn hypercorn gunicorn werkzeug tornado trio anyio websockets wsproto httptools aiosmtplib aioimaplib aiomqtt h2 websocket-client PyMySQL asyncpg redis paho-mqtt pika ldap3 kafka-python gevent grpclib pyopenssl service_identity truststore;python_version>='3.10'"
 
 add_libraries() {
     [ "$(cat "$VENV/sslsock-libraries" 2>/dev/null)" != "$LIBRARIES" ] || return 0
-    say "installing the libraries of tests/ssl/libraries"
+    say "installing the libraries of tests/ssl/libraries and tests/aio/libraries"
     # shellcheck disable=SC2086 # a list
     pip_install $LIBRARIES
     printf '%s\n' "$LIBRARIES" >"$VENV/sslsock-libraries"

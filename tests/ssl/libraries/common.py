@@ -8,6 +8,7 @@ of it. HOW is one of
     context    contexts are made by `sslsock.ssl` and handed to the library
     install    `sslsock.ssl.install()` before the library is imported: this module does it
     late       `sslsock.ssl.install()` after the library was imported: `switch` does it
+    matrix     a program of tests/aio/libraries, which goes through kinds of contexts by `use`
 """
 
 from __future__ import annotations
@@ -71,12 +72,27 @@ def report(**result: Any) -> None:
 # The contexts under test, and those of peers
 
 
+own = HOW == "context"  # whether the contexts are of `sslsock.ssl`
+
+
+def use(ours: bool) -> None:
+    """Which contexts are made from now on, and none of them is counted yet."""
+    global own
+    own = ours
+    counted.update(ours=0, stdlib=0)
+
+
 def module() -> Any:
-    return sslsock.ssl if HOW == "context" else ssl
+    return sslsock.ssl if own else ssl
 
 
 def client_context() -> Any:
     return module().create_default_context(cafile=CA_FILE)
+
+
+def untrusting_context() -> Any:
+    """Of a client that does not know the authority of the tests."""
+    return module().create_default_context()
 
 
 def server_context() -> Any:

@@ -1,0 +1,82 @@
+"""Libraries of other people on our transports: each program of `libraries/` does its work in asyncio's own loop, and in our
+loop, asyncio's and uvloop's with `attach`, with contexts of the interpreter's `ssl` and of `sslsock.ssl`. What comes of it must
+be the same, and the transports must be ours.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from command_helpers import ENVIRONMENT, TIMEOUT
+from peers import Certificates
+
+PROGRAMS = Path(__file__).parent / "libraries"
+SHARED = Path(__file__).parents[1] / "ssl" / "libraries"  # what the programs of both folders use
+LOOPS = ("sslsock", "asyncio", "uvloop")
+CONTEXTS = ("stdlib", "own")
+
+# Program, the modules that it needs beside uvloop, the transports that stand when the contexts are ours.
+CASES = {
+    "aiohttp_work": (["aiohttp"], {"sslsock", "sslsock TLS", "asyncio TLS"}),
+    "uvicorn_work": (["aiohttp", "httptools", "uvicorn", "websockets", "wsproto"], {"sslsock TLS"}),
+    "websockets_work": (["websockets"], {"sslsock TLS"}),
+}
+
+
+def need(modules: list[str]) -> None:
+    for module in ["uvloop", *modules]:
+        if importlib.util.find_spec(module) is None:
+            pytest.skip(f"{module} is not installed")
+
+
+def run(program: str, *arguments: object) -> dict[str, Any]:
+    """What a program prints (matrix.py)."""
+    path = os.pathsep.join([str(SHARED), ENVIRONMENT["PYTHONPATH"]])
+    result = subprocess.run(
+        [sys.executable, str(PROGRAMS / f"{program}.py"), "matrix", *map(str, arguments)],
+        env={**ENVIRONMENT, "PYTHONPATH": path, "PYTHONWARNINGS": "ignore"}, capture_output=True, text=True, timeout=TIMEOUT,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert "Exception ignored" not in result.stderr, result.stderr
+    found: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
+    return found
+
+
+def compare(found: dict[str, Any], loop: str, contexts: str, kinds: set[str]) -> None:
+    """One time of a program's, beside asyncio's own."""
+    stock, ours = found["stock stdlib"], found[f"{loop} {contexts}"]
+    assert isinstance(stock["result"], dict), stock["result"]  # else where it has failed
+    assert ours["result"] == stock["result"]
+    assert ours["told"] == [] and ours["left"] == []
+    if contexts == "own":
+        assert set(ours["seen"]) == kinds
+        assert ours["counted"]["ours"] > 0 and ours["counted"]["stdlib"] == 0
+    else:
+        assert ours["counted"] == stock["counted"]
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    certificates, folder = Certificates(), tmp_path_factory.mktemp("certificates")
+    ca, server = folder / "ca.pem", folder / "server.pem"
+    certificates.ca.cert_pem.write_to_path(str(ca))
+    certificates._server.private_key_and_cert_chain_pem.write_to_path(str(server))
+    return functools.cache(lambda program: run(program, ca, server))
+
+
+@pytest.mark.parametrize("contexts", CONTEXTS)
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("program", CASES)
+def test_a_library(program: str, loop: str, contexts: str, found: Any) -> None:
+    modules, kinds = CASES[program]
+    need(modules)
+    compare(found(program), loop, contexts, kinds)
