@@ -242,20 +242,18 @@ def test_what_ends_programs_leaves_run_forever_wherever_it_is_raised(
         w.loop.close()
 
 
-@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 @pytest.mark.parametrize("server", ROLES)
-def test_connection_made_that_raises_ends_the_connection(server: bool, tls: bool, certificates: Certificates) -> None:
+def test_connection_made_that_raises_ends_a_connection_over_tls(server: bool, certificates: Certificates) -> None:
     async def scenario(w: World) -> None:
-        beginning, far = await w.raw(lambda: Plain(w, connection_made=raises(ValueError)), **({"ssl": w.near} if tls else {}))
+        beginning, far = await w.raw(lambda: Plain(w, connection_made=raises(ValueError)), ssl=w.near)
         with contextlib.suppress(ConnectionError):  # it may end before a client's last message has left
-            if tls:
-                await far.start_tls(w.far, not w.server)
+            await far.start_tls(w.far, not w.server)
         await w.told("connection_lost")
         if not server:
             with pytest.raises(ValueError, match="of the program"):
                 await beginning
 
-    events = world(certificates, server, tls).run(scenario)
+    events = world(certificates, server).run(scenario)
     told = "Fatal error: protocol.connection_made() call failed."
     keys = ["exception", "message", "protocol", "transport"]
     raised = ("ValueError", "of the program")

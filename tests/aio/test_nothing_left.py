@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import socket
 import ssl
 import warnings
@@ -82,6 +83,38 @@ def test_a_connection_that_is_cancelled_in_any_turn(tls: bool, certificates: Cer
     assert w.events == []
 
 
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_cancelled_connection_is_closed_at_once(tls: bool, certificates: Certificates) -> None:
+    """Wherever it was, also between the end of the handshake and the task that awaits it."""
+    w = World(certificates, True, tls, False)
+
+    async def main() -> int:
+        more: dict[str, Any] = {"ssl": w.near, "server_hostname": NAME} if tls else {}
+        for count in range(1, 200):
+            one, other = socket.socketpair()
+            far, number = FarEnd(w.loop, other), one.fileno()
+            connecting = w.loop.create_task(w.loop.create_connection(asyncio.Protocol, sock=one, **more))
+            answering = w.loop.create_task(far.start_tls(w.far, True)) if tls else w.loop.create_task(asyncio.sleep(0))
+            await turns(count)
+            done = await swallow(connecting)
+            if done:
+                connecting.result()[0].abort()
+            with pytest.raises(OSError):
+                os.fstat(number)
+            await swallow(answering)
+            far.close()
+            await w.quiet()
+            if done:
+                return count
+        raise AssertionError("it was never done")
+
+    try:
+        assert w.loop.run_until_complete(asyncio.wait_for(main(), DEADLINE)) > 0
+    finally:
+        w.loop.close()
+    assert w.events == []
+
+
 @pytest.mark.parametrize("server", [False, True])
 def test_start_tls_that_is_cancelled_in_any_turn(server: bool, certificates: Certificates) -> None:
     w = World(certificates, True, True, server)
@@ -90,7 +123,7 @@ def test_start_tls_that_is_cancelled_in_any_turn(server: bool, certificates: Cer
         for count in range(1, 200):  # before the first turn it has not begun, and the connection is still the program's
             before = descriptors()
             one, other = socket.socketpair()
-            far = FarEnd(w.loop, other)
+            far, number = FarEnd(w.loop, other), one.fileno()
             transport, protocol = await w.loop.create_connection(asyncio.Protocol, sock=one)
             name = None if server else NAME
             beginning = w.loop.create_task(
@@ -101,6 +134,8 @@ def test_start_tls_that_is_cancelled_in_any_turn(server: bool, certificates: Cer
             done = await swallow(beginning)
             if done:
                 beginning.result().abort()
+            with pytest.raises(OSError):
+                os.fstat(number)
             await swallow(answering)
             far.close()
             await w.quiet()

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 import ssl
 import sys
 from collections.abc import Coroutine
@@ -223,6 +224,29 @@ async def abort_with_much_queued(w: World) -> None:
 
 
 @scenario()
+async def abort_behind_a_write(w: World) -> None:
+    near, far = await w.connect()
+    await far.send(b"x")  # behind it nothing lies unread that a reset would answer
+    await w.until(lambda: near.received == b"x")
+    near.transport.write(b"last words")
+    near.transport.abort()
+    await w.told("connection_lost")
+    w.tell("far", await far.receive_exactly(len(b"last words")))
+
+
+@scenario()
+async def an_exception_behind_a_write(w: World) -> None:
+    def answer(near: Recorder) -> None:
+        near.transport.write(b"last words")
+        raise ConnectionAbortedError("in a callback")
+
+    _near, far = await w.connect(data_received=answer)
+    await far.send(b"x")
+    await w.told("connection_lost")
+    w.tell("far", await far.receive_exactly(len(b"last words")))
+
+
+@scenario()
 async def write_after_close(w: World) -> None:
     near, far = await w.connect()
     near.transport.close()
@@ -253,6 +277,47 @@ async def a_buffer_that_changes_after_write(w: World) -> None:
     near.transport.write(data)
     data[:] = b"behind"
     w.tell("far", await far.receive_exactly(6))
+
+
+# Who awaits the connection
+
+
+@scenario(tls=False)
+async def who_has_made_the_connection_goes_on_before_data_comes(w: World) -> None:
+    one, other = socket.socketpair()
+    w.closes.append(other.close)
+    other.sendall(b"greeting")
+    transport, near = await w.loop.create_connection(lambda: Plain(w), sock=one)
+    w.tell("connected", near.received)
+    await w.until(lambda: near.received == b"greeting")
+    transport.close()
+    await w.told("connection_lost")
+
+
+@scenario(tls=False)
+async def who_has_made_the_connection_goes_on_before_its_end(w: World) -> None:
+    one, other = socket.socketpair()
+    other.close()
+    transport, _near = await w.loop.create_connection(lambda: Plain(w), sock=one)
+    w.tell("connected", transport.is_closing(), transport.get_extra_info("socket").fileno() >= 0)
+    await w.told("connection_lost")
+
+
+@scenario(tls=False)
+async def who_has_made_the_connection_pauses_it_at_once(w: World) -> None:
+    one, other = socket.socketpair()
+    w.closes.append(other.close)
+    other.sendall(b"greeting")
+    other.shutdown(socket.SHUT_WR)
+    transport, near = await w.loop.create_connection(lambda: Plain(w), sock=one)
+    transport.pause_reading()
+    near.paused = True
+    await w.quiet()
+    near.paused = False
+    w.tell("resumed")
+    transport.resume_reading()
+    await w.told("connection_lost")
+    w.tell("received", near.received)
 
 
 # Flow control
@@ -392,6 +457,18 @@ async def data_received_raises(w: World) -> None:
     _near, far = await w.connect(data_received=fails)
     await far.send(b"x")
     await w.told("connection_lost")
+
+
+@scenario(tls=False)
+async def connection_made_raises(w: World) -> None:
+    near, far = await w.connect(connection_made=fails)
+    await far.send(b"request")
+    await w.until(lambda: near.received == b"request")
+    near.transport.write(b"answer")
+    w.tell("far", await far.receive_exactly(6))
+    near.transport.close()
+    await w.told("connection_lost")
+    w.events[:] = [event[:1] if event[0] == "exception handler" else event for event in w.events]
 
 
 @scenario()

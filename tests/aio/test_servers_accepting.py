@@ -74,6 +74,7 @@ def test_no_task_and_no_socket_is_made_for_a_connection(host: Any) -> None:
     async def main() -> None:
         kept: list[Kept] = []
         server = await serve(host, lambda: Kept(kept), "127.0.0.1", 0)
+        gc.collect()
         before = sum(isinstance(found, socket.socket) for found in gc.get_objects())
         with clients(server.sockets[0].getsockname(), 5) as near:
             await until(lambda: len(kept) == 5)

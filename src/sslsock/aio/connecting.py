@@ -39,6 +39,37 @@ class Connecting:
         """The asyncio loop that transports plan their calls in."""
         raise NotImplementedError
 
+    async def _create_connection_transport(
+        self,
+        sock: socket.socket,
+        protocol_factory: Any,
+        ssl: Any,
+        server_hostname: Optional[str],
+        server_side: bool = False,
+        ssl_handshake_timeout: Optional[float] = None,
+        ssl_shutdown_timeout: Optional[float] = None,
+        **more: Any,
+    ) -> Any:
+        """As asyncio's, but what is given up here ends at once: nobody has had it who could want its end in order."""
+        try:
+            sock.setblocking(False)
+            protocol, waiter = protocol_factory(), self.create_future()
+            if ssl:
+                more.update(server_side=server_side, server_hostname=server_hostname)
+                more.update(ssl_handshake_timeout=ssl_handshake_timeout, ssl_shutdown_timeout=ssl_shutdown_timeout)
+                transport = self._make_ssl_transport(sock, protocol, None if isinstance(ssl, bool) else ssl, waiter, **more)
+            else:
+                transport = self._make_socket_transport(sock, protocol, waiter, **more)
+        except BaseException:
+            sock.close()
+            raise
+        try:
+            await waiter
+        except BaseException:
+            transport.abort()
+            raise
+        return transport, protocol
+
     def _start_serving(
         self,
         protocol_factory: Any,

@@ -30,6 +30,7 @@ cdef class ProtocolTransport(ChannelConsumer):
     cdef bint buffered  # the protocol is a BufferedProtocol
     cdef bint all_written  # when the program closed, the system had all of it
     cdef bint end_waits  # the peer's end came while reading was paused
+    cdef bint held_back  # of a plain connection: its protocol, or whoever awaits it, does not know of it yet
     cdef object empty_waiter  # for sendfile
     cdef Py_buffer view  # of the protocol's buffer, while it is lent to the channel
     cdef bint lent
@@ -44,12 +45,13 @@ cdef class ProtocolTransport(ChannelConsumer):
     cdef object found_below(self, name)
     # beginning, end
     cdef int shake_hands(self, TlsStart tls, waiter) except -1
-    cdef bint connect(self) except -1
+    cdef int connect(self) except -1
     cdef object failure_of(self, const channel_failure *failure)
     cdef int wake_waiter(self, object exc) except -1
     cdef object ask(self, str method, object argument, bint with_argument)
     cdef object tell(self, str method, object argument, bint with_argument)
     cdef int fatal(self, object exc, str message) except -1
+    cdef int tell_handler(self, object exc, str message) except -1
     cdef int lose(self, object exc) except -1
     cdef int drop_engine(self) except -1
     cdef int deliver(self) except -1

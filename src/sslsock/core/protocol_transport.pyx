@@ -112,22 +112,39 @@ cdef class ProtocolTransport(ChannelConsumer):
         if self._protocol is None:
             return
         self.begun = True
-        if self.connect() and not self._paused:
-            self.channel.halt(False)
-        self.wake_waiter(None)
+        self.connect()
+        if self.waiter is None:
+            self._begin_reading()
+        else:
+            # Whoever awaits the connection goes on before its protocol is told anything more, as with asyncio: he may have to set
+            # it up.
+            self.wake_waiter(None)
+            self._loop.call_soon(self._begin_reading)
 
-    cdef bint connect(self) except -1:
-        """Tell the protocol of its transport. What it raises ends the connection, and comes out of the call that made it, too. False
-        when there is no connection any more."""
+    def _begin_reading(self):
+        """The protocol knows of its transport, and whoever has made the connection too."""
+        self.held_back = False
+        if self.lost_planned or self._paused or self.channel.tls == TLS_SHAKING:
+            return
+        self.channel.halt(False)
+        if self.end_waits:
+            self.peer_ended()
+
+    cdef int connect(self) except -1:
+        """Tell the protocol of its transport. What it raises is told; over TLS it ends the connection, and comes out of the call
+        that made it, as with asyncio."""
         self.connected = True
         try:
             self.tell("connection_made", self, True)
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
-            self.fatal(exc, "Fatal error: protocol.connection_made() call failed.")
-            self.wake_waiter(exc)
-        return not self.lost_planned
+            if self.tls is None:
+                self.tell_handler(exc, "Exception in callback protocol.connection_made()")
+            else:
+                self.fatal(exc, "Fatal error: protocol.connection_made() call failed.")
+                self.wake_waiter(exc)
+        return 0
 
     cdef int wake_waiter(self, object exc) except -1:
         waiter, self.waiter = self.waiter, None
@@ -205,7 +222,7 @@ cdef class ProtocolTransport(ChannelConsumer):
     cdef void on_peer_closed(self, bint clean) noexcept:
         self.clean, self.clean_known = clean, True
         try:
-            if self._paused:
+            if self._paused or self.held_back:
                 self.end_waits = True
             else:
                 self.peer_ended()
@@ -334,9 +351,13 @@ cdef class ProtocolTransport(ChannelConsumer):
             if self._loop is not None and self._loop.get_debug():
                 logger.debug("%r: %s", self, message, exc_info=(type(exc), exc, exc.__traceback__))
         elif self._loop is not None:
-            self._loop.call_exception_handler(
-                {"message": message, "exception": exc, "transport": self, "protocol": self._protocol})
+            self.tell_handler(exc, message)
         self.lose(exc)
+        return 0
+
+    cdef int tell_handler(self, object exc, str message) except -1:
+        self._loop.call_exception_handler(
+            {"message": message, "exception": exc, "transport": self, "protocol": self._protocol})
         return 0
 
     cdef int lose(self, object exc) except -1:
@@ -346,6 +367,8 @@ cdef class ProtocolTransport(ChannelConsumer):
         self.lost_planned = self._closing = True
         self.lost = 1
         if self.channel.consumer is not None:
+            if self.channel.tls != TLS_SHAKING:
+                self.channel.send_queue()  # with asyncio it would have left when it was written
             self.channel.resets = self.channel.unsent() > 0
             self.channel.close_now()
         self.let_go()
@@ -497,8 +520,7 @@ cdef class ProtocolTransport(ChannelConsumer):
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
-            self._loop.call_exception_handler(
-                {"message": f"protocol.{method}() failed", "exception": exc, "transport": self, "protocol": self._protocol})
+            self.tell_handler(exc, f"protocol.{method}() failed")
         return 0
 
     @cython.final

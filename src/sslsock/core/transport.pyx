@@ -45,6 +45,7 @@ cdef class SocketTransport(ProtocolTransport):
             else:
                 server._attach()
         if tls is None:
+            self.held_back = True
             loop.call_soon(self._begin)
         else:
             self.shake_hands(tls, waiter)
