@@ -17,6 +17,9 @@ README = (ROOT / "README.md").read_text()
 EXAMPLE = re.compile(r"^## (.+?)\n(?:(?!^## )[\s\S])*?```python\n([\s\S]*?)```", re.M)
 EXAMPLES = dict(EXAMPLE.findall(README))
 RELAYS = dict(EXAMPLE.findall((ROOT / "docs" / "relay.md").read_text()))
+AWAITING = dict(EXAMPLE.findall((ROOT / "docs" / "awaiting.md").read_text()))
+
+needs_tasks = pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio has no such time limit before CPython 3.11")
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +97,47 @@ c.recv(1)
 
 
 @contextlib.contextmanager
+def serving(title, folder):
+    """The port of a server of docs/awaiting.md, which runs meanwhile."""
+    code = AWAITING[title]
+    assert code.count("server.listen(4433)") == 1
+    program = start(code.replace("server.listen(4433)", "(server.listen(0), print(server.port))[0]"), folder)
+    try:
+        yield int(program.stdout.readline())
+    finally:
+        program.kill()
+        _, err = program.communicate()
+        assert err == "", err
+
+
+@needs_tasks
+@pytest.mark.parametrize(("title", "reply"), [("A server", b"HELLO\n"), ("Handlers that are coroutines", b"done: hello\n")])
+def test_the_servers_of_coroutines_run(folder, title, reply):
+    with serving(title, folder) as port, encrypted(socket.create_connection(("localhost", port)), folder) as sock:
+        for _ in range(2):
+            assert echoed(sock, b"hello\n", len(reply)) == reply
+
+
+@needs_tasks
+def test_the_client_of_coroutines_runs(folder):
+    server = """
+import socket, ssl
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER); context.load_cert_chain("server.pem", "server.key")
+listener = socket.create_server(("127.0.0.1", 0)); print(listener.getsockname()[1])
+c, _ = listener.accept(); c = context.wrap_socket(c, server_side=True); c.sendall(b"* OK ready\\r\\n")
+assert c.recv(99) == b"a LOGOUT\\r\\n"; c.sendall(b"* BYE\\r\\na OK\\r\\n"); c.unwrap()
+"""
+    peer = start(server, folder)
+    try:
+        port = peer.stdout.readline().strip()
+        code = AWAITING["A client"].replace('"mail.example.com", 993', f'"localhost", {port}')
+        assert output(code, folder) == "TLS_1_3 b'* OK ready\\r\\n'\nb'* BYE\\r\\n'\nb'a OK\\r\\n'\n"
+    finally:
+        peer.kill()
+        peer.communicate()
+
+
+@contextlib.contextmanager
 def relaying(title, folder, listen, *changes):
     """The port of an example of docs/relay.md, which runs meanwhile."""
     code = RELAYS[title]
@@ -129,12 +173,12 @@ with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Echo) as server:
         server.communicate()
 
 
-def echoed(sock, text=b"good morning"):
-    """`text`, as it comes back."""
+def echoed(sock, text=b"good morning", size=None):
+    """`text`, as it comes back, or what comes in its place: `size` bytes."""
     sock.settimeout(30)
     sock.sendall(text)
     heard = b""
-    while len(heard) < len(text) and (piece := sock.recv(4096)):
+    while len(heard) < (size or len(text)) and (piece := sock.recv(4096)):
         heard += piece
     return heard
 

@@ -75,6 +75,17 @@ def test_what_main_raises_comes_out(loop):
         sslsock.run(main)
 
 
+async def coroutine():
+    raise AssertionError("it runs")
+
+
+@pytest.mark.parametrize("main", [coroutine, coroutine(), 1], ids=["function", "coroutine", "no function"])
+@pytest.mark.filterwarnings("error")
+def test_run_runs_no_coroutines(loop, main):
+    with pytest.raises(TypeError, match=r"run\(\) calls a function, not int" if main == 1 else r"sslsock\.aio\.run\(\) does"):
+        sslsock.run(main)
+
+
 def test_stop_ends_run(loop):
     timer = loop.call_later(60, print)
     sslsock.run(sslsock.stop)

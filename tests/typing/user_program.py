@@ -1,5 +1,6 @@
 """A user's program as a type checker sees it: `mypy --strict` on this file must find nothing."""
 
+import asyncio
 import socket
 import ssl as stdlib_ssl
 from typing import Optional
@@ -10,6 +11,7 @@ from sslsock import (
     Engine,
     EventLoop,
     SocketError,
+    SocketFailure,
     SocketState,
     SslCertificate,
     SslConfiguration,
@@ -83,6 +85,51 @@ def client(port: int) -> SslSocket:
         text: bytes = future.result()
         print(text.decode())
     return socket
+
+
+async def coroutine_client(port: int) -> Optional[bytes]:
+    try:
+        async with SslSocket() as socket:
+            same: SslSocket = socket
+            socket.connect_encrypted("localhost", port)
+            await socket.connected()
+            await asyncio.wait_for(socket.encrypted(), 10)
+            truth: bool = socket.encrypted
+            if socket.connected and truth:
+                await same.bytes_written()
+            count: int = await socket.ready_read()
+            head: bytes = await socket.read_exactly(count) + await socket.read_until(b";", max=100)
+            async for line in socket:
+                head += line
+            async for line in socket.lines(100):
+                head += line
+            text: bytes = await socket.read_async(5)
+            bound: bool = await socket.bind_async(0)
+            await socket.disconnected()
+            return head + text if bound else None
+    except SocketFailure as failure:
+        error: SocketError = failure.error
+        print(error, failure.error_string)
+    return None
+
+
+async def answer(socket: SslSocket) -> None:
+    socket.write(await socket.read_until())
+
+
+async def coroutine_server() -> None:
+    async with SslServer() as server:
+        server.listen(0)
+        taken: SslSocket = await server.next_connection(secure=False)
+        taken.ready_read_handler = answer
+        async for one in server:
+            secure: SslSocket = one
+            await secure.encrypted()
+    async with sslsock.TcpServer() as plain:
+        first: TcpSocket = await plain.next_connection()
+        async for other in plain:
+            relay = sslsock.Relay(first, other)
+            await relay.closed()
 
 
 def memory(context: sslsock.Context) -> bytes:

@@ -15,6 +15,7 @@ import threading
 import weakref
 from collections.abc import AsyncGenerator
 from contextlib import suppress
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Callable, Optional, Protocol
 
 from .loop import Loop
@@ -224,15 +225,27 @@ class EventLoop(Loop):
         self._awaited.discard(future)
 
 
+def not_run_here(thing: object) -> TypeError:
+    """What `run` raises for a coroutine, or what is no function."""
+    if not isinstance(thing, CoroutineType):
+        return TypeError(f"run() calls a function, not {type(thing).__name__}")
+    thing.close()  # it has not begun: no warning that nobody has awaited it
+    return TypeError("run() runs no coroutines: asyncio.run() or sslsock.aio.run() does")
+
+
 def run(main: Optional[Callable[[], object]] = None) -> None:
     """Call `main`, then run this thread's loop until nothing is left to wait for or `stop()` is called. What
-    `main` raises comes out of here."""
+    `main` raises comes out of here. TypeError for a coroutine: `sslsock.aio.run` runs those."""
+    if main is not None and not callable(main):
+        raise not_run_here(main)
     loop = EventLoop.current()
     failures: list[BaseException] = []
 
     def begin(main: Callable[[], object]) -> None:
         try:
-            main()
+            result = main()
+            if isinstance(result, CoroutineType):
+                raise not_run_here(result)
         except BaseException as exc:
             failures.append(exc)
             loop.stop()

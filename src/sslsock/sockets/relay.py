@@ -14,10 +14,12 @@ from ..core.event_loop import EventLoop
 from ..core.relay import ChannelRelay
 from .checked import checked_seconds
 from .constants import RelayReason, SocketError
-from .loop_object import Handler, LoopObject
+from .fact import Fact
+from .loop_object import Handler
 from .relay_end import RelayEnd
 from .tcp_socket import TcpSocket
 from .twins import twin
+from .waits import PENDING, Wait, Waits
 
 __all__ = ["Relay"]
 
@@ -33,7 +35,7 @@ REASONS = {
 }
 
 
-class Relay(LoopObject):
+class Relay(Waits):
     """Joins two connected sockets of one loop, each plain, encrypted, or in the middle of its handshake.
 
     From then on bytes go from one to the other in C, and none of the sockets' handlers is called any more, except those of
@@ -73,6 +75,7 @@ class Relay(LoopObject):
         "_loop",
         "_noted",
         "_reason",
+        "_waits",
     )
 
     closed_handler: Handler[Callable[[Relay, RelayReason], object]] = Handler()
@@ -99,6 +102,7 @@ class Relay(LoopObject):
         self._noted: Optional[RelayReason] = None  # why it is about to end
         self._reason: Optional[RelayReason] = None
         self._error_string = ""
+        self._waits: Optional[list[Wait]] = None
         self._closed_handler = None
         if self._methods:
             self._use_methods()
@@ -133,10 +137,13 @@ class Relay(LoopObject):
         return self._core is not None and self._reason is None
 
     @property
-    def closed(self) -> bool:
-        """It has ended."""
+    def closed(self) -> Fact:
+        """It has ended. `await relay.closed()` waits for that; `reason` then says why."""
         self._loop._meet()
-        return self._reason is not None
+        return Fact(self._reason is not None, self._until_closed)
+
+    async def _until_closed(self) -> None:
+        await self._answer(lambda: self._reason is not None or PENDING)
 
     @property
     def reason(self) -> Optional[RelayReason]:
@@ -230,6 +237,8 @@ class Relay(LoopObject):
         """What raises in the middle ends both connections."""
         for one in self._ends:
             one._break_off(exc)
+        if self._waits is not None:
+            self._ask_waits()
 
     def _part(self) -> None:
         reason = self._reason = RelayReason.ABORTED if self._noted is None else self._noted
@@ -238,6 +247,8 @@ class Relay(LoopObject):
             self._error_string = failed._with_peer(self._core.error_text)
         for one in self._ends:
             one._leave_relay(one is failed or (reason is RelayReason.TRUNCATED and one._input_cut))
+        if self._waits is not None:
+            self._ask_waits()
         handler: Optional[Callable[[Relay, RelayReason], object]] = self._closed_handler
         if handler is not None:
             try:

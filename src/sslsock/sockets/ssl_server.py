@@ -11,7 +11,7 @@ from .constants import PeerVerifyMode
 from .loop_object import Handler
 from .pre_shared_key import SslPreSharedKeyAuthenticator
 from .ssl_socket import SslSocket
-from .tcp_server import TcpServer
+from .tcp_server import Connections, TcpServer
 from .twins import twin
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ class SslServer(TcpServer):
     """A TLS server.
 
     `next_pending_secure_connection` gives sockets whose handshake runs by itself; `next_pending_connection`
-    gives SslSockets that are not encrypted, for protocols with STARTTLS.
+    gives SslSockets that are not encrypted, for protocols with STARTTLS. `async for socket in server` gives the former: await
+    `socket.encrypted()` in a task of its own.
 
     `listen` refuses a configuration that was set and that OpenSSL refuses, or that has no certificate, unless a
     `client_hello_handler` may choose another, or there is a `pre_shared_key_handler`: False, `error_string` says why.
@@ -91,6 +92,14 @@ class SslServer(TcpServer):
         """Take a connection: SslSocket in SSL_SERVER_MODE, its handshake under way; None when none is
         pending."""
         return self._take(secure=True)  # type: ignore[no-any-return]
+
+    async def next_connection(self, *, secure: bool = True) -> SslSocket:
+        """Wait for a connection and take it: SslSocket whose handshake is under way; secure=False: one that is not encrypted,
+        for protocols with STARTTLS. SocketFailure when the server does not listen, or is closed meanwhile."""
+        return self._there(await self._next(secure))  # type: ignore[no-any-return]
+
+    def __aiter__(self) -> Connections[SslSocket]:
+        return Connections(self, secure=True)
 
     next_pending_connection_async = twin(next_pending_connection)
     next_pending_secure_connection_async = twin(next_pending_secure_connection)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import TYPE_CHECKING, Any, Callable, Optional
+from typing import TYPE_CHECKING, Any, Callable, Generic, Optional, TypeVar
 
 from ..core.event_loop import EventLoop
 from ..core.hostname import is_address
@@ -19,14 +19,20 @@ from .connection import NOWHERE, checked_port
 from .connector import error_of
 from .constants import ErrorConstants, SocketError
 from .error_log import WARNING, log_error
-from .loop_object import Handler, LoopObject
+from .loop_object import Handler
+from .socket_failure import SocketFailure
 from .tcp_socket import TcpSocket
 from .twins import twin
+from .waits import PENDING, Wait, Waits
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from typing_extensions import Self
 
 __all__ = ["TcpServer"]
+
+S_co = TypeVar("S_co", bound=TcpSocket, covariant=True)
 
 BACKLOG = 4096  # the system cuts it to net.core.somaxconn
 
@@ -65,11 +71,14 @@ def open_listening_socket(address: str, port: int, reuse_port: bool) -> socket.s
     return listening_socket(family, address, port, False, reuse_port)
 
 
-class TcpServer(LoopObject, ErrorConstants):
+class TcpServer(Waits, ErrorConstants):
     """A TCP server.
 
     `listen`, then take connections with `next_pending_connection`, as `new_connection_handler` tells of them.
     The server listens until `close`, also when the program keeps no reference to it.
+
+    In coroutines: `async for socket in server` takes each connection as it comes, and ends when the server is closed;
+    SocketFailure where it does not listen. `async with TcpServer() as server` closes it at the end.
 
     reuse_port: bool, False; set before `listen`, several servers (of several threads or processes) share one
     port.
@@ -89,6 +98,7 @@ class TcpServer(LoopObject, ErrorConstants):
         "_new_connection_handler",
         "_refusing",
         "_reuse_port",
+        "_waits",
     )
 
     reuse_port = Flag()
@@ -108,6 +118,7 @@ class TcpServer(LoopObject, ErrorConstants):
         self._name = NOWHERE
         self._refusing = False  # accepting has failed since the last connection
         self._reuse_port = False
+        self._waits: Optional[list[Wait]] = None
         self._new_connection_handler = None
         self._accept_error_handler = None
         if self._methods:
@@ -211,6 +222,8 @@ class TcpServer(LoopObject, ErrorConstants):
         self._name = NOWHERE
         if listener is not None:
             listener.close()
+        if self._waits is not None:
+            self._ask_waits()
 
     def pause_accepting(self) -> None:
         """Accept no more connections for now; the system queues them."""
@@ -228,6 +241,23 @@ class TcpServer(LoopObject, ErrorConstants):
         """Take a connection: TcpSocket in CONNECTED_STATE, None when none is pending."""
         return self._take()  # type: ignore[no-any-return]
 
+    async def next_connection(self) -> TcpSocket:
+        """Wait for a connection and take it: TcpSocket in CONNECTED_STATE. SocketFailure when the server does not listen, or is
+        closed meanwhile."""
+        return self._there(await self._next())  # type: ignore[no-any-return]
+
+    def __aiter__(self) -> Connections[TcpSocket]:
+        return Connections(self)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: Optional[type[BaseException]], exc: Optional[BaseException], traceback: Optional[TracebackType]
+    ) -> None:
+        if not self._loop.closed:
+            self.close()
+
     listen_async = twin(listen)
     close_async = twin(close)
     next_pending_connection_async = twin(next_pending_connection)
@@ -243,6 +273,8 @@ class TcpServer(LoopObject, ErrorConstants):
         handler: Optional[Callable[[Any], object]] = self._new_connection_handler
         if handler is not None:
             handler(self)
+        if self._waits is not None:
+            self._ask_waits()
 
     def on_accept_error(self, errno: int) -> None:
         self._error = error_of(errno)
@@ -271,6 +303,22 @@ class TcpServer(LoopObject, ErrorConstants):
             accepted.break_off(exc)
             raise
 
+    async def _next(self, secure: bool = False) -> Any:
+        """The socket of the next connection, None when the server does not listen any more."""
+        self.loop.check()
+        while self._listener is not None:
+            sock = self._take(secure)
+            if sock is not None:
+                return sock
+            await self._answer(lambda: self._listener is None or self._listener.pending > 0 or PENDING)
+        return None
+
+    def _there(self, sock: Any) -> Any:
+        """`sock`, or SocketFailure where there is none."""
+        if sock is None:
+            raise SocketFailure(self._error or SocketError.OPERATION_ERROR, self._error_string or "the server does not listen")
+        return sock
+
     def _unusable(self) -> str:
         """Why no connection could be served, in words; "" when nothing is in the way."""
         return ""
@@ -287,3 +335,23 @@ class TcpServer(LoopObject, ErrorConstants):
         self._error = error
         self._error_string = message
         return False
+
+
+class Connections(Generic[S_co]):
+    """The connections of a server, as they come: an asynchronous iterator."""
+
+    __slots__ = ("_secure", "_server")
+
+    def __init__(self, server: TcpServer, secure: bool = False) -> None:
+        server._there(server._listener)
+        self._server = server
+        self._secure = secure
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> S_co:
+        sock = await self._server._next(self._secure)
+        if sock is None:
+            raise StopAsyncIteration
+        return sock  # type: ignore[no-any-return]
