@@ -206,7 +206,7 @@ make_test_venv() {
 }
 
 # Users of `ssl` and asyncio, with which `sslsock.ssl` and `sslsock.aio` are tried.
-LIBRARIES="requests httpx aiohttp uvicorn hypercorn gunicorn werkzeug tornado trio anyio websockets wsproto httptools aiosmtplib aioimaplib aiomqtt h2 websocket-client PyMySQL asyncpg redis paho-mqtt pika ldap3 kafka-python gevent grpclib pyopenssl service_identity truststore;python_version>='3.10'"
+LIBRARIES="requests httpx aiohttp uvicorn hypercorn gunicorn werkzeug tornado trio anyio websockets wsproto httptools aiosmtplib aioimaplib aiomqtt h2 websocket-client PyMySQL asyncpg redis paho-mqtt pika ldap3 kafka-python gevent grpclib pyopenssl service_identity utls rtls truststore;python_version>='3.10'"
 
 add_libraries() {
     [ "$(cat "$VENV/sslsock-libraries" 2>/dev/null)" != "$LIBRARIES" ] || return 0

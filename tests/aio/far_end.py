@@ -185,12 +185,15 @@ class Buffered(Recorder, asyncio.BufferedProtocol):
 
 class World:
     """One run of a scenario. ours: our loop and our `ssl`. tls: whether connections have it. server: the role under test.
-    folder: where UNIX sockets are made; None: TCP."""
+    folder: where UNIX sockets are made; None: TCP. module: whose contexts the side under test has; None: ours with our
+    loop, the interpreter's with asyncio's."""
 
-    def __init__(self, certificates: Certificates, ours: bool, tls: bool, server: bool, folder: Optional[Path] = None) -> None:
+    def __init__(
+        self, certificates: Certificates, ours: bool, tls: bool, server: bool, folder: Optional[Path] = None, module: Any = None
+    ) -> None:
         self.certificates, self.ours, self.tls, self.server = certificates, ours, tls, server
         self.folder = folder
-        self.ssl: Any = sslsock.ssl if ours else ssl
+        self.ssl: Any = module or (sslsock.ssl if ours else ssl)
         self.events: list[Event] = []
         self.recorders: list[Recorder] = []
         self.waiters: list[asyncio.Future[None]] = []

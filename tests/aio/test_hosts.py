@@ -143,8 +143,6 @@ def test_streams_that_turn_to_tls(host: Any, contexts: tuple[Any, Any], way: str
     host.run_until_complete(main())
 
 
-# Before CPython 3.11 asyncio's own TLS takes a transport whose peer has ended it for one that was left open.
-@pytest.mark.filterwarnings("ignore:.*_SSLProtocolTransport.__del__:pytest.PytestUnraisableExceptionWarning")
 def test_a_context_of_the_standard_library_works_too(host: Any, certificates: Certificates) -> None:
     server_context = standard.SSLContext(standard.PROTOCOL_TLS_SERVER)
     client_context = standard.create_default_context()
@@ -157,10 +155,11 @@ def test_a_context_of_the_standard_library_works_too(host: Any, certificates: Ce
         transport, reader = await aio.create_connection(
             host, lambda: Reader(5), *address, ssl=client_context, server_hostname="localhost"
         )
+        assert isinstance(transport, aio.Transport)
         transport.write(b"hello")
         assert await reader.done == b"hello"
         transport.close()
-        await reader.lost
+        assert await reader.lost is None
         server.close()
 
     host.run_until_complete(main())

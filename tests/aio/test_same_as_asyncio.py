@@ -17,6 +17,8 @@ from typing import Any, Callable
 import pytest
 from far_end import Buffered, Certificates, Event, FarEnd, Plain, Recorder, World, described
 
+import sslsock.ssl
+
 Scenario = Callable[[World], Coroutine[Any, Any, None]]
 SCENARIOS: dict[str, tuple[Scenario, bool, bool]] = {}
 
@@ -68,15 +70,18 @@ DIFFERENCES: dict[str, Callable[[list[Event]], list[Event]]] = {
 }
 
 
+MODULES = {"plain": None, "tls": sslsock.ssl, "foreign": ssl}  # from which the contexts of our side are
+
+
 def cases() -> list[Any]:
     """TLS from CPython 3.11 on only: the asyncio of before has another, which tells neither of ends nor of errors alike."""
     return [
-        pytest.param(name, tls, server, id=f"{name}-{'tls' if tls else 'plain'}-{'server' if server else 'client'}")
+        pytest.param(name, tls, server, id=f"{name}-{tls}-{'server' if server else 'client'}")
         for name, (_, with_plain, with_tls) in SCENARIOS.items()
-        for tls in (False, True)
-        if not tls or sys.version_info >= (3, 11)
+        for tls in MODULES
+        if tls == "plain" or sys.version_info >= (3, 11)
         for server in (False, True)
-        if (with_tls if tls else with_plain)
+        if (with_plain if tls == "plain" else with_tls)
     ]
 
 
@@ -589,11 +594,11 @@ async def start_tls(w: World) -> None:
 @pytest.mark.parametrize("family", ["tcp", "unix"])
 @pytest.mark.parametrize("name, tls, server", cases())
 def test_the_same_as_asyncio(
-    name: str, tls: bool, server: bool, family: str, certificates: Certificates, tmp_path: Path
+    name: str, tls: str, server: bool, family: str, certificates: Certificates, tmp_path: Path
 ) -> None:
     folder = tmp_path if family == "unix" else None
-    theirs = World(certificates, False, tls, server, folder).run(SCENARIOS[name][0])
-    ours = World(certificates, True, tls, server, folder).run(SCENARIOS[name][0])
-    if tls and name in DIFFERENCES:
+    theirs = World(certificates, False, tls != "plain", server, folder).run(SCENARIOS[name][0])
+    ours = World(certificates, True, tls != "plain", server, folder, MODULES[tls]).run(SCENARIOS[name][0])
+    if tls != "plain" and name in DIFFERENCES:
         theirs = DIFFERENCES[name](theirs)
     assert ours == theirs

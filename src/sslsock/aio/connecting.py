@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Optional
 from ..core.protocol_listener import ProtocolListener
 from ..core.tls_start import TlsStart
 from ..core.transport import SocketTransport
-from .tls import chosen, is_own, start_of
+from .tls import chosen, require_context, start_of
 
 if TYPE_CHECKING:
     from ..core.event_loop import EventLoop as CoreLoop
@@ -81,22 +81,12 @@ class Connecting:
         ssl_shutdown_timeout: Optional[float] = None,
         **more: Any,
     ) -> None:
-        start = make = None
-        if sslcontext is not None and is_own(sslcontext):
+        start = None
+        if sslcontext is not None:
+            require_context(sslcontext)
             start = partial(start_of, sslcontext, True, None, ssl_handshake_timeout, ssl_shutdown_timeout)
-        elif sslcontext is not None:
-            timeouts = {"ssl_handshake_timeout": ssl_handshake_timeout, "ssl_shutdown_timeout": ssl_shutdown_timeout}
-            timeouts = {name: seconds for name, seconds in timeouts.items() if seconds is not None}
-            make = partial(self._make_accepted, sslcontext, server, timeouts)
-        listener = ProtocolListener(
-            self._for_transports(), self.core, sock, protocol_factory, server, self._transports, start, make
-        )
+        listener = ProtocolListener(self._for_transports(), self.core, sock, protocol_factory, server, self._transports, start)
         self._listeners[sock.fileno()] = listener
-
-    def _make_accepted(self, sslcontext: Any, server: Any, timeouts: Any, sock: socket.socket, protocol: Any) -> Any:
-        """A connection of a server whose TLS is not ours."""
-        sock.setblocking(False)
-        return self._make_ssl_transport(sock, protocol, sslcontext, None, server_side=True, server=server, **timeouts)
 
     def _stop_serving(self, sock: socket.socket) -> None:
         listener = self._listeners.pop(sock.fileno(), None)
@@ -129,21 +119,6 @@ class Connecting:
     ) -> Any:
         self._ensure_fd_no_transport(rawsock)
         sslcontext = chosen(sslcontext, server_side, server_hostname)
-        if not is_own(sslcontext):
-            if ssl_shutdown_timeout is not None:
-                more["ssl_shutdown_timeout"] = ssl_shutdown_timeout
-            return super()._make_ssl_transport(  # type: ignore[misc]
-                rawsock,
-                protocol,
-                sslcontext,
-                waiter,
-                server_side=server_side,
-                server_hostname=server_hostname,
-                extra=extra,
-                server=server,
-                ssl_handshake_timeout=ssl_handshake_timeout,
-                **more,
-            )
         start = start_of(sslcontext, server_side, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
         made = SocketTransport(self._for_transports(), self.core, rawsock, protocol, waiter, extra, server, start)
         self._transports[made._sock_fd] = made
@@ -162,7 +137,7 @@ class Connecting:
         **more: Any,
     ) -> Any:
         """Begin TLS on a connection. Returns the transport that `protocol` is to use."""
-        if type(transport) is not SocketTransport or sslcontext is None or not is_own(sslcontext) or transport._over_tls:
+        if type(transport) is not SocketTransport or not hasattr(sslcontext, "wrap_bio") or transport._over_tls:
             if ssl_shutdown_timeout is not None:
                 more["ssl_shutdown_timeout"] = ssl_shutdown_timeout
             return await super().start_tls(  # type: ignore[misc]

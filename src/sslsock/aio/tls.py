@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import ssl as standard
+import sys
 from asyncio import constants
 from types import FunctionType
 from typing import Any, Optional
@@ -10,11 +12,16 @@ from typing import Any, Optional
 from .. import ssl as own
 from .._ssl import _SSLContext
 from .._ssl.ssl_engine import ContextEngine
+from ..core.bare_engine import BareEngine
+from ..core.foreign_engine import ForeignEngine
 from ..core.tls_start import TlsStart
 
 __all__ = ["is_own", "start_of"]
 
+_log = logging.getLogger("sslsock")
 _defaults: dict[bool, Any] = {}
+_told_of_foreign = False
+_interpreters_bio = standard.MemoryBIO  # kept, for `ssl` may be switched
 
 
 def chosen(context: Any, server_side: bool, server_hostname: Optional[str]) -> Any:
@@ -34,8 +41,14 @@ def chosen(context: Any, server_side: bool, server_hostname: Optional[str]) -> A
 
 
 def is_own(context: Any) -> bool:
-    """Whether our engine takes it: a context of `sslsock.ssl`, or None for the default one."""
+    """Whether it is one of `sslsock.ssl`, or None for the default one."""
     return context is None or isinstance(context, _SSLContext)
+
+
+def require_context(context: Any) -> None:
+    """TypeError, as asyncio's, for what makes no TLS."""
+    if not callable(getattr(context, "wrap_bio", None)):
+        raise TypeError(f"sslcontext is expected to be an instance of ssl.SSLContext, got {context!r}")
 
 
 def default_context(checks_name: bool) -> Any:
@@ -65,11 +78,43 @@ def start_of(
     shutdown_timeout: Optional[float],
     half_close: bool = False,
 ) -> TlsStart:
-    """For a context that `is_own`."""
+    """The start of TLS by a context, or by None for the default one. TypeError for what is none."""
     handshake = seconds(handshake_timeout, constants.SSL_HANDSHAKE_TIMEOUT, "ssl_handshake_timeout")
     shutdown = seconds(shutdown_timeout, 30.0, "ssl_shutdown_timeout")
     if context is None:
         context = default_context(bool(server_hostname))
+    require_context(context)
     name = server_hostname if server_hostname and not server_side else None
-    tls_object = context.wrap_bio(own.MemoryBIO(), own.MemoryBIO(), server_side, name)
-    return TlsStart(ContextEngine(tls_object._sslobj), tls_object, context, handshake, shutdown, half_close)
+    engine: BareEngine
+    if is_own(context):
+        tls_object = context.wrap_bio(own.MemoryBIO(), own.MemoryBIO(), server_side, name)
+        engine = ContextEngine(tls_object._sslobj)
+    else:
+        tell_of_foreign(context)
+        memory_bio = memory_bio_of(context)
+        incoming, outgoing = memory_bio(), memory_bio()
+        tls_object = context.wrap_bio(incoming, outgoing, server_side=server_side, server_hostname=name)
+        engine = ForeignEngine(tls_object, incoming, outgoing, server_side)
+    return TlsStart(engine, tls_object, context, handshake, shutdown, half_close)
+
+
+def memory_bio_of(context: Any) -> Any:
+    """The class of the BIOs that a context of another library wants: that of the module, or of a package around it, from which
+    the class of the context is; the interpreter's for what has none."""
+    for base in type(context).__mro__:
+        name = base.__module__
+        while name and name not in ("ssl", "_ssl", "builtins"):
+            found = getattr(sys.modules.get(name), "MemoryBIO", None)
+            if found is not None:
+                return found
+            name = name.rpartition(".")[0]
+    return _interpreters_bio
+
+
+def tell_of_foreign(context: Any) -> None:
+    """Once: who wanted TLS in C learns why it is not."""
+    global _told_of_foreign
+    if not _told_of_foreign:
+        _told_of_foreign = True
+        kind = f"{type(context).__module__}.{type(context).__qualname__}"
+        _log.info("the TLS of %s is its own, driven by sslsock; contexts of sslsock.ssl are faster", kind)

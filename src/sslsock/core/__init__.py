@@ -63,6 +63,7 @@ NAMES = (
     "stream_classes",
     "stream_reading",
     "stream_writing",
+    "foreign_engine",
     "tls_start",
     "socket_names",
     "protocol_transport",

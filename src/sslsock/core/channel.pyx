@@ -375,7 +375,7 @@ cdef class Channel(EndingLink):
             self.tls = TLS_OPEN
             self.forget_handlers()
             sessions = self.settle(engine) if engine.unsettled else None
-            self.engine_ready = engine.backlog.size > 0
+            self.engine_ready = engine.holds_more()
             if self.phase == PHASE_OPEN:
                 self.tell_encrypted(self.consumer)
                 if sessions is not None and self.notify_sessions:

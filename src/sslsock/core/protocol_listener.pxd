@@ -6,7 +6,6 @@ cdef class ProtocolListener(Acceptor):
     cdef object host  # the asyncio loop
     cdef object sock
     cdef object protocol_factory
-    cdef object make  # of the transport, where TLS is not ours
     cdef object start_tls  # gives a TlsStart, None: no TLS
     cdef object server
     cdef object transports  # by descriptor, of the asyncio loop

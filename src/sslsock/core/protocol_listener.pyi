@@ -20,5 +20,4 @@ class ProtocolListener(Acceptor):
         server: Optional[asyncio.AbstractServer],
         transports: MutableMapping[int, asyncio.BaseTransport],
         start_tls: Optional[Callable[[], TlsStart]] = None,
-        make: Optional[Callable[[socket.socket, asyncio.BaseProtocol], asyncio.BaseTransport]] = None,
     ) -> None: ...

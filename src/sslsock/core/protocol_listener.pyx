@@ -29,12 +29,11 @@ cdef class ProtocolListener(Acceptor):
     """Accepts the connections of an asyncio server.
 
     host: the asyncio loop. loop: where the channels stand. sock: listening and non-blocking. transports: of the asyncio loop, by
-    descriptor. start_tls: gives the TlsStart of a connection; None: no TLS. make: makes the transport of a socket and a protocol, where
-    neither will do.
+    descriptor. start_tls: gives the TlsStart of a connection; None: no TLS.
     """
 
     def __cinit__(
-            self, host, Loop loop not None, sock, protocol_factory, server, transports, start_tls=None, make=None):
+            self, host, Loop loop not None, sock, protocol_factory, server, transports, start_tls=None):
         cdef int on = 1
         cdef int fd = sock.fileno()
         loop.require()
@@ -45,7 +44,6 @@ cdef class ProtocolListener(Acceptor):
         self.server = server
         self.transports = transports
         self.start_tls = start_tls
-        self.make = make
         self.context = PyContext_CopyCurrent()
         self.borrowed = True
         self.rest_seconds = constants.ACCEPT_RETRY_DELAY
@@ -77,9 +75,6 @@ cdef class ProtocolListener(Acceptor):
             protocol = self.protocol_factory()
             if self.fd < 0:  # it has closed the server
                 return 0
-            if self.make is not None:
-                self.make(socket.socket(fileno=(<Descriptor> descriptor).take()), protocol)
-                return 0
             start = None if self.start_tls is None else self.start_tls()
             made = SocketTransport(self.host, self.loop, descriptor, protocol, None, None, self.server, start)
             made.peer = peer
@@ -108,4 +103,4 @@ cdef class ProtocolListener(Acceptor):
 
     cdef void close_all(self) noexcept:
         Acceptor.close_all(self)
-        self.protocol_factory = self.make = self.start_tls = self.server = self.transports = self.context = None
+        self.protocol_factory = self.start_tls = self.server = self.transports = self.context = None

@@ -329,6 +329,9 @@ cdef class ProtocolTransport(ChannelConsumer):
         if self.all_written and failure.sending:
             return self.lose(None)  # a close_notify that the peer is not there to hear: nothing of the program's is lost
         exc = self.failure_of(failure)
+        if not isinstance(exc, Exception):  # what ends programs, met within another library
+            self.lose(None)
+            raise exc
         if self.empty_waiter is not None and not self.empty_waiter.done():
             self.empty_waiter.set_exception(exc)
         if self.tls is not None and not self.begun:

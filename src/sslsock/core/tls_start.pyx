@@ -63,14 +63,11 @@ cdef class TlsStart:
             return None
         if name == "peercert":
             return tls_object.getpeercert()
-        if name == "cipher":
-            return tls_object.cipher()
-        if name == "compression":
-            return tls_object.compression()
         if name == "session_reused":
-            return tls_object.session_reused
-        if name == "tls_version":
-            return tls_object.version()
-        if name == "group":
-            return tls_object._sslobj.group()
-        return None
+            return getattr(tls_object, "session_reused", None)
+        # What is not in every `ssl`: `group` comes with CPython 3.15, and others' objects have what they have.
+        member = {"cipher": "cipher", "compression": "compression", "tls_version": "version", "group": "group"}.get(name)
+        if member is None:
+            return None
+        method = getattr(tls_object, member, None) or getattr(getattr(tls_object, "_sslobj", None), member, None)
+        return None if method is None else method()
