@@ -1,5 +1,5 @@
 """Runs the seeded fuzzers, seed after seed: python -m fuzz.play [--seconds N] [--first N] [--seed N] [--mark FILE]
-[sockets | engines]
+[sockets | engines | transports]
 
 --seconds   for how long; 60
 --first     from this seed on, in place of one that is drawn
@@ -25,9 +25,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from fuzz.engines import EnginePlay
 from fuzz.sockets import SocketPlay
+from fuzz.transports import TransportPlay
 
-PLAYS: dict[str, type[Union[EnginePlay, SocketPlay]]] = {"sockets": SocketPlay, "engines": EnginePlay}
-SHARES = {"sockets": 0.9, "engines": 0.1}  # of the time
+PLAYS: dict[str, type[Union[EnginePlay, SocketPlay, TransportPlay]]] = {
+    "sockets": SocketPlay,
+    "engines": EnginePlay,
+    "transports": TransportPlay,
+}
+SHARES = {"sockets": 0.6, "engines": 0.1, "transports": 0.3}  # of the time
 LIMIT = 200.0  # seconds for one run, which has a limit of its own
 
 

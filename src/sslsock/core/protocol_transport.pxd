@@ -32,7 +32,8 @@ cdef class ProtocolTransport(ChannelConsumer):
     cdef bint end_waits  # the peer's end came while reading was paused
     cdef bint held_back  # of a plain connection: its protocol, or whoever awaits it, does not know of it yet
     cdef object empty_waiter  # for sendfile
-    cdef Py_buffer view  # of the protocol's buffer, while it is lent to the channel
+    cdef object lender  # the protocol whose buffer is lent to the channel
+    cdef Py_buffer view  # of that buffer
     cdef bint lent
     cdef size_t high, low  # bytes
 
@@ -48,8 +49,8 @@ cdef class ProtocolTransport(ChannelConsumer):
     cdef int connect(self) except -1
     cdef object failure_of(self, const channel_failure *failure)
     cdef int wake_waiter(self, object exc) except -1
-    cdef object ask(self, str method, object argument, bint with_argument)
-    cdef object tell(self, str method, object argument, bint with_argument)
+    cdef object ask(self, object protocol, str method, object argument, bint with_argument)
+    cdef object tell(self, object protocol, str method, object argument, bint with_argument)
     cdef int fatal(self, object exc, str message) except -1
     cdef int tell_handler(self, object exc, str message) except -1
     cdef int lose(self, object exc) except -1
@@ -66,5 +67,7 @@ cdef class ProtocolTransport(ChannelConsumer):
     cdef int after_write(self) except -1
     cdef int tell_flow(self, str method) except -1
     cdef int watch_room(self) except -1
-    cdef int count_lost_write(self) except -1
+    cdef bytes copy_of(self, object data)
+    cdef bint may_write(self) except -1
+    cdef int watch_flow(self) except -1
     cdef object found_out(self, name)

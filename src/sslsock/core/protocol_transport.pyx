@@ -135,7 +135,7 @@ cdef class ProtocolTransport(ChannelConsumer):
         that made it, as with asyncio."""
         self.connected = True
         try:
-            self.tell("connection_made", self, True)
+            self.tell(self._protocol, "connection_made", self, True)
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
@@ -156,10 +156,10 @@ cdef class ProtocolTransport(ChannelConsumer):
         return 0
 
     @cython.final
-    cdef object tell(self, str method, object argument, bint with_argument):
+    cdef object tell(self, object protocol, str method, object argument, bint with_argument):
         """Call the protocol in the context of the transport, in which its own call may be under way."""
         cdef object context
-        bound = getattr(self._protocol, method)
+        bound = getattr(protocol, method)
         if self.inside:
             return bound(argument) if with_argument else bound()
         context = self.context
@@ -171,11 +171,11 @@ cdef class ProtocolTransport(ChannelConsumer):
             self.inside = False
             PyContext_Exit(context)
 
-    cdef object ask(self, str method, object argument, bint with_argument):
+    cdef object ask(self, object protocol, str method, object argument, bint with_argument):
         """`tell`, and end the connection by what it raises. Returns what the protocol has returned."""
         result = None
         try:
-            result = self.tell(method, argument, with_argument)
+            result = self.tell(protocol, method, argument, with_argument)
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
@@ -277,8 +277,9 @@ cdef class ProtocolTransport(ChannelConsumer):
         """The buffer of a BufferedProtocol, to be received or decrypted into."""
         if self.lost_planned or self._closing or self.lent:
             return 0
+        self.lender = self._protocol  # which is told of what comes, though it may have a successor by then
         try:
-            buffer = self.tell("get_buffer", -1, True)
+            buffer = self.tell(self.lender, "get_buffer", -1, True)
             PyObject_GetBuffer(buffer, &self.view, PyBUF_WRITABLE)
             self.lent = True
             if self.view.len == 0:
@@ -293,11 +294,12 @@ cdef class ProtocolTransport(ChannelConsumer):
 
     @cython.final
     cdef int filled(self, size_t size) except -1:
+        lender, self.lender = self.lender, None
         if self.lent:
             self.lent = False
             PyBuffer_Release(&self.view)
         if size and not self.lost_planned and not self._closing:
-            self.ask("buffer_updated", size, True)
+            self.ask(lender, "buffer_updated", size, True)
         return 0
 
     @cython.final
@@ -317,7 +319,7 @@ cdef class ProtocolTransport(ChannelConsumer):
             return 0
         if self._loop.get_debug():
             logger.debug("%r received EOF", self)
-        keep_open = self.ask("eof_received", None, False)
+        keep_open = self.ask(self._protocol, "eof_received", None, False)
         if keep_open and self.tls is not None and not self.tls.half_close:
             logger.warning("returning true from eof_received() has no effect when using ssl")
             keep_open = False
@@ -385,7 +387,7 @@ cdef class ProtocolTransport(ChannelConsumer):
         try:
             if self.connected:
                 self.connected = False
-                self.tell("connection_lost", exc, True)
+                self.tell(self._protocol, "connection_lost", exc, True)
         finally:
             self.wake_waiter(exc if exc is not None else ConnectionAbortedError("the transport was closed"))
             if self.empty_waiter is not None and not self.empty_waiter.done():
@@ -461,7 +463,7 @@ cdef class ProtocolTransport(ChannelConsumer):
             logger.debug("%r resumes reading", self)
 
     def _tell_end(self):
-        """The peer's end, which came while reading was paused."""
+        """The peer's end, which came while reading was paused, or before connection_made."""
         if self.end_waits and not self._paused and not self.lost_planned:
             self.peer_ended()
 
@@ -469,39 +471,58 @@ cdef class ProtocolTransport(ChannelConsumer):
 
     def write(self, data):
         """Send `data` (bytes-like), in order. Bytes are not copied."""
-        cdef Channel channel = self.channel
-        if not PyBytes_CheckExact(data):
-            if not isinstance(data, (bytes, bytearray, memoryview)):
-                kind = type(data).__name__
-                raise TypeError(
-                    f"data argument must be a bytes-like object, not {kind!r}" if self.tls is None
-                    else f"data: expecting a bytes-like instance, got {kind}")
-            data = bytes(data)
+        cdef bytes piece = data if PyBytes_CheckExact(data) else self.copy_of(data)
+        if self.may_write() and piece:
+            self.channel.write(piece)
+            self.after_write()
+
+    def writelines(self, list_of_data):
+        """Send the pieces (bytes-like), in order, together: nothing that is written meanwhile comes between them."""
+        cdef list pieces = [data if PyBytes_CheckExact(data) else self.copy_of(data) for data in list_of_data]
+        cdef bytes piece
+        if self.may_write():
+            for piece in pieces:
+                if piece and not self._closing:  # a failure is met at once
+                    self.channel.write(piece)
+            self.after_write()
+
+    cdef bytes copy_of(self, object data):
+        """What is sent for `data`, which the caller may change afterwards."""
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            kind = type(data).__name__
+            raise TypeError(
+                f"data argument must be a bytes-like object, not {kind!r}" if self.tls is None
+                else f"data: expecting a bytes-like instance, got {kind}")
+        return bytes(data)
+
+    @cython.final
+    cdef bint may_write(self) except -1:
+        """False, and counted, where what is written goes nowhere."""
         if self._eof:
             raise RuntimeError("Cannot call write() after write_eof()")
         if self.empty_waiter is not None:
             raise RuntimeError("unable to write; sendfile is in progress")
-        if not data:
-            return
-        if self.lost or self._closing:
-            self.count_lost_write()
-            return
-        channel.write(data)
-        if channel.dead:
-            # What was received before is lost, as in asyncio: a program that does nothing but write must hear of it.
-            self.fatal(OSError(channel.failure.number, os.strerror(channel.failure.number)), "Fatal write error on socket transport")
-        elif channel.unsent() > self.high:
-            self.after_write()
-
-    cdef int count_lost_write(self) except -1:
+        if not self.lost and not self._closing:
+            return True
         if self.lost:
             if self.lost >= constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES:
                 logger.warning("socket.send() raised exception.")
             self.lost += 1
-        return 0
+        return False
 
     @cython.final
     cdef int after_write(self) except -1:
+        """A connection that has failed is lost, and a protocol that has written too much is paused."""
+        cdef Channel channel = self.channel
+        if channel.dead:
+            # What was received before is lost, as in asyncio: a program that does nothing but write must hear of it.
+            self.fatal(OSError(channel.failure.number, os.strerror(channel.failure.number)), "Fatal write error on socket transport")
+        elif channel.unsent() > self.high:
+            self.watch_flow()
+        return 0
+
+    @cython.final
+    cdef int watch_flow(self) except -1:
         """More waits than the protocol is to have waiting, unless the kernel takes it."""
         cdef Channel channel = self.channel
         if channel.tls != TLS_SHAKING and not channel.blocked and channel.phase == PHASE_OPEN:
@@ -511,15 +532,10 @@ cdef class ProtocolTransport(ChannelConsumer):
             self.tell_flow("pause_writing")
         return self.watch_room()
 
-    def writelines(self, list_of_data):
-        """Send the pieces (bytes-like), in order, together."""
-        for data in list_of_data:
-            self.write(data)
-
     cdef int tell_flow(self, str method) except -1:
         """Pause or resume the protocol. What it raises is told, and ends nothing, as in asyncio."""
         try:
-            self.tell(method, None, False)
+            self.tell(self._protocol, method, None, False)
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
@@ -563,7 +579,7 @@ cdef class ProtocolTransport(ChannelConsumer):
             raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
         self.high, self.low = high, low
         if self.channel.unsent() > self.high and not self._protocol_paused:
-            self.after_write()
+            self.watch_flow()
 
     # For sendfile
 
