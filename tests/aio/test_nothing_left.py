@@ -195,6 +195,32 @@ class Eager(FarEnd):
         await super().flush()
 
 
+@pytest.mark.parametrize("server", [False, True])
+def test_start_tls_when_the_peer_has_ended_already(server: bool, certificates: Certificates) -> None:
+    async def main() -> None:
+        near, far = await w.connect(tls=False)
+        near.transport.pause_reading()
+        far.cut()
+        await w.quiet()
+        starting = w.loop.start_tls(
+            near.transport,
+            near,
+            w.near,
+            server_side=server,
+            server_hostname=None if server else NAME,
+            ssl_handshake_timeout=1000,
+        )
+        with pytest.raises(ConnectionResetError):
+            await starting
+
+    w = World(certificates, True, True, server)
+    w.loop.run_until_complete(asyncio.wait_for(main(), DEADLINE))
+    for close in w.closes:
+        close()
+    w.loop.close()
+    assert w.events == [("connection_made",), ("connection_lost", ("ConnectionResetError", 104))]
+
+
 @pytest.mark.parametrize("starts", [False, True], ids=["from the beginning", "start_tls"])
 def test_data_that_comes_with_the_end_of_the_handshake(starts: bool, certificates: Certificates) -> None:
     w = World(certificates, True, True, True)

@@ -1,5 +1,5 @@
-"""Joined asyncio transports, by a seed: protocols that write, pause, close, abort, raise, change and nest calls of Python in every
-callback, over a network that cuts the stream into any pieces. Whatever happens, these hold:
+"""Joined asyncio transports, by a seed: protocols that write, pause, close, abort, raise and change in every callback, and
+garbage that does so inside a call, over a network that cuts the stream into any pieces. Whatever happens, these hold:
 
 - connection_made comes first, connection_lost once and last, never inside a call of the transport's.
 - What is received is what was written, in order; and all of it where the end was one in order.

@@ -121,7 +121,8 @@ cdef class Channel(EndingLink):
             engine.pre_shared_key_handler = self._ask_key_handler
         if timeout > 0:
             self.set_deadline(timeout, self._handshake_overdue)
-        self.engine_ready = not engine.is_server() or engine.backlog.size > 0
+        # A server waits for its client, unless that has ended already: then no event comes that would tell so.
+        self.engine_ready = not engine.is_server() or engine.backlog.size > 0 or self.fin
         if self.engine_ready:
             self.plan_again()
 

@@ -57,7 +57,7 @@ cdef class SocketTransport(ProtocolTransport):
         """TLS begins on this connection, for `protocol`. What was received and not read belongs to the handshake. waiter: a future, told
         of its end."""
         self.set_protocol(protocol)
-        self._paused = False
+        self._paused = self.end_waits = False
         self.shake_hands(tls, waiter)
 
     # The end
