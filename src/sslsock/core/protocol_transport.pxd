@@ -68,6 +68,6 @@ cdef class ProtocolTransport(ChannelConsumer):
     cdef int tell_flow(self, str method) except -1
     cdef int watch_room(self) except -1
     cdef bytes copy_of(self, object data)
-    cdef bint may_write(self) except -1
+    cdef bint may_write(self, bint something) except -1
     cdef int watch_flow(self) except -1
     cdef object found_out(self, name)

@@ -472,7 +472,7 @@ cdef class ProtocolTransport(ChannelConsumer):
     def write(self, data):
         """Send `data` (bytes-like), in order. Bytes are not copied."""
         cdef bytes piece = data if PyBytes_CheckExact(data) else self.copy_of(data)
-        if self.may_write() and piece:
+        if self.may_write(len(piece)) and piece:
             self.channel.write(piece)
             self.after_write()
 
@@ -480,7 +480,7 @@ cdef class ProtocolTransport(ChannelConsumer):
         """Send the pieces (bytes-like), in order, together: nothing that is written meanwhile comes between them."""
         cdef list pieces = [data if PyBytes_CheckExact(data) else self.copy_of(data) for data in list_of_data]
         cdef bytes piece
-        if self.may_write():
+        if self.may_write(any(pieces)):
             for piece in pieces:
                 if piece and not self._closing:  # a failure is met at once
                     self.channel.write(piece)
@@ -496,15 +496,15 @@ cdef class ProtocolTransport(ChannelConsumer):
         return bytes(data)
 
     @cython.final
-    cdef bint may_write(self) except -1:
-        """False, and counted, where what is written goes nowhere."""
+    cdef bint may_write(self, bint something) except -1:
+        """False, and counted if it is something, where what is written goes nowhere."""
         if self._eof:
             raise RuntimeError("Cannot call write() after write_eof()")
         if self.empty_waiter is not None:
             raise RuntimeError("unable to write; sendfile is in progress")
         if not self.lost and not self._closing:
             return True
-        if self.lost:
+        if self.lost and something:
             if self.lost >= constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES:
                 logger.warning("socket.send() raised exception.")
             self.lost += 1
