@@ -455,7 +455,7 @@ cdef class ProtocolTransport(ChannelConsumer):
         if self._closing or not self._paused:
             return
         self._paused = False
-        if self.begun:
+        if self.begun and not self.held_back:
             self.channel.halt(False)
         if self.end_waits:
             self._loop.call_soon(self._tell_end)
@@ -463,8 +463,8 @@ cdef class ProtocolTransport(ChannelConsumer):
             logger.debug("%r resumes reading", self)
 
     def _tell_end(self):
-        """The peer's end, which came while reading was paused, or before connection_made."""
-        if self.end_waits and not self._paused and not self.lost_planned:
+        """The peer's end, which came while reading was paused."""
+        if self.end_waits and not self._paused and not self.held_back and not self.lost_planned:
             self.peer_ended()
 
     # Writing
