@@ -2,10 +2,9 @@
 
     sslsock.aio.run(main())                 asyncio.run on our loop
     sslsock.aio.install_policy()            programs that call asyncio.run themselves
+    sslsock.aio.serve(app, host, port, threads=4)   an application in several loops, each in a thread of its own
     sslsock.aio.attach()                    connections of the loop that runs, uvloop's too
 """
-
-from asyncio import Server
 
 from .event_loop import EventLoop, new_event_loop
 from .functions import (
@@ -23,6 +22,8 @@ from .functions import (
 )
 from .hosted import attach
 from .running import install_policy, run
+from .servers import Server
+from .serving import serve
 from .streams import StreamReader, StreamReaderProtocol, StreamWriter
 from .transport import Transport
 
@@ -45,6 +46,7 @@ __all__ = [
     "open_unix_connection",
     "run",
     "sendfile",
+    "serve",
     "start_server",
     "start_tls",
     "start_unix_server",

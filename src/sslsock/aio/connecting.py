@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from functools import partial
-from typing import TYPE_CHECKING, Any, Optional
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 from ..core.protocol_listener import ProtocolListener
 from ..core.tls_start import TlsStart
 from ..core.transport import SocketTransport
-from .tls import chosen, require_context, start_of
+from .servers import HelloHandler, Server, ServerOptions
+from .tls import chosen, start_of
 
 if TYPE_CHECKING:
     from ..core.event_loop import EventLoop as CoreLoop
@@ -70,23 +71,57 @@ class Connecting:
             raise
         return transport, protocol
 
-    def _start_serving(
+    async def create_server(
         self,
         protocol_factory: Any,
-        sock: socket.socket,
-        sslcontext: Any = None,
-        server: Any = None,
-        backlog: int = 100,
-        ssl_handshake_timeout: Optional[float] = None,
-        ssl_shutdown_timeout: Optional[float] = None,
-        **more: Any,
-    ) -> None:
-        start = None
-        if sslcontext is not None:
-            require_context(sslcontext)
-            start = partial(start_of, sslcontext, True, None, ssl_handshake_timeout, ssl_shutdown_timeout)
-        listener = ProtocolListener(self._for_transports(), self.core, sock, protocol_factory, server, self._transports, start)
-        self._listeners[sock.fileno()] = listener
+        host: Any = None,
+        port: Any = None,
+        *,
+        client_hello_handler: Optional[HelloHandler] = None,
+        trusted_proxies: Union[bool, str, Iterable[str], None] = None,
+        max_handshakes: int = 0,
+        start_serving: bool = True,
+        **options: Any,
+    ) -> Server:
+        """asyncio's, and:
+
+        client_hello_handler: `handler(hello, peername)`, perhaps `async`, returns the SSLContext of the connection, or None for
+        `ssl`. LookupError: the client is told that there is no such name.
+        trusted_proxies: networks and addresses (str), or True for everybody. Each connection begins with a PROXY header, and is
+        its client's; one from elsewhere is refused.
+        max_handshakes: at once; who comes then waits in the system's queue. 0: no bound.
+        """
+        more = ServerOptions(client_hello_handler, trusted_proxies, max_handshakes)
+        more.check(options.get("ssl"))
+        made = await super().create_server(protocol_factory, host, port, start_serving=False, **options)  # type: ignore[misc]
+        return await self._opened(made, more, start_serving)
+
+    async def create_unix_server(
+        self,
+        protocol_factory: Any,
+        path: Any = None,
+        *,
+        client_hello_handler: Optional[HelloHandler] = None,
+        trusted_proxies: Union[bool, str, Iterable[str], None] = None,
+        max_handshakes: int = 0,
+        start_serving: bool = True,
+        **options: Any,
+    ) -> Server:
+        """As `create_server`, on a UNIX socket. Of `trusted_proxies` only True lets somebody in."""
+        more = ServerOptions(client_hello_handler, trusted_proxies, max_handshakes)
+        more.check(options.get("ssl"))
+        made = await super().create_unix_server(protocol_factory, path, start_serving=False, **options)  # type: ignore[misc]
+        return await self._opened(made, more, start_serving)
+
+    async def _opened(self, server: Any, options: ServerOptions, start_serving: bool) -> Server:
+        server.__class__ = Server
+        server._take(options)
+        if start_serving:
+            await server.start_serving()
+        return server  # type: ignore[no-any-return]
+
+    def _start_serving(self, protocol_factory: Any, sock: socket.socket, sslcontext: Any, server: Server, *rest: Any) -> None:
+        self._listeners[sock.fileno()] = server._listen(sock)
 
     def _stop_serving(self, sock: socket.socket) -> None:
         listener = self._listeners.pop(sock.fileno(), None)

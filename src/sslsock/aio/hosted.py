@@ -36,11 +36,10 @@ if sys.version_info < (3, 10):
     make_server.__kwdefaults__, make_server.__defaults__ = original.__kwdefaults__, original.__defaults__
 
 
-class HostedServer(base_events.Server):
-    """asyncio's server, whose loop is the host."""
+class Makes(asyncio.SelectorEventLoop):
+    """asyncio's loop, whose servers are made in the loop that runs."""
 
-    def get_loop(self) -> Any:
-        return self._loop._host  # type: ignore[attr-defined]
+    create_server = make_server
 
 
 def asks_host(name: str) -> Any:
@@ -51,7 +50,7 @@ def asks_host(name: str) -> Any:
     return method
 
 
-class Hosted(Connecting, asyncio.SelectorEventLoop):
+class Hosted(Connecting, Makes):
     """Makes connections and servers for `host`, an asyncio loop. Never run."""
 
     def __init__(self, host: Any) -> None:
@@ -104,16 +103,6 @@ class Hosted(Connecting, asyncio.SelectorEventLoop):
 
     def _remove_writer(self, fd: Any) -> bool:
         return bool(self._host.remove_writer(fd))
-
-    async def create_server(self, *args: Any, **kwargs: Any) -> Any:
-        server = await make_server(self, *args, **kwargs)
-        server.__class__ = HostedServer
-        return server
-
-    async def create_unix_server(self, *args: Any, **kwargs: Any) -> Any:
-        server = await super().create_unix_server(*args, **kwargs)
-        server.__class__ = HostedServer
-        return server
 
 
 _known: weakref.WeakKeyDictionary[Any, Hosted] = weakref.WeakKeyDictionary()
