@@ -25,6 +25,8 @@ from sslsock.core.event_loop import EventLoop
 cdef extern from "Python.h":
     object PyContext_CopyCurrent()
 
+cdef object Future = asyncio.Future
+
 cdef double LONGEST = 1e9  # seconds, thirty years: keeps times inside 64 bits
 
 
@@ -107,6 +109,10 @@ cdef class LoopCore:
     def time(self):
         """Seconds of the monotonic clock: float."""
         return monotonic_ns() * 1e-9
+
+    def create_future(self):
+        """A new asyncio.Future of this loop."""
+        return Future(loop=self)
 
     cdef Handle planned(self, Handle handle, object callback, tuple args, object context):
         handle._loop = self

@@ -6,7 +6,12 @@ cdef enum call_state:
 
 cdef class AwaitedCall:
     cdef call_state state
-    cdef object subject  # whose call it is; here, so that it is still there when a call ends with its last reference
+    # What it was called with. They are here so that they are still there when a call ends with its last reference, and all calls have one
+    # size, so that they take each other's memory.
+    cdef object subject
+    cdef object argument
+    cdef Py_ssize_t number
+    cdef bint tried  # this is not the first attempt
     cdef object inner  # the iterator that is waited for, or None
     cdef bint delegated  # what `inner` returns is the result
 

@@ -11,9 +11,10 @@ cimport cython
 from await_slots cimport await_slots_iterator, await_slots_resume, await_slots_set
 
 
+@cython.freelist(64)
 @cython.no_gc_clear  # what ends in a cycle still lets go of what it waits for
 cdef class AwaitedCall:
-    """What `await` takes. A derived class has `attempt`."""
+    """What `await` takes. A derived class has `attempt`, and no attributes."""
 
     def __dealloc__(self):
         if self.state == CALL_NEW:
@@ -127,6 +128,7 @@ cdef object advance(object self, object value, int *over):
                     break
                 call.waited()
             outcome = call.attempt()
+            call.tried = True
             inner = call.inner
             if inner is None:
                 break

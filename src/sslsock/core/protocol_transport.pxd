@@ -44,6 +44,7 @@ cdef class ProtocolTransport(ChannelConsumer):
     cdef int leave(self) except -1
     cdef bint all_acknowledged(self) noexcept
     cdef object found_below(self, name)
+    cpdef write(self, data)
     # beginning, end
     cdef int shake_hands(self, TlsStart tls, waiter) except -1
     cdef int connect(self) except -1

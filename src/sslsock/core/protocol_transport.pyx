@@ -469,7 +469,7 @@ cdef class ProtocolTransport(ChannelConsumer):
 
     # Writing
 
-    def write(self, data):
+    cpdef write(self, data):
         """Send `data` (bytes-like), in order. Bytes are not copied."""
         cdef bytes piece = data if PyBytes_CheckExact(data) else self.copy_of(data)
         if self.may_write(len(piece)) and piece:

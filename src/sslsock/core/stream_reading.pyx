@@ -132,14 +132,11 @@ def feed_data(self, data):
 
 @cython.no_gc_clear
 cdef class ReaderCall(AwaitedCall):
-    """Waits for what comes to a reader."""
-
-    cdef bint begun
+    """Waits for what comes to a reader, which is `subject`."""
 
     cdef int check_exception(self, dict state) except -1:
         """Only a call that begins is told, as in asyncio."""
-        if not self.begun:
-            self.begun = True
+        if not self.tried:
             exc = state["_exception"]
             if exc is not None:
                 raise exc
@@ -166,20 +163,18 @@ cdef int incomplete(object buffer, object expected) except -1:
 @cython.final
 @cython.no_gc_clear
 cdef class ReadCall(ReaderCall):
-    cdef Py_ssize_t size
-    cdef bint has_waited
+    """number: how many bytes at the most."""
 
     cdef object attempt(self):
         cdef dict state = attributes(self.subject)
         self.check_exception(state)
-        if self.size == 0:
+        if self.number == 0:
             return b""
         buffer = buffer_of(state)
-        if PyByteArray_GET_SIZE(buffer) == 0 and not state["_eof"] and not self.has_waited:
-            self.has_waited = True
+        if PyByteArray_GET_SIZE(buffer) == 0 and not state["_eof"] and not self.tried:
             self.wait_for_data(state, "read")
             return None
-        data = take(buffer, min(self.size, PyByteArray_GET_SIZE(buffer)))
+        data = take(buffer, min(self.number, PyByteArray_GET_SIZE(buffer)))
         resume_if_short(state)
         return data
 
@@ -190,20 +185,20 @@ cdef class ReadCall(ReaderCall):
 @cython.final
 @cython.no_gc_clear
 cdef class ReadExactlyCall(ReaderCall):
-    cdef Py_ssize_t size
+    """number: how many bytes."""
 
     cdef object attempt(self):
         cdef dict state = attributes(self.subject)
         self.check_exception(state)
-        if self.size == 0:
+        if self.number == 0:
             return b""
         buffer = buffer_of(state)
-        if PyByteArray_GET_SIZE(buffer) < self.size:
+        if PyByteArray_GET_SIZE(buffer) < self.number:
             if state["_eof"]:
-                incomplete(buffer, self.size)
+                incomplete(buffer, self.number)
             self.wait_for_data(state, "readexactly")
             return None
-        data = take(buffer, self.size)
+        data = take(buffer, self.number)
         resume_if_short(state)
         return data
 
@@ -213,24 +208,24 @@ cdef class ReadExactlyCall(ReaderCall):
 
 @cython.no_gc_clear
 cdef class ReadUntilCall(ReaderCall):
-    cdef bytes separator  # not empty
-    cdef Py_ssize_t offset  # up to here no separator begins
+    """argument: the separator, bytes that are not empty. number: up to there no separator begins."""
 
     cdef object attempt(self):
         cdef dict state = attributes(self.subject)
-        cdef Py_ssize_t size, start, separator_size = PyBytes_GET_SIZE(self.separator)
+        cdef bytes separator = <bytes> self.argument
+        cdef Py_ssize_t size, start, separator_size = PyBytes_GET_SIZE(separator)
         cdef char *found = NULL
         cdef char *first
         self.check_exception(state)
         buffer = buffer_of(state)
         size = PyByteArray_GET_SIZE(buffer)
-        if size - self.offset >= separator_size:
+        if size - self.number >= separator_size:
             first = PyByteArray_AS_STRING(buffer)
-            found = memmem(first + self.offset, size - self.offset, PyBytes_AS_STRING(self.separator), separator_size)
+            found = memmem(first + self.number, size - self.number, PyBytes_AS_STRING(separator), separator_size)
             if found == NULL:
-                self.offset = size + 1 - separator_size
-                if exceeds(self.offset, state["_limit"], 1):
-                    raise asyncio.LimitOverrunError("Separator is not found, and chunk exceed the limit", self.offset)
+                self.number = size + 1 - separator_size
+                if exceeds(self.number, state["_limit"], 1):
+                    raise asyncio.LimitOverrunError("Separator is not found, and chunk exceed the limit", self.number)
         if found == NULL:
             if state["_eof"]:
                 incomplete(buffer, None)
@@ -259,8 +254,8 @@ cdef class ReadLineCall(ReadUntilCall):
         except asyncio.LimitOverrunError as exc:
             state = attributes(self.subject)
             buffer = buffer_of(state)
-            if buffer.startswith(self.separator, exc.consumed):
-                PySequence_DelSlice(buffer, 0, exc.consumed + PyBytes_GET_SIZE(self.separator))
+            if buffer.startswith(self.argument, exc.consumed):
+                PySequence_DelSlice(buffer, 0, exc.consumed + len(self.argument))
             else:
                 buffer.clear()
             resume_if_short(state)
@@ -286,7 +281,7 @@ cdef class NextLineCall(ReadLineCall):
 
 cdef object read_until(ReadUntilCall call, object reader, bytes separator):
     call.subject = reader
-    call.separator = separator
+    call.argument = separator
     return call
 
 
@@ -322,7 +317,7 @@ def read(self, n=-1):
         return original_read(self, n)
     call = ReadCall.__new__(ReadCall)
     call.subject = self
-    call.size = n
+    call.number = n
     return call
 
 
@@ -333,7 +328,7 @@ def readexactly(self, n):
         return original_readexactly(self, n)
     call = ReadExactlyCall.__new__(ReadExactlyCall)
     call.subject = self
-    call.size = n
+    call.number = n
     return call
 
 

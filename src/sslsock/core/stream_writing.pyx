@@ -9,6 +9,7 @@ cimport cython
 
 from instance_state cimport attributes, referent
 from sslsock.core.awaited_call cimport AwaitedCall, give_slots
+from sslsock.core.protocol_transport cimport ProtocolTransport
 from sslsock.core.stream_classes cimport protocol_class, reader_class, writer_class
 from sslsock.core.stream_reading cimport feed
 
@@ -19,7 +20,17 @@ cdef object original_drain_helper = asyncio.StreamReaderProtocol._drain_helper
 
 def write(self, data):
     """Send `data`. As asyncio.StreamWriter.write."""
-    attributes(self)["_transport"].write(data)
+    transport = attributes(self)["_transport"]
+    if isinstance(transport, ProtocolTransport):
+        (<ProtocolTransport> transport).write(data)
+    else:
+        transport.write(data)
+
+
+cdef bint is_closing(object transport) except -1:
+    if isinstance(transport, ProtocolTransport):
+        return (<ProtocolTransport> transport)._closing
+    return transport.is_closing()
 
 
 cdef bint may_write(object protocol) except -1:
@@ -34,9 +45,11 @@ cdef bint may_write(object protocol) except -1:
 @cython.final
 @cython.no_gc_clear
 cdef class DrainCall(AwaitedCall):
+    """subject: the writer."""
+
     cdef object attempt(self):
         cdef dict state = attributes(self.subject)
-        if self.has_failed(state["_reader"]) or state["_transport"].is_closing() or not may_write(state["_protocol"]):
+        if self.has_failed(state["_reader"]) or is_closing(state["_transport"]) or not may_write(state["_protocol"]):
             self.delegate(original_drain(self.subject))
         return None
 
@@ -53,6 +66,8 @@ cdef class DrainCall(AwaitedCall):
 @cython.final
 @cython.no_gc_clear
 cdef class DrainHelperCall(AwaitedCall):
+    """subject: the protocol."""
+
     cdef object attempt(self):
         if not may_write(self.subject):
             self.delegate(original_drain_helper(self.subject))
