@@ -83,6 +83,15 @@ def test_a_callback_is_called_on_the_loop_with_object_result_and_error(host):
     assert not server.listening
 
 
+def test_a_callback_that_nobody_would_await(own_host):
+    async def callback(sock, result, error):
+        raise AssertionError("it runs")
+
+    for call in (lambda: TcpSocket().bind_async(0, callback), lambda: TcpSocket().bind_async(0, callback=callback)):
+        with pytest.raises(TypeError, match="not awaited"):
+            call()
+
+
 def test_an_exception_is_the_callbacks_error_and_the_futures(host):
     sock = TcpSocket()
     errors = []

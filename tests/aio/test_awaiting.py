@@ -290,14 +290,17 @@ def test_a_connection_that_is_cut_is_no_end(run, certificates):
     run(main())
 
 
-def test_encrypted_is_a_truth_that_can_be_called(own_host, certificates):
-    sock = SslSocket()
-    for truth in (sock.encrypted, sock.connected):
-        assert (truth == False, truth != True, not truth, repr(truth), str(truth), f"{truth}") == (  # noqa: E712
-            *(True, True, True, "False", "False", "False"),
-        )
-        assert hash(truth) == hash(False) and json.dumps({"encrypted": truth}) and {truth: 1}[False] == 1
-        assert pickle.loads(pickle.dumps(truth)) is False
+@pytest.mark.parametrize("value", [False, True])
+def test_what_can_be_awaited_is_a_truth_value_as_well(run, value):
+    async def main():
+        async with connected(SslSocket()) as (near, _far):
+            truth = near.connected if value else near.encrypted
+            assert truth == value and truth != (not value) and bool(truth) is value and hash(truth) == hash(value)
+            assert (repr(truth), str(truth), f"{truth}", f"{truth:>6}") == (*[str(value)] * 3, f"{value:>6}")
+            assert json.loads(json.dumps(truth)) == value and {truth: 1}[value] == 1
+            assert pickle.loads(pickle.dumps(truth)) is value
+
+    run(main())
 
 
 # Reading
@@ -622,6 +625,23 @@ def test_what_was_written_and_does_not_leave(run, how):
     run(main())
 
 
+def test_what_was_written_before_a_handshake_that_the_program_does_not_let_begin(run):
+    async def main():
+        server = SslServer()
+        server.client_hello_handler = lambda s, hello: None
+        assert server.listen(0, "127.0.0.1")
+        with socket.create_connection(("127.0.0.1", server.port)):
+            sock = await server.next_connection()
+            sock.write(b"secret")
+            task = await begun(sock.bytes_written())
+            sock.disconnect()
+            await fails(task, SocketError.OPERATION_ERROR, "could be encrypted")
+            assert sock.bytes_to_write == 0
+        server.close()
+
+    run(main())
+
+
 # The end of a block
 
 
@@ -815,7 +835,7 @@ def test_another_threads_socket(run):
             async def elsewhere():
                 for wait in WAITS.values():
                     try:
-                        await wait(near)
+                        await wait(near)  # `connected` is true, in every thread
                     except RuntimeError as exc:
                         caught.append(exc)
 
@@ -823,7 +843,7 @@ def test_another_threads_socket(run):
             thread.start()
             while thread.is_alive():
                 await asyncio.sleep(0.001)
-            assert len(caught) == len(WAITS) and all("another thread" in str(exc) for exc in caught)
+            assert len(caught) == len(WAITS) - 1 and all("another thread" in str(exc) for exc in caught)
 
     run(main())
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Callable, Optional, TypeVar
 
 from .checked import checked_count
 from .constants import SocketError, SocketState
-from .fact import Fact
+from .fact import TRUE, Fact, not_yet
 from .socket_failure import SocketFailure
 from .stream import READ, Stream
 from .waits import PENDING, Waits
@@ -86,7 +86,7 @@ class Awaiting(Waits, Stream):
         """True in CONNECTED_STATE. `await socket.connected()` waits for it; SocketFailure when the attempt has failed or was
         given up, and when there is none."""
         self._loop._meet()
-        return Fact(self._state is CONNECTED, self._until_connected)
+        return TRUE if self._state is CONNECTED else not_yet(self._until_connected)
 
     async def _until_connected(self) -> None:
         await self._answer(self._while_it_lasts(lambda: self._state is CONNECTED or PENDING))

@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Any, Callable
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-__all__ = ["Fact"]
+__all__ = ["TRUE", "Fact", "not_yet"]
+
+
+async def done() -> None:
+    """There is nothing to wait for."""
+
 
 if TYPE_CHECKING:  # a bool to type checkers: Python allows no class below it
 
@@ -38,3 +43,11 @@ else:
 
         def __reduce__(self):
             return bool, (int(self),)
+
+
+TRUE = Fact(True, done)  # the one of all objects: programs ask often what has become true long ago
+
+
+def not_yet(wait: Callable[[], Coroutine[Any, Any, None]]) -> Fact:
+    """False, until `wait` has come to its end."""
+    return Fact(False, wait)

@@ -14,7 +14,7 @@ from ..core.event_loop import EventLoop
 from ..core.relay import ChannelRelay
 from .checked import checked_seconds
 from .constants import RelayReason, SocketError
-from .fact import Fact
+from .fact import TRUE, Fact, not_yet
 from .loop_object import Handler
 from .relay_end import RelayEnd
 from .tcp_socket import TcpSocket
@@ -140,7 +140,7 @@ class Relay(Waits):
     def closed(self) -> Fact:
         """It has ended. `await relay.closed()` waits for that; `reason` then says why."""
         self._loop._meet()
-        return Fact(self._reason is not None, self._until_closed)
+        return TRUE if self._reason is not None else not_yet(self._until_closed)
 
     async def _until_closed(self) -> None:
         await self._answer(lambda: self._reason is not None or PENDING)

@@ -27,7 +27,7 @@ from .configuration import SslConfiguration, default_configuration
 from .connection import CONNECTED, whole
 from .constants import OpenMode, PeerVerifyMode, SocketError, SslMode
 from .error_log import INFO
-from .fact import Fact
+from .fact import TRUE, Fact, not_yet
 from .handler_tasks import DecidingTask, TaskHandler
 from .hello_wait import HelloPhase, HelloWait
 from .late_certificate import LateCertificate
@@ -189,7 +189,7 @@ class SslSocket(LateCertificate):
         the handshake has not begun (STARTTLS); SocketFailure when the connection, or the attempt at one, ends before, and when
         there is none."""
         self._loop._meet()
-        return Fact(self._encrypted, self._until_encrypted)
+        return TRUE if self._encrypted else not_yet(self._until_encrypted)
 
     async def _until_encrypted(self) -> None:
         await self._answer(self._while_it_lasts(lambda: self._encrypted or PENDING))
@@ -556,6 +556,9 @@ class SslSocket(LateCertificate):
         if channel is not None and channel.hold_writes and channel.bytes_to_write:
             self._start_if_plain(ModeEvent.START_CLIENT)
         if self._channel is channel and self._state is CONNECTED:
+            if self._hello is not None and self.bytes_to_write:
+                message = self._with_peer("ended by the program before what it wrote could be encrypted")
+                self._failure = (SocketError.OPERATION_ERROR, message)
             self._forget_hello()
             super()._finish()
 

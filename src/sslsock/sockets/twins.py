@@ -16,6 +16,8 @@ import sys
 import warnings
 from typing import TYPE_CHECKING, Any, Callable, Generic, NamedTuple, Optional, Protocol, TypeVar, overload
 
+from .handler_tasks import kind_of
+
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
@@ -115,10 +117,12 @@ class BoundTwin(Generic[P, R_co]):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the method on the object's loop. A callable as the last argument, or named `callback`, is the
-        callback."""
+        callback. TypeError for an `async def`."""
         callback = kwargs.pop("callback", None)
         if callback is None and args and callable(args[-1]):
             *args, callback = args  # type: ignore[assignment]
+        if callback is not None and kind_of(callback):
+            raise TypeError("a callback is called, not awaited: without one there is a future to be awaited")
         if self._copies:  # the caller may reuse its buffer at once
             args = tuple(bytes(arg) if isinstance(arg, (bytearray, memoryview)) else arg for arg in args)
         obj = self._object
