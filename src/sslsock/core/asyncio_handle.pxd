@@ -12,14 +12,3 @@ cdef class Handle(Timed):
 
 cdef class TimerHandle(Handle):
     cdef readonly object _when  # seconds, as asyncio has it
-
-
-cdef class HandleQueue:
-    cdef list places  # a ring; its length is a power of two
-    cdef Py_ssize_t first  # place of the one whose turn it is
-    cdef Py_ssize_t count
-
-    cdef int append(self, object handle) except -1
-    cdef object take(self)
-    cdef int grow(self) except -1
-    cdef void clear(self)

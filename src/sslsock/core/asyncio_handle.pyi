@@ -12,7 +12,3 @@ class TimerHandle(Handle):
     """A call planned for a time."""
 
     def when(self) -> float: ...
-
-@final
-class HandleQueue:
-    """Handles in the order in which they were planned."""

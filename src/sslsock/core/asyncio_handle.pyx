@@ -1,4 +1,4 @@
-"""Handles: the calls that an asyncio loop has planned, and the queue of those that are due.
+"""Handles: the calls that an asyncio loop has planned.
 
 They take the place of asyncio's `Handle` and `TimerHandle` and say that they are these (`__class__`). What is asked for rarely
 (their text, how they compare) is asyncio's own code.
@@ -22,9 +22,6 @@ cdef extern from *:
     #define SSLSOCK_TUPLE_ITEMS(tuple) (((PyTupleObject *) (tuple))->ob_item)
     """
     PyObject **SSLSOCK_TUPLE_ITEMS(object)
-
-cdef enum:
-    SMALLEST_QUEUE = 64  # places
 
 
 @cython.no_gc_clear  # what ends a cycle with a loop may still cancel its calls
@@ -132,41 +129,3 @@ cdef class TimerHandle(Handle):
 
     def __ge__(self, other):
         return AsyncioTimerHandle.__ge__(self, other)
-
-
-@cython.final
-cdef class HandleQueue:
-    """Handles in the order in which they were planned: a ring, so that no turn allocates one."""
-
-    def __cinit__(self):
-        self.places = [None] * SMALLEST_QUEUE
-
-    cdef int append(self, object handle) except -1:
-        while self.count >= len(self.places):
-            self.grow()
-        self.places[(self.first + self.count) & (len(self.places) - 1)] = handle
-        self.count += 1
-        return 0
-
-    cdef object take(self):
-        """The first one, of those that there are."""
-        cdef Py_ssize_t place = self.first
-        handle = self.places[place]
-        self.first = (place + 1) & (len(self.places) - 1)
-        self.count -= 1
-        self.places[place] = None
-        return handle
-
-    cdef int grow(self) except -1:
-        cdef list places = self.places
-        if not places:  # the garbage collector takes the loop apart, and was here first
-            self.clear()
-            return 0
-        cdef list larger = places[self.first:] + places[:self.first] + [None] * len(places)
-        if self.places is places and self.count == len(places):  # what ran meanwhile (the garbage collector) may have used it
-            self.places, self.first = larger, 0
-        return 0
-
-    cdef void clear(self):
-        self.first = self.count = 0
-        self.places = [None] * SMALLEST_QUEUE

@@ -1,9 +1,9 @@
 from libc.stdint cimport int64_t, uint32_t
 
-from sslsock.core.asyncio_handle cimport Handle, HandleQueue
+from sslsock.core.asyncio_handle cimport Handle
 from sslsock.core.loop cimport Loop
 from sslsock.core.reactor cimport LevelWatcher
-from sslsock.core.schedule cimport TimedHeap
+from sslsock.core.schedule cimport TimedHeap, WorkQueue
 
 
 cdef class ReadyWatch(LevelWatcher):
@@ -16,7 +16,7 @@ cdef class ReadyWatch(LevelWatcher):
 
 cdef class LoopCore:
     cdef readonly Loop core
-    cdef HandleQueue ready
+    cdef WorkQueue ready
     cdef TimedHeap timers
     cdef dict files  # descriptor -> ReadyWatch
     cdef dict foreign_timers  # id of one of asyncio's own TimerHandles (debug mode) -> its entry in `timers`

@@ -14,10 +14,10 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t, uint32_t
 
 cimport linux
-from sslsock.core.asyncio_handle cimport Handle, HandleQueue, TimerHandle
+from sslsock.core.asyncio_handle cimport Handle, TimerHandle
 from sslsock.core.loop cimport Loop
 from sslsock.core.reactor cimport LevelWatcher
-from sslsock.core.schedule cimport Timed, TimedHeap, monotonic_ns
+from sslsock.core.schedule cimport Timed, TimedHeap, WorkQueue, monotonic_ns
 from sslsock.core.scratch cimport Scratch
 
 from sslsock.core.event_loop import EventLoop
@@ -73,7 +73,7 @@ cdef class LoopCore:
     def __cinit__(self, *args, **kwargs):
         self.core = EventLoop()
         self.core.host = self
-        self.ready = HandleQueue()
+        self.ready = WorkQueue()
         self.timers = TimedHeap()
         self.files = {}
         self.foreign_timers = {}
@@ -314,7 +314,7 @@ cdef class LoopCore:
             count -= 1
             if not self.run_one(self.ready.take()):
                 return
-            if self.core.flushes.planned:
+            if self.core.flushes.count:
                 self.core.run_flushes()
 
     cdef void run_due_timers(self):

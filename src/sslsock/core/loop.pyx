@@ -55,7 +55,7 @@ cdef class Loop(Reactor):
     def idle(self):
         """True when there is nothing left to wait for."""
         return not (
-            self.watchers or self.soon.planned or self.foreign or self.again.planned or self.flushes.planned
+            self.watchers or self.soon.count or self.foreign or self.again.count or self.flushes.count
             or self.holds > 0 or self.timers.waits() or self.escaped is not None
         )
 
@@ -170,10 +170,6 @@ cdef class Loop(Reactor):
         cdef Scratch outer = None
         if self.depth > 0:
             outer = self.enter_scratch()
-            # What the outer turn has still to do: it may be what the handler that called waits for.
-            self.soon.take_over()
-            self.again.take_over()
-            self.flushes.take_over()
         self.depth += 1
         self.has_turned = True
         self.host_planned = False
@@ -228,12 +224,12 @@ cdef class Loop(Reactor):
 
     cdef bint in_haste(self) noexcept:
         """There is something to be done at once."""
-        return bool(self.soon.planned or self.foreign or self.again.planned or self.flushes.planned) \
+        return bool(self.soon.count or self.foreign or self.again.count or self.flushes.count) \
             or self.reports.first != NULL or self.escaped is not None or (self.stopping and self.is_running)
 
     cdef bint unfinished(self) noexcept:
         """There is work that no descriptor announces."""
-        return bool(self.soon.planned or self.again.planned or self.flushes.planned) \
+        return bool(self.soon.count or self.again.count or self.flushes.count) \
             or self.nogil_again.first != NULL or self.reports.first != NULL
 
     # the end

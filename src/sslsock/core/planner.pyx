@@ -34,7 +34,7 @@ cdef class Planner(Nested):
         self.require()
         if not callable(callback):
             raise TypeError(f"a callable is needed, not {type(callback).__name__}")
-        self.soon.planned.append((callback, args))
+        self.soon.append((callback, args))
         self.plan_turn()
 
     def call_later(self, double seconds, callback, *args):
@@ -106,15 +106,13 @@ cdef class Planner(Nested):
 
     cdef void run_calls(self) noexcept:
         """The calls planned before this turn; what they plan waits for the next, so that a chain of calls starves nobody."""
-        cdef Py_ssize_t count
-        if self.soon.planned:
-            self.soon.begin()
-            while self.soon.more() and not self.left:
-                callback, args = <tuple> self.soon.next()
-                self.call(callback, args)
-            self.soon.end()
+        cdef Py_ssize_t count = self.soon.count
+        while count > 0 and self.soon.count and not self.left:  # a nested turn takes from it too
+            count -= 1
+            callback, args = <tuple> self.soon.take()
+            self.call(callback, args)
         count = len(self.foreign)
-        while count > 0 and self.foreign and not self.left:  # a nested turn takes from it too
+        while count > 0 and self.foreign and not self.left:
             count -= 1
             callback, args = self.foreign.popleft()
             self.call(callback, args)

@@ -121,14 +121,14 @@ cdef class Watcher:
     cdef void plan_again(self) noexcept:
         """Have `on_again` called in the next turn: there is work that no edge will announce."""
         if not self.again_planned:
-            self.loop.again.planned.append(self)  # may fail, and is then tried again
+            self.loop.again.append(self)  # may fail, and is then tried again
             self.again_planned = True
             self.loop.plan_turn()
 
     cdef void plan_flush(self) noexcept:
         """Have `on_flush` called at the end of this turn."""
         if not self.flush_planned:
-            self.loop.flushes.planned.append(self)
+            self.loop.flushes.append(self)
             self.flush_planned = True
             self.loop.plan_turn()
 
@@ -358,20 +358,18 @@ cdef class Reactor(Planner):
 
     cdef void run_again(self) noexcept:
         cdef Watcher watcher
-        if self.again.planned:
-            self.again.begin()
-            while self.again.more() and not self.left:
-                watcher = <Watcher> self.again.next()
-                watcher.again_planned = False
-                watcher.on_again()
-            self.again.end()
+        cdef Py_ssize_t count = self.again.count
+        while count > 0 and self.again.count and not self.left:  # a nested turn takes from it too
+            count -= 1
+            watcher = <Watcher> self.again.take()
+            watcher.again_planned = False
+            watcher.on_again()
 
     cdef void run_flushes(self) noexcept:
         cdef Watcher watcher
-        if self.flushes.planned:
-            self.flushes.begin()
-            while self.flushes.more() and not self.left:
-                watcher = <Watcher> self.flushes.next()
-                watcher.flush_planned = False
-                watcher.on_flush()
-            self.flushes.end()
+        cdef Py_ssize_t count = self.flushes.count
+        while count > 0 and self.flushes.count and not self.left:
+            count -= 1
+            watcher = <Watcher> self.flushes.take()
+            watcher.flush_planned = False
+            watcher.on_flush()

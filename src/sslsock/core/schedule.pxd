@@ -45,12 +45,11 @@ cdef class TimerHeap(TimedHeap):
 
 
 cdef class WorkQueue:
-    cdef list planned  # for the next turn
-    cdef list taken  # what the turn at work has taken from it
-    cdef Py_ssize_t cursor  # how much of that is done or under way
+    cdef list places  # a ring; its length is a power of two
+    cdef Py_ssize_t first  # place of the one whose turn it is
+    cdef Py_ssize_t count
 
-    cdef void begin(self)
-    cdef bint more(self) noexcept
-    cdef object next(self)
-    cdef void end(self)
-    cdef void take_over(self)
+    cdef int append(self, object work) except -1
+    cdef object take(self)
+    cdef int grow(self) except -1
+    cdef void clear(self)

@@ -7,6 +7,9 @@ entries that wait for their time would be thousands.
 cimport cython
 from libc.stdint cimport INT64_MAX, int64_t
 
+cdef enum:
+    SMALLEST_QUEUE = 64  # places
+
 
 cdef class Timed:
     """What stands in a heap. Base of `Timer`."""
@@ -132,31 +135,41 @@ cdef class TimerHeap(TimedHeap):
 
 @cython.final
 cdef class WorkQueue:
-    """What is planned for a turn.
+    """What is planned for a turn, in the order in which it was: a ring, so that no turn allocates one.
 
-    A turn does what has been planned before it: `begin`, `next` while there is `more`, `end`. What is planned meanwhile waits
-    for the next turn, so that a chain of calls starves nobody. A nested turn first takes over what the outer one has still to
-    do, before what has been planned since.
+    A turn does as much as was there when it came to it (`count`). What is planned meanwhile waits for the next turn, so that a chain
+    of calls starves nobody. A nested turn finds what the outer one has still to do before what has been planned since.
     """
 
     def __cinit__(self):
-        self.planned = []
-        self.taken = []
+        self.places = [None] * SMALLEST_QUEUE
 
-    cdef void begin(self):
-        self.taken, self.cursor, self.planned = self.planned, 0, []
+    cdef int append(self, object work) except -1:
+        while self.count >= len(self.places):
+            self.grow()
+        self.places[(self.first + self.count) & (len(self.places) - 1)] = work
+        self.count += 1
+        return 0
 
-    cdef bint more(self) noexcept:
-        return self.cursor < len(self.taken)
+    cdef object take(self):
+        """The first one, of those that there are."""
+        cdef Py_ssize_t place = self.first
+        work = self.places[place]
+        self.first = (place + 1) & (len(self.places) - 1)
+        self.count -= 1
+        self.places[place] = None
+        return work
 
-    cdef object next(self):
-        self.cursor += 1
-        return self.taken[self.cursor - 1]
+    cdef int grow(self) except -1:
+        cdef list places = self.places
+        if not places:  # the garbage collector takes the loop apart, and was here first
+            self.clear()
+            return 0
+        cdef list larger = places[self.first:] + places[:self.first] + [None] * len(places)
+        if self.places is places and self.count == len(places):  # what ran meanwhile (the garbage collector) may have used it
+            self.places, self.first = larger, 0
+        return 0
 
-    cdef void end(self):
-        self.taken = []
-
-    cdef void take_over(self):
-        if self.cursor < len(self.taken):
-            self.planned = self.taken[self.cursor:] + self.planned
-        self.taken = []
+    cdef void clear(self):
+        self.first = self.count = 0
+        self.places = [None] * SMALLEST_QUEUE
