@@ -408,6 +408,19 @@ async def limits_of_the_write_buffer(w: World) -> None:
         w.tell("refused", str(exc))
 
 
+@scenario(plain=False)
+async def limits_that_are_moved_resume_and_pause(w: World) -> None:
+    near, _far = await w.connect()
+    near.transport.write(bytes(16 << 20))
+    near.transport.write(bytes(16 << 20))  # asyncio's TLS pauses at the second only
+    await w.told("pause_writing")
+    size = near.transport.get_write_buffer_size()
+    near.transport.set_write_buffer_limits(size + 2048, size + 1)
+    w.tell("raised")
+    near.transport.set_write_buffer_limits(size - 2048, 0)
+    w.tell("lowered")
+
+
 # BufferedProtocol
 
 

@@ -578,7 +578,9 @@ cdef class ProtocolTransport(ChannelConsumer):
         if not high >= low >= 0:
             raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
         self.high, self.low = high, low
-        if self.channel.unsent() > self.high and not self._protocol_paused:
+        if self.channel.unsent() <= self.high:
+            self.room_was_made()
+        elif not self._protocol_paused:
             self.watch_flow()
 
     # For sendfile
