@@ -23,7 +23,7 @@ cdef extern from "openssl/x509_vfy.h" nogil:
     ctypedef struct X509_VERIFY_PARAM
     ctypedef int (*X509_STORE_CTX_verify_cb)(int ok, X509_STORE_CTX *context) noexcept nogil
 
-    int X509_V_OK, X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
+    int X509_V_OK, X509_V_ERR_APPLICATION_VERIFICATION, X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
     unsigned int X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS, X509_CHECK_FLAG_NEVER_CHECK_SUBJECT
 
     ctypedef struct X509_LOOKUP
@@ -71,7 +71,7 @@ cdef extern from "openssl/ssl.h" nogil:
     ctypedef struct SSL_SESSION
     ctypedef struct SSL_CIPHER
 
-    int SSL_ERROR_WANT_READ, SSL_ERROR_ZERO_RETURN
+    int SSL_ERROR_WANT_READ, SSL_ERROR_WANT_X509_LOOKUP, SSL_ERROR_ZERO_RETURN
     int SSL_VERIFY_NONE, SSL_VERIFY_PEER, SSL_VERIFY_FAIL_IF_NO_PEER_CERT
     int SSL_SENT_SHUTDOWN, SSL_RECEIVED_SHUTDOWN
     int SSL_SESS_CACHE_OFF, SSL_SESS_CACHE_CLIENT, SSL_SESS_CACHE_SERVER, SSL_SESS_CACHE_NO_INTERNAL
@@ -349,6 +349,7 @@ cdef extern from "openssl/ssl.h" nogil:
     # connections
     SSL_CTX *SSL_get_SSL_CTX(const SSL *ssl)
     SSL_CTX *SSL_set_SSL_CTX(SSL *ssl, SSL_CTX *context)
+    void SSL_set_cert_cb(SSL *ssl, int (*callback)(SSL *ssl, void *argument) noexcept nogil, void *argument)
     int SSL_get_verify_mode(const SSL *ssl)
     X509_STORE_CTX_verify_cb SSL_get_verify_callback(const SSL *ssl)
     void SSL_set_verify(SSL *ssl, int mode, X509_STORE_CTX_verify_cb callback)

@@ -22,7 +22,7 @@ from sslsock._ssl.memory_bio cimport MemoryBIO
 from sslsock._ssl.ssl_context cimport _SSLContext
 from sslsock._ssl.ssl_error cimport (
     connection_error, eof_error, io_error, library_error, want_read_error, want_write_error, zero_return_error)
-from sslsock._ssl.ssl_hooks cimport on_message
+from sslsock._ssl.ssl_hooks cimport on_certificate, on_message
 from sslsock._ssl.ssl_inspection cimport InspectedConnection
 from sslsock._ssl.ssl_io cimport END, HANDSHAKE, READ, WRITE, io_call, operation
 from sslsock._ssl.ssl_session cimport SSLSession
@@ -566,6 +566,8 @@ cdef class _SSLSocket(InspectedConnection):
         self.moved = self.moved or self.hooks is not context
         self.hooks = context
         ssl.SSL_set_SSL_CTX(self.ssl, context.ctx)
+        if self.puts_off and not self.handshake_done:  # it goes with the certificates
+            ssl.SSL_set_cert_cb(self.ssl, on_certificate, NULL)
         if context.msg_handler is not None:
             ssl.SSL_set_msg_callback(self.ssl, on_message)
         else:

@@ -8,9 +8,10 @@ cimport cython
 
 cimport openssl_ssl as ssl
 from sslsock._ssl.ssl_error cimport connection_error
+from sslsock._ssl.ssl_hooks cimport HookedContext, on_certificate
 from sslsock._ssl.ssl_inspection cimport InspectedConnection
 from sslsock._ssl.ssl_steps cimport DONE
-from sslsock.core.bare_engine cimport ENGINE_OK, BareEngine
+from sslsock.core.bare_engine cimport ENGINE_OK, USE_POOL, BareEngine
 
 
 @cython.final
@@ -27,6 +28,7 @@ cdef class ContextEngine(BareEngine):
     def __dealloc__(self):
         if self.ssl != NULL:
             ssl.SSL_set_bio(self.ssl, NULL, NULL)  # the window goes; the connection may be looked at for longer
+            ssl.SSL_set_cert_cb(self.ssl, NULL, NULL)
 
     # Other threads may look at the connection: libssl is entered under its lock.
 
@@ -42,13 +44,27 @@ cdef class ContextEngine(BareEngine):
         if entered:
             self.connection.leave()
 
-    cdef int shake(self) noexcept nogil:
+    cdef int step(self) noexcept nogil:
         cdef bint entered = self.enter_connection()
-        cdef int status = BareEngine.shake(self)
+        cdef int status
+        self.connection.in_pool = self.use == USE_POOL
+        status = BareEngine.step(self)
         if status == ENGINE_OK:
             self.connection.handshake_done = True
         self.leave_connection(entered)
         return status
+
+    cdef bint put_off(self) noexcept:
+        if not BareEngine.put_off(self):
+            return False
+        ssl.SSL_set_cert_cb(self.ssl, on_certificate, NULL)
+        self.connection.puts_off = True
+        return True
+
+    cdef bint can_put_off(self) noexcept:
+        """A server name's callback is called before; those for messages and pre-shared keys would be in the midst of it."""
+        cdef HookedContext context = self.connection.hooks
+        return context.msg_handler is None and context.psk_server_handler is None
 
     cdef int pull(self, char *data, size_t capacity, size_t *got) noexcept nogil:
         cdef bint entered = self.enter_connection()

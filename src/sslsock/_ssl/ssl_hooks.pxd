@@ -33,6 +33,8 @@ cdef class HookedConnection:
     cdef bint keeps_sessions  # the same, for when the object's parts may be gone
     cdef bint holds_settings  # of `hooks`, but for a callback
     cdef object raised  # what a callback has raised; the call it happened in raises it
+    cdef bint puts_off  # its engine does (bare_engine.pyx)
+    cdef bint in_pool  # and is where it has put it off to
 
 
 cdef class Password:
@@ -47,6 +49,7 @@ cdef void see_fork(HookedContext context) noexcept
 cdef void begin_change(HookedContext context) noexcept
 cdef void end_change(HookedContext context) noexcept
 
+cdef int on_certificate(SSL *connection, void *argument) noexcept nogil
 cdef int on_server_name(SSL *connection, int *alert, void *argument) noexcept nogil
 cdef void on_message(
     int write, int version, int content, const void *data, size_t size, SSL *connection, void *argument) noexcept nogil

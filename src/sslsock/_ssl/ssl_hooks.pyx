@@ -188,6 +188,14 @@ cdef int ask_for_server_name(HookedConnection connection, int *alert) noexcept:
     return ssl.SSL_TLSEXT_ERR_ALERT_FATAL
 
 
+# What is dear in a handshake: SSL_CTX_set_cert_cb(3).
+
+
+cdef int on_certificate(ssl.SSL *connection, void *argument) noexcept nogil:
+    """1 to go on, -1 to stop."""
+    return 1 if (<HookedConnection> ssl.SSL_get_app_data(connection)).in_pool else -1
+
+
 # Messages: SSL_CTX_set_msg_callback(3).
 
 

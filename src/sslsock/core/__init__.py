@@ -45,6 +45,7 @@ NAMES = (
     "descriptor",
     "input_buffer",
     "output_queue",
+    "handshake_pool",
     "link",
     "consumer",
     "output_link",

@@ -1,11 +1,13 @@
 from openssl_ssl cimport SSL, SSL_CTX
 from window_bio cimport byte_queue, window_bio
+from worker_pool cimport worker_job
 
 
 cdef enum engine_status:
     ENGINE_OK
     ENGINE_WANT_READ  # more ciphertext is needed
     ENGINE_CLOSED  # the peer said close_notify
+    ENGINE_COSTLY  # what the handshake goes on with is dear, and was to be left to another thread (`put_off`)
     ENGINE_FAILED  # for good; `error_code` or `own_reason` says why
 
 
@@ -13,6 +15,7 @@ cdef enum engine_use:
     USE_FREE  # nobody is inside libssl
     USE_LIBSSL  # a thread is, perhaps without the GIL
     USE_ASKING  # a thread is, and waits for verify_handler
+    USE_POOL  # a thread of a pool is, or is to be (handshake_pool.pyx)
     USE_LENT  # to a relay, for good: nobody else enters
 
 
@@ -34,6 +37,10 @@ cdef class BareEngine:
     cdef unsigned long error_code
     cdef const char *own_reason  # in place of what libssl says; NULL: none
     cdef int messages  # that came after the last data and brought none
+    cdef object pool  # HandshakePool that the job was given to, or None
+    cdef bint puts_off  # see `put_off`
+    cdef worker_job job  # a step of the handshake that another thread does
+    cdef int job_status  # what has come of it
     cdef object verify_handler  # whom a derived engine asks, in the handshake, whether to go on in spite of errors; or None
     cdef object pre_shared_key_handler  # whom it asks for a key, or None
     cdef readonly bint certificate_requested  # and the answer has not come
@@ -54,7 +61,11 @@ cdef class BareEngine:
     cdef int classify(self, int result) noexcept nogil
     cdef int note_failure(self) noexcept nogil
     cdef int shake(self) noexcept nogil
+    cdef int step(self) noexcept nogil
+    cdef int conclude(self, int status) noexcept nogil
     cdef int note_step(self, int status) noexcept nogil
+    cdef bint put_off(self) noexcept
+    cdef bint can_put_off(self) noexcept
     cdef list settle(self)
     cdef str ask_for_certificate(self)
     cdef object failure(self)

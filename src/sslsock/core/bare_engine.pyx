@@ -33,6 +33,11 @@ cdef enum:
 cdef const char *IMPOSSIBLE_RECORD = b"\x16\x03\x03\xff\xff"
 
 
+cdef int stop_or_go(SSL *connection, void *argument) noexcept nogil:
+    """SSL_CTX_set_cert_cb(3): 1 to go on, -1 to stop."""
+    return 1 if (<BareEngine> argument).use == USE_POOL else -1
+
+
 cdef class BareEngine:
     """Base of Engine. Invariant: `ssl` is valid from `make_ssl` to `__dealloc__`."""
 
@@ -118,6 +123,8 @@ cdef class BareEngine:
         if error == ssl.SSL_ERROR_ZERO_RETURN:
             self.peer_closed = True
             return ENGINE_CLOSED
+        if error == ssl.SSL_ERROR_WANT_X509_LOOKUP and self.puts_off:
+            return ENGINE_COSTLY
         return self.note_failure()
 
     cdef int note_failure(self) noexcept nogil:
@@ -135,23 +142,52 @@ cdef class BareEngine:
     cdef int shake(self) noexcept nogil:
         """Go on with the handshake; ENGINE_OK when it is done."""
         cdef engine_use before
-        cdef int result, status
+        cdef int status
         if self.failed:
             return ENGINE_FAILED
         before = self.enter_libssl()
+        status = self.conclude(self.step())
+        self.leave_libssl(before)
+        return status
+
+    # The two parts of `shake`, for who has another thread do the first.
+
+    cdef int step(self) noexcept nogil:
+        """Have libssl go on. Nothing that others may look at meanwhile is changed."""
+        cdef int result
         ERR_clear_error()
         fork_gate_enter()
         result = ssl.SSL_do_handshake(self.ssl)
         fork_gate_leave()
-        status = ENGINE_OK if result == 1 else self.classify(result)
+        return ENGINE_OK if result == 1 else self.classify(result)
+
+    cdef int conclude(self, int status) noexcept nogil:
+        """What has come of it."""
         if status == ENGINE_CLOSED:  # no handshake will come of it: RFC 8446, 6.1
             self.own_reason = b"the peer closed the connection during the handshake"
             status = self.note_failure()
         status = self.note_step(status)
         if status == ENGINE_OK:
             self.handshake_done = True
-        self.leave_libssl(before)
+            if self.puts_off:  # another handshake, of TLS 1.2, does not stop
+                ssl.SSL_set_cert_cb(self.ssl, NULL, NULL)
         return status
+
+    # What is dear in a server's handshake comes after libssl has asked for the certificate: the signature or decryption with its key,
+    # and a key share. SSL_CTX_set_cert_cb(3) lets it stop there. It does not ask where a session is resumed.
+
+    cdef bint put_off(self) noexcept:
+        """Have `shake` return ENGINE_COSTLY before what is dear, and go on with it while `use` is USE_POOL. False where that is not
+        possible."""
+        if not self.is_server() or not self.can_put_off():
+            return False
+        ssl.SSL_set_cert_cb(self.ssl, stop_or_go, <void *> self)
+        self.puts_off = True
+        return True
+
+    cdef bint can_put_off(self) noexcept:
+        """Whether another thread may do the rest of a step: not where it may ask a handler of the program's."""
+        return False
 
     cdef int note_step(self, int status) noexcept nogil:
         """After each step of the handshake, before anybody learns of its `status`: keep what is wanted of it. Returns the status

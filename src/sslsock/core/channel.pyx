@@ -20,13 +20,15 @@ turns.
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_XDECREF
+from cpython.ref cimport Py_DECREF, Py_XDECREF
 from libc.stdint cimport uint32_t
 
 cimport linux
-from sslsock.core.bare_engine cimport ENGINE_CLOSED, ENGINE_FAILED, ENGINE_OK, ENGINE_WANT_READ, RECORD_SIZE, BareEngine
+from sslsock.core.bare_engine cimport (
+    ENGINE_CLOSED, ENGINE_COSTLY, ENGINE_FAILED, ENGINE_OK, ENGINE_WANT_READ, RECORD_SIZE, USE_FREE, USE_POOL, BareEngine)
 from sslsock.core.consumer cimport FAILED_HANDSHAKE_TIMEOUT, FAILED_RESET, FAILED_RESOURCE, ChannelConsumer
 from sslsock.core.descriptor cimport Descriptor
+from sslsock.core.handshake_pool cimport HandshakePool, take_back
 from sslsock.core.input_buffer cimport input_clear, input_keep, input_size
 from sslsock.core.ending_link cimport EndingLink
 from sslsock.core.link cimport ANSWERS_SIZE, INPUT_AFTER_FAILURE, NO_MEMORY, TLS_FAILED, Link
@@ -36,6 +38,7 @@ from sslsock.core.output_link cimport (
     PHASE_CLOSED, PHASE_FINISHING, PHASE_LINGERING, PHASE_NEW, PHASE_OPEN, TLS_NONE, TLS_OPEN, TLS_SHAKING)
 from sslsock.core.scratch cimport PLAIN_SIZE, Scratch
 from window_bio cimport byte_queue, byte_queue_append, byte_queue_front, byte_queue_move
+from worker_pool cimport worker_job
 
 cdef enum:
     # bytes
@@ -48,6 +51,16 @@ cdef enum:
 
 FAILURE_RESET, FAILURE_NETWORK, FAILURE_TIMEOUT, FAILURE_HANDSHAKE, FAILURE_HANDSHAKE_TIMEOUT, FAILURE_HANDSHAKE_CLOSED, \
     FAILURE_TLS, FAILURE_RESOURCE = range(FAILED_RESET, FAILED_RESOURCE + 1)
+
+
+cdef void step_done(worker_job *job) noexcept:
+    """What a thread of the pool had to do is done."""
+    cdef BareEngine engine = <BareEngine> job.kept
+    cdef Channel channel = <Channel> job.watcher if job.watcher != NULL else None
+    Py_DECREF(engine)
+    engine.use = USE_FREE
+    if channel is not None:
+        channel.on_step_done(engine)
 
 
 @cython.final
@@ -68,6 +81,10 @@ cdef class Channel(EndingLink):
         self.tls = TLS_NONE
         self.drained = True
 
+    def __dealloc__(self):
+        if self.job != NULL:
+            take_back(self.job)
+
     # beginning
 
     def attach(self, descriptor):
@@ -85,9 +102,10 @@ cdef class Channel(EndingLink):
         if self.queue.size and not self.hold_writes:
             self.plan_flush()
 
-    def start_tls(self, BareEngine engine not None, double timeout):
+    def start_tls(self, BareEngine engine not None, double timeout, HandshakePool pool=None):
         """Begin the handshake. What was received and not read belongs to it; what was queued goes out in the clear before
-        it, unless `hold_writes`. timeout: seconds until it has to be done, 0 for none."""
+        it, unless `hold_writes`. timeout: seconds until it has to be done, 0 for none. pool: HandshakePool whose threads do what is dear
+        in it, if this is a server's and its engine can do without the loop's thread there; or None."""
         cdef const char *data
         cdef size_t size
         self.loop.require()
@@ -119,6 +137,8 @@ cdef class Channel(EndingLink):
             engine.verify_handler = self._ask_verify_handler
         if self.key_handler is not None:
             engine.pre_shared_key_handler = self._ask_key_handler
+        if pool is not None and engine.put_off():
+            self.pool = pool
         if timeout > 0:
             self.set_deadline(timeout, self._handshake_overdue)
         # A server waits for its client, unless that has ended already: then no event comes that would tell so.
@@ -190,13 +210,18 @@ cdef class Channel(EndingLink):
 
     cdef void serve(self) noexcept:
         """Do what can be done now, and come back if that was not all."""
-        if self.engine is not None and self.engine.in_use():
+        if self.job != NULL:  # a thread of the pool has the engine; `on_step_done` comes back here
+            self.meet_end_meanwhile()
+            return
+        if self.engine is not None and self.engine.in_use() and self.phase != PHASE_LINGERING:
             return  # below a verification handler: libssl is not to be entered twice; who called it comes back here
         if self.phase == PHASE_LINGERING or (self.phase == PHASE_FINISHING and self.tls != TLS_SHAKING):
             self.discard_input()
         elif self.phase == PHASE_OPEN or self.phase == PHASE_FINISHING:
             self.receive()
-            if self.phase == PHASE_OPEN and (self.hang_up or self.suspect) and not self.fin and self.paused():
+            if self.job != NULL:
+                self.meet_end_meanwhile()
+            elif self.phase == PHASE_OPEN and (self.hang_up or self.suspect) and not self.fin and self.paused():
                 self.look_for_end()
                 if self.fin:
                     self.meet_end()
@@ -213,7 +238,7 @@ cdef class Channel(EndingLink):
 
     cdef void read_on(self) noexcept:
         """Read again in the next turn if there is something that no edge will announce, and room for it."""
-        if self.fd >= 0 and (self.engine_ready or not self.drained) and not self.fin and not self.paused():
+        if self.fd >= 0 and (self.engine_ready or not self.drained) and not self.fin and not self.paused() and self.job == NULL:
             self.plan_again()
 
     cdef void receive(self) noexcept:
@@ -363,8 +388,53 @@ cdef class Channel(EndingLink):
         with nogil:
             status = engine.shake()
         kept = engine.close_in()
-        if self.phase != PHASE_OPEN and self.phase != PHASE_FINISHING:  # a verification handler has ended it
+        if self.phase != PHASE_OPEN and self.phase != PHASE_FINISHING:  # a handler that libssl has called has ended it
             return
+        if status == ENGINE_COSTLY:
+            if kept and self.leave_to_pool(engine):
+                return
+            engine.use = USE_POOL  # there is no thread: it is this one
+            with nogil:
+                status = engine.step()
+            engine.use = USE_FREE
+            status = engine.conclude(status)
+        self.go_on_shaking(engine, status, kept)
+
+    cdef bint leave_to_pool(self, BareEngine engine) noexcept:
+        """What the handshake goes on with is dear. Until it is done nothing is received: what comes waits in the system. False: it must be
+        done here."""
+        cdef bint taken = False
+        try:
+            taken = engine.can_put_off() and self.pool.take_over(engine, self, step_done)
+        except BaseException:
+            pass  # no memory
+        if taken:
+            self.job = &engine.job
+            # It leads to the loop: one that nobody has any more does not wait for a thread.
+            self.put_by, engine.verify_handler = engine.verify_handler, None
+        return taken
+
+    cdef void on_step_done(self, BareEngine engine) noexcept:
+        self.job = NULL
+        engine.verify_handler, self.put_by = self.put_by, None
+        self.go_on_shaking(engine, engine.conclude(engine.job_status), True)
+        self.serve()
+
+    cdef void leave_pool(self) noexcept:
+        cdef worker_job *job = self.job
+        self.job = NULL
+        if job != NULL:
+            take_back(job)
+
+    cdef void meet_end_meanwhile(self) noexcept:
+        """While a thread of the pool has the engine: nobody waits for the handshake any more where the peer has gone."""
+        if (self.hang_up or self.suspect) and not self.fin and self.engine.backlog.size == 0:
+            self.look_for_end()
+            if self.fin:
+                self.meet_end()
+
+    cdef void go_on_shaking(self, BareEngine engine, int status, bint kept) noexcept:
+        """After a step of the handshake."""
         if not kept:
             self.fail_with(NO_MEMORY, linux.ENOMEM, False)
         elif status == ENGINE_FAILED:
@@ -383,8 +453,10 @@ cdef class Channel(EndingLink):
                     self.tell_sessions(sessions)
                 if self.phase == PHASE_OPEN and self.engine_ready:
                     self.receive()  # data that came with the last handshake message
-        elif self.fin:  # the peer's end was read before TLS started
-            self.meet_end()
+        else:
+            self.engine_ready = engine.backlog.size > 0  # what came before the step was done
+            if self.fin and not self.engine_ready:  # the peer's end was read before TLS started
+                self.meet_end()
 
     cdef list settle(self, BareEngine engine) noexcept:
         cdef list sessions = None
@@ -449,7 +521,8 @@ cdef class Channel(EndingLink):
 
     cdef void forget_handlers(self) noexcept:
         """They refer to this channel: a cycle."""
-        self.engine.verify_handler = self.engine.pre_shared_key_handler = self.verify_handler = self.key_handler = None
+        self.engine.verify_handler = self.engine.pre_shared_key_handler = None
+        self.verify_handler = self.key_handler = self.put_by = None
 
     def _handshake_overdue(self):
         """The handshake's deadline."""

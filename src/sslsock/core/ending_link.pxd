@@ -11,6 +11,7 @@ cdef class EndingLink(InputLink):
 
     # what the channel makes of it
     cdef void forget_handlers(self) noexcept
+    cdef void leave_pool(self) noexcept
     # at the program's wish
     cpdef int end_output(self) except -1
     # all is out

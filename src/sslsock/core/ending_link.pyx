@@ -29,6 +29,9 @@ cdef class EndingLink(InputLink):
     cdef void forget_handlers(self) noexcept:
         """What the engine asks is not asked any more."""
 
+    cdef void leave_pool(self) noexcept:
+        """What a thread does of the handshake is not wanted any more."""
+
     # at the program's wish
 
     cpdef int end_output(self) except -1:
@@ -126,6 +129,7 @@ cdef class EndingLink(InputLink):
 
     cdef void linger(self, size_t most_input) noexcept:
         """Half-close, and await the peer's end (link.pyx), LINGER_SECONDS and `most_input` bytes at the most."""
+        self.leave_pool()
         self.cancel_deadline()
         linux.shutdown(self.fd, linux.SHUT_WR)
         self.drop_output()
@@ -229,6 +233,7 @@ cdef class EndingLink(InputLink):
     cdef void close_now(self) noexcept:
         self.phase = PHASE_CLOSED
         self.engine_ready = False
+        self.leave_pool()
         self.close_descriptor()
         self.cancel_deadline()
         self.drop_output()

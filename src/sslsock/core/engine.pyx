@@ -30,7 +30,7 @@ from openssl_x509 cimport X509_up_ref
 from sslsock.core.context cimport VERIFY_MODE_NONE, VERIFY_MODE_PEER, Context, connection_hooks
 from sslsock.core.agreed cimport forget_agreed, note_agreed, note_peer, peer_chain, verified_chain
 from sslsock.core.bare_engine cimport (
-    ENGINE_FAILED, ENGINE_OK, ENGINE_WANT_READ, RECORD_SIZE, USE_ASKING, USE_FREE, USE_LENT, USE_LIBSSL, BareEngine, engine_use)
+    ENGINE_FAILED, ENGINE_OK, ENGINE_WANT_READ, RECORD_SIZE, USE_ASKING, USE_FREE, USE_LENT, USE_LIBSSL, USE_POOL, BareEngine, engine_use)
 from sslsock.core.binding cimport binding_of, exported
 from sslsock.core.certificate cimport SslCertificate
 from sslsock.core.error_words cimport error_words
@@ -93,6 +93,10 @@ cdef int verify_chain(connection_hooks *hooks, X509_STORE_CTX *store) noexcept n
     if (<Engine> state.engine).context.verify_mode == VERIFY_MODE_NONE:
         ssl.X509_STORE_CTX_set_error(store, ssl.X509_V_OK)
         return 1
+    if (<Engine> state.engine).use == USE_POOL:  # in one record with the ClientHello; and its errors would be the loop's thread's to judge
+        (<Engine> state.engine).own_reason = b"the client's certificate came before it was asked for"
+        ssl.X509_STORE_CTX_set_error(store, ssl.X509_V_ERR_APPLICATION_VERIFICATION)
+        return 0
     verdict = verify(&state.found, store)
     if verdict == CHAIN_GOOD:
         return 1
@@ -259,6 +263,9 @@ cdef class Engine(BareEngine):
         if status == ENGINE_OK and self.offered != NULL:
             self.note_renewed()
         return status
+
+    cdef bint can_put_off(self) noexcept:
+        return self.pre_shared_key_handler is None
 
     cdef void note_keyed(self) noexcept nogil:
         """A key was given; whether it has served. In TLS 1.3 it is to libssl a session that is resumed."""

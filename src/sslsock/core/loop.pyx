@@ -254,6 +254,7 @@ cdef class Loop(Reactor):
             (<Timer> timer).cancel()
         self.soon, self.again, self.flushes = queues
         self.foreign.clear()
+        self.close_mailbox()
         poller_close(&self.poller)
 
     # in a forked child
@@ -283,4 +284,5 @@ cdef class Loop(Reactor):
         self.soon, self.again, self.flushes = WorkQueue(), WorkQueue(), WorkQueue()
         self.foreign = deque()
         self.nogil_again.first = self.reports.first = NULL
+        self.mailbox = NULL
         self.batch_next = self.batch_count = 0

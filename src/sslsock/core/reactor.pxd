@@ -5,6 +5,7 @@ from run_queue cimport run_node, run_queue
 from sslsock.core.planner cimport Planner
 from sslsock.core.schedule cimport WorkQueue
 from sslsock.core.scratch cimport Scratch, scratch_block
+from worker_pool cimport mailbox
 
 
 cdef enum:
@@ -65,6 +66,7 @@ cdef class Reactor(Planner):
     cdef run_queue nogil_again  # watchers without the GIL that have more to do
     cdef run_queue reports  # those that have something to say with it
     cdef Py_ssize_t nogil_count  # watchers that work without the GIL
+    cdef mailbox *mailbox  # what threads of pools have done for watchers; NULL: nothing yet
 
     # what is ready
     cdef bint is_running  # inside `run`: the wait may go on without the GIL
@@ -90,6 +92,7 @@ cdef class Reactor(Planner):
     cdef int nogil_turns(self, int milliseconds, int *done) noexcept nogil
     cdef void run_again_nogil(self) noexcept nogil
     cdef void run_reports(self) noexcept
+    cdef void close_mailbox(self) noexcept
     cdef void run_events(self) noexcept
     cdef void run_again(self) noexcept
     cdef void run_flushes(self) noexcept

@@ -24,6 +24,7 @@ from run_queue cimport run_node, run_queue_add, run_queue_next, run_queue_remove
 from sslsock.core.planner cimport Planner
 from sslsock.core.schedule cimport WorkQueue, monotonic_ns
 from sslsock.core.scratch cimport Scratch
+from worker_pool cimport mailbox_close, mailbox_take, worker_job
 
 cdef enum:
     NOGIL = 1  # in an event's address: its watcher works without the GIL
@@ -212,6 +213,14 @@ cdef class Reactor(Planner):
         self.spare_scratch = []
         self.use_scratch(Scratch())
 
+    def __dealloc__(self):
+        self.close_mailbox()
+
+    cdef void close_mailbox(self) noexcept:
+        if self.mailbox != NULL:
+            mailbox_close(self.mailbox)
+            self.mailbox = NULL
+
     @property
     def unsent(self):
         """Bytes of all its connections that the system has not taken yet: int."""
@@ -334,6 +343,12 @@ cdef class Reactor(Planner):
 
     cdef void run_reports(self) noexcept:
         cdef Watcher watcher
+        cdef worker_job *job
+        while self.mailbox != NULL and not self.left:
+            job = mailbox_take(self.mailbox)
+            if job == NULL:
+                break
+            job.done(job)
         while self.reports.first != NULL and not self.left:
             watcher = <Watcher> run_queue_next(&self.reports)
             watcher.on_report()
