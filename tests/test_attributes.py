@@ -59,6 +59,7 @@ ATTRIBUTES = [
     (TcpServer, "reuse_port", *FLAG),
     (TcpServer, "max_pending_connections", COUNT[0], [0, *COUNT[1]]),
     (SslServer, "handshake_timeout", *SECONDS),
+    (SslServer, "handshake_threads", COUNT[0], [-1, 257, HUGE]),
     (SslServer, "client_hello_handler", *HANDLER),
     (SslServer, "pre_shared_key_handler", *HANDLER),
     (SslServer, "configuration", [None, 1], []),

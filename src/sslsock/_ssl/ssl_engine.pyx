@@ -44,11 +44,11 @@ cdef class ContextEngine(BareEngine):
         if entered:
             self.connection.leave()
 
-    cdef int step(self) noexcept nogil:
+    cdef int shake_step(self) noexcept nogil:
         cdef bint entered = self.enter_connection()
         cdef int status
         self.connection.in_pool = self.use == USE_POOL
-        status = BareEngine.step(self)
+        status = BareEngine.shake_step(self)
         if status == ENGINE_OK:
             self.connection.handshake_done = True
         self.leave_connection(entered)

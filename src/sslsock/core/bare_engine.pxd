@@ -61,7 +61,7 @@ cdef class BareEngine:
     cdef int classify(self, int result) noexcept nogil
     cdef int note_failure(self) noexcept nogil
     cdef int shake(self) noexcept nogil
-    cdef int step(self) noexcept nogil
+    cdef int shake_step(self) noexcept nogil
     cdef int conclude(self, int status) noexcept nogil
     cdef int note_step(self, int status) noexcept nogil
     cdef bint put_off(self) noexcept

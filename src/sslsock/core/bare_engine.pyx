@@ -146,13 +146,13 @@ cdef class BareEngine:
         if self.failed:
             return ENGINE_FAILED
         before = self.enter_libssl()
-        status = self.conclude(self.step())
+        status = self.conclude(self.shake_step())
         self.leave_libssl(before)
         return status
 
     # The two parts of `shake`, for who has another thread do the first.
 
-    cdef int step(self) noexcept nogil:
+    cdef int shake_step(self) noexcept nogil:
         """Have libssl go on. Nothing that others may look at meanwhile is changed."""
         cdef int result
         ERR_clear_error()

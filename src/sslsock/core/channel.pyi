@@ -1,9 +1,10 @@
-from typing import Callable, Protocol, Union, final
+from typing import Callable, Optional, Protocol, Union, final
 
 from .bare_engine import BareEngine
 from .descriptor import Descriptor
 from .ending_link import EndingLink
 from .engine import _VerifyError
+from .handshake_pool import HandshakePool
 from .loop import Loop
 
 # Why a channel failed, as `_ChannelConsumer.on_failed` is told.
@@ -36,7 +37,7 @@ class Channel(EndingLink):
     def request_certificate(self, verify_handler: Callable[[list[_VerifyError]], bool]) -> str: ...
     @property
     def can_join(self) -> bool: ...
-    def start_tls(self, engine: BareEngine, timeout: float) -> None: ...
+    def start_tls(self, engine: BareEngine, timeout: float, pool: Optional[HandshakePool] = None) -> None: ...
     @property
     def encrypted(self) -> bool: ...
     @property

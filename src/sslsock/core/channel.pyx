@@ -395,7 +395,7 @@ cdef class Channel(EndingLink):
                 return
             engine.use = USE_POOL  # there is no thread: it is this one
             with nogil:
-                status = engine.step()
+                status = engine.shake_step()
             engine.use = USE_FREE
             status = engine.conclude(status)
         self.go_on_shaking(engine, status, kept)

@@ -19,15 +19,16 @@ from worker_pool cimport (
 cdef extern from "Python.h" nogil:
     int Py_AddPendingCall(int (*function)(void *argument) noexcept with gil, void *argument)
 
+MOST_THREADS = 256
+
 cdef enum:
-    MOST_THREADS = 256
     PATIENCE = 5  # seconds, at the end of the program, for steps that are under way: OpenSSL cleans up behind them
 
 cdef bint known = False  # to the interpreter
 
 
 cdef void run_step(void *kept) noexcept nogil:
-    (<BareEngine> kept).job_status = (<BareEngine> kept).step()
+    (<BareEngine> kept).job_status = (<BareEngine> kept).shake_step()
 
 
 cdef int take_orphans(void *argument) noexcept with gil:

@@ -96,7 +96,7 @@ cdef class ProtocolTransport(ChannelConsumer):
         self.tls = tls
         self.high, self.low = HIGH_TLS, HIGH_TLS // 4
         self.extra["sslcontext"] = tls.context
-        self.channel.start_tls(tls.engine, tls.handshake_timeout)
+        self.channel.start_tls(tls.engine, tls.handshake_timeout, tls.pool)
         return 0
 
     cdef int hands_shaken(self) except -1:

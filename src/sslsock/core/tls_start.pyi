@@ -1,6 +1,7 @@
-from typing import Any, final
+from typing import Any, Optional, final
 
 from .bare_engine import BareEngine
+from .handshake_pool import HandshakePool
 
 @final
 class TlsStart:
@@ -14,5 +15,6 @@ class TlsStart:
         handshake_timeout: float,
         shutdown_timeout: float,
         half_close: bool = False,
+        pool: Optional[HandshakePool] = None,
     ) -> None: ...
     def feed(self, data: bytes) -> None: ...

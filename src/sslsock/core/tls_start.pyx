@@ -5,6 +5,7 @@ import errno
 cimport cython
 
 from sslsock.core.bare_engine cimport BareEngine
+from sslsock.core.handshake_pool cimport HandshakePool
 from sslsock.core.consumer cimport (
     FAILED_HANDSHAKE, FAILED_HANDSHAKE_CLOSED, FAILED_HANDSHAKE_TIMEOUT, FAILED_TLS, channel_failure)
 from window_bio cimport byte_queue_append
@@ -15,18 +16,20 @@ cdef class TlsStart:
     """How TLS begins on a connection.
 
     engine: BareEngine; it has the names and settings. tls_object: ssl.SSLObject by which programs look at it, or None. context: what
-    was given as `ssl`. handshake_timeout, shutdown_timeout: seconds. half_close: whether each direction ends by itself.
+    was given as `ssl`. handshake_timeout, shutdown_timeout: seconds. half_close: whether each direction ends by itself. pool: HandshakePool
+    for what is dear in it, or None.
     """
 
     def __cinit__(
             self, BareEngine engine not None, tls_object, context, double handshake_timeout, double shutdown_timeout,
-            bint half_close=False):
+            bint half_close=False, HandshakePool pool=None):
         self.engine = engine
         self.tls_object = tls_object
         self.context = context
         self.handshake_timeout = handshake_timeout
         self.shutdown_timeout = shutdown_timeout
         self.half_close = half_close
+        self.pool = pool
 
     def feed(self, bytes data not None):
         """Ciphertext that was received before: it is read first."""

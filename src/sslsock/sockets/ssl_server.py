@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Callable, Optional
 
 from ..core.client_hello import ClientHello
-from .checked import Seconds
+from ..core.handshake_pool import MOST_THREADS, HandshakePool
+from .checked import Seconds, checked_count
 from .configuration import SslConfiguration
 from .constants import PeerVerifyMode
 from .loop_object import Handler
@@ -36,7 +37,7 @@ class SslServer(TcpServer):
     handshake_timeout: float, seconds a client has for its handshake, 10; 0 for no limit. TypeError, ValueError.
     """
 
-    __slots__ = ("_client_hello_handler", "_configuration", "_handshake_timeout", "_pre_shared_key_handler")
+    __slots__ = ("_client_hello_handler", "_configuration", "_handshake_pool", "_handshake_timeout", "_pre_shared_key_handler")
 
     handshake_timeout = Seconds()
 
@@ -49,6 +50,7 @@ class SslServer(TcpServer):
         super().__init__()
         self._configuration: Optional[SslConfiguration] = None
         self._handshake_timeout = 10.0
+        self._handshake_pool: Optional[HandshakePool] = None
         self._client_hello_handler = None
         self._pre_shared_key_handler = None
         if self._methods:
@@ -66,6 +68,23 @@ class SslServer(TcpServer):
         if not isinstance(configuration, SslConfiguration):
             raise TypeError(f"an SslConfiguration is needed, not {type(configuration).__name__}")
         self._configuration = configuration
+
+    @property
+    def handshake_threads(self) -> int:
+        """How many threads of its own the server has for its handshakes, 0 to 256: int, 0 for none. TypeError, ValueError.
+
+        What is dear in a handshake, the signature with the server's key, is then done in one of them, without the GIL, so that a
+        flood of handshakes does not hold up the connections of the loop. Holds for connections taken from now on; the sockets of
+        `next_pending_connection` keep it for their `start_server_encryption`. Handlers are called in the loop's thread, as
+        ever; but with a `pre_shared_key_handler` the handshake stays there altogether. A `key_log` that is a function may be
+        called in another thread."""
+        return 0 if self._handshake_pool is None else self._handshake_pool.most
+
+    @handshake_threads.setter
+    def handshake_threads(self, threads: int) -> None:
+        count = checked_count(threads, "handshake_threads", most=MOST_THREADS)
+        if count != self.handshake_threads:
+            self._handshake_pool = HandshakePool(count) if count else None
 
     def _unusable(self) -> str:
         configuration = self._configuration
@@ -107,6 +126,7 @@ class SslServer(TcpServer):
     def _make_socket(self, accepted: Accepted) -> SslSocket:
         sock = SslSocket(_loop=self._loop)
         sock._handshake_timeout = self._handshake_timeout
+        sock._handshake_pool = self._handshake_pool
         sock._configuration = self._configuration
         if self._client_hello_handler is not None:
             sock.client_hello_handler = self.client_hello_handler

@@ -20,6 +20,7 @@ from ..core import channel as core
 from ..core.client_hello import ClientHello, ClientHelloError, parse_client_hello
 from ..core.engine import Engine
 from ..core.event_loop import EventLoop
+from ..core.handshake_pool import HandshakePool
 from ..core.hostname import parse_host
 from . import certificate_check as _certificate_check  # noqa: F401 (gives SslCertificate its `verify`)
 from .checked import Seconds
@@ -82,6 +83,7 @@ class SslSocket(LateCertificate):
         "_configuration",
         "_demanding",
         "_encrypted_handler",
+        "_handshake_pool",
         "_handshake_timeout",
         "_hello",
         "_mode_changed_handler",
@@ -122,6 +124,7 @@ class SslSocket(LateCertificate):
         self._tolerated: Optional[tuple[SslError, ...]] = None
         self._session = None
         self._handshake_timeout = 30.0
+        self._handshake_pool: Optional[HandshakePool] = None  # of the server that has accepted it
         self._client_hello_handler = None
         self._encrypted_handler = None
         self._mode_changed_handler = None
@@ -368,7 +371,7 @@ class SslSocket(LateCertificate):
             self._loop.call_soon(self._on_unusable_configuration, channel, str(exc))
             return
         channel.notify_sessions = not server_side
-        channel.start_tls(engine, timeout)
+        channel.start_tls(engine, timeout, self._handshake_pool)
         self._engine = engine
         self._join_ends()
 
