@@ -1,7 +1,7 @@
 """Handshakes whose dear steps are done by the threads of a HandshakePool.
 
-A step is held up in a thread by the key log: libssl calls it in the midst, and the thread waits in it, without the GIL, until the
-test lets it go on.
+A step is held up in a thread by the key log: libssl calls it in the midst, and the thread waits in it, without the GIL,
+until the test lets it go on.
 """
 
 import gc

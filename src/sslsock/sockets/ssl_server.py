@@ -73,11 +73,11 @@ class SslServer(TcpServer):
     def handshake_threads(self) -> int:
         """How many threads of its own the server has for its handshakes, 0 to 256: int, 0 for none. TypeError, ValueError.
 
-        What is dear in a handshake, the signature with the server's key, is then done in one of them, without the GIL, so that a
-        flood of handshakes does not hold up the connections of the loop. Holds for connections taken from now on; the sockets of
-        `next_pending_connection` keep it for their `start_server_encryption`. Handlers are called in the loop's thread, as
-        ever; but with a `pre_shared_key_handler` the handshake stays there altogether. A `key_log` that is a function may be
-        called in another thread."""
+        What is dear in a handshake, the signature with the server's key, is then done in one of them, without the GIL,
+        so that a flood of handshakes does not hold up the connections of the loop. Holds for connections taken from now
+        on; the sockets of `next_pending_connection` keep it for their `start_server_encryption`. Handlers are called in
+        the loop's thread, as ever; but with a `pre_shared_key_handler` the handshake stays there altogether. A `key_log`
+        that is a function may be called in another thread."""
         return 0 if self._handshake_pool is None else self._handshake_pool.most
 
     @handshake_threads.setter
