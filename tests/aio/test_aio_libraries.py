@@ -12,11 +12,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import pytest
 
 from command_helpers import ENVIRONMENT, TIMEOUT
+from interop import dovecot, postfix, servers
+from interop.pki import Pki
 from peers import Certificates
 
 PROGRAMS = Path(__file__).parent / "libraries"
@@ -29,6 +31,10 @@ CASES = {
     "aiohttp_work": (["aiohttp"], {"sslsock", "sslsock TLS", "asyncio TLS"}),
     "uvicorn_work": (["aiohttp", "httptools", "uvicorn", "websockets", "wsproto"], {"sslsock TLS"}),
     "websockets_work": (["websockets"], {"sslsock TLS"}),
+    "grpclib_work": (["grpclib"], {"sslsock TLS"}),
+    "hypercorn_work": (["h2", "httpx", "hypercorn", "websockets"], {"sslsock", "sslsock TLS"}),
+    "anyio_work": (["anyio"], {"sslsock"}),
+    "twisted_work": (["twisted", "OpenSSL", "service_identity"], {"sslsock TLS"}),
 }
 
 
@@ -56,7 +62,8 @@ def compare(found: dict[str, Any], loop: str, contexts: str, kinds: set[str]) ->
     stock, ours = found["stock stdlib"], found[f"{loop} {contexts}"]
     assert isinstance(stock["result"], dict), stock["result"]  # else where it has failed
     assert ours["result"] == stock["result"]
-    assert ours["told"] == [] and ours["left"] == []
+    assert ours["told"] == []
+    assert len(ours["left"]) <= len(stock["left"]), ours["left"]  # paho leaves sockets whose peer it refuses
     if contexts == "own":
         assert set(ours["seen"]) == kinds
         assert ours["counted"]["ours"] > 0 and ours["counted"]["stdlib"] == 0
@@ -80,3 +87,49 @@ def test_a_library(program: str, loop: str, contexts: str, found: Any) -> None:
     modules, kinds = CASES[program]
     need(modules)
     compare(found(program), loop, contexts, kinds)
+
+
+# With the servers that they are for
+
+REAL = {
+    "asyncpg_work": (["asyncpg"], {"sslsock TLS"}),
+    "redis_work": (["redis"], {"sslsock TLS"}),
+    "aiosmtplib_work": (["aiosmtplib"], {"sslsock TLS"}),
+    "aioimaplib_work": (["aioimaplib"], {"sslsock TLS"}),
+    "aiomqtt_work": (["aiomqtt"], set()),
+}
+SERVERS: dict[str, Callable[[Pki], Any]] = {
+    "asyncpg_work": servers.postgresql,
+    "redis_work": servers.redis,
+    "aiosmtplib_work": postfix.running,
+    "aioimaplib_work": dovecot.running,
+    "aiomqtt_work": servers.mosquitto,
+}
+
+
+@pytest.fixture(scope="module")
+def found_real(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    pki = Pki(tmp_path_factory.mktemp("pki"))
+    client, server = (one_file(pki, name) for name in ("client", "server"))
+
+    def start_and_run(program: str) -> dict[str, Any]:
+        with SERVERS[program](pki) as ports:
+            return run(program, pki.root_file, client, *(port for port in ports if isinstance(port, int)), server)
+
+    return functools.cache(start_and_run)
+
+
+def one_file(pki: Pki, name: str) -> Path:
+    """The certificates and the key of the client or the server."""
+    path = pki.folder / f"{name}.pem"
+    path.write_text("".join(Path(part).read_text() for part in pki.files(getattr(pki, name))))
+    return path
+
+
+@pytest.mark.parametrize("contexts", CONTEXTS)
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("program", REAL)
+def test_a_library_with_its_server(program: str, loop: str, contexts: str, found_real: Any) -> None:
+    modules, kinds = REAL[program]
+    need(modules)
+    compare(found_real(program), loop, contexts, kinds)

@@ -95,9 +95,9 @@ def untrusting_context() -> Any:
     return module().create_default_context()
 
 
-def server_context() -> Any:
+def server_context(file: str = SERVER_FILE) -> Any:
     context = module().create_default_context(module().Purpose.CLIENT_AUTH)
-    context.load_cert_chain(SERVER_FILE)
+    context.load_cert_chain(file)
     return context
 
 

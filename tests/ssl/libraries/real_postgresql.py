@@ -64,9 +64,10 @@ async def main():
     return {"queries": await queries(), "notified": await notified(), "wrong_name": wrong_name, "not_certified": not_certified}
 
 
-results = []
-for loop in (asyncio, uvloop):
-    event_loop = loop.new_event_loop()
-    results.append(event_loop.run_until_complete(main()))
-    event_loop.close()
-report(asyncio=results[0], uvloop=results[1], wrong_name=results[0]["wrong_name"])
+if __name__ == "__main__":
+    results = []
+    for loop in (asyncio, uvloop):
+        event_loop = loop.new_event_loop()
+        results.append(event_loop.run_until_complete(main()))
+        event_loop.close()
+    report(asyncio=results[0], uvloop=results[1], wrong_name=results[0]["wrong_name"])
