@@ -8,11 +8,12 @@ import socket
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Optional, Union
 
+from ..core.layered_transport import LayeredTransport
 from ..core.protocol_listener import ProtocolListener
 from ..core.tls_start import TlsStart
 from ..core.transport import SocketTransport
 from .servers import HelloHandler, Server, ServerOptions
-from .tls import chosen, start_of
+from .tls import chosen, require_context, start_of
 
 if TYPE_CHECKING:
     from ..core.event_loop import EventLoop as CoreLoop
@@ -171,32 +172,32 @@ class Connecting:
         ssl_shutdown_timeout: Optional[float] = None,
         **more: Any,
     ) -> Any:
-        """Begin TLS on a connection. Returns the transport that `protocol` is to use."""
-        if type(transport) is not SocketTransport or not hasattr(sslcontext, "wrap_bio") or transport._over_tls:
-            if ssl_shutdown_timeout is not None:
-                more["ssl_shutdown_timeout"] = ssl_shutdown_timeout
-            return await super().start_tls(  # type: ignore[misc]
-                transport,
-                protocol,
-                sslcontext,
-                server_side=server_side,
-                server_hostname=server_hostname,
-                ssl_handshake_timeout=ssl_handshake_timeout,
-                **more,
-            )
+        """Begin TLS on a connection. Returns the transport that `protocol` is to use: the same, or one over it where it is over
+        TLS already or another library's."""
+        require_context(sslcontext)
+        in_place = type(transport) is SocketTransport and not transport._over_tls
+        if not in_place and not carries(transport):
+            raise TypeError(f"transport {transport!r} is not supported by start_tls()")
         if transport.is_closing():
             raise ConnectionResetError("the transport is closing: TLS cannot begin on it")
         start = start_of(sslcontext, server_side, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
         if isinstance(protocol, asyncio.StreamReaderProtocol):
             take_unread(protocol, start)
+            protocol._over_ssl = True
         waiter = self.create_future()
-        transport._start_tls(protocol, start, waiter)
+        if in_place:
+            transport._start_tls(protocol, start, waiter)
+            made = transport
+        else:
+            full = is_full(transport)
+            paused = full and transport.get_protocol() is protocol
+            made = LayeredTransport(self._for_transports(), self.core, transport, protocol, waiter, start, full, paused)
         try:
             await waiter
         except BaseException:
-            transport.abort()
+            made.abort()
             raise
-        return transport
+        return made
 
     async def sendfile(
         self, transport: Any, file: Any, offset: int = 0, count: Optional[int] = None, *, fallback: bool = True
@@ -223,6 +224,25 @@ class Connecting:
             transp._reset_empty_waiter()
             if reads:
                 transp.resume_reading()
+
+
+def carries(transport: Any) -> bool:
+    """Whether TLS can be put over it: a stream of bytes in both directions, by asyncio's interface."""
+    says = getattr(transport, "_start_tls_compatible", None)
+    if says is not None or hasattr(transport, "sendto"):
+        return bool(says)
+    wanted = ("write", "close", "abort", "set_protocol", "pause_reading", "resume_reading", "is_closing", "get_extra_info")
+    return all(callable(getattr(transport, name, None)) for name in wanted)
+
+
+def is_full(transport: Any) -> bool:
+    """Whether it has told its protocol to pause."""
+    told = getattr(transport, "_protocol_paused", None)
+    if told is None:  # who does not say so lets see it by the protocol, if that is one of asyncio's streams
+        told = getattr(transport.get_protocol(), "_paused", None)
+    if told is None:
+        told = transport.get_write_buffer_size() > transport.get_write_buffer_limits()[1]
+    return bool(told)
 
 
 def take_unread(protocol: Any, start: TlsStart) -> None:

@@ -69,6 +69,8 @@ NAMES = (
     "socket_names",
     "protocol_transport",
     "transport",
+    "carried_channel",
+    "layered_transport",
     "protocol_listener",
 )
 # Each name once in both folders, for the shared object has one PyInit_<name>.

@@ -1,4 +1,4 @@
-from typing import Callable, Optional, Protocol, Union, final
+from typing import Callable, Optional, Protocol, Union
 
 from .bare_engine import BareEngine
 from .descriptor import Descriptor
@@ -28,7 +28,6 @@ class _ChannelConsumer(Protocol):
     def on_peer_closed(self, clean: bool) -> None: ...
     def on_failed(self, failure: int, message: str) -> None: ...
 
-@final
 class Channel(EndingLink):
     """A connected descriptor, perhaps TLS, and its queues."""
 

@@ -17,7 +17,6 @@ a look at `phase`, and nothing is kept in the scratch across it except what `inp
 turns.
 """
 
-cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_XDECREF
@@ -63,7 +62,6 @@ cdef void step_done(worker_job *job) noexcept:
         channel.on_step_done(engine)
 
 
-@cython.final
 cdef class Channel(EndingLink):
     """A connected descriptor, perhaps TLS, and its queues.
 
@@ -238,7 +236,9 @@ cdef class Channel(EndingLink):
 
     cdef void read_on(self) noexcept:
         """Read again in the next turn if there is something that no edge will announce, and room for it."""
-        if self.fd >= 0 and (self.engine_ready or not self.drained) and not self.fin and not self.paused() and self.job == NULL:
+        if self.job != NULL or not PHASE_NEW < self.phase < PHASE_CLOSED:
+            return
+        if (self.engine_ready or not self.drained) and not self.fin and not self.paused():
             self.plan_again()
 
     cdef void receive(self) noexcept:

@@ -14,7 +14,7 @@ from sslsock.core.consumer cimport (
 from sslsock.core.input_link cimport InputLink
 from sslsock.core.link cimport INPUT_AFTER_END, INPUT_AFTER_FAILURE, NO_MEMORY, PEER_RESET, TIMED_OUT, TLS_FAILED
 from sslsock.core.output_link cimport (
-    PHASE_CLOSED, PHASE_FINISHING, PHASE_LINGERING, PHASE_OPEN, TLS_NONE, TLS_OPEN, TLS_SHAKING)
+    PHASE_CLOSED, PHASE_FINISHING, PHASE_LINGERING, PHASE_NEW, PHASE_OPEN, TLS_NONE, TLS_OPEN, TLS_SHAKING)
 from sslsock.core.schedule cimport Timer
 
 cdef enum:
@@ -105,7 +105,7 @@ cdef class EndingLink(InputLink):
             self.come_to_end()
             return
         self.ends_output = False  # the other direction goes on
-        linux.shutdown(self.fd, linux.SHUT_WR)
+        self.half_close()
         if self.written:
             self.report_written()
         if self.phase == PHASE_OPEN:
@@ -131,7 +131,7 @@ cdef class EndingLink(InputLink):
         """Half-close, and await the peer's end (link.pyx), LINGER_SECONDS and `most_input` bytes at the most."""
         self.leave_pool()
         self.cancel_deadline()
-        linux.shutdown(self.fd, linux.SHUT_WR)
+        self.half_close()
         self.drop_output()
         if self.fin:
             self.close_now()
@@ -219,7 +219,7 @@ cdef class EndingLink(InputLink):
         consumer, self.consumer = self.consumer, None
         if self.phase == PHASE_CLOSED:
             return
-        if most_input and self.fd >= 0 and not self.fin and not self.dead:
+        if most_input and self.phase != PHASE_NEW and not self.fin and not self.dead:
             if self.out.size:
                 self.flush_out()
             self.linger(most_input)

@@ -28,6 +28,9 @@ cdef enum:
     INPUT_AFTER_FAILURE = 64 * 1024
 
 
+cdef failure_kind kind_of(int number) noexcept nogil
+
+
 cdef class Link(Watcher):
     cdef readonly BareEngine engine  # None: no TLS
     cdef link_failure failure  # the first
@@ -66,6 +69,7 @@ cdef class Link(Watcher):
     # the end
     cdef void fail_with(self, failure_kind kind, int number, bint sending) noexcept nogil
     cdef bint throw_away(self, size_t most) noexcept nogil
+    cdef void half_close(self) noexcept
     cdef void close_descriptor(self) noexcept
     # another takes over
     cdef void move_to(self, Link heir) noexcept

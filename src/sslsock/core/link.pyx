@@ -206,6 +206,10 @@ cdef class Link(Watcher):
             return True  # that was all before the end that has been announced
         return self.fin or self.resets
 
+    cdef void half_close(self) noexcept:
+        """The FIN, behind all that was sent."""
+        linux.shutdown(self.fd, linux.SHUT_WR)
+
     cdef void close_descriptor(self) noexcept:
         cdef int fd = self.fd
         cdef linux.linger at_once
