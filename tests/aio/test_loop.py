@@ -276,3 +276,21 @@ def test_sockets_of_the_family_run_in_its_turns(loop: EventLoop) -> None:
 
     assert loop.run_until_complete(main()) == b"hello"
     assert not loop._watched(loop.core)
+
+
+# Datagrams
+
+
+def test_a_datagram_to_the_peer_that_has_no_name(loop: EventLoop) -> None:
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+
+    async def main() -> None:
+        transport, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, sock=one)
+        assert transport.get_extra_info("peername") == "" and not transport.get_extra_info("peername")
+        transport.sendto(b"without an address")
+        other.setblocking(False)
+        assert await loop.sock_recv(other, 100) == b"without an address"
+        transport.close()
+
+    with other:
+        loop.run_until_complete(main())

@@ -11,6 +11,7 @@ import os
 import resource
 import socket
 import struct
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any, Callable
 
 import pytest
 
+import sslsock.ssl
 from peers import DEADLINE
 from sslsock import aio
 
@@ -319,6 +321,18 @@ if hasattr(asyncio.Server, "close_clients"):  # from CPython 3.13 on
                 assert [one.lost.result() for one in kept] == [None] * 3
 
         host.run_until_complete(main())
+
+
+@pytest.mark.parametrize("name", ["ssl_handshake_timeout", "ssl_shutdown_timeout"])
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio of before has no ssl_shutdown_timeout")
+def test_a_limit_that_is_none_is_refused_when_the_server_is_made(host: Any, name: str) -> None:
+    async def main() -> None:
+        context = sslsock.ssl.SSLContext(sslsock.ssl.PROTOCOL_TLS_SERVER)
+        for seconds in (0, -1):
+            with pytest.raises(ValueError, match=f"{name} should be a positive number"):
+                await serve(host, asyncio.Protocol, "127.0.0.1", 0, ssl=context, **{name: seconds})
+
+    host.run_until_complete(main())
 
 
 def test_loops_of_two_threads_share_a_listening_socket() -> None:

@@ -12,6 +12,7 @@ from ..core.layered_transport import LayeredTransport
 from ..core.protocol_listener import ProtocolListener
 from ..core.tls_start import TlsStart
 from ..core.transport import SocketTransport
+from .datagrams import DatagramTransport
 from .servers import HelloHandler, Server, ServerOptions
 from .tls import chosen, require_context, start_of
 
@@ -93,7 +94,7 @@ class Connecting:
         max_handshakes: at once; who comes then waits in the system's queue. 0: no bound.
         """
         more = ServerOptions(client_hello_handler, trusted_proxies, max_handshakes)
-        more.check(options.get("ssl"))
+        more.check(*map(options.get, ("ssl", "ssl_handshake_timeout", "ssl_shutdown_timeout")))
         made = await super().create_server(protocol_factory, host, port, start_serving=False, **options)  # type: ignore[misc]
         return await self._opened(made, more, start_serving)
 
@@ -110,7 +111,7 @@ class Connecting:
     ) -> Server:
         """As `create_server`, on a UNIX socket. Of `trusted_proxies` only True lets somebody in."""
         more = ServerOptions(client_hello_handler, trusted_proxies, max_handshakes)
-        more.check(options.get("ssl"))
+        more.check(*map(options.get, ("ssl", "ssl_handshake_timeout", "ssl_shutdown_timeout")))
         made = await super().create_unix_server(protocol_factory, path, start_serving=False, **options)  # type: ignore[misc]
         return await self._opened(made, more, start_serving)
 
@@ -120,6 +121,10 @@ class Connecting:
         if start_serving:
             await server.start_serving()
         return server  # type: ignore[no-any-return]
+
+    def _make_datagram_transport(self, sock: socket.socket, protocol: Any, *rest: Any, **more: Any) -> Any:
+        self._ensure_fd_no_transport(sock)
+        return DatagramTransport(self, sock, protocol, *rest, **more)
 
     def _start_serving(self, protocol_factory: Any, sock: socket.socket, sslcontext: Any, server: Server, *rest: Any) -> None:
         self._listeners[sock.fileno()] = server._listen(sock)

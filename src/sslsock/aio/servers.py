@@ -20,7 +20,7 @@ from ..core.descriptor import Descriptor
 from ..core.protocol_listener import HandshakePlace, ProtocolListener
 from ..sockets.checked import checked_count
 from ..sockets.entrance import Entrance, EntranceError, TrustedProxies, endpoints
-from .tls import require_context, start_of
+from .tls import require_context, require_seconds, start_of
 
 __all__ = ["Server", "ServerOptions"]
 
@@ -44,10 +44,11 @@ class ServerOptions:
         self.trusted_proxies = None if trusted_proxies is None else TrustedProxies(trusted_proxies)
         self.max_handshakes = checked_count(max_handshakes, "max_handshakes")
 
-    def check(self, context: Any) -> None:
-        """context: what is given as `ssl`."""
+    def check(self, context: Any, handshake_timeout: Optional[float], shutdown_timeout: Optional[float]) -> None:
+        """context: what is given as `ssl`; of the time-outs asyncio says that they are for that only."""
         if context is not None and not isinstance(context, bool):  # of which asyncio speaks itself
             require_context(context)
+            require_seconds(handshake_timeout, shutdown_timeout)
         if context is None and self.client_hello_handler is not None:
             raise ValueError("client_hello_handler is only meaningful with ssl")
         if context is None and self.max_handshakes and self.trusted_proxies is None:

@@ -61,13 +61,14 @@ def default_context(checks_name: bool) -> Any:
     return context
 
 
-def seconds(value: Optional[float], default: float, name: str) -> float:
-    """A time-out as asyncio takes it. ValueError unless it is positive."""
-    if value is None:
-        return default
-    if value <= 0:
-        raise ValueError(f"{name} should be a positive number, got {value}")
-    return value
+def require_seconds(handshake_timeout: Optional[float], shutdown_timeout: Optional[float]) -> tuple[float, float]:
+    """The time-outs of a connection, in seconds. ValueError, as asyncio's, unless they are positive; None: asyncio's own."""
+    given = {"ssl_handshake_timeout": handshake_timeout, "ssl_shutdown_timeout": shutdown_timeout}
+    for name, value in given.items():
+        if value is not None and value <= 0:
+            raise ValueError(f"{name} should be a positive number, got {value}")
+    handshake = constants.SSL_HANDSHAKE_TIMEOUT if handshake_timeout is None else handshake_timeout
+    return handshake, 30.0 if shutdown_timeout is None else shutdown_timeout
 
 
 def start_of(
@@ -79,8 +80,7 @@ def start_of(
     half_close: bool = False,
 ) -> TlsStart:
     """The start of TLS by a context, or by None for the default one. TypeError for what is none."""
-    handshake = seconds(handshake_timeout, constants.SSL_HANDSHAKE_TIMEOUT, "ssl_handshake_timeout")
-    shutdown = seconds(shutdown_timeout, 30.0, "ssl_shutdown_timeout")
+    handshake, shutdown = require_seconds(handshake_timeout, shutdown_timeout)
     if context is None:
         context = default_context(bool(server_hostname))
     require_context(context)

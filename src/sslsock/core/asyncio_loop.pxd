@@ -29,7 +29,7 @@ cdef class LoopCore:
     cdef ReadyWatch watch_of(self, object file)
     cdef ReadyWatch watch_of_closed(self, object file)
     cdef bint remove_watch(self, object file, bint writes) except -1
-    cdef object add_watch(self, object file, object callback, tuple args, bint writes)
+    cdef object add_watch(self, object file, object callback, tuple args, object context, bint writes)
     cdef void run_ready(self) noexcept
     cdef void run_due_timers(self)
     cdef bint run_one(self, object handle) noexcept

@@ -226,13 +226,13 @@ cdef class LoopCore:
                 return watch
         return None
 
-    cdef object add_watch(self, object file, object callback, tuple args, bint writes):
+    cdef object add_watch(self, object file, object callback, tuple args, object context, bint writes):
         cdef ReadyWatch watch
         self.check_open()
         if self.debug:
-            handle = asyncio.Handle(callback, args, self, None)
+            handle = asyncio.Handle(callback, args, self, context)
         else:
-            handle = self.planned(Handle.__new__(Handle), callback, args, None)
+            handle = self.planned(Handle.__new__(Handle), callback, args, context)
         number = descriptor_of(file)
         watch = self.files.get(number)
         if watch is None:
@@ -248,11 +248,11 @@ cdef class LoopCore:
             watch.change(handle, watch.writer)
         return handle
 
-    def _add_reader(self, fd, callback, *args):
-        return self.add_watch(fd, callback, args, False)
+    def _add_reader(self, fd, callback, *args, context=None):
+        return self.add_watch(fd, callback, args, context, False)
 
-    def _add_writer(self, fd, callback, *args):
-        return self.add_watch(fd, callback, args, True)
+    def _add_writer(self, fd, callback, *args, context=None):
+        return self.add_watch(fd, callback, args, context, True)
 
     cdef bint remove_watch(self, object file, bint writes) except -1:
         """False: there was none."""
