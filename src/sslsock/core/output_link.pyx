@@ -20,9 +20,9 @@ from window_bio cimport byte_queue_clear, byte_queue_front
 cdef enum:
     # bytes
     LEAVE_AT = 256 * 1024  # queued plaintext that does not wait for the end of the event
-    BATCH_SIZE = 512 * 1024  # plaintext encrypted for one send
+    BATCH_SIZE = 256 * 1024  # plaintext encrypted for one send: it and its ciphertext stay in a core's cache
     OUT_JOINED = 16 * 1024  # what is copied in front of a batch, so that one send does for both
-    TURN_SIZE = 4 * BATCH_SIZE  # plaintext sent in one go before others have their turn
+    TURN_SIZE = 8 * BATCH_SIZE  # plaintext sent in one go before others have their turn
     RELEASE_GIL_AT = 64 * 1024  # below, giving the GIL away costs more than the work (docs/design.md, "The GIL")
 
 
