@@ -332,35 +332,41 @@ def serve(peer: str, make_protocol: Callable[[], Any]) -> None:
 
         sslsock.run(lambda: listen_with_sslsock(make_protocol))
         return
-    make_loop: Callable[[], Any] = asyncio.new_event_loop
-    if peer.endswith("uvloop"):
-        import uvloop
-
-        make_loop = uvloop.new_event_loop
-    if peer.startswith("aiofastnet"):
-        import aiofastnet
-
-        make_loop = aiofastnet.loop_factory(make_loop)
-    if peer == "sslsock-aio":
-        import sslsock
-
-        make_loop = sslsock.new_event_loop
     main = serve_nested if peer.startswith("sslsock") else serve_with_asyncio
     if peer.startswith("sslsock-aio"):
         main = serve_with_aio
-    make_loop().run_until_complete(main(make_protocol))
+    make_loop(peer).run_until_complete(main(make_protocol))
+
+
+def make_loop(peer: str) -> Any:
+    """The asyncio loop of a peer."""
+    make: Callable[[], Any] = asyncio.new_event_loop
+    if peer.endswith("uvloop"):
+        import uvloop
+
+        make = uvloop.new_event_loop
+    if peer.startswith("aiofastnet"):
+        import aiofastnet
+
+        make = aiofastnet.loop_factory(make)
+    if peer == "sslsock-aio":
+        import sslsock
+
+        make = sslsock.new_event_loop
+    return make()
 
 
 class Server:
-    """The server process of a peer: this same file, run with `--serve`. A context manager."""
+    """The server process of a peer: this same file, run with `--serve` and `more`. A context manager."""
 
-    def __init__(self, peer: str) -> None:
+    def __init__(self, peer: str, *more: str) -> None:
         self.peer = peer
         self.log = FOLDER / f"{peer}.log"
         with self.log.open("w") as log:
             self._process = subprocess.Popen(
-                [sys.executable, sys.argv[0], "--serve", peer], stdout=subprocess.PIPE, stderr=log, text=True
-            )
+                [sys.executable, sys.argv[0], "--serve", peer, *more],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
+            )  # fmt: skip
         self.pid = self._process.pid
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
@@ -382,8 +388,16 @@ class Server:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                stream.close()
+
+    def ask(self, line: str) -> str:
+        """Write a line to it, and return the one that it answers with."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(f"{line}\n")
+        self._process.stdin.flush()
+        return self._process.stdout.readline().strip()
 
     def __enter__(self) -> Server:
         return self
