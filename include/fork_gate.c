@@ -1,4 +1,4 @@
-#define _GNU_SOURCE /* the kind of a lock */
+#include "fair_rwlock.h"
 #include "fork_gate.h"
 
 #define GUARDED 4
@@ -9,18 +9,6 @@ static __thread int depth;    /* how often this thread has entered */
 static pthread_mutex_t *guarded[GUARDED];
 static int guarded_count;
 static int works; /* whether a fork closes the gate */
-
-static void make(void)
-{
-    pthread_rwlockattr_t kind;
-    pthread_rwlockattr_init(&kind);
-#ifdef __GLIBC__
-    /* Many threads that enter without a pause must not keep out one that forks. */
-    pthread_rwlockattr_setkind_np(&kind, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
-#endif
-    pthread_rwlock_init(&gate, &kind);
-    pthread_rwlockattr_destroy(&kind);
-}
 
 static void close_gate(void)
 {
@@ -46,12 +34,12 @@ static void open_gate(void)
 static void open_in_child(void)
 {
     let_go();
-    make(); /* those who waited are gone */
+    fair_rwlock_init(&gate); /* those who waited are gone */
 }
 
 static void begin(void)
 {
-    make();
+    fair_rwlock_init(&gate);
     works = pthread_atfork(close_gate, open_gate, open_in_child) == 0;
 }
 

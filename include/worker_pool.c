@@ -12,7 +12,7 @@
 struct worker_pool {
     job_list queue;
     size_t waiting;
-    int most, threads, idle;
+    int most, threads, idle, busy;
     int over;
     unsigned forks; /* when its threads were made */
     pthread_cond_t work;
@@ -84,7 +84,7 @@ static void see_fork(worker_pool *pool)
     while ((job = take(&pool->queue)) != NULL)
         job->state = JOB_IDLE;
     pool->waiting = 0;
-    pool->threads = pool->idle = 0;
+    pool->threads = pool->idle = pool->busy = 0;
     pthread_cond_init(&pool->work, NULL);
 }
 
@@ -173,6 +173,7 @@ static void *work(void *argument)
         pool->waiting--;
         job->state = JOB_AT_WORK;
         at_work++;
+        pool->busy++;
         pthread_mutex_unlock(&lock);
         job->run(job->kept);
         pthread_mutex_lock(&lock);
@@ -180,6 +181,7 @@ static void *work(void *argument)
             pthread_mutex_unlock(&lock);
             return NULL;
         }
+        pool->busy--;
         if (--at_work == 0)
             pthread_cond_broadcast(&quiet);
         deliver(job);
@@ -251,24 +253,16 @@ int worker_job_withdraw(worker_job *job)
     return queued;
 }
 
-size_t worker_pool_waiting(worker_pool *pool)
+worker_pool_state worker_pool_look(worker_pool *pool)
 {
-    size_t waiting;
+    worker_pool_state state;
     pthread_mutex_lock(&lock);
     see_fork(pool);
-    waiting = pool->waiting;
+    state.waiting = pool->waiting;
+    state.threads = pool->threads;
+    state.busy = pool->busy;
     pthread_mutex_unlock(&lock);
-    return waiting;
-}
-
-int worker_pool_threads(worker_pool *pool)
-{
-    int threads;
-    pthread_mutex_lock(&lock);
-    see_fork(pool);
-    threads = pool->threads;
-    pthread_mutex_unlock(&lock);
-    return threads;
+    return state;
 }
 
 mailbox *mailbox_new(int descriptor)

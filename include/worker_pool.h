@@ -48,9 +48,13 @@ struct worker_job {
 worker_pool *worker_pool_new(int threads);
 void worker_pool_free(worker_pool *pool);
 
-/* How many jobs wait for a thread, and how many threads there are. */
-size_t worker_pool_waiting(worker_pool *pool);
-int worker_pool_threads(worker_pool *pool);
+typedef struct {
+    size_t waiting; /* jobs that wait for a thread */
+    int threads;    /* that there are */
+    int busy;       /* that do a job */
+} worker_pool_state;
+
+worker_pool_state worker_pool_look(worker_pool *pool);
 
 /* Have `job->run(job->kept)` called by a thread; then it comes to `home`. 0: there is no thread and none can be made. */
 int worker_job_submit(worker_job *job, worker_pool *pool, mailbox *home);

@@ -8,6 +8,10 @@ cdef extern from "worker_pool.h" nogil:
     ctypedef struct worker_pool:
         pass
 
+    ctypedef struct worker_pool_state:
+        size_t waiting
+        int threads, busy
+
     ctypedef struct mailbox:
         pass
 
@@ -20,8 +24,7 @@ cdef extern from "worker_pool.h" nogil:
 
     worker_pool *worker_pool_new(int threads)
     void worker_pool_free(worker_pool *pool)
-    size_t worker_pool_waiting(worker_pool *pool)
-    int worker_pool_threads(worker_pool *pool)
+    worker_pool_state worker_pool_look(worker_pool *pool)
     int worker_job_submit(worker_job *job, worker_pool *pool, mailbox *home)
     int worker_job_withdraw(worker_job *job)
     mailbox *mailbox_new(int descriptor)

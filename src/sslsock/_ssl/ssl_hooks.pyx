@@ -10,9 +10,10 @@ from libc.errno cimport errno
 from libc.string cimport memcpy, strlen
 
 cimport openssl_ssl as ssl
+from fair_rwlock cimport fair_rwlock_init
 from fork_gate cimport fork_gate_pause, fork_gate_resume
 from linux cimport (
-    close as close_descriptor, pthread_rwlock_destroy, pthread_rwlock_init, pthread_rwlock_rdlock, pthread_rwlock_unlock,
+    close as close_descriptor, pthread_rwlock_destroy, pthread_rwlock_rdlock, pthread_rwlock_unlock,
     pthread_rwlock_wrlock)
 from record_buffers cimport record_buffers_forked
 from sslsock._ssl.ssl_session cimport SSLSession
@@ -74,7 +75,7 @@ cdef class KeyLog:
 
 cdef class HookedContext:
     def __cinit__(self, *_):
-        pthread_rwlock_init(&self.settings, NULL)
+        fair_rwlock_init(&self.settings)
         self.forks = forks
 
     def __dealloc__(self):
@@ -87,7 +88,7 @@ cdef void see_fork(HookedContext context) noexcept:
     """Before the lock is taken, with the GIL: in a child of a fork the threads that held it are gone."""
     if context.forks != forks:
         context.forks = forks
-        pthread_rwlock_init(&context.settings, NULL)
+        fair_rwlock_init(&context.settings)
 
 
 cdef void begin_change(HookedContext context) noexcept:

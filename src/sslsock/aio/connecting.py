@@ -82,6 +82,7 @@ class Connecting:
         client_hello_handler: Optional[HelloHandler] = None,
         trusted_proxies: Union[bool, str, Iterable[str], None] = None,
         max_handshakes: int = 0,
+        handshake_threads: int = 0,
         start_serving: bool = True,
         **options: Any,
     ) -> Server:
@@ -92,8 +93,10 @@ class Connecting:
         trusted_proxies: networks and addresses (str), or True for everybody. Each connection begins with a PROXY header, and is
         its client's; one from elsewhere is refused.
         max_handshakes: at once; who comes then waits in the system's queue. 0: no bound.
+        handshake_threads: threads of its own, without the GIL, for what is dear in handshakes, those of `start_tls` too: a flood
+        of them does not hold up the loop. 0: none.
         """
-        more = ServerOptions(client_hello_handler, trusted_proxies, max_handshakes)
+        more = ServerOptions(client_hello_handler, trusted_proxies, max_handshakes, handshake_threads)
         more.check(*map(options.get, ("ssl", "ssl_handshake_timeout", "ssl_shutdown_timeout")))
         made = await super().create_server(protocol_factory, host, port, start_serving=False, **options)  # type: ignore[misc]
         return await self._opened(made, more, start_serving)
@@ -106,11 +109,12 @@ class Connecting:
         client_hello_handler: Optional[HelloHandler] = None,
         trusted_proxies: Union[bool, str, Iterable[str], None] = None,
         max_handshakes: int = 0,
+        handshake_threads: int = 0,
         start_serving: bool = True,
         **options: Any,
     ) -> Server:
         """As `create_server`, on a UNIX socket. Of `trusted_proxies` only True lets somebody in."""
-        more = ServerOptions(client_hello_handler, trusted_proxies, max_handshakes)
+        more = ServerOptions(client_hello_handler, trusted_proxies, max_handshakes, handshake_threads)
         more.check(*map(options.get, ("ssl", "ssl_handshake_timeout", "ssl_shutdown_timeout")))
         made = await super().create_unix_server(protocol_factory, path, start_serving=False, **options)  # type: ignore[misc]
         return await self._opened(made, more, start_serving)
@@ -185,7 +189,11 @@ class Connecting:
             raise TypeError(f"transport {transport!r} is not supported by start_tls()")
         if transport.is_closing():
             raise ConnectionResetError("the transport is closing: TLS cannot begin on it")
-        start = start_of(sslcontext, server_side, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
+        server = transport._server if in_place and server_side else None
+        pool = server._options.handshake_pool if isinstance(server, Server) else None
+        start = start_of(
+            sslcontext, server_side, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout, pool=pool
+        )
         if isinstance(protocol, asyncio.StreamReaderProtocol):
             take_unread(protocol, start)
             protocol._over_ssl = True

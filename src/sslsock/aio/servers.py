@@ -17,6 +17,7 @@ from typing import Any, Callable, Optional, Union
 
 from ..core.client_hello import ClientHello
 from ..core.descriptor import Descriptor
+from ..core.handshake_pool import MOST_THREADS, HandshakePool
 from ..core.protocol_listener import HandshakePlace, ProtocolListener
 from ..sockets.checked import checked_count
 from ..sockets.entrance import Entrance, EntranceError, TrustedProxies, endpoints
@@ -37,12 +38,15 @@ class ServerOptions:
         client_hello_handler: Optional[HelloHandler] = None,
         trusted_proxies: Union[bool, str, Iterable[str], None] = None,
         max_handshakes: int = 0,
+        handshake_threads: int = 0,
     ) -> None:
         if client_hello_handler is not None and not callable(client_hello_handler):
             raise TypeError(f"client_hello_handler is callable, not {client_hello_handler!r}")
         self.client_hello_handler = client_hello_handler
         self.trusted_proxies = None if trusted_proxies is None else TrustedProxies(trusted_proxies)
         self.max_handshakes = checked_count(max_handshakes, "max_handshakes")
+        threads = checked_count(handshake_threads, "handshake_threads", most=MOST_THREADS)
+        self.handshake_pool = HandshakePool(threads) if threads else None
 
     def check(self, context: Any, handshake_timeout: Optional[float], shutdown_timeout: Optional[float]) -> None:
         """context: what is given as `ssl`; of the time-outs asyncio says that they are for that only."""
@@ -118,7 +122,8 @@ class Server(base_events.Server):
 
     def _start_of(self, context: Any, handshake_timeout: Optional[float] = None) -> Callable[[], Any]:
         seconds = handshake_timeout or self._ssl_handshake_timeout
-        return partial(start_of, context, True, None, seconds, getattr(self, "_ssl_shutdown_timeout", None))
+        shutdown, pool = getattr(self, "_ssl_shutdown_timeout", None), self._options.handshake_pool
+        return partial(start_of, context, True, None, seconds, shutdown, pool=pool)
 
     def _enter(self, listener: ProtocolListener, descriptor: Descriptor, name: Any, place: Optional[HandshakePlace]) -> None:
         """Something comes before the protocol."""

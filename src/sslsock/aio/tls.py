@@ -14,6 +14,7 @@ from .._ssl import _SSLContext
 from .._ssl.ssl_engine import ContextEngine
 from ..core.bare_engine import BareEngine
 from ..core.foreign_engine import ForeignEngine
+from ..core.handshake_pool import HandshakePool
 from ..core.tls_start import TlsStart
 
 __all__ = ["is_own", "start_of"]
@@ -78,6 +79,7 @@ def start_of(
     handshake_timeout: Optional[float],
     shutdown_timeout: Optional[float],
     half_close: bool = False,
+    pool: Optional[HandshakePool] = None,
 ) -> TlsStart:
     """The start of TLS by a context, or by None for the default one. TypeError for what is none."""
     handshake, shutdown = require_seconds(handshake_timeout, shutdown_timeout)
@@ -95,7 +97,7 @@ def start_of(
         incoming, outgoing = memory_bio(), memory_bio()
         tls_object = context.wrap_bio(incoming, outgoing, server_side=server_side, server_hostname=name)
         engine = ForeignEngine(tls_object, incoming, outgoing, server_side)
-    return TlsStart(engine, tls_object, context, handshake, shutdown, half_close)
+    return TlsStart(engine, tls_object, context, handshake, shutdown, half_close, pool)
 
 
 def memory_bio_of(context: Any) -> Any:

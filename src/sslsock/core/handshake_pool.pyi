@@ -8,6 +8,7 @@ class HandshakePool:
 
     most: int
     running: int
+    busy: int
     waiting: int
 
     def __init__(self, threads: int) -> None: ...

@@ -13,8 +13,8 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 cimport cython
 from sslsock.core.bare_engine cimport USE_FREE, USE_POOL
 from worker_pool cimport (
-    mailbox_new, worker_job_submit, worker_job_withdraw, worker_pool_free, worker_pool_new, worker_pool_on_orphan,
-    worker_pool_orphan, worker_pool_stop, worker_pool_threads, worker_pool_waiting)
+    mailbox_new, worker_job_submit, worker_job_withdraw, worker_pool_free, worker_pool_look, worker_pool_new,
+    worker_pool_on_orphan, worker_pool_orphan, worker_pool_stop)
 
 cdef extern from "Python.h" nogil:
     int Py_AddPendingCall(int (*function)(void *argument) noexcept with gil, void *argument)
@@ -88,12 +88,17 @@ cdef class HandshakePool:
     @property
     def running(self):
         """Threads that there are now: int."""
-        return worker_pool_threads(self.pool)
+        return worker_pool_look(self.pool).threads
+
+    @property
+    def busy(self):
+        """Those of them that shake hands: int."""
+        return worker_pool_look(self.pool).busy
 
     @property
     def waiting(self):
         """Handshakes that wait for a thread: int."""
-        return worker_pool_waiting(self.pool)
+        return worker_pool_look(self.pool).waiting
 
     cdef bint take_over(self, BareEngine engine, Watcher watcher, void (*done)(worker_job *job) noexcept) except -1:
         """Have a thread do the next step of `engine`, which is nobody else's until `done` is called in a turn of the watcher's loop, or
