@@ -93,8 +93,8 @@ class Connecting:
         trusted_proxies: networks and addresses (str), or True for everybody. Each connection begins with a PROXY header, and is
         its client's; one from elsewhere is refused.
         max_handshakes: at once; who comes then waits in the system's queue. 0: no bound.
-        handshake_threads: threads of its own, without the GIL, for what is dear in handshakes, those of `start_tls` too: a flood
-        of them does not hold up the loop. 0: none.
+        handshake_threads: threads of its own, without the GIL, for what is dear in handshakes, those of `start_tls` too, so
+        that a flood of them does not hold up the loop. 0: none.
         """
         more = ServerOptions(client_hello_handler, trusted_proxies, max_handshakes, handshake_threads)
         more.check(*map(options.get, ("ssl", "ssl_handshake_timeout", "ssl_shutdown_timeout")))
