@@ -125,8 +125,11 @@ class Kit:
             await asyncio.sleep(0)
 
     def state(self, instance: Any) -> None:
-        names = {key: value for key, value in vars(instance).items() if key not in ("_loop", "_source_traceback")}
-        self.tell(type(instance).__name__, sorted(names.items()))
+        """Every attribute that asyncio's instances have."""
+        reader = THEIRS.StreamReader(loop=self.loop)
+        model = reader if isinstance(instance, asyncio.StreamReader) else THEIRS.StreamReaderProtocol(reader, loop=self.loop)
+        names = sorted(vars(model).keys() - {"_loop"})
+        self.tell(type(instance).__name__, [(name, getattr(instance, name, "nothing")) for name in names])
 
 
 def told_by(classes: Any, scenario: Callable[[Kit], Coroutine[Any, Any, None]], host: Any) -> list[Any]:

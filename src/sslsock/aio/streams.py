@@ -1,6 +1,6 @@
 """`StreamReader`, `StreamWriter` and `StreamReaderProtocol`: asyncio's classes with what is done for each piece of data in C.
 
-An instance of ours has the attributes of an instance of asyncio's, and no others. So a transport can turn one into the other
+An instance of ours has the layout and the attributes of one of asyncio's. So a transport can turn one into the other
 (core/stream_classes.pyx), and programs that call `asyncio.open_connection` and `asyncio.start_server` have ours too on our
 loop, while asyncio stays what it is. Classes that programs derive from asyncio's are left alone.
 """
@@ -13,14 +13,24 @@ from types import FunctionType
 from typing import Any
 
 from ..core import stream_classes, stream_reading, stream_writing
+from ..core.stream_state import StateAttribute
 
 __all__ = ["StreamReader", "StreamReaderProtocol", "StreamWriter"]
 
 
 class StreamReader(asyncio.StreamReader):
-    """asyncio.StreamReader, in C. A class that is derived from it is as fast as one that is derived from asyncio's."""
+    """asyncio.StreamReader, in C. Only this class: one that is derived from it runs asyncio's code."""
 
     __slots__ = ()
+
+    _buffer = StateAttribute("buffer")
+    _eof = StateAttribute("eof")
+    _exception = StateAttribute("exception")
+    _limit = StateAttribute("limit")
+    _loop = StateAttribute("loop")
+    _paused = StateAttribute("paused")
+    _transport = StateAttribute("transport")
+    _waiter = StateAttribute("waiter")
 
     feed_data = stream_reading.feed_data
     read = stream_reading.read
@@ -58,7 +68,7 @@ class StreamReaderProtocol(asyncio.StreamReaderProtocol):
     __slots__ = ()
 
     connection_made = with_our_writer(asyncio.StreamReaderProtocol.connection_made)
-    data_received = stream_writing.data_received
+    data_received = stream_reading.data_received
     _drain_helper = stream_writing.drain_helper
 
 

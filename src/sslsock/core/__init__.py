@@ -61,6 +61,7 @@ NAMES = (
     "asyncio_handle",
     "asyncio_loop",
     "awaited_call",
+    "stream_state",
     "stream_classes",
     "stream_reading",
     "stream_writing",

@@ -17,9 +17,9 @@ cdef class AwaitedCall:
     """What `await` takes. A derived class has `attempt`, and no attributes."""
 
     def __dealloc__(self):
-        if self.state == CALL_NEW:
+        if self.phase == CALL_NEW:
             tell_of_neglect(self.name())
-        elif self.state == CALL_WAITING:
+        elif self.phase == CALL_WAITING:
             self.end()
 
     # Of the derived class
@@ -49,7 +49,7 @@ cdef class AwaitedCall:
 
     cdef void end(self) noexcept:
         inner, self.inner = self.inner, None
-        self.state = CALL_OVER
+        self.phase = CALL_OVER
         if inner is not None and not self.delegated:
             self.waited()
 
@@ -75,7 +75,7 @@ cdef class AwaitedCall:
     def throw(self, *args):
         """Go on with an exception, given as generators take it, in the place of what was waited for."""
         cdef object inner = self.inner
-        if self.state == CALL_OVER:
+        if self.phase == CALL_OVER:
             raise RuntimeError("cannot reuse already awaited coroutine")
         try:
             return (just_begun() if inner is None else inner).throw(*args)
@@ -111,12 +111,12 @@ cdef object advance(object self, object value, int *over):
     cdef AwaitedCall call = <AwaitedCall> self
     cdef object inner = call.inner, outcome = None
     cdef int inner_is_over = 0
-    if call.state != CALL_WAITING:
-        if call.state == CALL_OVER:
+    if call.phase != CALL_WAITING:
+        if call.phase == CALL_OVER:
             raise RuntimeError("cannot reuse already awaited coroutine")
         if value is not None:
             raise TypeError("can't send non-None value to a just-started coroutine")
-        call.state = CALL_WAITING
+        call.phase = CALL_WAITING
     try:
         while True:
             if inner is not None:
@@ -136,7 +136,7 @@ cdef object advance(object self, object value, int *over):
     except BaseException:
         call.end()
         raise
-    call.state = CALL_OVER
+    call.phase = CALL_OVER
     over[0] = 1
     return outcome
 

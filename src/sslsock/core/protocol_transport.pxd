@@ -1,6 +1,7 @@
 from cpython.buffer cimport Py_buffer
 from sslsock.core.channel cimport Channel
 from sslsock.core.consumer cimport ChannelConsumer, channel_failure
+from sslsock.core.stream_state cimport ReaderState
 from sslsock.core.tls_start cimport TlsStart
 
 
@@ -28,6 +29,7 @@ cdef class ProtocolTransport(ChannelConsumer):
     cdef bint begun  # connection_made was called, and data may come
     cdef bint connected  # the protocol is to be told the end
     cdef bint buffered  # the protocol is a BufferedProtocol
+    cdef ReaderState stream  # of the reader that is fed in the place of the protocol, or None
     cdef bint all_written  # when the program closed, the system had all of it
     cdef bint end_waits  # the peer's end came while reading was paused
     cdef bint held_back  # of a plain connection: its protocol, or whoever awaits it, does not know of it yet

@@ -17,10 +17,12 @@ cimport cython
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_CheckExact
 
+from instance_state cimport referent
 from sslsock.core.channel cimport Channel
 from sslsock.core.consumer cimport ChannelConsumer, channel_failure
 from sslsock.core.output_link cimport PHASE_NEW, PHASE_OPEN, TLS_NONE, TLS_SHAKING
-from sslsock.core.stream_classes cimport adopt
+from sslsock.core.stream_classes cimport adopt, fed_by
+from sslsock.core.stream_state cimport ReaderState
 from sslsock.core.tls_start cimport TlsStart
 
 cdef extern from "Python.h":
@@ -256,12 +258,16 @@ cdef class ProtocolTransport(ChannelConsumer):
     cdef int deliver(self) except -1:
         cdef object context = self.context
         cdef bytes data = self.channel.take(self.channel.unread())
+        cdef ReaderState stream = self.stream
         cdef bint enters = not self.inside  # else a call of the protocol's runs the loop
         if enters:
             PyContext_Enter(context)
             self.inside = True
         try:
-            self._protocol.data_received(data)
+            if stream is None:
+                self._protocol.data_received(data)
+            elif referent(stream.reference) is not None:
+                stream.feed(data)
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
@@ -604,6 +610,7 @@ cdef class ProtocolTransport(ChannelConsumer):
     def set_protocol(self, protocol):
         """From now on `protocol` is told what happens."""
         adopt(protocol)
+        self.stream = fed_by(protocol)
         self._protocol = protocol
         self.buffered = isinstance(protocol, BufferedProtocol)
         self.channel.lend_room(self.buffered)

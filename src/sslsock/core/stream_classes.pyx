@@ -1,12 +1,14 @@
 """Which classes of streams are ours, and when an instance of asyncio's is made one of them.
 
-`sslsock.aio.StreamReader` and its like add nothing to an instance, so one of asyncio's becomes one of ours by its class, and keeps what it
-holds. That is done when a transport gets its protocol (`adopt`), and never to an instance of a class that a program has derived; nor
+An instance of `sslsock.aio.StreamReader` and its like has the layout of one of asyncio's, which so becomes one of ours by its class. That is done when a transport gets its protocol (`adopt`), and never to an instance of a class that a program has derived; nor
 at all once a program has put methods of its own into asyncio's classes, which then count.
 """
 
 import asyncio
 from asyncio import streams
+
+from instance_state cimport attributes
+from sslsock.core.stream_state cimport ReaderState, move_state, state_of
 
 cdef object asyncio_reader = asyncio.StreamReader
 cdef object asyncio_writer = asyncio.StreamWriter
@@ -24,7 +26,8 @@ def use_classes(reader, writer, protocol):
     replaced = tuple([
         (base, name, vars(base)[name])
         for ours, theirs in ((reader, asyncio_reader), (writer, asyncio_writer), (protocol, asyncio_protocol))
-        for base in theirs.__mro__[:-1]
+        for base in theirs.__mro__
+        if base is not object
         for name in (*vars(ours), *left_out)
         if callable(vars(ours).get(name)) or name in left_out
         if name in vars(base)
@@ -47,6 +50,20 @@ cdef int adopt(object protocol) except -1:
         return 0
     reader = protocol._stream_reader
     if type(reader) is asyncio_reader:
+        move_state(reader)
         reader.__class__ = reader_class
     protocol.__class__ = protocol_class
     return 0
+
+
+cdef ReaderState fed_by(object protocol):
+    """The state of the reader that a transport may feed in the place of its protocol, or None."""
+    cdef ReaderState state
+    if type(protocol) is not protocol_class or "data_received" in attributes(protocol):
+        return None
+    reader = protocol._stream_reader
+    if type(reader) is not reader_class or "feed_data" in attributes(reader):
+        return None
+    state = state_of(reader)
+    state.reference = protocol._stream_reader_wr
+    return state

@@ -1,17 +1,17 @@
 """What a StreamWriter of asyncio and its protocol do for each piece of data, in C.
 
-These are functions for `sslsock.aio.StreamWriter` and `sslsock.aio.StreamReaderProtocol`, as those in stream_reading are for the reader.
+These are functions for `sslsock.aio.StreamWriter` and `sslsock.aio.StreamReaderProtocol`, as those of stream_reading are for the reader.
 """
 
 import asyncio
 
 cimport cython
 
-from instance_state cimport attributes, referent
+from instance_state cimport attributes
 from sslsock.core.awaited_call cimport AwaitedCall, give_slots
 from sslsock.core.protocol_transport cimport ProtocolTransport
 from sslsock.core.stream_classes cimport protocol_class, reader_class, writer_class
-from sslsock.core.stream_reading cimport feed
+from sslsock.core.stream_state cimport state_of
 
 # asyncio's own, as they are when this is imported.
 cdef object original_drain = asyncio.StreamWriter.drain
@@ -57,7 +57,7 @@ cdef class DrainCall(AwaitedCall):
         """Whether the reader has an exception to be raised, or is to be asked for one."""
         if reader is None:
             return False
-        return type(reader) is not reader_class or attributes(reader)["_exception"] is not None
+        return type(reader) is not reader_class or state_of(reader).exception is not None
 
     cdef str name(self):
         return "StreamWriter.drain"
@@ -92,18 +92,6 @@ def drain_helper(self):
     cdef DrainHelperCall call = DrainHelperCall.__new__(DrainHelperCall)
     call.subject = self
     return call
-
-
-def data_received(self, data):
-    """Feed the reader."""
-    reference = attributes(self)["_stream_reader_wr"]
-    if reference is None:
-        return
-    reader = referent(reference)
-    if type(reader) is reader_class:
-        feed(reader, data)
-    elif reader is not None:
-        reader.feed_data(data)
 
 
 for kind in (DrainCall, DrainHelperCall):

@@ -1,1 +1,0 @@
-cdef int feed(object reader, object data) except -1
