@@ -151,9 +151,9 @@ CLIENTS = {
 }
 
 
-def run(peer: str, row: str, far: int) -> None:
+def run(peer: str, row: str, far: int, cpu: int) -> None:
     """Be the program under test. A client does so much as each line of standard input says."""
-    os.sched_setaffinity(0, {SERVER_CPU})
+    os.sched_setaffinity(0, {cpu})
     loop, module = harness.make_loop(peer), harness.ssl
     asyncio.set_event_loop(loop)
     if peer.startswith("sslsock"):
@@ -190,6 +190,17 @@ def cost(server: Server, row: str, count: int) -> Optional[float]:
 
 
 @contextlib.contextmanager
+def on_load_cpu() -> Iterator[None]:
+    """What is started meanwhile runs there."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {LOAD_CPU})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@contextlib.contextmanager
 def far_end(row: str) -> Iterator[int]:
     """The port of the server of a client's row; 0 for a row that has none."""
     if row == "asyncpg":
@@ -199,12 +210,12 @@ def far_end(row: str) -> Iterator[int]:
         with tempfile.TemporaryDirectory() as folder:
             pki = Pki(Path(folder))
             configuration = os.environ.pop("OPENSSL_CONF")  # PostgreSQL's user cannot read it
-            with servers.postgresql(pki) as ports:
+            with on_load_cpu(), servers.postgresql(pki) as ports:
                 os.environ.update(OPENSSL_CONF=configuration, SSLSOCK_BENCHMARK_CA=pki.root_file)
                 yield ports[0]
         del os.environ["SSLSOCK_BENCHMARK_CA"]
     elif row in CLIENTS:
-        with Server("asyncio", "--row", "aiohttp server") as server:
+        with Server("asyncio", "--row", "aiohttp server", "--cpu", str(LOAD_CPU)) as server:
             yield server.port
     else:
         yield 0
@@ -227,10 +238,11 @@ def main() -> int:
     parser.add_argument("--only", default="", metavar="A,B", help="the rows whose names begin so")
     parser.add_argument("--row", help=argparse.SUPPRESS)
     parser.add_argument("--far", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--cpu", type=int, default=SERVER_CPU, help=argparse.SUPPRESS)
     parser.add_argument("--talk", nargs=2, type=int, help=argparse.SUPPRESS)
     options = harness.begin(parser)
     if options.serve:
-        run(options.serve, options.row, options.far)
+        run(options.serve, options.row, options.far, options.cpu)
         return 0
     if options.talk:
         asyncio.run(talk(*options.talk))
