@@ -140,6 +140,21 @@ def test_a_server_below_run(server: str, more: list[str], sslsock: bool, files: 
     assert answers([*way, "-m", *SERVERS[server], *more], files) == {OURS if sslsock else "_ssl"}
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-m", "sslsock", "run", "--loop", "-m", *SERVERS["uvicorn"]],
+        ["-m", *SERVERS["uvicorn"], "--loop", "sslsock:new_event_loop"],
+        ["-m", "sslsock", "run", "--loop", "-m", *SERVERS["hypercorn"]],
+    ],
+    ids=["run uvicorn", "uvicorn --loop", "run hypercorn"],
+)
+def test_a_server_on_our_loop(words: list[str], files: Files) -> None:
+    need(["uvicorn", "hypercorn"])
+    assert answers(words, files, "/loop") == {"sslsock.aio.event_loop"}
+    assert answers(words, files) <= {OURS, "_ssl"}
+
+
 OURS = "sslsock._ssl.ssl_connection"
 
 
@@ -174,14 +189,14 @@ def connect(port: int, process: subprocess.Popen[str], context: ssl.SSLContext) 
     return connection
 
 
-def answers(words: list[str], files: Files) -> set[str]:
+def answers(words: list[str], files: Files, path: str = "/") -> set[str]:
     """What a server that is started so tells of its connections (served.py)."""
     context = ssl.create_default_context(cafile=files.ca_file)
     told = set()
     with serving(words, files) as (port, process):
         for _ in range(4):
             connection = connect(port, process, context)
-            connection.request("GET", "/")
+            connection.request("GET", path)
             told.add(connection.getresponse().read().decode())
             connection.close()
     return told

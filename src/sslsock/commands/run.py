@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import builtins
+import contextlib
 import io
 import linecache
 import os
@@ -178,15 +179,30 @@ def switch(loop: bool) -> None:
 
     ssl.install()
     if loop:
-        from .. import aio
-
-        aio.install_policy()
+        replace_loops()
     prepare = spawn.get_preparation_data
 
     def get_preparation_data(name: str) -> dict[str, Any]:
         return {**prepare(name), "sslsock": Switched(loop)}
 
     spawn.get_preparation_data = get_preparation_data
+
+
+def replace_loops() -> None:
+    """Who asks asyncio for a loop gets ours, and who makes one by the class or the function that servers take for a factory:
+    uvicorn has asyncio.SelectorEventLoop, or uvloop's where that is installed. uvloop.run is left to whoever calls it."""
+    import asyncio
+
+    from .. import aio
+
+    aio.install_policy()
+    for name in ("SelectorEventLoop", "EventLoop"):  # the second from CPython 3.13 on
+        if hasattr(asyncio, name):
+            setattr(asyncio, name, aio.EventLoop)
+    with contextlib.suppress(ImportError):
+        import uvloop
+
+        uvloop.new_event_loop = aio.new_event_loop
 
 
 class Switched:

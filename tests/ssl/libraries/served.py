@@ -1,6 +1,7 @@
 """Applications for servers that are started as programs. They answer with the modules that the connections of the process are
 of."""
 
+import asyncio
 import gc
 import ssl
 
@@ -9,6 +10,10 @@ def kinds():
     found = {type(one._sslobj).__module__ for one in gc.get_objects() if type(one).__name__ in ("SSLObject", "SSLSocket")
              and isinstance(one, (ssl.SSLObject, ssl.SSLSocket)) and getattr(one, "_sslobj", None) is not None}  # fmt: skip
     return " ".join(sorted(found)).encode()
+
+
+def loop():
+    return type(asyncio.get_running_loop()).__module__.encode()
 
 
 LARGE = b"0123456789abcdef" * 300_000
@@ -29,7 +34,7 @@ async def asgi(scope, receive, send):
     while more:
         message = await receive()
         sent, more = sent + len(message.get("body", b"")), message.get("more_body", False)
-    body = answer(scope["path"], sent)
+    body = loop() if scope["path"] == "/loop" else answer(scope["path"], sent)
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", str(len(body)).encode())]})
     await send({"type": "http.response.body", "body": body})
 
