@@ -144,3 +144,7 @@ cdef extern from "<sys/ioctl.h>" nogil:
 
 cdef extern from "<linux/sockios.h>" nogil:
     unsigned long SIOCOUTQ
+
+
+cdef extern from "<string.h>" nogil:  # GNU, and from POSIX 2024 on
+    void *memmem(const void *memory, size_t size, const void *wanted, size_t wanted_size)

@@ -18,6 +18,7 @@ from hosts import HOSTS, Runner, begun, connected, secure_pair, turns, until
 import sslsock
 from peers import DEADLINE, refused_port, reset, stuck_port
 from sslsock import EventLoop, Relay, SocketError, SocketFailure, SslServer, SslSocket, TcpServer, TcpSocket
+from sslsock.sockets.awaiting import Search
 
 
 @pytest.fixture(params=HOSTS)
@@ -353,6 +354,61 @@ def test_up_to_a_separator_in_pieces(run, separator):
                 await near.read_until("\n")
 
     run(main())
+
+
+def test_what_is_sought_lies_anywhere_in_what_has_come(run):
+    """Also half in what was kept and half in what has just come, which lies elsewhere while the handler runs."""
+
+    async def main():
+        async with connected() as (near, far):
+            text, checked = b"abcabcdab\0cd", []
+
+            def ready(sock):
+                have = sock.peek()
+                for start in range(len(have) + 2):
+                    for size in range(1, 6):
+                        for wanted in {text[at : at + size] for at in range(len(text))} | {b"x" * size, b"d" * size}:
+                            assert sock._source.find(wanted, start) == have.find(wanted, start), (have, wanted, start)
+                checked.append(have)
+
+            near.ready_read_handler = ready
+            for at in range(0, len(text), 3):
+                far.sendall(text[at : at + 3])
+                await until(lambda at=at: near.bytes_available == len(text[: at + 3]))
+            assert checked[-1] == text
+            before = near._source.taken
+            near.read(5)
+            near._source.discard()
+            assert near._source.taken == before + len(text)
+
+    run(main())
+
+
+def test_no_byte_is_searched_again_and_again():
+    """A long line in many pieces, of which another reads some."""
+
+    class Source:
+        data, taken, looked = bytearray(), 0, 0
+        bytes_available = property(lambda self: len(self.data))
+
+        def find(self, wanted, start):
+            self.looked += len(self.data) - start
+            return self.data.find(wanted, start)
+
+    class Socket:
+        _source, _read_buffer_size = Source(), 0
+
+    source = Socket._source
+    search = Search(Socket, b"\r\n", 10**6)
+    for count in range(10_000):
+        source.data += b"x" * 9 + b"\r"
+        assert search.step() == 0
+        if count == 5_000:
+            del source.data[:10_000]
+            source.taken = 10_000
+    source.data += b"\n"
+    assert search.step() == 90_001
+    assert source.looked < 10_000 * 13
 
 
 def test_an_end_before_all_has_come_leaves_what_came(run):

@@ -7,9 +7,9 @@ consumer says (`halt`).
 
 cimport cython
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE, PyBytes_GET_SIZE
 
-from sslsock.core.input_buffer cimport input_clear, input_consume, input_copy, input_line, input_size
+from sslsock.core.input_buffer cimport input_clear, input_consume, input_copy, input_find, input_line, input_size
 from sslsock.core.output_link cimport OutputLink
 
 
@@ -33,6 +33,17 @@ cdef class InputLink(OutputLink):
     def can_read_line(self):
         """Whether a whole line can be read: bool."""
         return self.line_end() > 0
+
+    @property
+    def taken(self):
+        """Bytes that have been read or thrown away so far, which is where in the stream the next one stands: int."""
+        return self.input.taken
+
+    def find(self, bytes wanted not None, size_t start):
+        """Where the bytes, one at least, begin among what can be read, `start` bytes from its beginning or later: int, -1 where
+        they are not."""
+        self.loop.require_thread()
+        return input_find(&self.input, PyBytes_AS_STRING(wanted), PyBytes_GET_SIZE(wanted), start)
 
     @property
     def read_bound(self):

@@ -43,9 +43,7 @@ CONNECTED = SocketState.CONNECTED_STATE
 BOUND = SocketState.BOUND_STATE
 CLOSING = SocketState.CLOSING_STATE
 
-# bytes
-LINE = 64 * 1024  # the longest line, as asyncio's StreamReader has it
-WINDOW = 256  # looked at first for the end of a line
+LINE = 64 * 1024  # bytes of the longest line, as asyncio's StreamReader has it
 
 
 def refused(message: str) -> SocketFailure:
@@ -143,10 +141,10 @@ class Awaiting(Waits, Stream):
         separator = bytes(memoryview(separator))
         if not separator:
             raise ValueError("a separator has one byte at least")
-        most = checked_count(max, "max", 1)
+        search = Search(self, separator, checked_count(max, "max", 1))
 
         def find(ended: bool) -> bytes:
-            size = self._up_to(separator, most)
+            size = search.step()
             if size:
                 return self.read(size)
             if ended:
@@ -220,22 +218,6 @@ class Awaiting(Waits, Stream):
                 return find(True)
             await self._answer(Event(lambda: self._input_over(generation)))
 
-    def _up_to(self, separator: bytes, most: int) -> int:
-        """Bytes up to and with the separator, 0 when it has not come. ValueError where it cannot come any more."""
-        bound = self._read_buffer_size
-        least = min(most, bound) if bound else most
-        available = self.bytes_available
-        window = 0 if separator == b"\n" and not self.can_read_line else WINDOW
-        while window:
-            end = self.peek(min(window, most)).find(separator)
-            if end >= 0:
-                return end + len(separator)
-            window = window * 8 if window < min(available, most) else 0
-        if available >= least:
-            name = "a line" if separator == b"\n" else repr(separator)
-            raise ValueError(f"{name} does not end in the first {available} bytes; {least} is the limit")
-        return 0
-
     def _ended_early(self, wanted: str) -> SocketFailure:
         return SocketFailure(SocketError.REMOTE_HOST_CLOSED_ERROR, f"the connection has ended before {wanted} had come")
 
@@ -245,6 +227,37 @@ class Awaiting(Waits, Stream):
 
     def _awaits_written(self) -> bool:
         return self._waits is not None and any(wait.writes for wait in self._waits)
+
+
+class Search:
+    """The search for a separator in what comes: each byte is looked at once, also where others read in between."""
+
+    __slots__ = ("_at", "_max", "_separator", "_socket")
+
+    def __init__(self, socket: Awaiting, separator: bytes, max: int) -> None:
+        self._socket = socket
+        self._separator = separator
+        self._max = max
+        self._at = 0  # of the stream: there is none that begins before
+
+    def step(self) -> int:
+        """Bytes up to and with the separator, 0 when it has not come. ValueError where it will not be in the first `max`, or in
+        `read_buffer_size`."""
+        source, separator = self._socket._source, self._separator
+        if source is None:
+            return 0
+        position = source.taken
+        found = source.find(separator, max(0, self._at - position))
+        size, available = found + len(separator), source.bytes_available
+        if found >= 0 and size <= self._max:
+            return size
+        bound = self._socket._read_buffer_size
+        most = min(self._max, bound) if bound else self._max
+        if found >= 0 or available >= most:
+            name = "a line" if separator == b"\n" else repr(separator)
+            raise ValueError(f"{name} does not end in the first {most} bytes")
+        self._at = position + max(0, available - len(separator) + 1)
+        return 0
 
 
 class Lines:
@@ -260,12 +273,14 @@ class Lines:
         return self
 
     async def __anext__(self) -> bytes:
-        line = await self._socket._take(self._find)
+        socket = self._socket
+        search = Search(socket, b"\n", self._max)
+
+        def find(ended: bool) -> bytes:
+            size = search.step()
+            return socket.read(size) if size else socket.read_all() if ended else PENDING
+
+        line = await socket._take(find)
         if not line:
             raise StopAsyncIteration
         return line
-
-    def _find(self, ended: bool) -> bytes:
-        socket = self._socket
-        size = socket._up_to(b"\n", self._max)
-        return socket.read(size) if size else socket.read_all() if ended else PENDING
