@@ -107,7 +107,7 @@ def serving(title, folder):
     finally:
         program.kill()
         _, err = program.communicate()
-        assert err == "", err
+        assert "Traceback" not in err and "Warning" not in err, err  # the client may be gone before it has heard of the end
 
 
 @needs_tasks

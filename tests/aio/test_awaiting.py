@@ -556,6 +556,29 @@ def test_reading_when_the_connection_fails(run, read):
     run(main())
 
 
+@pytest.mark.parametrize("heard", [True, False])
+def test_an_error_is_logged_unless_a_task_hears_it(run, caplog, heard):
+    async def main():
+        async with connected() as (near, far):
+            task = await begun(near.ready_read() if heard else near.disconnected())
+            reset(far)
+            if heard:
+                await fails(task, SocketError.REMOTE_HOST_CLOSED_ERROR)
+            else:
+                await task
+        with refused_port() as port:
+            sock = TcpSocket()
+            sock.connect("127.0.0.1", port)
+            if heard:
+                await fails(sock.connected(), SocketError.CONNECTION_REFUSED_ERROR)
+            else:
+                await sock.disconnected()
+        errors = [record.getMessage().split(":")[0] for record in caplog.records if record.name == "sslsock"]
+        assert errors == ([] if heard else ["REMOTE_HOST_CLOSED_ERROR", "CONNECTION_REFUSED_ERROR"])
+
+    run(main())
+
+
 @pytest.mark.parametrize("read", READS.values(), ids=READS)
 @pytest.mark.parametrize("end", ["disconnect", "close", "abort"])
 def test_reading_when_the_program_ends_the_connection(run, read, end):

@@ -492,10 +492,10 @@ def test_what_openssl_waits_for_is_no_coroutine(own_host, name):
 
 
 def test_a_loop_whose_tasks_begin_at_once(run):
-    if sys.version_info < (3, 12):
-        factory = None
-    else:
-        factory = asyncio.eager_task_factory
+    def begin_at_once(loop, work, **options):
+        return asyncio.Task(work, loop=loop, **{**options, "eager_start": True})
+
+    factory = begin_at_once if sys.version_info >= (3, 12) else None
 
     async def main():
         asyncio.get_running_loop().set_task_factory(factory)

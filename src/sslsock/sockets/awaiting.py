@@ -93,7 +93,11 @@ class Awaiting(Waits, Stream):
         """Wait until there is no connection and no attempt at one: however it has ended, which `error` and `clean_close` tell.
         So this raises nothing; `bytes_written` tells whether all was sent."""
         generation = self._generation
-        await self._answer(lambda: self._state in (UNCONNECTED, BOUND) or self._generation != generation or PENDING)
+
+        def question() -> object:
+            return self._state in (UNCONNECTED, BOUND) or self._generation != generation or PENDING
+
+        await self._answer(question, hears=False)
 
     async def bytes_written(self, left: int = 0) -> None:
         """Wait until no more than `left` bytes of what was written wait to be handed to the system: int. SocketFailure when the
@@ -224,6 +228,10 @@ class Awaiting(Waits, Stream):
     def _waits_changed(self) -> None:
         if self._relay is None:
             self._count_written()
+
+    def _failure_is_heard(self) -> bool:
+        """A task waits in which a failure of the connection is raised."""
+        return any(wait.hears and not wait.future.cancelled() for wait in self._waits or ())
 
     def _awaits_written(self) -> bool:
         return self._waits is not None and any(wait.writes for wait in self._waits)

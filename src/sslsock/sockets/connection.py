@@ -509,12 +509,13 @@ class Connection(Awaiting, ErrorConstants):
             super()._drop_input()
 
     def _fail(self, error: SocketError, message: str) -> None:
-        """Set `error` and tell it: the handler, or the log where there is none."""
+        """Set `error` and tell it: the handler; where there is none, the tasks that wait, or the log."""
         repeated = self._error is error and self._error_string == message and error is SocketError.OPERATION_ERROR
         self._error = error
         self._error_string = message
         if self._error_handler is None:
-            if not repeated and (self._relay is None or self._relay.closed_handler is None):
+            heard = repeated or self._failure_is_heard() or (self._relay is not None and self._relay.closed_handler is not None)
+            if not heard:
                 log_error(self._log_level(error), error, message)
             return
         reporting, self._reporting = self._reporting, True

@@ -51,7 +51,7 @@ class TcpSocket(Connection):
     error_handler: Handler[Callable[[Self, SocketError], object]] = Handler()
     """`error_handler(socket, error)`: `error` and `error_string` are set. After an attempt to connect that has failed the
     socket is UNCONNECTED, and may be connected again here. Without a handler an error is logged ("sslsock", WARNING; DEBUG when
-    the peer has closed in good order)."""
+    the peer has closed in good order), unless a task waits, in which it is raised."""
     state_changed_handler: Handler[Callable[[Self, SocketState], object]] = Handler()
     """`state_changed_handler(socket, state)`."""
     host_found_handler: Handler[Callable[[Self], object]] = Handler()

@@ -24,14 +24,15 @@ PENDING: Any = object()  # the answer of a question that has none yet
 
 
 class Wait:
-    """One task that waits. `writes`: its answer depends on what has been sent."""
+    """One task that waits. `writes`: its answer depends on what has been sent. `hears`: a failure is raised in it."""
 
-    __slots__ = ("future", "question", "writes")
+    __slots__ = ("future", "hears", "question", "writes")
 
-    def __init__(self, question: Callable[[], Any], future: Future[Any], writes: bool) -> None:
+    def __init__(self, question: Callable[[], Any], future: Future[Any], writes: bool, hears: bool) -> None:
         self.question = question
         self.future = future
         self.writes = writes
+        self.hears = hears
 
     def ask(self) -> bool:
         """Settle it if there is an answer. False: nobody will ever take that, for its asyncio loop is closed."""
@@ -45,6 +46,7 @@ class Wait:
                 future.set_exception(exc)
             else:
                 if answer is not PENDING:
+                    self.hears = False
                     future.set_result(answer)
         except RuntimeError:
             return False
@@ -60,7 +62,7 @@ class Waits(LoopObject):
     else:
         __slots__ = ()
 
-    async def _answer(self, question: Callable[[], Any], writes: bool = False) -> Any:
+    async def _answer(self, question: Callable[[], Any], *, writes: bool = False, hears: bool = True) -> Any:
         """The answer of `question()`: at once, or when there is one. RuntimeError in a foreign thread, on a closed loop, and
         where no asyncio loop runs."""
         loop = self.loop
@@ -72,7 +74,7 @@ class Waits(LoopObject):
         if host is None:
             raise RuntimeError("awaiting needs an asyncio loop that runs: asyncio.run(), or sslsock.aio.run()")
         loop._follow_host()
-        wait = Wait(question, host.create_future(), writes)
+        wait = Wait(question, host.create_future(), writes, hears)
         if self._waits is None:
             self._waits = []
         self._waits.append(wait)
