@@ -1,8 +1,8 @@
 """A connection that is served while a flood of handshakes with RSA-4096 comes: with `handshake_threads` 0, 1 and 2.
 
-One server of `sslsock.aio`. A flood process opens 16 connections at once, sends a ClientHello on each, waits for the server's answer, and
-resets it; so the server signs all the time. Meanwhile this process sends requests of 1 KiB on a connection of its own, one after
-another, and waits for each answer.
+One server of `sslsock.aio`. A flood process opens 16 connections at once, sends a ClientHello on each, waits for the
+server's answer, and resets it; so the server signs all the time. Meanwhile this process sends requests of 1 KiB on a
+connection of its own, one after another, and waits for each answer.
 
  - median, slowest of 100: how long an answer takes
  - handshakes: answers to ClientHellos a second
@@ -40,11 +40,9 @@ REQUEST = bytes(1024)
 
 def make_certificate() -> None:
     """RSA-4096, whose signature is the dear one."""
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:4096", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-        + ["-keyout", str(FOLDER / "rsa.key"), "-out", str(FOLDER / "rsa.pem")],
-        check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:4096", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    command += ["-keyout", str(FOLDER / "rsa.key"), "-out", str(FOLDER / "rsa.pem")]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 class Echo(asyncio.Protocol):
