@@ -47,6 +47,7 @@ cdef class ProtocolTransport(ChannelConsumer):
     cdef bint all_acknowledged(self) noexcept
     cdef object found_below(self, name)
     cpdef write(self, data)
+    cdef bint takes_more(self, protocol, reader) except -1
     # beginning, end
     cdef int shake_hands(self, TlsStart tls, waiter) except -1
     cdef int connect(self) except -1

@@ -482,6 +482,13 @@ cdef class ProtocolTransport(ChannelConsumer):
             self.channel.write(piece)
             self.after_write()
 
+    cdef bint takes_more(self, protocol, reader) except -1:
+        """Whether `drain` of a writer with these has nothing to wait for and nothing to raise. False also where that is not known here."""
+        cdef ReaderState stream = self.stream
+        if stream is None or self._protocol is not protocol or self._closing or self._protocol_paused or self.lost_planned:
+            return False
+        return stream.exception is None and referent(stream.reference) is reader
+
     def writelines(self, list_of_data):
         """Send the pieces (bytes-like), in order, together: nothing that is written meanwhile comes between them."""
         cdef list pieces = [data if PyBytes_CheckExact(data) else self.copy_of(data) for data in list_of_data]

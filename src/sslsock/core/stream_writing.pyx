@@ -27,12 +27,6 @@ def write(self, data):
         transport.write(data)
 
 
-cdef bint is_closing(object transport) except -1:
-    if isinstance(transport, ProtocolTransport):
-        return (<ProtocolTransport> transport)._closing
-    return transport.is_closing()
-
-
 cdef bint may_write(object protocol) except -1:
     """Whether a call of `_drain_helper` has nothing to wait for and nothing to raise."""
     cdef dict state
@@ -49,7 +43,11 @@ cdef class DrainCall(AwaitedCall):
 
     cdef object attempt(self):
         cdef dict state = attributes(self.subject)
-        if self.has_failed(state["_reader"]) or is_closing(state["_transport"]) or not may_write(state["_protocol"]):
+        transport = state["_transport"]
+        if isinstance(transport, ProtocolTransport) and \
+                (<ProtocolTransport> transport).takes_more(state["_protocol"], state["_reader"]):
+            return None
+        if self.has_failed(state["_reader"]) or transport.is_closing() or not may_write(state["_protocol"]):
             self.delegate(original_drain(self.subject))
         return None
 
