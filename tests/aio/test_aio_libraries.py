@@ -28,7 +28,7 @@ CONTEXTS = ("stdlib", "own")
 
 # Program, the modules that it needs beside uvloop, the transports that stand while it works.
 CASES = {
-    "aiohttp_work": (["aiohttp"], {"sslsock", "sslsock TLS", "asyncio TLS"}),
+    "aiohttp_work": (["aiohttp"], {"sslsock", "sslsock TLS", "sslsock layered TLS"}),
     "uvicorn_work": (["aiohttp", "httptools", "uvicorn", "websockets", "wsproto"], {"sslsock TLS"}),
     "websockets_work": (["websockets"], {"sslsock TLS"}),
     "grpclib_work": (["grpclib"], {"sslsock TLS"}),

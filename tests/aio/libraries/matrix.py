@@ -33,6 +33,7 @@ import uvloop.loop
 
 import sslsock.aio
 import sslsock.ssl
+from sslsock.core.layered_transport import LayeredTransport
 from sslsock.core.transport import SocketTransport
 
 LIMIT = 90.0  # seconds for one time: far more than it takes
@@ -51,6 +52,7 @@ KINDS: dict[type, str] = {
     uvloop.loop.UnixTransport: "uvloop",
     uvloop.loop._SSLProtocolTransport: "uvloop TLS",
     SocketTransport: "sslsock",
+    LayeredTransport: "sslsock layered",
 }
 logging.disable(logging.CRITICAL)  # what libraries say of peers that vanish
 seen: set[str] = set()
@@ -67,7 +69,7 @@ def look() -> None:
     """To be called while connections stand: which kinds of transports they have."""
     for one in transports():
         kind = KINDS[type(one)]
-        seen.add(f"{kind} TLS" if kind == "sslsock" and one.get_extra_info("sslcontext") is not None else kind)
+        seen.add(f"{kind} TLS" if kind.startswith("sslsock") and one.get_extra_info("sslcontext") is not None else kind)
 
 
 def digest(data: bytes) -> str:
