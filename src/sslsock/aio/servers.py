@@ -128,17 +128,14 @@ class Server(base_events.Server):
     def _enter(self, listener: ProtocolListener, descriptor: Descriptor, name: Any, place: Optional[HandshakePlace]) -> None:
         """Something comes before the protocol."""
         options = self._options
-        sock = socket.socket(fileno=descriptor.take())
-        sock.setblocking(False)
         header, hello = options.trusted_proxies is not None, options.client_hello_handler is not None
         address = name[0] if isinstance(name, tuple) else name
         if options.trusted_proxies is not None and address not in options.trusted_proxies:
-            sock.close()
             self._not_in(EntranceError("it is not among the trusted proxies"), name, place)
             return
         timeout = self._ssl_handshake_timeout or constants.SSL_HANDSHAKE_TIMEOUT
         then = partial(self._came, listener, name, place)
-        self._entrances.add(Entrance(self._loop.core, sock, header, hello, timeout, then))
+        self._entrances.add(Entrance(self._loop.core, descriptor, header, hello, timeout, then))
 
     def _not_in(self, error: EntranceError, name: Any, place: Optional[HandshakePlace]) -> None:
         if place is not None:
@@ -193,7 +190,7 @@ class Server(base_events.Server):
     ) -> None:
         """`client_hello_handler` has decided, or raised."""
         self._entrances.discard(entrance)
-        if entrance.sock is None:  # the server was closed meanwhile
+        if entrance.closed:  # the server was closed meanwhile
             return
         context = self.ssl if context is None else context
         if error is None:

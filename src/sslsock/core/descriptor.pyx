@@ -27,6 +27,11 @@ cdef class Descriptor:
         return number
 
 
+def owner_of(int number):
+    """For a descriptor that nobody else owns: Descriptor. MemoryError: it is closed."""
+    return owned(number)
+
+
 cdef Descriptor owned(int number):
     """For a descriptor that nobody else owns. MemoryError: it is closed."""
     cdef Descriptor descriptor

@@ -40,7 +40,7 @@ class ProtocolListener(Acceptor):
     def protocol_factory(self) -> Callable[[], asyncio.BaseProtocol]: ...
     def admit(
         self,
-        sock: socket.socket,
+        descriptor: Descriptor,
         extra: Optional[dict[str, Any]],
         start_tls: Optional[Callable[[], TlsStart]],
         place: Optional[HandshakePlace],

@@ -146,17 +146,15 @@ cdef class ProtocolListener(Acceptor):
             self.tell("Error on transport creation for incoming connection", exc, None)
         return 0
 
-    def admit(self, sock, extra, start_tls, HandshakePlace place):
-        """Give a socket that has come in to a protocol. It belongs to the listener from now on. extra: what is known of the connection
-        (dict)."""
+    def admit(self, Descriptor descriptor not None, extra, start_tls, HandshakePlace place):
+        """Give a connection that has come in to a protocol. extra: what is known of it (dict)."""
         cdef object context
         if self.fd < 0:
-            sock.close()
             return
         context = PyContext_Copy(self.context)
         PyContext_Enter(context)
         try:
-            self.serve(sock, None, extra, start_tls, place)
+            self.serve(descriptor, None, extra, start_tls, place)
         finally:
             PyContext_Exit(context)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Optional, Union
 
 if TYPE_CHECKING:
     from ..core.channel import Channel
     from ..core.listener import Listener
+    from .admission import Admission
     from .connection import Connection
 
 __all__ = ["Accepted"]
@@ -19,7 +20,7 @@ class Accepted:
 
     __slots__ = ("_fd", "_socket", "address", "port")
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: Union[Listener, Admission]) -> None:
         self._fd = -1
         self._socket: Optional[Connection] = None
         self._fd, self.address, self.port = listener.take() or (-1, "", 0)

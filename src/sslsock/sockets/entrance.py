@@ -12,10 +12,11 @@ import os
 import select
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Callable, Optional, Union
 
 from ..core.client_hello import MAX_CLIENT_HELLO, ClientHello, ClientHelloError, parse_client_hello
+from ..core.descriptor import Descriptor
 from . import proxy_protocol
 
 if TYPE_CHECKING:
@@ -45,15 +46,17 @@ class TrustedProxies:
     def __init__(self, sources: Union[bool, str, Iterable[str]]) -> None:
         from ipaddress import ip_network
 
+        self.sources: Union[bool, tuple[str, ...]] = True
         self._networks: Optional[tuple[Union[IPv4Network, IPv6Network], ...]] = None
         if sources is True:
             return
         if isinstance(sources, (bool, bytes)) or not hasattr(sources, "__iter__"):
             raise TypeError(f"trusted proxies are networks, or True, not {sources!r}")
-        texts = [sources] if isinstance(sources, str) else list(sources)
+        texts = (sources,) if isinstance(sources, str) else tuple(sources)
         if not all(isinstance(text, str) for text in texts):
             raise TypeError("a network is a str, as in '10.0.0.0/8'")
         self._networks = tuple(ip_network(text) for text in texts)
+        self.sources = texts
 
     def __contains__(self, address: object) -> bool:
         """address: str, as a socket has it."""
@@ -69,52 +72,66 @@ class TrustedProxies:
         return any((mapped or found) in network for network in self._networks)
 
 
-class Entrance:
-    """One connection on its way in. Owns `sock`, until `take`.
+@contextlib.contextmanager
+def lent(descriptor: Descriptor) -> Iterator[socket.socket]:
+    """A socket for a moment; the descriptor stays its owner's."""
+    sock = socket.socket(fileno=descriptor.fileno())
+    try:
+        sock.setblocking(False)
+        yield sock
+    finally:
+        sock.detach()
 
-    sock: connected and non-blocking. header, hello: whether one is to come. timeout: seconds for both, 0 for no limit. then:
-    called with the entrance and None when all is there (`header`, `hello`), else with an EntranceError, and it is closed.
+
+class Entrance:
+    """One connection on its way in. Owns `descriptor`, until `take`.
+
+    descriptor: connected and non-blocking. header, hello: whether one is to come. timeout: seconds for both, 0 for no limit.
+    then: called with the entrance and None when all is there (`header`, `hello`), else with an EntranceError, and it is closed.
     """
 
-    __slots__ = ("_end", "_then", "_timer", "_wants_header", "_wants_hello", "_watch", "header", "hello", "sock")
+    __slots__ = ("_descriptor", "_end", "_then", "_timer", "_wants_header", "_wants_hello", "_watch", "header", "hello")
 
     def __init__(
-        self, loop: Loop, sock: socket.socket, header: bool, hello: bool, timeout: float, then: Callable[..., object]
+        self, loop: Loop, descriptor: Descriptor, header: bool, hello: bool, timeout: float, then: Callable[..., object]
     ) -> None:
-        self.sock: Optional[socket.socket] = sock
+        self._descriptor: Optional[Descriptor] = descriptor
         self.header: Optional[proxy_protocol.Header] = None
         self.hello: Optional[ClientHello] = None
         self._wants_header, self._wants_hello = header, hello
         self._then: Optional[Callable[..., object]] = then
         self._end = time.monotonic() + timeout if timeout > 0 else 0.0
         self._timer: Optional[Timer] = loop.call_later(timeout, self._overdue) if timeout > 0 else None
-        self._watch: Optional[Watch] = loop.watch(sock.fileno(), select.EPOLLIN | select.EPOLLRDHUP, self._look)
+        self._watch: Optional[Watch] = loop.watch(descriptor.fileno(), select.EPOLLIN | select.EPOLLRDHUP, self._look)
         loop.call_soon(self._look, 0)
 
     def seconds_left(self) -> float:
         """Of the time limit; 0.0 where there is none."""
         return max(self._end - time.monotonic(), LEAST_SECONDS) if self._end else 0.0
 
-    def take(self) -> socket.socket:
-        """The socket, which becomes the caller's."""
-        sock, self.sock = self.sock, None
-        assert sock is not None
-        return sock
+    @property
+    def closed(self) -> bool:
+        """Whether the connection is not here any more."""
+        return self._descriptor is None
+
+    def take(self) -> Descriptor:
+        """The connection, which becomes the caller's."""
+        descriptor, self._descriptor = self._descriptor, None
+        assert descriptor is not None
+        return descriptor
 
     def close(self) -> None:
         """Nobody comes in. No effect after `take`."""
         self._leave()
-        sock, self.sock = self.sock, None
-        if sock is not None:
-            sock.close()
+        self._descriptor = None
 
     def refuse(self, alert: int) -> None:
         """Close, and say why."""
-        if self.sock is not None and alert:
-            with contextlib.suppress(OSError):
-                self.sock.send(bytes((21, 3, 3, 0, 2, 2, alert)))  # RFC 8446, 5.1 and 6: a record, fatal
+        if self._descriptor is not None and alert:
+            with contextlib.suppress(OSError), lent(self._descriptor) as sock:
+                sock.send(bytes((21, 3, 3, 0, 2, 2, alert)))  # RFC 8446, 5.1 and 6: a record, fatal
                 # What is unread would make the close a reset, which can overtake the alert (RFC 2525, 2.17).
-                self.sock.recv(MAX_CLIENT_HELLO)
+                sock.recv(MAX_CLIENT_HELLO)
         self.close()
 
     def _leave(self) -> None:
@@ -127,10 +144,11 @@ class Entrance:
             timer.cancel()
 
     def _look(self, events: int) -> None:
-        if self._then is None or self.sock is None:
+        if self._then is None or self._descriptor is None:
             return
         try:
-            complete = self._looked(self.sock)
+            with lent(self._descriptor) as sock:
+                complete = self._looked(sock)
         except EntranceError as exc:
             self._fail(exc)
             return

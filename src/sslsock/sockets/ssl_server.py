@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Callable, Optional
+from typing import TYPE_CHECKING, Callable, Optional, Union
 
 from ..core.client_hello import ClientHello
 from ..core.handshake_pool import MOST_THREADS, HandshakePool
@@ -16,7 +16,9 @@ from .tcp_server import Connections, TcpServer
 from .twins import twin
 
 if TYPE_CHECKING:
+    from ..core.listener import Listener
     from .accepted import Accepted
+    from .admission import Admission
 
 __all__ = ["SslServer"]
 
@@ -37,7 +39,14 @@ class SslServer(TcpServer):
     handshake_timeout: float, seconds a client has for its handshake, 10; 0 for no limit. TypeError, ValueError.
     """
 
-    __slots__ = ("_client_hello_handler", "_configuration", "_handshake_pool", "_handshake_timeout", "_pre_shared_key_handler")
+    __slots__ = (
+        "_client_hello_handler",
+        "_configuration",
+        "_handshake_pool",
+        "_handshake_timeout",
+        "_max_handshakes",
+        "_pre_shared_key_handler",
+    )
 
     handshake_timeout = Seconds()
 
@@ -51,6 +60,7 @@ class SslServer(TcpServer):
         self._configuration: Optional[SslConfiguration] = None
         self._handshake_timeout = 10.0
         self._handshake_pool: Optional[HandshakePool] = None
+        self._max_handshakes = 0
         self._client_hello_handler = None
         self._pre_shared_key_handler = None
         if self._methods:
@@ -85,6 +95,19 @@ class SslServer(TcpServer):
         count = checked_count(threads, "handshake_threads", most=MOST_THREADS)
         if count != self.handshake_threads:
             self._handshake_pool = HandshakePool(count) if count else None
+
+    @property
+    def max_handshakes(self) -> int:
+        """Handshakes of `next_pending_secure_connection` at once, set before `listen`: int, 0 for no bound. While so many are
+        under way no connection is pending, none is accepted, and the system queues. TypeError, ValueError."""
+        return self._max_handshakes
+
+    @max_handshakes.setter
+    def max_handshakes(self, count: int) -> None:
+        self._max_handshakes = checked_count(count, "max_handshakes")
+
+    def _listen_on(self, fd: int, header_timeout: float = 0.0, most_shaking: int = 0) -> Union[Listener, Admission]:
+        return super()._listen_on(fd, self._handshake_timeout, self._max_handshakes)
 
     def _unusable(self) -> str:
         configuration = self._configuration

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from ..core.channel import Channel
     from ..core.engine import _VerifyError
+    from .admission import HandshakePlace
     from .relay_end import RelayOwner
 
 __all__ = ["SslSocket"]
@@ -89,6 +90,7 @@ class SslSocket(LateCertificate):
         "_mode_changed_handler",
         "_peer_verify_mode",
         "_peer_verify_name",
+        "_place",
         "_ssl_errors_handler",
         "_tolerated",
     )
@@ -116,6 +118,7 @@ class SslSocket(LateCertificate):
         self._demanding = False  # this handshake is over when the peer's certificates have errors
         self._configuration: Optional[SslConfiguration] = None
         self._engine = None
+        self._place: Optional[HandshakePlace] = None  # among a server's handshakes, while this is one of them
         self._hello: Optional[HelloWait] = None  # while a ClientHello is awaited or decided upon
         self._peer_verify_mode: Optional[PeerVerifyMode] = None
         self._peer_verify_name = ""
@@ -281,6 +284,8 @@ class SslSocket(LateCertificate):
     @whole
     def on_encrypted(self) -> None:
         self._encrypted = True
+        if self._place is not None:
+            self._leave_place()
         if self._waits is not None:
             self._ask_waits()
         self._emit("_encrypted_handler")
@@ -315,7 +320,14 @@ class SslSocket(LateCertificate):
             raise RuntimeError(f"{event.value} while {self._mode.name}")
         changed = mode is not self._mode
         self._mode = mode
+        if event is CLOSED and self._place is not None:
+            self._leave_place()
         return changed
+
+    def _leave_place(self) -> None:
+        place, self._place = self._place, None
+        if place is not None:
+            place.leave()
 
     def _announce_mode(self) -> None:
         if self._mode_changed_handler is not None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import TYPE_CHECKING, Any, Callable, Generic, Optional, TypeVar
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Callable, Generic, Optional, TypeVar, Union
 
 from ..core.event_loop import EventLoop
 from ..core.hostname import is_address
@@ -30,10 +31,14 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from .admission import Admission
+    from .entrance import TrustedProxies
+
 __all__ = ["TcpServer"]
 
 S_co = TypeVar("S_co", bound=TcpSocket, covariant=True)
 
+HEADER_SECONDS = 10.0  # that a PROXY header may take
 BACKLOG = 4096  # the system cuts it to net.core.somaxconn
 
 
@@ -98,6 +103,8 @@ class TcpServer(Waits, ErrorConstants):
         "_new_connection_handler",
         "_refusing",
         "_reuse_port",
+        "_trusted",
+        "_trusted_proxies",
         "_waits",
     )
 
@@ -111,13 +118,15 @@ class TcpServer(Waits, ErrorConstants):
 
     def __init__(self) -> None:
         self._loop = EventLoop.current()
-        self._listener: Optional[Listener] = None
+        self._listener: Union[Listener, Admission, None] = None
         self._max_pending = 30
         self._error: Optional[SocketError] = None
         self._error_string = ""
         self._name = NOWHERE
         self._refusing = False  # accepting has failed since the last connection
         self._reuse_port = False
+        self._trusted_proxies: Union[bool, tuple[str, ...], None] = None
+        self._trusted: Optional[TrustedProxies] = None
         self._waits: Optional[list[Wait]] = None
         self._new_connection_handler = None
         self._accept_error_handler = None
@@ -161,6 +170,21 @@ class TcpServer(Waits, ErrorConstants):
         self._max_pending = count
 
     @property
+    def trusted_proxies(self) -> Union[bool, tuple[str, ...], None]:
+        """Proxies that speak for clients, set before `listen`: networks and addresses (str, or several), or True for everybody.
+        Each connection begins with a PROXY header (version 1 or 2), before TLS, and `remote_address` and `remote_port` are the
+        client's that it names. One from elsewhere, or without a header in 10 seconds (SslServer: `handshake_timeout`), is
+        closed. None: there are no headers. TypeError, ValueError."""
+        return self._trusted_proxies
+
+    @trusted_proxies.setter
+    def trusted_proxies(self, sources: Union[bool, str, Iterable[str], None]) -> None:
+        from .entrance import TrustedProxies  # few servers need what it needs
+
+        trusted = None if sources is None else TrustedProxies(sources)
+        self._trusted, self._trusted_proxies = trusted, None if trusted is None else trusted.sources
+
+    @property
     def has_pending_connections(self) -> bool:
         """A connection can be taken."""
         self._loop._meet()
@@ -201,7 +225,7 @@ class TcpServer(Waits, ErrorConstants):
         with sock:  # closed where that fails
             try:
                 self._name = sock.getsockname()[:2]
-                self._listener = Listener(self._loop, sock.fileno(), self, self._max_pending)
+                self._listener = self._listen_on(sock.fileno())
                 sock.detach()  # it is the listener's now
                 self._error = None
                 self._error_string = ""
@@ -288,6 +312,13 @@ class TcpServer(Waits, ErrorConstants):
 
     # Steps
 
+    def _listen_on(self, fd: int, header_timeout: float = HEADER_SECONDS, most_shaking: int = 0) -> Union[Listener, Admission]:
+        if self._trusted is None and not most_shaking:
+            return Listener(self._loop, fd, self, self._max_pending)
+        from .admission import Admission
+
+        return Admission(self._loop, fd, self, self._max_pending, self._trusted, header_timeout, most_shaking)
+
     def _take(self, secure: bool = False) -> Any:
         """The socket of the oldest connection, None when none is pending. What raises closes the connection."""
         self._loop.check()
@@ -297,6 +328,8 @@ class TcpServer(Waits, ErrorConstants):
         try:
             sock: Any = self._make_socket(accepted)
             if secure:
+                if not isinstance(self._listener, Listener):
+                    sock._place = self._listener.place()
                 sock.start_server_encryption()
             return sock
         except BaseException as exc:
