@@ -16,6 +16,7 @@ import contextlib
 import gc
 import random
 import socket
+import ssl
 import time
 import weakref
 from collections.abc import Iterator
@@ -36,18 +37,19 @@ ROOMS = (1, 10, 1000, 20_000)  # a BufferedProtocol's buffers
 LIMITS = (None, 0, 1, 1000, 100_000)
 MOST_WRITTEN = 2 << 20  # by one end
 
-_contexts: dict[bool, Any] = {}
+_contexts: dict[tuple[bool, bool], Any] = {}
 
 
-def context(server: bool) -> Any:
-    """One for all plays."""
+def context(server: bool, ours: bool) -> Any:
+    """One for all plays. ours: of `sslsock.ssl`, not of the interpreter's."""
     if not _contexts:
         ca = trustme.CA()
-        for role in (True, False):
-            made = sslsock.ssl.SSLContext(sslsock.ssl.PROTOCOL_TLS_SERVER if role else sslsock.ssl.PROTOCOL_TLS_CLIENT)
-            ca.issue_cert("localhost").configure_cert(made) if role else ca.configure_trust(made)
-            _contexts[role] = made
-    return _contexts[server]
+        for module in (ssl, sslsock.ssl):
+            for role in (True, False):
+                made = module.SSLContext(ssl.PROTOCOL_TLS_SERVER if role else ssl.PROTOCOL_TLS_CLIENT)
+                ca.issue_cert("localhost").configure_cert(made) if role else ca.configure_trust(made)
+                _contexts[role, module is sslsock.ssl] = made
+    return _contexts[server, ours]
 
 
 class Garbage:
@@ -78,6 +80,9 @@ class End:
         self.inside = 0  # calls of the transport's that are under way
         self.depth = 0
         self.quiet = False  # it is about to start TLS
+
+    def ours(self) -> bool:
+        return self.random.random() < 0.7
 
     # What is told
 
@@ -330,13 +335,14 @@ class TransportPlay:
         self.seed = seed
         self.random = random.Random(f"transports {seed}")
         self.trace: list[str] = []
-        self.style = self.random.choice(("plain", "tls", "tls", "starttls"))
+        self.style = self.random.choice(("plain", "tls", "tls", "starttls", "layered"))  # layered: TLS in TLS
         self.wildness = self.random.choice((0, 0.1, 0.4))
         self.small = self.random.random() < 0.3
         self.faults = self.random.choice((0, 0, 0.01))
         self.cancels = self.random.random() < 0.1
         self.settling = self.faulty = False
         self.told: list[dict[str, Any]] = []
+        self.lower: list[Any] = []  # transports that others were put upon
 
     def note(self, *what: object) -> None:
         self.trace.append(" ".join(map(str, what)))
@@ -363,7 +369,7 @@ class TransportPlay:
         del self.loop, self.ends, self.flows, self.tasks
         self.told.clear()
         gc.collect()
-        assert not [one for one in transports if one() is not None], "transports were left"
+        assert not [one for one in transports + self.lower if one() is not None], "transports were left"
         now = open_descriptors()
         assert len(now) <= len(descriptors), f"descriptors were left open: {sorted(now.items() - descriptors.items())}"
 
@@ -398,24 +404,25 @@ class TransportPlay:
 
     async def begin(self, end: End, sock: socket.socket) -> None:
         """The connection of one end, as a program makes it."""
-        tls = context(end.server) if self.style == "tls" else None
+        tls = context(end.server, end.ours()) if self.style in ("tls", "layered") else None
         make: Callable[[], Any] = lambda: self.new_protocol(end)  # noqa: E731
-        end.quiet = self.style == "starttls"
+        end.quiet = starts = self.style in ("starttls", "layered")
         if end.server:
             await self.loop.connect_accepted_socket(make, sock, ssl=tls)
         else:
             name = "localhost" if tls else None
             await self.loop.create_connection(make, sock=sock, ssl=tls, server_hostname=name)
-        if self.style == "starttls" and end.transport is not None and not end.transport.is_closing():
+        if starts and end.transport is not None and not end.transport.is_closing():
             await self.start_tls(end)
         end.quiet = False
 
     async def start_tls(self, end: End) -> None:
         name = None if end.server else "localhost"
-        transport = await self.loop.start_tls(
-            end.transport, self.new_protocol(end), context(end.server), server_side=end.server, server_hostname=name
+        tls = context(end.server, end.ours())
+        self.lower.append(weakref.ref(end.transport))
+        end.transport = await self.loop.start_tls(
+            end.transport, self.new_protocol(end), tls, server_side=end.server, server_hostname=name
         )
-        assert transport is end.transport
 
     def begun(self, task: asyncio.Task[None], end: End, sock: socket.socket) -> None:
         failed = task.cancelled() or task.exception() is not None
@@ -466,8 +473,9 @@ class TransportPlay:
         self.settling = True
         self.pump(lambda: all(task.done() for task in self.tasks), "the beginning")
         for task in self.tasks:
-            if not task.cancelled() and not isinstance(task.exception(), (OSError, Mistake)):
-                task.result()
+            failed = None if task.cancelled() else task.exception()
+            if failed is not None and (not isinstance(failed, (OSError, Mistake)) or "longer than" in str(failed)):
+                raise failed  # with a perfect network no handshake takes too long
         for end in self.ends:
             if end.transport is not None and not end.lost:
                 end.resume()
