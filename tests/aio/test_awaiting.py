@@ -157,6 +157,41 @@ def test_a_wait_belongs_to_its_connection(run):
     run(main())
 
 
+def test_a_task_that_is_told_of_data_and_comes_to_another_connection(run):
+    """Connected again after the event, and before the task has run."""
+
+    async def main():
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            async with connected() as (near, far):
+
+                def again():
+                    near.abort()
+                    near.connect(*listener.getsockname())
+
+                def ready(sock):
+                    sock.ready_read_handler = None
+                    asyncio.get_running_loop().call_soon(again)
+
+                near.ready_read_handler = ready
+                task = await begun(near.read_exactly(5))
+                far.sendall(b"abc")
+                await fails(task, SocketError.OPERATION_ERROR)
+                assert not near.bytes_available
+
+    run(main())
+
+
+def test_an_error_handler_that_aborts(run):
+    async def main():
+        async with connected() as (near, far):
+            near.error_handler = lambda s, error: s.abort()
+            task = await begun(near.ready_read())
+            reset(far)
+            await fails(task, SocketError.REMOTE_HOST_CLOSED_ERROR)
+
+    run(main())
+
+
 def test_an_error_handler_that_connects_again(run):
     async def main():
         with socket.create_server(("127.0.0.1", 0)) as listener, refused_port() as port:
@@ -700,6 +735,20 @@ def test_what_was_written_and_does_not_leave(run, how):
             else:
                 near.abort()
                 await fails(task, SocketError.OPERATION_ERROR, "aborted")
+
+    run(main())
+
+
+def test_what_the_system_has_refused_was_not_sent(run):
+    """The queue is empty then, and the failure not yet told."""
+
+    async def main():
+        async with connected() as (near, far):
+            near.error_handler = lambda s, error: None
+            reset(far)
+            near.write(bytes(1 << 20))
+            assert near.bytes_to_write == 0 and near.connected
+            await fails(near.bytes_written(), SocketError.REMOTE_HOST_CLOSED_ERROR)
 
     run(main())
 

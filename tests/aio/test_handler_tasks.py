@@ -174,6 +174,63 @@ def test_data_that_comes_while_the_task_runs_is_told_once_afterwards(run):
     run(main())
 
 
+def test_events_that_say_the_same_are_one_while_they_wait(run):
+    async def main():
+        calls, go_on = [], asyncio.Event()
+
+        async def ready(sock):
+            calls.append(sock.bytes_available)
+            await go_on.wait()
+
+        async with connected() as (near, far):
+            near.ready_read_handler = ready
+            for count in range(1, 5):
+                far.sendall(b"x")
+                await until(lambda count=count: near.bytes_available == count)
+                await turns(2)
+            go_on.set()
+            await until(lambda: not near.loop._tasks)
+            assert calls == [1, 4]
+
+    run(main())
+
+
+def test_a_task_of_a_loop_that_has_stopped_holds_up_no_event(own_host):
+    """It may go on when its loop does, and meanwhile another loop serves the socket."""
+    calls = []
+
+    async def ready(sock):
+        calls.append(sock.read_all())
+        if len(calls) == 1:
+            await stopped
+
+    async def heard(far, count):
+        assert sock.state is TcpSocket.CONNECTED_STATE  # which its loop follows
+        far.sendall(b"abc")
+        await until(lambda: len(calls) == count)
+        await turns(2)
+
+    async def connect():
+        sock.ready_read_handler = ready
+        sock.connect(*listener.getsockname())
+        await sock.connected()
+        await heard(far := listener.accept()[0], 1)
+        return far
+
+    sock = TcpSocket()
+    first = asyncio.new_event_loop()
+    stopped = first.create_future()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        far = first.run_until_complete(connect())
+    with far:
+        asyncio.run(heard(far, 2))
+        stopped.set_result(None)
+        first.run_until_complete(heard(far, 3))
+        assert calls == [b"abc"] * 3 and not sock.loop._tasks
+        sock.abort()
+    first.close()
+
+
 def test_events_are_told_in_order_and_counts_are_added(run):
     async def main():
         states, counts, go_on = [], [], asyncio.Event()
