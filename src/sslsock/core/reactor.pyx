@@ -213,8 +213,10 @@ cdef class Reactor(Planner):
         self.spare_scratch = []
         self.use_scratch(Scratch())
 
+    # Its methods do not exist here where the making of a base has failed.
     def __dealloc__(self):
-        self.close_mailbox()
+        if self.mailbox != NULL:
+            mailbox_close(self.mailbox)
 
     cdef void close_mailbox(self) noexcept:
         if self.mailbox != NULL:
