@@ -24,6 +24,7 @@ from tls_pairs import Files
 from command_helpers import ENVIRONMENT, TIMEOUT
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
+WORK = {path.stem for path in (DOCS.parent / "tests/aio/libraries").glob("*_work.py")}
 PAGES = {path.stem: path.read_text() for path in sorted((DOCS / "libraries").glob("*.md"))}
 HTTPS = {"www.example.com": "localhost:{port}"}
 APART = {'"www.example.com", 443': '"localhost", {port}'}
@@ -48,6 +49,9 @@ CLIENTS: dict[str, tuple[list[str], list[str], dict[str, str]]] = {
     "asyncpg": (["asyncpg"], ["postgres"], {'host="db.example.com"': 'host="localhost", port={port}'}),
     "redis": (["redis"], ["redis"], {'host="cache.example.com"': 'host="localhost", port={port}'}),
     "paho-mqtt": (["paho"], ["mqtt"], {'"mqtt.example.com", 8883': '"localhost", {port}'}),
+    "aiosmtplib": (["aiosmtplib"], ["smtp"], {'"mail.example.com"': '"localhost"', "587": "{port}"}),
+    "aioimaplib": (["aioimaplib"], ["imaps"], {'"mail.example.com", 993': '"localhost", {port}'}),
+    "aiomqtt": (["aiomqtt"], ["mqtt"], {'"mqtt.example.com", 8883': '"localhost", {port}'}),
     "pika": (["pika"], ["amqp"], {'"mq.example.com", 5671': '"localhost", {port}', '"mq.example.com")': '"localhost")'}),
     "ldap3": (["ldap3"], ["ldap"], {'"ldap.example.com", 636': '"localhost", {port}'}),
     "kafka-python": (["kafka"], ["kafka"], {"kafka.example.com:9093": "localhost:{port}"}),
@@ -59,6 +63,7 @@ PRINTED = {
     "mail": "(250, b'ok')\n('OK', [b'done'])",
     "websockets": "hello", "websocket-client": "hello", "grpclib": "h2", "pymysql": "", "asyncpg": "SELECT 0",
     "redis": "True", "paho-mqtt": "True", "pika": "True", "ldap3": "True",
+    "aiosmtplib": "250", "aioimaplib": "OK", "aiomqtt": "published",
 }  # fmt: skip
 LISTENING = {"http-server": [], "werkzeug": ["werkzeug"]}
 COMMANDS = ("uvicorn", "hypercorn", "gunicorn")
@@ -110,7 +115,7 @@ def test_the_example_of_a_client(page: str, files: Files, folder: Path) -> None:
         ports = [stack.enter_context(peer(name, files, folder)) for name in peers]
         for number, (old, new) in enumerate(changes.items()):
             assert old in code, f"docs/libraries/{page}.md has no {old}"
-            code = code.replace(old, new.format(port=ports[min(number, len(ports) - 1)]))
+            code = code.replace(old, new.replace("{port}", ports[min(number, len(ports) - 1)]))
         (folder / "example.py").write_text(code)
         program = start(PROGRAMS / "page.py", "example.py", folder=folder, stderr=subprocess.PIPE)
         try:
@@ -175,7 +180,13 @@ def test_each_page_is_tested_and_named_in_the_table() -> None:
 
 def test_each_program_is_named_by_a_page() -> None:
     named = {name for page in PAGES.values() for name in re.findall(r"`(\w+)\.py`", page)} - {"app"}
-    assert named == {*CASES, *REAL}
+    assert named == {*CASES, *REAL, *WORK}
+
+
+def test_each_library_of_asyncio_is_named_in_its_table() -> None:
+    """Those whose pages say what was tested on our loop."""
+    table = re.findall(r"\(libraries/([a-z0-9-]+)\.md\)", (DOCS / "asyncio.md").read_text())
+    assert sorted(table) == sorted(page for page, text in PAGES.items() if "**asyncio**" in text and page != "asyncio")
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -196,7 +196,7 @@ class Connecting:
         )
         if isinstance(protocol, asyncio.StreamReaderProtocol):
             take_unread(protocol, start)
-            protocol._over_ssl = True
+            protocol._over_ssl = True  # type: ignore[attr-defined]
         waiter = self.create_future()
         if in_place:
             transport._start_tls(protocol, start, waiter)

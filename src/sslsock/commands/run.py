@@ -202,7 +202,7 @@ def replace_loops() -> None:
     with contextlib.suppress(ImportError):
         import uvloop
 
-        uvloop.new_event_loop = aio.new_event_loop
+        uvloop.new_event_loop = aio.new_event_loop  # type: ignore[assignment, unused-ignore]
 
 
 class Switched:

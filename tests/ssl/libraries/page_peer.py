@@ -12,6 +12,7 @@ import peers
 GREETINGS = {
     "smtp": (b"220 smtp\r\n", peers.SMTP, "STARTTLS"),
     "imap": (b"* OK imap\r\n", peers.IMAP, "STARTTLS"),
+    "imaps": (b"* OK imap\r\n", peers.IMAP, None, True),
 }
 
 
