@@ -73,6 +73,7 @@ from ssl import (
 from typing import Any
 
 from . import _ssl as _ssl
+from .core.ticket_keys import TicketKeys
 
 if sys.version_info < (3, 12):
     from ssl import RAND_pseudo_bytes as RAND_pseudo_bytes, match_hostname as match_hostname, wrap_socket as wrap_socket
@@ -106,6 +107,7 @@ class SSLSocket(ssl.SSLSocket):
 
 class SSLContext(ssl.SSLContext):
     resume_sessions: bool
+    def use_ticket_keys(self, keys: TicketKeys) -> None: ...
     def wrap_socket(
         self,
         sock: socket.socket,

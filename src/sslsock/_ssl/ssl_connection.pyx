@@ -125,6 +125,10 @@ cdef class _SSLSocket(InspectedConnection):
             self.set_host(name)
             self.server_hostname = server_hostname
         if server_side:
+            if context.own_mark is not None and ssl.SSL_get_verify_mode(self.ssl) != ssl.SSL_VERIFY_NONE:
+                # Its tickets are sealed with keys that others have, who may ask nobody: such a session is not for here.
+                ssl.SSL_set_session_id_context(
+                    self.ssl, <const unsigned char *> <const char *> context.own_mark, <unsigned int> len(context.own_mark))
             ssl.SSL_set_accept_state(self.ssl)
         else:
             ssl.SSL_set_connect_state(self.ssl)

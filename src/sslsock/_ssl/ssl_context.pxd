@@ -12,6 +12,7 @@ cdef class _SSLContext(TrustingContext):
     cdef unsigned int host_flags
     cdef readonly int protocol
     cdef bint wants_post_handshake_auth
+    cdef bytes own_mark  # of sessions that no other context is to resume; None: nobody has its ticket keys
 
     cdef int set_defaults(self) except -1
     cdef int set_version(self, long version, bint minimum) except -1

@@ -1,6 +1,7 @@
 from os import PathLike
 from typing import Any, Callable, Optional, SupportsIndex, Union
 
+from ..core.ticket_keys import TicketKeys
 from .memory_bio import MemoryBIO
 from .ssl_connection import _SSLSocket
 from .ssl_session import SSLSession
@@ -29,6 +30,7 @@ class _SSLContext(TrustingContext):
     sni_callback: Optional[Callable[..., Any]]
     verify_flags: int
     verify_mode: int
+    def use_ticket_keys(self, keys: TicketKeys) -> None: ...
     def _wrap_socket(
         self,
         sock: Any,

@@ -31,6 +31,8 @@ from sslsock._ssl.ssl_hooks cimport (
 from sslsock._ssl.ssl_identity cimport text_bio, use_identity
 from sslsock._ssl.ssl_trust cimport TrustingContext
 from sslsock.core.files cimport read_file
+from sslsock.core.ticket_keys cimport TicketKeys
+from ticket_keys cimport ticket_keys_use
 
 from sslsock._ssl.ssl_error import SSLError
 from sslsock._ssl.ssl_values import constants, left_to_openssl
@@ -398,6 +400,18 @@ cdef class _SSLContext(TrustingContext):
             raise ValueError("SSLContext is not a server context.")
         if ssl.SSL_CTX_set_num_tickets(self.ctx, number) != 1:
             raise ValueError("failed to set num tickets.")
+
+    def use_ticket_keys(self, TicketKeys keys not None):
+        """Seal and open session tickets with `keys` (sslsock.TicketKeys), from the next connection on, for good: every server that
+        has the same keys, in any thread or process, resumes what another has begun. A server that asks clients for certificates
+        resumes its own sessions only, for a resumption verifies nothing. ValueError for what is no server's context.
+        """
+        if self.protocol != PROTOCOL_TLS_SERVER:
+            raise ValueError("SSLContext is not a server context.")
+        mark = os.urandom(32)  # SSL_MAX_SID_CTX_LENGTH
+        if ticket_keys_use(keys.keys, self.ctx) != 1:
+            raise library_error()
+        self.own_mark = mark
 
     @property
     def post_handshake_auth(self):
