@@ -41,9 +41,6 @@ async def work():
             await stream.send_message(b"%d" % number, end=number == 199)
             got.append(int(await stream.recv_message()))
         result["stream"] = [got == [*range(200)], await stream.recv_message()]
-    told = (await ended(call("Never")(b"", timeout=0.05)))[0]
-    result["deadline"] = told in ("TimeoutError", "GRPCError")  # whose clock is the first to say so
-    await service.cancelled.wait()
     for number in range(2):  # the client cancels; the client vanishes
         service.arrived.clear()
         service.cancelled.clear()
@@ -59,6 +56,8 @@ async def work():
             result["cancelled"] = calling.cancelled()
         await service.cancelled.wait()
         other.close()
+    told = (await ended(call("Never")(b"", timeout=0.05)))[0]
+    result["deadline"] = told in ("TimeoutError", "GRPCError")  # whose clock is the first to say so
     for one in (open_channel(WRONG_NAME), open_channel(context=untrusting_context())):
         result.setdefault("names", []).append(await ended(call("Echo", channel=one)(b"")))
         one.close()
