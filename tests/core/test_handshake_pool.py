@@ -8,8 +8,11 @@ import gc
 import os
 import random
 import socket
+import subprocess
+import sys
 import threading
 import weakref
+from pathlib import Path
 
 import pytest
 
@@ -550,3 +553,35 @@ def test_any_order_of_handshakes_and_ends(loop, seed):
         settle(four)
     assert done > 20
     drive(loop, lambda: descriptors() == number, "the descriptors' end")
+
+
+ENDING = """
+import sys, threading
+sys.path[:0] = {path!r}
+from core.pairs import *
+from sslsock.core.engine import Engine
+from sslsock.core.handshake_pool import HandshakePool
+from sslsock.core.loop import Loop
+
+loop, pool = Loop(), HandshakePool(2)
+context = server_context(TLS_1_3, kind="rsa")
+pairs = []
+for _ in range(40):
+    near, near_record, far, far_record = channel_pair(loop)
+    far.start_tls(Engine(context), 60, pool)
+    near.start_tls(Engine(client_context_of(0)), 60)
+    pairs.append((near, far, near_record, far_record))
+drive(loop, lambda: pool.running > 0)
+{end}
+print("ended")
+"""
+
+
+@pytest.mark.parametrize("end", ["", "loop.close()", "del pairs, near, far; loop.close(); del loop", "sys.exit(0)"])
+def test_a_program_that_ends_meanwhile(end):
+    """OpenSSL cleans up behind it: no thread is in it then."""
+    path = [str(Path(__file__).parent.parent), *sys.path]
+    code = ENDING.format(path=path, end=end)
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=DEADLINE)
+        assert (done.returncode, done.stderr) == (0, ""), done.stderr
