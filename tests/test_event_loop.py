@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -416,3 +418,21 @@ def test_asyncio_is_not_imported_by_sslsock():
 
     code = "import sslsock, sys; sslsock.TcpSocket(); sys.exit('asyncio' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_closed_loop_is_not_kept_by_its_thread(own_host):
+    """It has scratch memory of 1.7 MB; and what its handlers refer to is kept with it."""
+    kept = []
+
+    def run():
+        loop = EventLoop.current()
+        loop.close()
+        gone = weakref.ref(loop)
+        del loop
+        gc.collect()
+        kept.append(gone())
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert kept == [None]

@@ -113,7 +113,8 @@ def test_an_end_while_it_is_in_its_thread(host, certificates, gate, way):
     listening(server)
     left = client_of(certificates, server)
     right = accept(host, server)
-    host.wait_for(lambda: gate.inside == 1, "the step in the thread")
+    # The time may be over before a thread of a busy machine comes.
+    host.wait_for(lambda: gate.inside == 1 or (way == "time" and right.has("disconnected")), "the step in the thread")
     if way == "disconnect":
         right.socket.disconnect()
     elif way == "abort":
@@ -131,6 +132,7 @@ def test_an_end_while_it_is_in_its_thread(host, certificates, gate, way):
     if way != "peer":
         host.wait_for(lambda: left.socket.state is TcpSocket.UNCONNECTED_STATE, "the client's end")
     gate.way.set()
+    server.handshake_timeout = 30
     again = client_of(certificates, server)
     next_one = accept(host, server)
     host.wait_for(lambda: again.socket.encrypted and next_one.socket.encrypted, "the next handshake")

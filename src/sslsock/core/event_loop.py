@@ -197,6 +197,8 @@ class EventLoop(Loop):
         if not self.closed and not self.dispatching and self.in_thread():
             self._detach()
         super().close()
+        if _local.loop is self:  # `current` makes another: this thread does not keep it and its scratch memory
+            _local.loop = None
         while self._futures:
             future = self._futures.pop()
             if future.set_running_or_notify_cancel():
