@@ -16,6 +16,7 @@ import pytest
 from far_end import NAME, Certificates, FarEnd, Plain, World
 
 from peers import DEADLINE, open_descriptors
+from sslsock.aio import EventLoop
 
 
 @pytest.fixture(scope="module")
@@ -337,3 +338,47 @@ def test_a_transport_that_is_lost_lets_go_of_its_context(certificates: Certifica
     for close in w.closes:
         close()
     w.loop.close()
+
+
+@pytest.mark.parametrize("asked", ["before", "after", "never"])
+@pytest.mark.parametrize("server", [False, True])
+def test_a_loop_that_is_closed_leaves_no_number_that_is_anothers(server: bool, asked: str) -> None:
+    """Descriptors that the loop has closed are closed by nobody else: the number may be another's by then."""
+    loop = EventLoop()
+    kept: list[Any] = []
+    sockets: list[Any] = []
+
+    class Kept(asyncio.Protocol):
+        def connection_made(self, transport: Any) -> None:
+            kept.append(transport)
+
+    async def main() -> int:
+        if server:
+            served = await loop.create_server(Kept, "127.0.0.1", 0)
+            far.connect(served.sockets[0].getsockname())
+            while not kept:
+                await asyncio.sleep(0)
+            served.close()
+        else:
+            listener.setblocking(False)
+            await loop.create_connection(Kept, *listener.getsockname())
+        if asked == "before":
+            sockets.append(kept[0].get_extra_info("socket"))
+        return int(kept[0]._sock_fd)
+
+    with socket.socket() as far, socket.create_server(("127.0.0.1", 0)) as listener:
+        number = loop.run_until_complete(main())
+        loop.close()
+    with pytest.raises(OSError):
+        os.fstat(number)
+    with socket.socket() as other:
+        os.dup2(other.fileno(), number)
+        if asked == "after":
+            sockets.append(kept[0].get_extra_info("socket"))
+        assert all(sock.fileno() < 0 for sock in sockets)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # of the connection that was not closed
+            kept.clear()
+            gc.collect()
+        os.fstat(number)
+        os.close(number)

@@ -12,6 +12,7 @@ from asyncio.log import logger
 from typing import Any
 
 from ..core.asyncio_loop import LoopCore
+from ..core.transport import SocketTransport
 from .connecting import Connecting
 
 __all__ = ["EventLoop", "new_event_loop"]
@@ -67,6 +68,9 @@ class EventLoop(LoopCore, Connecting, asyncio.SelectorEventLoop):  # type: ignor
             super().close()  # which does nothing, or raises
             return
         super().close()
+        for transport in list(self._transports.values()):
+            if type(transport) is SocketTransport:
+                transport._loop_closed()
         self._close_core()
 
     def _run_debug(self, handle: Any) -> None:

@@ -13,6 +13,7 @@ cimport linux
 from sslsock.core.channel cimport Channel
 from sslsock.core.descriptor cimport Descriptor
 from sslsock.core.loop cimport Loop
+from sslsock.core.output_link cimport PHASE_CLOSED
 from sslsock.core.protocol_transport cimport ProtocolTransport
 from sslsock.core.socket_names cimport family_of, raw_peername, raw_sockname, socket_name
 from sslsock.core.tls_start cimport TlsStart
@@ -68,6 +69,10 @@ cdef class SocketTransport(ProtocolTransport):
             self.sock.detach()
         return 0
 
+    def _loop_closed(self):
+        """The loop has closed, or is about to close, the descriptor: the number may be another's from now on."""
+        self.let_go()
+
     cdef int leave(self) except -1:
         server, self._server = self._server, None
         if server is not None:
@@ -88,7 +93,7 @@ cdef class SocketTransport(ProtocolTransport):
     def _sock(self):
         """socket.socket over the descriptor, made when it is asked for."""
         if self.sock is None:
-            if self.lost_planned:
+            if self.lost_planned or self.channel.phase == PHASE_CLOSED:
                 self.sock = socket.socket(family_of(self.own) or socket.AF_INET)
                 self.sock.close()
             else:
