@@ -38,6 +38,7 @@ from sslsock import (
 )
 
 from . import foreign
+from .garbage import collected_inside
 from .streams import Mistake, check_records, check_text, text
 from .wire import Exchange, Wire
 
@@ -69,17 +70,6 @@ class Line:
         self.aborted = False  # what was written may be lost
         self.replaced = False  # the socket was connected anew before its end was told
         self.deaf = False  # what comes may be thrown away
-
-
-class Garbage:
-    """Is collected inside a call of the socket, and then does something to it."""
-
-    def __init__(self, act: Callable[[], None]) -> None:
-        self.act = act
-        self.itself = self
-
-    def __del__(self) -> None:
-        self.act()
 
 
 class End:
@@ -215,16 +205,11 @@ class End:
             return
         victim = self.random.choice((self.abort, self.disconnect, self.close))
         self.play.note(f"{self.name} has garbage: {victim.__name__}")
-        Garbage(lambda: self.play.child or self.play.settling or victim())
         depth, self.depth = self.depth, 9  # no handler does more: it could write before what is about to be written
-        gc.set_threshold(1)
-        gc.enable()
         try:
-            yield
+            with collected_inside(lambda: self.play.child or self.play.settling or victim()):
+                yield
         finally:
-            gc.disable()
-            gc.set_threshold(700)
-            gc.collect()
             self.depth = depth
 
     def fail(self) -> None:

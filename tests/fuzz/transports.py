@@ -28,6 +28,7 @@ import sslsock.ssl
 from peers import open_descriptors
 from sslsock.aio import EventLoop
 
+from .garbage import collected_inside
 from .streams import Mistake, check_text, text
 from .wire import PIECES, SMALL, Flow
 
@@ -50,17 +51,6 @@ def context(server: bool, ours: bool) -> Any:
                 ca.issue_cert("localhost").configure_cert(made) if role else ca.configure_trust(made)
                 _contexts[role, module is sslsock.ssl] = made
     return _contexts[server, ours]
-
-
-class Garbage:
-    """Is collected inside a call of the transport, and then does something to it."""
-
-    def __init__(self, act: Callable[[], None]) -> None:
-        self.act = act
-        self.itself = self
-
-    def __del__(self) -> None:
-        self.act()
 
 
 class End:
@@ -181,16 +171,11 @@ class End:
             victim = self.random.choice((self.abort, self.close, self.pause))
             self.play.note(f"{self.name} has garbage: {victim.__name__}")
             self.cut |= victim != self.pause  # what is about to be written may not be
-            Garbage(lambda: None if self.play.settling else victim())
             depth, self.depth = self.depth, 9
-            gc.set_threshold(1)
-            gc.enable()
             try:
-                yield
+                with collected_inside(lambda: None if self.play.settling else victim()):
+                    yield
             finally:
-                gc.disable()
-                gc.set_threshold(700)
-                gc.collect()
                 self.depth = depth
         finally:
             self.inside -= 1
