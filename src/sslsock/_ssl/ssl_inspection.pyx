@@ -174,6 +174,16 @@ cdef class InspectedConnection(Connection):
             self.leave()
         return (<bytes> name).decode("ascii") if name != NULL else None
 
+    def requested_server_name(self):
+        """The name that the client has asked for (RFC 6066, 3): str, None on the client's side or where there was none."""
+        cdef const char *name = NULL
+        cdef bint entered = self.come_in() == DONE
+        if ssl.SSL_is_server(self.ssl):
+            name = ssl.SSL_get_servername(self.ssl, ssl.TLSEXT_NAMETYPE_host_name)
+        if entered:
+            self.leave()
+        return (<bytes> name).decode("ascii", "replace") if name != NULL else None
+
     cdef str signature(self, bint of_peer):
         cdef const char *name
         cdef bint entered

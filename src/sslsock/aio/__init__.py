@@ -1,9 +1,9 @@
 """asyncio on the core: an event loop whose queue, timers, sockets and TLS are C, and the same transports for loops that exist.
 
-    sslsock.aio.run(main())                 asyncio.run on our loop
-    sslsock.aio.install_policy()            programs that call asyncio.run themselves
-    sslsock.aio.serve(app, host, port, threads=4)   an application in several loops, each in a thread of its own
-    sslsock.aio.attach()                    connections of the loop that runs, uvloop's too
+sslsock.aio.run(main())                 asyncio.run on our loop
+sslsock.aio.install_policy()            programs that call asyncio.run themselves
+sslsock.aio.serve(app, host, port, threads=4)   an application in several loops, each in a thread of its own
+sslsock.aio.attach()                    connections of the loop that runs, uvloop's too
 """
 
 from .event_loop import EventLoop, new_event_loop

@@ -14,7 +14,7 @@ from ..core.tls_start import TlsStart
 from ..core.transport import SocketTransport
 from .datagrams import DatagramTransport
 from .servers import HelloHandler, Server, ServerOptions
-from .tls import chosen, require_context, start_of
+from .tls import HalfClosing, chosen, require_context, start_of, with_half_close
 
 if TYPE_CHECKING:
     from ..core.event_loop import EventLoop as CoreLoop
@@ -73,6 +73,21 @@ class Connecting:
             raise
         return transport, protocol
 
+    # ssl_half_close: bool, whether each direction of a connection with TLS ends by itself, as without TLS: `write_eof` sends
+    # close_notify and what comes is read on, and a protocol whose eof_received returns True goes on writing (RFC 8446, 6.1).
+
+    async def create_connection(self, *args: Any, ssl_half_close: bool = False, **options: Any) -> Any:
+        """asyncio's, and ssl_half_close."""
+        return await super().create_connection(*args, **with_half_close(options, ssl_half_close))  # type: ignore[misc]
+
+    async def create_unix_connection(self, *args: Any, ssl_half_close: bool = False, **options: Any) -> Any:
+        """asyncio's, and ssl_half_close."""
+        return await super().create_unix_connection(*args, **with_half_close(options, ssl_half_close))  # type: ignore[misc]
+
+    async def connect_accepted_socket(self, *args: Any, ssl_half_close: bool = False, **options: Any) -> Any:
+        """asyncio's, and ssl_half_close."""
+        return await super().connect_accepted_socket(*args, **with_half_close(options, ssl_half_close))  # type: ignore[misc]
+
     async def create_server(
         self,
         protocol_factory: Any,
@@ -83,10 +98,11 @@ class Connecting:
         trusted_proxies: Union[bool, str, Iterable[str], None] = None,
         max_handshakes: int = 0,
         handshake_threads: int = 0,
+        ssl_half_close: bool = False,
         start_serving: bool = True,
         **options: Any,
     ) -> Server:
-        """asyncio's, and:
+        """asyncio's, ssl_half_close, and:
 
         client_hello_handler: `handler(hello, peername)`, perhaps `async`, returns the SSLContext of the connection, or None for
         `ssl`. LookupError: the client is told that there is no such name.
@@ -96,7 +112,7 @@ class Connecting:
         handshake_threads: threads of its own, without the GIL, for what is dear in handshakes, those of `start_tls` too, so
         that a flood of them does not hold up the loop. 0: none.
         """
-        more = ServerOptions(client_hello_handler, trusted_proxies, max_handshakes, handshake_threads)
+        more = ServerOptions(client_hello_handler, trusted_proxies, max_handshakes, handshake_threads, ssl_half_close)
         more.check(*map(options.get, ("ssl", "ssl_handshake_timeout", "ssl_shutdown_timeout")))
         made = await super().create_server(protocol_factory, host, port, start_serving=False, **options)  # type: ignore[misc]
         return await self._opened(made, more, start_serving)
@@ -110,11 +126,12 @@ class Connecting:
         trusted_proxies: Union[bool, str, Iterable[str], None] = None,
         max_handshakes: int = 0,
         handshake_threads: int = 0,
+        ssl_half_close: bool = False,
         start_serving: bool = True,
         **options: Any,
     ) -> Server:
         """As `create_server`, on a UNIX socket. Of `trusted_proxies` only True lets somebody in."""
-        more = ServerOptions(client_hello_handler, trusted_proxies, max_handshakes, handshake_threads)
+        more = ServerOptions(client_hello_handler, trusted_proxies, max_handshakes, handshake_threads, ssl_half_close)
         more.check(*map(options.get, ("ssl", "ssl_handshake_timeout", "ssl_shutdown_timeout")))
         made = await super().create_unix_server(protocol_factory, path, start_serving=False, **options)  # type: ignore[misc]
         return await self._opened(made, more, start_serving)
@@ -163,8 +180,11 @@ class Connecting:
         **more: Any,
     ) -> Any:
         self._ensure_fd_no_transport(rawsock)
+        half_close = isinstance(sslcontext, HalfClosing)
+        if half_close:
+            sslcontext = None if sslcontext.context is True else sslcontext.context
         sslcontext = chosen(sslcontext, server_side, server_hostname)
-        start = start_of(sslcontext, server_side, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
+        start = start_of(sslcontext, server_side, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout, half_close)
         made = SocketTransport(self._for_transports(), self.core, rawsock, protocol, waiter, extra, server, start)
         self._transports[made._sock_fd] = made
         return made
@@ -179,7 +199,7 @@ class Connecting:
         server_hostname: Optional[str] = None,
         ssl_handshake_timeout: Optional[float] = None,
         ssl_shutdown_timeout: Optional[float] = None,
-        **more: Any,
+        ssl_half_close: bool = False,
     ) -> Any:
         """Begin TLS on a connection. Returns the transport that `protocol` is to use: the same, or one over it where it is over
         TLS already or another library's."""
@@ -192,11 +212,11 @@ class Connecting:
         server = transport._server if in_place and server_side else None
         pool = server._options.handshake_pool if isinstance(server, Server) else None
         start = start_of(
-            sslcontext, server_side, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout, pool=pool
+            sslcontext, server_side, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout, ssl_half_close, pool
         )
         if isinstance(protocol, asyncio.StreamReaderProtocol):
             take_unread(protocol, start)
-            protocol._over_ssl = True  # type: ignore[attr-defined]
+            protocol._over_ssl = not ssl_half_close  # type: ignore[attr-defined]
         waiter = self.create_future()
         if in_place:
             transport._start_tls(protocol, start, waiter)

@@ -39,6 +39,7 @@ class ServerOptions:
         trusted_proxies: Union[bool, str, Iterable[str], None] = None,
         max_handshakes: int = 0,
         handshake_threads: int = 0,
+        ssl_half_close: bool = False,
     ) -> None:
         if client_hello_handler is not None and not callable(client_hello_handler):
             raise TypeError(f"client_hello_handler is callable, not {client_hello_handler!r}")
@@ -47,6 +48,7 @@ class ServerOptions:
         self.max_handshakes = checked_count(max_handshakes, "max_handshakes")
         threads = checked_count(handshake_threads, "handshake_threads", most=MOST_THREADS)
         self.handshake_pool = HandshakePool(threads) if threads else None
+        self.half_close = bool(ssl_half_close)
 
     def check(self, context: Any, handshake_timeout: Optional[float], shutdown_timeout: Optional[float]) -> None:
         """context: what is given as `ssl`; of the time-outs asyncio says that they are for that only."""
@@ -55,6 +57,8 @@ class ServerOptions:
             require_seconds(handshake_timeout, shutdown_timeout)
         if context is None and self.client_hello_handler is not None:
             raise ValueError("client_hello_handler is only meaningful with ssl")
+        if context is None and self.half_close:
+            raise ValueError("ssl_half_close is only meaningful with ssl")
         if context is None and self.max_handshakes and self.trusted_proxies is None:
             raise ValueError("max_handshakes is only meaningful with ssl")
 
@@ -123,7 +127,7 @@ class Server(base_events.Server):
     def _start_of(self, context: Any, handshake_timeout: Optional[float] = None) -> Callable[[], Any]:
         seconds = handshake_timeout or self._ssl_handshake_timeout
         shutdown, pool = getattr(self, "_ssl_shutdown_timeout", None), self._options.handshake_pool
-        return partial(start_of, context, True, None, seconds, shutdown, pool=pool)
+        return partial(start_of, context, True, None, seconds, shutdown, self._options.half_close, pool)
 
     def _enter(self, listener: ProtocolListener, descriptor: Descriptor, name: Any, place: Optional[HandshakePlace]) -> None:
         """Something comes before the protocol."""

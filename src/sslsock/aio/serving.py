@@ -137,9 +137,7 @@ def bound_to(host: Host, port: int, reuse_port: bool) -> Iterator[socket.socket]
     seen: set[Any] = set()
     bound = False
     for name in hosts:
-        for family, kind, proto, _, address in socket.getaddrinfo(
-            name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        ):
+        for family, kind, proto, _, address in socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE):
             if address in seen:
                 continue
             seen.add(address)

@@ -46,6 +46,24 @@ def is_own(context: Any) -> bool:
     return context is None or isinstance(context, _SSLContext)
 
 
+class HalfClosing:
+    """What stands for a context on its way through asyncio's code, where each direction is to end by itself."""
+
+    def __init__(self, context: Any) -> None:
+        self.context = context
+        self.wrap_bio = getattr(context, "wrap_bio", None)  # what is asked of a context on the way
+
+
+def with_half_close(options: dict[str, Any], wanted: bool) -> dict[str, Any]:
+    """Arguments for asyncio's code. ValueError where there is no TLS whose directions could end."""
+    context = options.get("ssl")
+    if not wanted:
+        return options
+    if not context:
+        raise ValueError("ssl_half_close is only meaningful with ssl")
+    return {**options, "ssl": HalfClosing(context)}
+
+
 def require_context(context: Any) -> None:
     """TypeError, as asyncio's, for what makes no TLS."""
     if not callable(getattr(context, "wrap_bio", None)):

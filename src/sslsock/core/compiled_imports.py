@@ -14,6 +14,7 @@ import asyncio.events
 import asyncio.format_helpers
 import asyncio.log
 import asyncio.protocols
+import asyncio.streams
 import collections
 import datetime
 import enum

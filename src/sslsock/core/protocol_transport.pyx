@@ -12,6 +12,7 @@ import warnings
 from asyncio import constants
 from asyncio.log import logger
 from asyncio.protocols import BufferedProtocol
+from asyncio.streams import StreamReaderProtocol
 
 cimport cython
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
@@ -138,6 +139,8 @@ cdef class ProtocolTransport(ChannelConsumer):
         self.connected = True
         try:
             self.tell(self._protocol, "connection_made", self, True)
+            if self.tls is not None and self.tls.half_close and isinstance(self._protocol, StreamReaderProtocol):
+                self._protocol._over_ssl = False  # by which it says at the peer's end that it stays open
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:

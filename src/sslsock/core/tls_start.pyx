@@ -69,8 +69,8 @@ cdef class TlsStart:
         if name == "session_reused":
             return getattr(tls_object, "session_reused", None)
         # What is not in every `ssl`: `group` comes with CPython 3.15, and others' objects have what they have.
-        member = {"cipher": "cipher", "compression": "compression", "tls_version": "version", "group": "group"}.get(name)
-        if member is None:
+        if name not in ("cipher", "compression", "tls_version", "group", "requested_server_name"):
             return None
+        member = "version" if name == "tls_version" else name
         method = getattr(tls_object, member, None) or getattr(getattr(tls_object, "_sslobj", None), member, None)
         return None if method is None else method()
