@@ -58,9 +58,7 @@ def serve(threads: int) -> None:
         context = own_ssl.SSLContext(own_ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(FOLDER / "rsa.pem", FOLDER / "rsa.key")
         loop = asyncio.get_running_loop()
-        server = await aio.create_server(
-            loop, Echo, "127.0.0.1", 0, ssl=context, backlog=512, handshake_threads=threads
-        )
+        server = await aio.create_server(loop, Echo, "127.0.0.1", 0, ssl=context, backlog=512, handshake_threads=threads)
         harness.announce(server.sockets[0].getsockname()[1])
         await server.serve_forever()
 

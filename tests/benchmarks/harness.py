@@ -29,6 +29,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Callable, Optional
@@ -60,6 +61,7 @@ SERVERS = {
     "sslsock-asyncio": ("sslsock",),
     "sslsock-uvloop": ("sslsock", "uvloop"),
     "sslsock-aio": ("sslsock",),
+    "sslsock-aio-foreign": ("sslsock",),
     "sslsock-aio-asyncio": ("sslsock",),
     "sslsock-aio-uvloop": ("sslsock", "uvloop"),
     "asyncio": (),
@@ -299,12 +301,13 @@ async def serve_with_asyncio(make_protocol: Callable[[], Any]) -> None:
     await server.serve_forever()
 
 
-async def serve_with_aio(make_protocol: Callable[[], Any]) -> None:
+async def serve_with_aio(make_protocol: Callable[[], Any], module: Any = None) -> None:
+    """module: whose contexts it has; None: `sslsock.ssl`."""
     import sslsock.aio
     import sslsock.ssl
 
     loop = sslsock.aio.attach()  # no effect on our own
-    context = server_context(sslsock.ssl)
+    context = server_context(module or sslsock.ssl)
     server = await loop.create_server(make_protocol, "127.0.0.1", 0, ssl=context, backlog=BACKLOG)
     announce(server.sockets[0].getsockname()[1])
     await server.serve_forever()
@@ -334,7 +337,7 @@ def serve(peer: str, make_protocol: Callable[[], Any]) -> None:
         return
     main = serve_nested if peer.startswith("sslsock") else serve_with_asyncio
     if peer.startswith("sslsock-aio"):
-        main = serve_with_aio
+        main = partial(serve_with_aio, module=ssl if peer.endswith("foreign") else None)
     make_loop(peer).run_until_complete(main(make_protocol))
 
 
@@ -349,7 +352,7 @@ def make_loop(peer: str) -> Any:
         import aiofastnet
 
         make = aiofastnet.loop_factory(make)
-    if peer == "sslsock-aio":
+    if peer in ("sslsock-aio", "sslsock-aio-foreign"):
         import sslsock
 
         make = sslsock.new_event_loop

@@ -315,9 +315,7 @@ def started(command: list[str], name: str, cpus: set[int]) -> subprocess.Popen[b
         harness.raise_descriptor_limit()
 
     with (FOLDER / f"{name}.log").open("w") as log:
-        return subprocess.Popen(
-            command, stdout=log, stderr=log, env=environment, preexec_fn=prepare, start_new_session=True
-        )
+        return subprocess.Popen(command, stdout=log, stderr=log, env=environment, preexec_fn=prepare, start_new_session=True)
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
