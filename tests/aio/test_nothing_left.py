@@ -382,3 +382,39 @@ def test_a_loop_that_is_closed_leaves_no_number_that_is_anothers(server: bool, a
             gc.collect()
         os.fstat(number)
         os.close(number)
+
+
+class Planned:
+    """A call that is planned."""
+
+    def __call__(self) -> None:
+        raise AssertionError("it ran in a closed loop")
+
+
+def test_what_a_closed_loop_had_planned_is_freed_and_nothing_is_made() -> None:
+    """Programs count what there is before and after (`gc.get_objects`), to find what they have forgotten to close."""
+    loop = EventLoop()
+    loop.run_until_complete(turns(1))
+    left = []
+    timers = []
+    for count in range(1000):  # more than the queue holds at first
+        soon, later = Planned(), Planned()
+        left += [weakref.ref(soon), weakref.ref(later)]
+        loop.call_soon(soon)
+        timers.append(loop.call_later(3600 + count, later))
+    del soon, later
+    gc.collect()
+    gc.disable()
+    try:
+        before = set(map(id, gc.get_objects()))
+        loop.close()
+        after = gc.get_objects()
+    finally:
+        gc.enable()
+    assert [each for each in after if id(each) not in before and each is not before] == []
+    del after
+    for timer in timers:
+        timer.cancel()
+    del timer
+    timers.clear()
+    assert [each for each in left if each() is not None] == []

@@ -363,7 +363,7 @@ cdef class LoopCore:
     def _close_core(self):
         """Close every channel and forget what is planned."""
         self.ready.clear()
-        self.timers = TimedHeap()
+        self.timers.clear()
         self.foreign_timers.clear()
         if not self.core.left:
             self.core.move_to_thread()

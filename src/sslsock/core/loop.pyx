@@ -246,13 +246,14 @@ cdef class Loop(Reactor):
         if self.depth > 0:
             raise RuntimeError("the event loop cannot be closed from inside a turn: stop() it first")
         cdef list watchers = list(self.watchers.values()), timers = list(self.timers.entries)
-        queues = WorkQueue(), WorkQueue(), WorkQueue()
         self.is_closed = True  # from here on nothing needs memory
         for watcher in watchers:
             (<Watcher> watcher).on_loop_closed()
         for timer in timers:
             (<Timer> timer).cancel()
-        self.soon, self.again, self.flushes = queues
+        self.soon.clear()
+        self.again.clear()
+        self.flushes.clear()
         self.foreign.clear()
         self.close_mailbox()
         poller_close(&self.poller)

@@ -22,6 +22,7 @@ cdef class TimedHeap:
     cdef int64_t earliest(self) noexcept
     cdef Timed take(self)
     cdef void remove(self, Timed entry) noexcept
+    cdef void clear(self) noexcept
     cdef void place(self, Timed entry, Py_ssize_t index) noexcept
     cdef void rise(self, Timed entry, Py_ssize_t index) noexcept
     cdef void sink(self, Timed entry, Py_ssize_t index) noexcept
@@ -52,4 +53,4 @@ cdef class WorkQueue:
     cdef int append(self, object work) except -1
     cdef object take(self)
     cdef int grow(self) except -1
-    cdef void clear(self)
+    cdef void clear(self) noexcept

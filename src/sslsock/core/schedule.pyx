@@ -53,6 +53,11 @@ cdef class TimedHeap:
             if last.index == index:
                 self.rise(last, index)
 
+    cdef void clear(self) noexcept:
+        """None is planned any more. Needs no memory."""
+        while self.entries:
+            (<Timed> self.entries.pop()).index = -1
+
     cdef void place(self, Timed entry, Py_ssize_t index) noexcept:
         self.entries[index] = entry
         entry.index = index
@@ -163,13 +168,17 @@ cdef class WorkQueue:
     cdef int grow(self) except -1:
         cdef list places = self.places
         if not places:  # the garbage collector takes the loop apart, and was here first
-            self.clear()
+            self.first = self.count = 0
+            self.places = [None] * SMALLEST_QUEUE
             return 0
         cdef list larger = places[self.first:] + places[:self.first] + [None] * len(places)
         if self.places is places and self.count == len(places):  # what ran meanwhile (the garbage collector) may have used it
             self.places, self.first = larger, 0
         return 0
 
-    cdef void clear(self):
-        self.first = self.count = 0
-        self.places = [None] * SMALLEST_QUEUE
+    cdef void clear(self) noexcept:
+        """Nothing of what was there is planned any more. Needs no memory."""
+        cdef Py_ssize_t left = self.count
+        while left > 0 and self.count > 0:
+            self.take()  # its destructor may plan, and may clear
+            left -= 1
