@@ -138,6 +138,49 @@ def test_a_cancelled_timer_lets_go_of_its_callback_at_once(loop: EventLoop) -> N
     assert len(gc.get_objects()) < before + 100
 
 
+class Frozen(EventLoop):
+    """A loop whose time a test decides."""
+
+    at = 1000.25
+
+    def time(self) -> float:
+        return self.at
+
+
+@pytest.mark.parametrize("patched", [False, True])
+@pytest.mark.parametrize("debug", [False, True])
+def test_the_time_that_a_test_puts_in_place_of_the_loops(patched: bool, debug: bool) -> None:
+    """In the loop or in a subclass: timers, `sleep` and timeouts go by it, as in asyncio's loop."""
+    loop = new_event_loop() if patched else Frozen()
+    loop.set_debug(debug)
+    seen: list[str] = []
+
+    def move(seconds: float) -> None:
+        if patched:
+            loop.time = lambda: seconds  # type: ignore[method-assign]
+        else:
+            loop.at = seconds  # type: ignore[attr-defined]
+
+    try:
+        before = loop.time()
+        move(1000.25)
+        hour = loop.call_later(3600, seen.append, "hour")
+        loop.call_later(0.1, seen.append, "soon")
+        assert hour.when() == 1000.25 + 3600
+        turn(loop)
+        assert seen == []
+        move(1000.25 + 3600)  # the very time
+        turn(loop)
+        turn(loop)
+        assert seen == ["soon", "hour"]
+        if patched:
+            del loop.time  # type: ignore[method-assign]
+            assert loop.time() >= before
+            loop.run_until_complete(asyncio.sleep(0.001))
+    finally:
+        loop.close()
+
+
 @pytest.mark.parametrize("when", [float("inf"), 1e300, -1e300])
 def test_a_time_that_no_clock_says(loop: EventLoop, when: float) -> None:
     handle = loop.call_at(when, lambda: None)

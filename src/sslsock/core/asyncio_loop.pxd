@@ -22,7 +22,11 @@ cdef class LoopCore:
     cdef dict foreign_timers  # id of one of asyncio's own TimerHandles (debug mode) -> its entry in `timers`
     cdef public bint _closed, _stopping
     cdef bint debug
+    cdef dict attributes  # what the program has set in the loop: its `__dict__`
+    cdef bint own_clock  # the class has a `time` of its own
 
+    cdef bint time_is_replaced(self) except -1
+    cdef int64_t now(self) except? -1
     cdef int check_open(self) except -1
     cdef Handle planned(self, Handle handle, object callback, tuple args, object context)
     cdef object plan_at(self, object when, object callback, tuple args, object context)

@@ -30,6 +30,10 @@ cdef object Future = asyncio.Future
 cdef double LONGEST = 1e9  # seconds, thirty years: keeps times inside 64 bits
 
 
+cdef inline int64_t nanoseconds(double seconds) noexcept:
+    return <int64_t> (min(max(seconds, -LONGEST), LONGEST) * 1e9)
+
+
 @cython.final
 cdef class ForeignTimer(Timed):
     """One of asyncio's own timer handles in the heap."""
@@ -77,6 +81,8 @@ cdef class LoopCore:
         self.timers = TimedHeap()
         self.files = {}
         self.foreign_timers = {}
+        self.attributes = self.__dict__
+        self.own_clock = type(self).time is not LoopCore.time
 
     @property
     def _debug(self):
@@ -109,6 +115,14 @@ cdef class LoopCore:
     def time(self):
         """Seconds of the monotonic clock: float."""
         return monotonic_ns() * 1e-9
+
+    cdef bint time_is_replaced(self) except -1:
+        """By a subclass, or in the loop itself: tests do both, to decide what time it is."""
+        return self.own_clock or "time" in self.attributes
+
+    cdef int64_t now(self) except? -1:
+        """What `time` says, in nanoseconds."""
+        return nanoseconds(self.time()) if self.time_is_replaced() else monotonic_ns()
 
     def create_future(self):
         """A new asyncio.Future of this loop."""
@@ -154,7 +168,8 @@ cdef class LoopCore:
         """Call `callback(*args)` in `delay` seconds. Returns a TimerHandle."""
         if delay is None:
             raise TypeError("delay must not be None")
-        return self.plan_at(monotonic_ns() * 1e-9 + delay, callback, args, context)
+        now = self.time() if self.time_is_replaced() else monotonic_ns() * 1e-9
+        return self.plan_at(now + delay, callback, args, context)
 
     def call_at(self, when, callback, *args, context=None):
         """Call `callback(*args)` when the loop's clock says `when`. Returns a TimerHandle."""
@@ -167,7 +182,7 @@ cdef class LoopCore:
         cdef ForeignTimer entry
         cdef double seconds = when
         self.check_open()
-        cdef int64_t at = <int64_t> (min(max(seconds, -LONGEST), LONGEST) * 1e9)
+        cdef int64_t at = nanoseconds(seconds)
         if self.debug:
             self._check_thread()
             self._check_callback(callback, "call_at")
@@ -289,7 +304,7 @@ cdef class LoopCore:
             if self.ready.count or self._stopping:
                 seconds = 0
             elif self.timers.entries:
-                seconds = max(self.timers.earliest() - monotonic_ns(), 0) * 1e-9
+                seconds = max(self.timers.earliest() - self.now(), 0) * 1e-9
             core.wait(seconds)
             core.run_due()
             core.run_calls()
@@ -319,7 +334,7 @@ cdef class LoopCore:
 
     cdef void run_due_timers(self):
         cdef Timed entry
-        cdef int64_t now = monotonic_ns()
+        cdef int64_t now = self.now()
         while self.timers.earliest() <= now:
             entry = self.timers.take()
             if type(entry) is ForeignTimer:
