@@ -25,17 +25,20 @@ from sslsock.aio import EventLoop
 warnings.simplefilter("ignore", DeprecationWarning)
 
 
-def make(selector: Any = None) -> EventLoop:
-    return EventLoop()
+class Selecting(EventLoop):
+    """Called as SelectorEventLoop is; a class, for isinstance."""
+
+    def __init__(self, selector: Any = None) -> None:
+        super().__init__()
 
 
 unix: Any = asyncio.unix_events
 policy = getattr(unix, "_UnixDefaultEventLoopPolicy", None) or unix._DefaultEventLoopPolicy
-policy._loop_factory = staticmethod(make)
+policy._loop_factory = Selecting
 for module in (asyncio, unix):
-    module.SelectorEventLoop = make
+    module.SelectorEventLoop = Selecting
     if hasattr(module, "EventLoop"):
-        module.EventLoop = make
+        module.EventLoop = Selecting
 
 
 class Loader(unittest.TestLoader):

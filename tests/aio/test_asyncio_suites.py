@@ -20,7 +20,7 @@ SUITES = {
     "network with our ssl": "ssl sslproto streams sock_lowlevel sendfile server buffered_proto",
 }
 
-# With our ssl a connection is one transport, not asyncio's SSLProtocol over one. Tests that look inside that are left out, each
+# A connection with TLS is one transport, not asyncio's SSLProtocol over one. Tests that look inside that are left out, each
 # with the test of ours that has its subject.
 INSIDE = {
     "test_flush_before_shutdown": "calls `SSLProtocol.pause_writing`: test_same_as_asyncio.py, close with much queued",
@@ -53,8 +53,8 @@ def failures(command: list[str], folder: Path) -> tuple[set[str], str]:
 def test_a_suite_of_the_interpreter(suite: str, tmp_path: Path) -> None:
     program = str(Path(__file__).with_name("asyncio_suite.py"))
     modules = [f"test.test_asyncio.test_{name}" for name in SUITES[suite].split()]
-    with_ssl = suite == "network with our ssl"
-    options = ["--ssl", *(f"-{name}" for name in INSIDE)] if with_ssl else []
+    options = ["--ssl"] if suite == "network with our ssl" else []
+    options += [f"-{name}" for name in INSIDE]
     failed, said = failures([program, *options, *modules], tmp_path)
     if failed:
         failed -= failures(["-m", "unittest", *modules], tmp_path)[0]

@@ -89,6 +89,8 @@ def test_an_echo(host: Any, contexts: tuple[Any, Any], way: str, tls: bool, fami
         assert server.get_loop() is host
         assert isinstance(transport, asyncio.Transport) and isinstance(transport, aio.Transport)
         assert isinstance(transport, asyncio.transports._FlowControlMixin)
+        assert transport.__class__.__name__ == ("SslTransport" if tls else "Transport")
+        assert repr(transport).startswith(f"<{transport.__class__.__name__} open ")
         assert transport.get_extra_info("peername") == address
         assert isinstance(transport.get_extra_info("socket"), asyncio.trsock.TransportSocket)
         tls_object = transport.get_extra_info("ssl_object")

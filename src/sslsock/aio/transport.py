@@ -1,4 +1,4 @@
-"""`Transport`: the class that connections of `sslsock.aio` say to be of."""
+"""The classes that connections of `sslsock.aio` say to be of: `Transport`, and with TLS `SslTransport`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from ..core import protocol_transport as _made
 
-__all__ = ["Transport"]
+__all__ = ["SslTransport", "Transport"]
 
 
 class Transport(transports._FlowControlMixin, asyncio.Transport):
@@ -18,4 +18,9 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
         raise TypeError("transports are made by the loop")
 
 
+class SslTransport(Transport):
+    """A connection with TLS. Programs tell it by the name of its class, as they do with asyncio's."""
+
+
 _made.transport_class = Transport
+_made.ssl_transport_class = SslTransport

@@ -5,6 +5,7 @@ from typing import Any, Optional
 from .consumer import ChannelConsumer
 
 transport_class: Optional[type[asyncio.Transport]]
+ssl_transport_class: Optional[type[asyncio.Transport]]
 
 class ProtocolTransport(ChannelConsumer):
     """Base of SocketTransport and LayeredTransport."""

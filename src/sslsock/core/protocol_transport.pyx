@@ -36,8 +36,9 @@ cdef enum:
     HIGH_PLAIN = 64 * 1024
     HIGH_TLS = 512 * 1024
 
-# The class that transports say to be of: `sslsock.aio.Transport`, which is set by sslsock.aio.
+# The classes that transports say to be of, without TLS and with it. Set by sslsock.aio (aio/transport.py).
 transport_class = None
+ssl_transport_class = None
 
 
 cdef class ProtocolTransport(ChannelConsumer):
@@ -80,7 +81,7 @@ cdef class ProtocolTransport(ChannelConsumer):
 
     @property
     def __class__(self):
-        return transport_class
+        return transport_class if self.tls is None else ssl_transport_class
 
     def __del__(self):
         cdef Channel channel = self.channel
@@ -90,7 +91,7 @@ cdef class ProtocolTransport(ChannelConsumer):
 
     def __repr__(self):
         state = "closed" if self._loop is None else "closing" if self._closing else "open"
-        return f"<{transport_class.__name__} {state} {self.what()} write_buffer={self.get_write_buffer_size()}>"
+        return f"<{self.__class__.__name__} {state} {self.what()} write_buffer={self.get_write_buffer_size()}>"
 
     # Beginning
 
