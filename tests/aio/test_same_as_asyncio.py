@@ -61,6 +61,7 @@ DIFFERENCES: dict[str, Callable[[list[Event]], list[Event]]] = {
     "echo": closed_reads_nothing,
     "write_after_close": END_IS_NOT_AWAITED,
     "close_with_much_queued": END_IS_NOT_AWAITED,
+    "the_names_of_its_socket_behind_close": END_IS_NOT_AWAITED,
     "a_slow_reader": END_IS_NOT_AWAITED,
     "data_received_raises": says_which("data_received"),
     "eof_received_raises": says_which("eof_received"),
@@ -305,6 +306,20 @@ async def who_has_made_the_connection_goes_on_before_its_end(w: World) -> None:
     other.close()
     transport, _near = await w.loop.create_connection(lambda: Plain(w), sock=one)
     w.tell("connected", transport.is_closing(), transport.get_extra_info("socket").fileno() >= 0)
+    await w.told("connection_lost")
+
+
+@scenario()
+async def the_names_of_its_socket_behind_close(w: World) -> None:
+    """aiohttp asks who it was whose certificate has another fingerprint than the one expected."""
+    near, far = await w.connect()
+    before, names = near.transport.get_extra_info("socket"), (far.sock.getpeername(), far.sock.getsockname())
+    near.transport.close()
+    for sock in (before, near.transport.get_extra_info("socket")):
+        w.tell("names", (sock.getsockname(), sock.getpeername()) == names)
+    if w.tls:
+        await far.receive_all()
+        await far.say_end()
     await w.told("connection_lost")
 
 

@@ -1,11 +1,22 @@
 import asyncio
 import socket
+from asyncio import trsock
 from typing import Any, Optional, Union, final
 
 from .descriptor import Descriptor
 from .loop import Loop
 from .protocol_transport import ProtocolTransport
 from .tls_start import TlsStart
+
+class TransportSocket(trsock.TransportSocket):
+    """What a transport shows as its socket. It can say its names when `close()` has given the descriptor back: asyncio's does
+    so in a later turn, and programs ask who the peer was behind `close()`."""
+
+    def __init__(self, sock: socket.socket, own: Any, peer: Any) -> None: ...
+    def getsockname(self) -> Any:
+        """The address of this end."""
+    def getpeername(self) -> Any:
+        """The address of the peer."""
 
 @final
 class SocketTransport(ProtocolTransport):

@@ -22,6 +22,25 @@ from sslsock.core.tls_start cimport TlsStart
 cdef bint SERVER_TAKES_TRANSPORT = base_events.Server._attach.__code__.co_argcount == 2
 
 
+class TransportSocket(trsock.TransportSocket):
+    """What a transport shows as its socket. It can say its names when `close()` has given the descriptor back: asyncio's does
+    so in a later turn, and programs ask who the peer was behind `close()`."""
+
+    __slots__ = ("_own", "_peer")
+
+    def __init__(self, sock, own, peer):
+        super().__init__(sock)
+        self._own, self._peer = own, peer
+
+    def getsockname(self):
+        """The address of this end."""
+        return self._own if self._sock.fileno() < 0 and self._own is not None else super().getsockname()
+
+    def getpeername(self):
+        """The address of the peer."""
+        return self._peer if self._sock.fileno() < 0 and self._peer is not None else super().getpeername()
+
+
 @cython.final
 cdef class SocketTransport(ProtocolTransport):
     """A connected socket of a protocol. Made by the loop."""
@@ -108,7 +127,11 @@ cdef class SocketTransport(ProtocolTransport):
 
     cdef object found_below(self, name):
         if name == "socket":
-            return trsock.TransportSocket(self._sock)
+            return TransportSocket(
+                self._sock,
+                None if self.own is None else socket_name(self.own),
+                None if self.peer is None else socket_name(self.peer),
+            )
         return self.name_of(self.own, "getsockname") if name == "sockname" else self.name_of(self.peer, "getpeername")
 
     @property
