@@ -175,9 +175,7 @@ def test_every_module_stands_on_one_floor() -> None:
     groups = drawing()
     known = modules()
     folders = {module.partition(".")[0] + "/" for module in known if "." in module} | {"include/"}
-    homeless = [
-        module for module in known if group_of(module, groups) is None and not module.endswith(".__init__")
-    ]
+    homeless = [module for module in known if group_of(module, groups) is None and not module.endswith(".__init__")]
     assert not homeless, (
         f"{HERE} has no place for {', '.join(homeless)}: write the last part of the name behind its folder, on the floor whose "
         "modules it may be imported by"
@@ -289,7 +287,13 @@ def test_how_a_drawing_is_read() -> None:
 """
     groups = read_drawing(text)
     assert {name: group.floor for name, group in groups.items()} == {
-        "upper/": 2, "one.a": 1, "one.b": 1, "one.c": 1, "one.d": 1, "leaf": 0, "bottom/": 0,
+        "upper/": 2,
+        "one.a": 1,
+        "one.b": 1,
+        "one.c": 1,
+        "one.d": 1,
+        "leaf": 0,
+        "bottom/": 0,
     }
     assert groups["one.a"] == groups["one.b"] == groups["one.c"] != groups["one.d"]
 
@@ -312,10 +316,13 @@ cdef f():
     from sslsock.core import link
 ''')
     assert [(one.imported, one.at_once) for one in imports_of("core.x", cython, known)] == [
-        ("include.linux", True), ("core.link", True), ("core.loop", True), ("core.link", False),
+        ("include.linux", True),
+        ("core.link", True),
+        ("core.loop", True),
+        ("core.link", False),
     ]
     python = tmp_path / "y.py"
-    python.write_text('''
+    python.write_text("""
 from __future__ import annotations
 import os
 from . import stream
@@ -325,7 +332,11 @@ if TYPE_CHECKING:
     from ..core import link
 def f():
     import sslsock.core.loop
-''')
+""")
     assert [(one.imported, one.at_once) for one in imports_of("sockets.y", python, known)] == [
-        ("sockets.stream", True), ("__init__", True), ("core.loop", True), ("core.link", False), ("core.loop", False),
+        ("sockets.stream", True),
+        ("__init__", True),
+        ("core.loop", True),
+        ("core.link", False),
+        ("core.loop", False),
     ]

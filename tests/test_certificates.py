@@ -472,7 +472,8 @@ DAMAGE = {
     "quoted twice": (lambda pem, der: b">>" + pem.replace(b"\n", b"\n>>", pem.count(b"\n") - 1), "not at the start of a line"),
     "a byte order mark": (lambda pem, der: b"\xef\xbb\xbf" + pem, "not at the start of a line"),
     "dashes of a word processor": (
-        lambda pem, der: pem.replace(b"-----", "—–".encode(), 2).replace(b"-----", b"\x97\x96"), "BEGIN line is not whole"
+        lambda pem, der: pem.replace(b"-----", "—–".encode(), 2).replace(b"-----", b"\x97\x96"),
+        "BEGIN line is not whole",
     ),
     "dashes of a word processor at the end": (lambda pem, der: pem.replace(b"-----END", b"\x97-END"), "no whole END line"),
     "another END": (lambda pem, der: pem.replace(b"END CERTIFICATE", b"END X509 CRL"), "of another kind"),
@@ -483,7 +484,8 @@ DAMAGE = {
     "two in one": (lambda pem, der: in_block(der + der), "bytes too many"),
     "old label": (lambda pem, der: in_block(der[:-1], "X509 CERTIFICATE"), "truncated: it has"),
     "trust settings that are cut": (
-        lambda pem, der: in_block(der + b"\x30\x0a\x0c\x08" + b"a" * 7, "TRUSTED CERTIFICATE"), "damaged, or unknown"
+        lambda pem, der: in_block(der + b"\x30\x0a\x0c\x08" + b"a" * 7, "TRUSTED CERTIFICATE"),
+        "damaged, or unknown",
     ),
     "a container": (lambda pem, der: in_block(der, "PKCS7"), "PKCS #7 container"),
     "a key without its end": (lambda pem, der: b"-----BEGIN PRIVATE KEY-----\nAAAA\n", "no END line before the next"),

@@ -278,7 +278,7 @@ def test_it_may_come_in_pieces(host, certificates, step, record):
             first += near.recv(65536)
         data = records_of(first[5:], record)
         for start in range(0, len(data), step):
-            far.sendall(data[start:start + step])
+            far.sendall(data[start : start + step])
         back = threading.Thread(target=pump, args=(far, near), daemon=True)
         back.start()
         pump(near, far)
@@ -844,7 +844,7 @@ def test_one_that_never_ends_is_cut_off(peer):
     def fed():
         nonlocal data
         with contextlib.suppress(BlockingIOError, ConnectionError):
-            data = data[p.peer.send(data):]
+            data = data[p.peer.send(data) :]
         return p.recorder.has("disconnected")
 
     p.wait(fed)

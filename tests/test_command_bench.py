@@ -89,9 +89,7 @@ def test_a_plot(tmp_path: Path) -> None:
 
 
 def test_the_optional_modules_are_not_imported_by_the_other_commands() -> None:
-    code = (
-        "import sys, sslsock.__main__ as m; m.main(['version']); print('asyncio' in sys.modules, 'ssl' in sys.modules)"
-    )
+    code = "import sys, sslsock.__main__ as m; m.main(['version']); print('asyncio' in sys.modules, 'ssl' in sys.modules)"
     import subprocess
 
     from command_helpers import ENVIRONMENT

@@ -115,7 +115,7 @@ def test_files_of_a_toml_file_are_told_with_their_lines(identity: Identity, tmp_
         (4, f'{head}to-cert = "none"\n', "to-cert"),
         (5, f'{head}to-cert = "{good}"\nto-key = "none"\n', "to-key"),
         (7, f'{head}[[listener.route]]\nalpn = "x"\nto = "tls://a:1"\nto-ca = "none"\n', "to-ca"),
-        (6, f'{head}{head.replace(":1", ":2", 1)}', ""),
+        (6, f"{head}{head.replace(':1', ':2', 1)}", ""),
         (1, f'ticket-key-file = "none"\n{head}', "ticket-key-file"),
     ):
         path = tmp_path / "proxy.toml"

@@ -56,9 +56,7 @@ class Served:
 
 
 @contextlib.contextmanager
-def serving(
-    folder: Path, *arguments: object, listen: str = "127.0.0.1:0", ca: Optional[Path] = None
-) -> Iterator[Served]:
+def serving(folder: Path, *arguments: object, listen: str = "127.0.0.1:0", ca: Optional[Path] = None) -> Iterator[Served]:
     """A server; with its own certificate unless `ca` is given."""
     if ca is None:
         arguments = (*arguments, "--ca-out", folder / "made-ca.pem")

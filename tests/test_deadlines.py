@@ -31,9 +31,7 @@ def watched_pairs(host, callback):
             stack.enter_context(left)
             far.append(stack.enter_context(right))
             left.setblocking(False)
-            watch = host.call(
-                host.loop.watch, left.fileno(), select.EPOLLIN, lambda events, number=number: callback(number)
-            )
+            watch = host.call(host.loop.watch, left.fileno(), select.EPOLLIN, lambda events, number=number: callback(number))
             stack.callback(watch.close)
         yield far
 
@@ -247,5 +245,3 @@ def test_a_process_that_was_stopped_finds_nobody_idle_who_has_spoken():
             child.send_signal(signal.SIGCONT)
             assert [back.recv(100) for back in ends[1::2]] == [b"in time"] * relays
             return
-
-

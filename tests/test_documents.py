@@ -38,8 +38,12 @@ def start(code, folder):
     """A Python program that trusts the test's authority as its system's."""
     environment = dict(os.environ, SSL_CERT_FILE=str(folder / "ca.pem"), PYTHONUNBUFFERED="1")
     return subprocess.Popen(
-        [sys.executable, "-c", code], cwd=folder, env=environment, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
 
 
@@ -253,7 +257,9 @@ def test_the_configurations_of_the_readme_serve_mutual_tls(folder):
 
 
 def test_the_example_of_a_certificate_that_is_asked_for_later(folder):
-    code = EXAMPLES["A certificate that is asked for later"] + """
+    code = (
+        EXAMPLES["A certificate that is asked for later"]
+        + """
 def accept(server):
     s = server.next_pending_secure_connection()
     s.ready_read_handler, s.peer_certificate_handler = ready, answered
@@ -276,6 +282,7 @@ client.connect_encrypted("localhost", server.port)
 client.write(b"who am I?")
 sslsock.run()
 """
+    )
     assert output(code, folder) == "nobody\n"
 
 

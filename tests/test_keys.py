@@ -39,9 +39,7 @@ every = pytest.mark.parametrize(
     [KeyAlgorithm.RSA, KeyAlgorithm.DSA, KeyAlgorithm.EC, KeyAlgorithm.ED25519, KeyAlgorithm.ED448],
     ids=lambda a: a.name,
 )
-old_kinds = pytest.mark.parametrize(
-    "algorithm", [KeyAlgorithm.RSA, KeyAlgorithm.DSA, KeyAlgorithm.EC], ids=lambda a: a.name
-)
+old_kinds = pytest.mark.parametrize("algorithm", [KeyAlgorithm.RSA, KeyAlgorithm.DSA, KeyAlgorithm.EC], ids=lambda a: a.name)
 both = pytest.mark.parametrize("format", [PEM, DER], ids=lambda f: f.name)
 
 
@@ -206,9 +204,7 @@ def test_a_path_is_told_from_a_key(tmp_path, keys):
 
 @pytest.mark.parametrize("options", [["-v2", "aes-128-cbc"], ["-scrypt"], ["-v1", "PBE-SHA1-3DES"]])
 def test_other_ways_to_encrypt_load(keys, options):
-    data = openssl(
-        "pkcs8", "-topk8", *options, "-passout", "pass:secret", data=private(keys[KeyAlgorithm.EC])
-    )
+    data = openssl("pkcs8", "-topk8", *options, "-passout", "pass:secret", data=private(keys[KeyAlgorithm.EC]))
     assert_loaded(SslKey(data, passphrase="secret"), KeyAlgorithm.EC)
     assert "the passphrase is wrong" in refusal(data, passphrase="Secret")
 
@@ -306,9 +302,7 @@ def test_nobody_is_asked_on_the_terminal(keys):
 
 
 def test_other_threads_run_while_a_key_is_decrypted(keys):
-    data = openssl(
-        "pkcs8", "-topk8", "-iter", "1500000", "-passout", "pass:secret", data=private(keys[KeyAlgorithm.EC])
-    )
+    data = openssl("pkcs8", "-topk8", "-iter", "1500000", "-passout", "pass:secret", data=private(keys[KeyAlgorithm.EC]))
     loaded = []
     thread = threading.Thread(target=lambda: loaded.append(SslKey(data, passphrase="secret")))
     thread.start()

@@ -492,4 +492,3 @@ def test_servers_give_it_to_their_sockets(host, certificates):
     client.abort()
     right.socket.abort()
     server.close()
-

@@ -29,9 +29,35 @@ from sslsock.sockets.proxy_protocol import SIGNATURE, parse
 
 PATIENCE = 20.0  # seconds
 HOSTILE = [
-    "a\nb", "a\r\nreason=ended", "x reason=ended", 'x" reason="ended', "x\\", "\\n", "a=b", "\x1b[2J", "\x00", "\x7f", "\x85",
-    "\x9b1m", "\u2028", "\u202e", "\ud800", "b\u00fccher", "\U0001f600", " ", "", "-", '"', "'", "tab\there", "a" * 1000,
-    "\n" * 1000, "\ufeff", "{}", "%s%n", "null",
+    "a\nb",
+    "a\r\nreason=ended",
+    "x reason=ended",
+    'x" reason="ended',
+    "x\\",
+    "\\n",
+    "a=b",
+    "\x1b[2J",
+    "\x00",
+    "\x7f",
+    "\x85",
+    "\x9b1m",
+    "\u2028",
+    "\u202e",
+    "\ud800",
+    "b\u00fccher",
+    "\U0001f600",
+    " ",
+    "",
+    "-",
+    '"',
+    "'",
+    "tab\there",
+    "a" * 1000,
+    "\n" * 1000,
+    "\ufeff",
+    "{}",
+    "%s%n",
+    "null",
 ]
 
 
@@ -44,11 +70,22 @@ def make_record(**values: Any) -> ConnectionRecord:
 
 
 FULL: dict[str, Any] = {
-    "server_name": "www.example.com", "next_protocol": "h2", "protocol": "TLSv1.3", "cipher": "TLS_AES_128_GCM_SHA256",
-    "group": "X25519", "resumed": True,
-    "client_name": "client@example.org", "ja4": "t13d1516h2_8daaf6152771_b186095e22b6", "backend": "tcp://[::1]:8080",
-    "bytes_forward": 5123, "bytes_back": 1234567, "seconds": 1.25, "handshake_seconds": 0.0015, "connect_seconds": 0.0005,
-    "reason": "backend_reset", "error": "Connection reset by peer",
+    "server_name": "www.example.com",
+    "next_protocol": "h2",
+    "protocol": "TLSv1.3",
+    "cipher": "TLS_AES_128_GCM_SHA256",
+    "group": "X25519",
+    "resumed": True,
+    "client_name": "client@example.org",
+    "ja4": "t13d1516h2_8daaf6152771_b186095e22b6",
+    "backend": "tcp://[::1]:8080",
+    "bytes_forward": 5123,
+    "bytes_back": 1234567,
+    "seconds": 1.25,
+    "handshake_seconds": 0.0015,
+    "connect_seconds": 0.0005,
+    "reason": "backend_reset",
+    "error": "Connection reset by peer",
 }
 
 
@@ -75,25 +112,48 @@ def test_a_text_line_has_every_field() -> None:
         "group=X25519 resumed=yes client=client@example.org "
         "ja4=t13d1516h2_8daaf6152771_b186095e22b6 "
         "backend=tcp://[::1]:8080 bytes_forward=5123 bytes_back=1234567 "
-        'seconds=1.250000 handshake_seconds=0.001500 connect_seconds=0.000500 '
+        "seconds=1.250000 handshake_seconds=0.001500 connect_seconds=0.000500 "
         'reason=backend_reset error="Connection reset by peer"'
     )
 
 
 def test_a_json_line_has_every_field() -> None:
     assert json.loads(json_line(make_record(**FULL))) == {
-        "time": "2023-11-14T22:13:20.250Z", "listener": "tls://0.0.0.0:443",
-        "peer": "192.0.2.77:50123", "local": "10.0.0.1:443",
-        "sni": "www.example.com", "alpn": "h2", "version": "TLSv1.3", "cipher": "TLS_AES_128_GCM_SHA256", "group": "X25519",
-        "resumed": True, "client": "client@example.org", "ja4": "t13d1516h2_8daaf6152771_b186095e22b6",
-        "backend": "tcp://[::1]:8080", "bytes_forward": 5123, "bytes_back": 1234567, "seconds": 1.25,
-        "handshake_seconds": 0.0015, "connect_seconds": 0.0005, "reason": "backend_reset", "error": "Connection reset by peer",
+        "time": "2023-11-14T22:13:20.250Z",
+        "listener": "tls://0.0.0.0:443",
+        "peer": "192.0.2.77:50123",
+        "local": "10.0.0.1:443",
+        "sni": "www.example.com",
+        "alpn": "h2",
+        "version": "TLSv1.3",
+        "cipher": "TLS_AES_128_GCM_SHA256",
+        "group": "X25519",
+        "resumed": True,
+        "client": "client@example.org",
+        "ja4": "t13d1516h2_8daaf6152771_b186095e22b6",
+        "backend": "tcp://[::1]:8080",
+        "bytes_forward": 5123,
+        "bytes_back": 1234567,
+        "seconds": 1.25,
+        "handshake_seconds": 0.0015,
+        "connect_seconds": 0.0005,
+        "reason": "backend_reset",
+        "error": "Connection reset by peer",
     }
 
 
 def test_what_is_not_known_is_said_so() -> None:
     unknown = {
-        "sni", "alpn", "version", "cipher", "group", "client", "ja4", "backend", "handshake_seconds", "connect_seconds",
+        "sni",
+        "alpn",
+        "version",
+        "cipher",
+        "group",
+        "client",
+        "ja4",
+        "backend",
+        "handshake_seconds",
+        "connect_seconds",
         "error",
     }
     text = text_fields(text_line(make_record()))
@@ -104,10 +164,20 @@ def test_what_is_not_known_is_said_so() -> None:
 
 
 @pytest.mark.parametrize("value", HOSTILE, ids=lambda value: ascii(value[:20]))
-@pytest.mark.parametrize(("attribute", "name"), [
-    ("server_name", "sni"), ("next_protocol", "alpn"), ("client_name", "client"), ("error", "error"),
-    ("peer", "peer"), ("local", "local"), ("ja4", "ja4"), ("backend", "backend"), ("listener", "listener"),
-])
+@pytest.mark.parametrize(
+    ("attribute", "name"),
+    [
+        ("server_name", "sni"),
+        ("next_protocol", "alpn"),
+        ("client_name", "client"),
+        ("error", "error"),
+        ("peer", "peer"),
+        ("local", "local"),
+        ("ja4", "ja4"),
+        ("backend", "backend"),
+        ("listener", "listener"),
+    ],
+)
 def test_a_hostile_value_forges_nothing(attribute: str, name: str, value: str) -> None:
     address = attribute in ("peer", "local")
     record = make_record(**{**FULL, attribute: (value, 0) if address else value})
@@ -132,10 +202,23 @@ def test_a_hostile_value_forges_nothing(attribute: str, name: str, value: str) -
         assert told == clipped
 
 
-@pytest.mark.parametrize("path", [
-    b"/run/caf\xe9.sock", b"\0abstract\xff", b"\0a\0b\0", b'/run/"quoted".sock', b"/run/back\\slash", b"/run/new\nline\x1b[2J",
-    bytes(range(1, 109)), b"@\0\0x", "/run/größe.sock".encode(), b"\xed\xa0\x80", b"\xff" * 108,
-], ids=ascii)
+@pytest.mark.parametrize(
+    "path",
+    [
+        b"/run/caf\xe9.sock",
+        b"\0abstract\xff",
+        b"\0a\0b\0",
+        b'/run/"quoted".sock',
+        b"/run/back\\slash",
+        b"/run/new\nline\x1b[2J",
+        bytes(range(1, 109)),
+        b"@\0\0x",
+        "/run/größe.sock".encode(),
+        b"\xed\xa0\x80",
+        b"\xff" * 108,
+    ],
+    ids=ascii,
+)
 def test_paths_of_a_proxy_header_break_no_line(path: bytes) -> None:
     """UNIX addresses of a PROXY header of version 2 are any bytes."""
     addresses = path.ljust(108, b"\0") + b"/there".ljust(108, b"\0")
@@ -160,11 +243,14 @@ def test_the_text_form_can_be_read_by_a_shell() -> None:
     assert "sni=a b" in shlex.split(line)
 
 
-@pytest.mark.parametrize(("moment", "text"), [
-    (0.0, "1970-01-01T00:00:00.000Z"),
-    (1700000000.9999, "2023-11-14T22:13:20.999Z"),
-    (1700000001.0, "2023-11-14T22:13:21.000Z"),
-])
+@pytest.mark.parametrize(
+    ("moment", "text"),
+    [
+        (0.0, "1970-01-01T00:00:00.000Z"),
+        (1700000000.9999, "2023-11-14T22:13:20.999Z"),
+        (1700000001.0, "2023-11-14T22:13:21.000Z"),
+    ],
+)
 def test_times_are_in_utc_and_milliseconds(moment: float, text: str) -> None:
     assert text_line(make_record(time=moment)).startswith(text + " ")
     assert json.loads(json_line(make_record(time=moment)))["time"] == text

@@ -255,28 +255,36 @@ ERRORS = [
     (LISTENER.replace("tls", "tcp") + 'cert = "x" #!\n', "cert: TLS does not end at a tcp:// listener"),
     (LISTENER.replace("443", "1") + LISTENER + LISTENER.replace('3"', '3" #!'), "listen: another listener has this address"),
     # routes
-    (BARE + "[[listener.route]]\nto = 'tcp://a:1'\n[[listener.route]] #!\nto = 'tcp://b:1'\n",
-     "it is never reached: route 1 takes every connection"),
-    (BARE + "to = 'tcp://b:1' #!\n[[listener.route]]\nto = 'tcp://a:1'\n",
-     "to: it is never reached: route 1 takes every connection"),
+    (
+        BARE + "[[listener.route]]\nto = 'tcp://a:1'\n[[listener.route]] #!\nto = 'tcp://b:1'\n",
+        "it is never reached: route 1 takes every connection",
+    ),
+    (
+        BARE + "to = 'tcp://b:1' #!\n[[listener.route]]\nto = 'tcp://a:1'\n",
+        "to: it is never reached: route 1 takes every connection",
+    ),
     (BARE + "to-ca = 'x' #!\n[[listener.route]]\nto = 'tls://a:1'\n", "to-ca: it needs to beside it; a route has its own"),
     (BARE + "passthrough = true #!\n[[listener.route]]\nto = 'tls://a:1'\n", "passthrough: it needs to beside it"),
     (LISTENER + 'cert = "x" #!\npassthrough = true\n', "cert: no TLS ends here: every route of this listener is a passthrough"),
-    (BARE + "to = [\n'tcp://a:1',\n'tls://b:1', #!\n]\npassthrough = true\n",
-     "to: tls://b:1: what passes through is TLS already: tcp:// is needed"),
+    (
+        BARE + "to = [\n'tcp://a:1',\n'tls://b:1', #!\n]\npassthrough = true\n",
+        "to: tls://b:1: what passes through is TLS already: tcp:// is needed",
+    ),
     (LISTENER.replace("tls", "tcp") + "passthrough = true #!\n", "passthrough: a tcp:// listener passes everything through"),
     (ROUTE.replace("tls", "tcp") + "server-names = 'x' #!\n", "server-names: a tcp:// listener does not see what TLS asks for"),
     (ROUTE.replace("tls", "tcp") + "alpn = 'x' #!\n", "alpn: a tcp:// listener does not see what TLS asks for"),
     (ROUTE + "server-names = ['x',\n'10.0.0.1'] #!\n", "server-names: '10.0.0.1' is an address, which no client asks for"),
     (ROUTE + "server-names = ['x',\n\n'a.*.b'] #!\n", "server-names: 'a.*.b': a wildcard is a whole label, the first"),
     (ROUTE + "server-names = ['x',\n'$name'] #!\n", "server-names: '$name' is no host name"),
-    *((ROUTE + f"{first}\n" + "[[listener.route]]\nto = 'tcp://b:1'\n" + f"{second} #!\n", f"server-names: {reason}")
-      for first, second, reason in (
-          ("server-names = 'x'", "server-names = ['y', 'X']", "x: it never gets here: route 1 takes it"),
-          ("server-names = '*.x'", "server-names = 'a.x'", "a.x: it never gets here"),
-          ("server-names = '*.x'", "server-names = '*.x'", "*.x: it never gets here"),
-          ("server-names = 'x'\nalpn = ['h2', 'a']", "alpn = 'h2'\nserver-names = 'x'", "x: it never gets here"),
-      )),
+    *(
+        (ROUTE + f"{first}\n" + "[[listener.route]]\nto = 'tcp://b:1'\n" + f"{second} #!\n", f"server-names: {reason}")
+        for first, second, reason in (
+            ("server-names = 'x'", "server-names = ['y', 'X']", "x: it never gets here: route 1 takes it"),
+            ("server-names = '*.x'", "server-names = 'a.x'", "a.x: it never gets here"),
+            ("server-names = '*.x'", "server-names = '*.x'", "*.x: it never gets here"),
+            ("server-names = 'x'\nalpn = ['h2', 'a']", "alpn = 'h2'\nserver-names = 'x'", "x: it never gets here"),
+        )
+    ),
     (ROUTE + "server-names = '*' #!\n", "server-names: '*': a wildcard is a whole label, the first"),
     (ROUTE + "server-names = '*.' #!\n", "server-names: the host name is empty"),
     (ROUTE.replace("tcp", "tls") + "to-cert = ['a',\n'b'] #!\n", "to-cert: one certificate only"),
@@ -342,9 +350,7 @@ def test_a_number_beyond_all_measure_is_an_error_as_any_other(tmp_path: Path) ->
         read(tmp_path, f"threads = {'9' * 5000}\n{LISTENER}")
 
 
-def test_a_python_without_a_reader_of_toml_says_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_python_without_a_reader_of_toml_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tomllib", None)
     monkeypatch.setitem(sys.modules, "tomli", None)
     with pytest.raises(SettingsError, match=r"needs the package tomli: pip install 'sslsock\[proxy\]'$"):

@@ -114,20 +114,36 @@ def test_a_handshake_is_counted_once_whether_told_at_once_or_not() -> None:
 def test_handshakes_are_told_apart_by_result_version_and_resumption() -> None:
     counters = Counters()
     served(
-        counters, tls(), tls(), tls(resumed=True), tls(protocol="TLSv1.2"),
-        tls(handshake_result="failed", protocol=None, handshake_seconds=None), make_record(),
+        counters,
+        tls(),
+        tls(),
+        tls(resumed=True),
+        tls(protocol="TLSv1.2"),
+        tls(handshake_result="failed", protocol=None, handshake_seconds=None),
+        make_record(),
     )
     sums = by_listener([counters])[A]
     assert sums.handshakes == {
-        ("ok", "TLSv1.3", False): 2, ("ok", "TLSv1.3", True): 1, ("ok", "TLSv1.2", False): 1, ("failed", "", False): 1,
+        ("ok", "TLSv1.3", False): 2,
+        ("ok", "TLSv1.3", True): 1,
+        ("ok", "TLSv1.2", False): 1,
+        ("failed", "", False): 1,
     }
     assert sum(sums.handshake_seconds.counts) == 4, "a handshake without a duration has none"
     assert total([counters]).handshakes == 4, "the failed one was no success"
 
 
-@pytest.mark.parametrize(("seconds", "bucket"), [
-    (0.0, "0.005"), (0.005, "0.005"), (0.0051, "0.025"), (7200.0, "7200.0"), (7200.1, "+Inf"), (1e9, "+Inf"),
-])
+@pytest.mark.parametrize(
+    ("seconds", "bucket"),
+    [
+        (0.0, "0.005"),
+        (0.005, "0.005"),
+        (0.0051, "0.025"),
+        (7200.0, "7200.0"),
+        (7200.1, "+Inf"),
+        (1e9, "+Inf"),
+    ],
+)
 def test_a_duration_falls_into_the_bucket_whose_bound_it_does_not_exceed(seconds: float, bucket: str) -> None:
     counters = Counters()
     served(counters, make_record(seconds=seconds))
@@ -380,10 +396,18 @@ def test_openmetrics_is_spoken_to_who_asks_for_it() -> None:
     assert b"Content-Type: application/openmetrics-text" in head and body.endswith(b"# EOF\n")
 
 
-@pytest.mark.parametrize(("request_line", "status"), [
-    (b"GET /metrics?x=1", b"200"), (b"GET /", b"404"), (b"GET /metrics/", b"404"),
-    (b"GET /../metrics", b"404"), (b"GET http://x/metrics", b"404"), (b"POST /metrics", b"501"), (b"DELETE /metrics", b"501"),
-])
+@pytest.mark.parametrize(
+    ("request_line", "status"),
+    [
+        (b"GET /metrics?x=1", b"200"),
+        (b"GET /", b"404"),
+        (b"GET /metrics/", b"404"),
+        (b"GET /../metrics", b"404"),
+        (b"GET http://x/metrics", b"404"),
+        (b"POST /metrics", b"501"),
+        (b"DELETE /metrics", b"501"),
+    ],
+)
 def test_only_get_of_metrics_is_answered(request_line: bytes, status: bytes) -> None:
     with serving(Counters()) as server:
         head, _ = ask(server.port, request_line + b" HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -392,9 +416,17 @@ def test_only_get_of_metrics_is_answered(request_line: bytes, status: bytes) -> 
         assert b"sslsock_proxy_connections_total" in ask(server.port, GET)[1], "it does not serve any more"
 
 
-@pytest.mark.parametrize("rubbish", [
-    b"\x16\x03\x01\x02\x00\x01" + bytes(100), b"\r\n\r\n", b"GET\r\n\r\n", b"x" * 70000 + b"\r\n\r\n", b"",
-], ids=["TLS", "empty lines", "no path", "too long", "nothing"])
+@pytest.mark.parametrize(
+    "rubbish",
+    [
+        b"\x16\x03\x01\x02\x00\x01" + bytes(100),
+        b"\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"x" * 70000 + b"\r\n\r\n",
+        b"",
+    ],
+    ids=["TLS", "empty lines", "no path", "too long", "nothing"],
+)
 def test_rubbish_harms_nobody(rubbish: bytes, capfd: pytest.CaptureFixture[str]) -> None:
     with serving(Counters()) as server:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", server.port), PATIENCE) as connection:

@@ -45,9 +45,7 @@ def proxy_actions() -> dict[str, argparse.Action]:
 
 def test_the_least_that_must_be_said_and_the_defaults() -> None:
     assert settings(*TLS, *TO_TCP) == ProxySettings(
-        listeners=(
-            ListenerSettings(Address("tls", "localhost", 8443), (Route((Address("tcp", "a", 1),)),)),
-        ),
+        listeners=(ListenerSettings(Address("tls", "localhost", 8443), (Route((Address("tcp", "a", 1),)),)),),
         limits=Limits(0, 10.0, 5.0, 300.0, 30.0),
         threads=len(os.sched_getaffinity(0)),
     )
@@ -133,9 +131,7 @@ CERTS = ["--cert", "a", "--cert", "b"]
         (["--cert", "a", "--key", "x", "--cert", "b", "--cert", "c", "--key", "z"], [("a", "x"), ("b", "b"), ("c", "z")]),
     ],
 )
-def test_the_order_says_which_key_belongs_to_which_certificate(
-    arguments: list[str], pairs: list[tuple[str, str]]
-) -> None:
+def test_the_order_says_which_key_belongs_to_which_certificate(arguments: list[str], pairs: list[tuple[str, str]]) -> None:
     assert listener(*TLS, *TO_TCP, *arguments).key_pairs == tuple(KeyPair(*pair) for pair in pairs)
 
 
@@ -168,61 +164,77 @@ BACK_NEEDED = "it is for back ends that are spoken to with TLS: --to tls://…"
     [
         ([], "--listen is missing: the address to listen on, as in tls://localhost:8443"),
         (TLS, "--to is missing: where connections go, as in tcp://localhost:8080"),
-        (["--listen", "localhost:1", *TO_TCP],
-         "--listen: 'localhost:1' has no scheme: tls://HOST:PORT or tcp://HOST:PORT is needed"),
+        (
+            ["--listen", "localhost:1", *TO_TCP],
+            "--listen: 'localhost:1' has no scheme: tls://HOST:PORT or tcp://HOST:PORT is needed",
+        ),
         (["--listen", "udp://:1", *TO_TCP], "--listen: 'udp://:1': the scheme is tls or tcp, not 'udp'"),
         (["--listen", "tls://h", *TO_TCP], "--listen: 'h' has no port: HOST:PORT is needed"),
         (["--listen", "tls://:65536", *TO_TCP], "--listen: ':65536': a port is 0 to 65535, not '65536'"),
-        (["--listen", "tls://::1:1", *TO_TCP],
-         "--listen: '::1:1': an IPv6 address stands in brackets, as in [::1]:443"),
+        (["--listen", "tls://::1:1", *TO_TCP], "--listen: '::1:1': an IPv6 address stands in brackets, as in [::1]:443"),
         (["--listen", "tls://u@h:1", *TO_TCP], "--listen: the host name 'u@h' holds a character that no host name has"),
         (["--listen", "tls://h:1/", *TO_TCP], "--listen: 'h:1/': a port is 0 to 65535, not '1/'"),
         ([*TLS, *TO_TCP, "--to", "https://a:1"], "--to: 'https://a:1': the scheme is tls or tcp, not 'https'"),
         ([*TLS, "--to", "tcp://:1"], "--to: ':1' has no host: HOST:PORT is needed"),
         ([*TLS, "--to", "tcp://a:0"], "--to: 'a:0': a port is 1 to 65535, not '0'"),
-        *(([*TLS, "--to", f"tcp://{host}:443"], f"--to: {host!r} {NO_NAME}")
-          for host in ("*", "*.example.com", "$name", "a.$name", "%", "a;b", "{sni}", "a?")),
-        *(([*TLS, "--to", f"tcp://{host}:443"], f"--to: {host.strip('[]')} means every address of this machine: "
-           "it can be listened on, and not connected to")
-          for host in ("0.0.0.0", "[::]")),
-        *(([*TLS, *TO_TLS, "--to-server-name", name], f"--to-server-name: {name!r} {NO_NAME}")
-          for name in ("*.x", "*", "$name")),
+        *(
+            ([*TLS, "--to", f"tcp://{host}:443"], f"--to: {host!r} {NO_NAME}")
+            for host in ("*", "*.example.com", "$name", "a.$name", "%", "a;b", "{sni}", "a?")
+        ),
+        *(
+            (
+                [*TLS, "--to", f"tcp://{host}:443"],
+                f"--to: {host.strip('[]')} means every address of this machine: it can be listened on, and not connected to",
+            )
+            for host in ("0.0.0.0", "[::]")
+        ),
+        *(
+            ([*TLS, *TO_TLS, "--to-server-name", name], f"--to-server-name: {name!r} {NO_NAME}")
+            for name in ("*.x", "*", "$name")
+        ),
         (["--listen", "tls://$name:443", *TO_TCP], f"--listen: '$name' {NO_NAME}"),
         ([*TLS, *TO_TCP, "--metrics", "$name:9100"], f"--metrics: '$name' {NO_NAME}"),
         ([*TLS, "--to", ""], "--to: an empty string is in the list"),
-        *(([*TCP, *TO_TCP, f"--{name}", "x"], f"--{name}: {TLS_NEEDED}")
-          for name in ("cert", "ca-out", "client-ca", "allow-name", "alpn")),
-        *(([*TLS, *TO_TCP, f"--{name}", "x"], f"--{name}: {BACK_NEEDED}")
-          for name in ("to-ca", "to-cert", "to-key", "to-server-name", "to-alpn")),
+        *(
+            ([*TCP, *TO_TCP, f"--{name}", "x"], f"--{name}: {TLS_NEEDED}")
+            for name in ("cert", "ca-out", "client-ca", "allow-name", "alpn")
+        ),
+        *(
+            ([*TLS, *TO_TCP, f"--{name}", "x"], f"--{name}: {BACK_NEEDED}")
+            for name in ("to-ca", "to-cert", "to-key", "to-server-name", "to-alpn")
+        ),
         ([*TLS, *TO_TCP, "--to-insecure"], f"--to-insecure: {BACK_NEEDED}"),
-        ([*TLS, *TO_TCP, "--cert", "c", "--ca-out", "x"],
-         "--ca-out: it is for the certificate that is made without --cert"),
-        ([*TLS, *TO_TCP, "--allow-name", "x"],
-         "--allow-name: names are known of client certificates only: it needs --client-ca"),
-        ([*TLS, *TO_TCP, "--proxy-protocol-in"],
-         "--proxy-protocol-in: anybody could claim any address: name who may send the header by "
-         "--trusted-proxy NETWORK, as in 10.0.0.0/8"),
+        ([*TLS, *TO_TCP, "--cert", "c", "--ca-out", "x"], "--ca-out: it is for the certificate that is made without --cert"),
+        (
+            [*TLS, *TO_TCP, "--allow-name", "x"],
+            "--allow-name: names are known of client certificates only: it needs --client-ca",
+        ),
+        (
+            [*TLS, *TO_TCP, "--proxy-protocol-in"],
+            "--proxy-protocol-in: anybody could claim any address: name who may send the header by "
+            "--trusted-proxy NETWORK, as in 10.0.0.0/8",
+        ),
         ([*TLS, *TO_TCP, "--trusted-proxy", "::1"], "--trusted-proxy: it needs --proxy-protocol-in"),
-        ([*TLS, *TO_TCP, "--proxy-protocol-in", "--trusted-proxy", "10.0.0.1/8"],
-         "--trusted-proxy: 10.0.0.1/8 has host bits set; a network is needed, as in 10.0.0.0/8"),
+        (
+            [*TLS, *TO_TCP, "--proxy-protocol-in", "--trusted-proxy", "10.0.0.1/8"],
+            "--trusted-proxy: 10.0.0.1/8 has host bits set; a network is needed, as in 10.0.0.0/8",
+        ),
         ([*TLS, *TO_TCP, "--proxy-protocol-out", "v3"], "--proxy-protocol-out: 'v3' is neither v1 nor v2"),
         ([*TLS, *TO_TLS, "--to-key", "x"], "--to-key: it needs --to-cert"),
-        ([*TLS, *TO_TLS, "--to-server-name", "a..b"],
-         "--to-server-name: the host name 'a..b' has a part that is empty or longer than 63 characters"),
+        (
+            [*TLS, *TO_TLS, "--to-server-name", "a..b"],
+            "--to-server-name: the host name 'a..b' has a part that is empty or longer than 63 characters",
+        ),
         ([*TLS, *TO_TLS, "--to-alpn", "h2,,x"], "--to-alpn: '': the name of a protocol is 1 to 255 bytes long"),
-        ([*TLS, *TO_TCP, "--alpn", "x" * 256],
-         f"--alpn: '{'x' * 256}': the name of a protocol is 1 to 255 bytes long"),
+        ([*TLS, *TO_TCP, "--alpn", "x" * 256], f"--alpn: '{'x' * 256}': the name of a protocol is 1 to 255 bytes long"),
         ([*TLS, *TO_TCP, "--log-format", "xml"], "--log-format: 'xml' is neither text nor json"),
         ([*TLS, *TO_TCP, "--threads", "0"], "--threads: 0 is not between 1 and 1024"),
-        ([*TLS, *TO_TCP, "--max-connections", "2147483648"],
-         "--max-connections: 2147483648 is not between 0 and 2147483647"),
+        ([*TLS, *TO_TCP, "--max-connections", "2147483648"], "--max-connections: 2147483648 is not between 0 and 2147483647"),
         ([*TLS, *TO_TCP, "--idle-timeout", "-1"], "--idle-timeout: -1.0 is no time: seconds are needed, 0 for no limit"),
         ([*TLS, *TO_TCP, "--drain-timeout", "nan"], "--drain-timeout: nan is no time: seconds are needed, 0 for no limit"),
-        ([*TLS, *TO_TCP, "--connect-timeout", "inf"],
-         "--connect-timeout: inf is no time: seconds are needed, 0 for no limit"),
+        ([*TLS, *TO_TCP, "--connect-timeout", "inf"], "--connect-timeout: inf is no time: seconds are needed, 0 for no limit"),
         ([*TLS, *TO_TCP, "--metrics", "9100"], "--metrics: '9100' has no port: HOST:PORT is needed"),
-        ([*TLS, *TO_TCP, "--metrics", "tcp://:1"],
-         "--metrics: 'tcp://:1': HOST:PORT is needed, without a scheme"),
+        ([*TLS, *TO_TCP, "--metrics", "tcp://:1"], "--metrics: 'tcp://:1': HOST:PORT is needed, without a scheme"),
         ([*TLS, *TO_TCP, "--client-ca", ""], "--client-ca: it is empty"),
         ([*TLS, *TO_TCP, "--user", ""], "--user: it is empty"),
     ],
@@ -245,8 +257,10 @@ def test_a_contradiction_does_not_depend_on_the_order_of_options(order: int) -> 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--listen", "tcp://:1", "--listen", "tcp://:2"],
-         "argument --listen: it may be given once only; several listeners are written in a file: --config"),
+        (
+            ["--listen", "tcp://:1", "--listen", "tcp://:2"],
+            "argument --listen: it may be given once only; several listeners are written in a file: --config",
+        ),
         (["--client-ca", "a", "--client-ca", "a"], "argument --client-ca: it may be given once only"),
         (["--threads", "1", "--threads", "2"], "argument --threads: it may be given once only"),
         (["--threads", "x"], "argument --threads: 'x' is not a whole number"),
@@ -257,9 +271,7 @@ def test_a_contradiction_does_not_depend_on_the_order_of_options(order: int) -> 
         (["--to"], "argument --to: expected one argument"),
     ],
 )
-def test_wrong_usage_ends_with_status_2(
-    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_wrong_usage_ends_with_status_2(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         settings(*arguments)
     assert caught.value.code == 2

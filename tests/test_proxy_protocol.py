@@ -59,7 +59,9 @@ VALID = {
     "v1 UNKNOWN": (b"PROXY UNKNOWN\r\n", None, None),
     "v1 UNKNOWN with anything": (b"PROXY UNKNOWN \xff any thing\0\r\n", None, None),
     "v1 longest": (
-        b"PROXY UNKNOWN " + b":".join([b"ffff"] * 8) + b" " + b":".join([b"ffff"] * 8) + b" 65535 65535\r\n", None, None,
+        b"PROXY UNKNOWN " + b":".join([b"ffff"] * 8) + b" " + b":".join([b"ffff"] * 8) + b" 65535 65535\r\n",
+        None,
+        None,
     ),
     "v2 TCP4": (v2(1, 0x11, ADDRESSES4), *INET),
     "v2 UDP4": (v2(1, 0x12, ADDRESSES4), *INET),
@@ -188,18 +190,21 @@ def outcome_by_bytes(data: bytes, known: int = 0) -> tuple[Optional[Header], Opt
     return None, None
 
 
-@pytest.mark.parametrize(("data", "refused_at"), [
-    (b"GET", 1),
-    (b"\x16\x03\x01", 1),
-    (b"PRX", 3),
-    (b"\r\nX", 3),
-    (b"PROXY TCP5 ", 10),
-    (b"PROXY UNKNOWN\n", 14),
-    (SIGNATURE + b"\x31", 13),
-    (SIGNATURE + b"\x21\x14", 14),
-    (SIGNATURE + b"\x21\x11\x00\x0b", 16),
-    (SIGNATURE + b"\x21\x11\xff\xff", 16),
-])
+@pytest.mark.parametrize(
+    ("data", "refused_at"),
+    [
+        (b"GET", 1),
+        (b"\x16\x03\x01", 1),
+        (b"PRX", 3),
+        (b"\r\nX", 3),
+        (b"PROXY TCP5 ", 10),
+        (b"PROXY UNKNOWN\n", 14),
+        (SIGNATURE + b"\x31", 13),
+        (SIGNATURE + b"\x21\x14", 14),
+        (SIGNATURE + b"\x21\x11\x00\x0b", 16),
+        (SIGNATURE + b"\x21\x11\xff\xff", 16),
+    ],
+)
 def test_a_refusal_comes_with_the_first_byte_that_cannot_be(data: bytes, refused_at: int) -> None:
     assert outcome_by_bytes(data) == (None, refused_at)
 
@@ -288,14 +293,18 @@ def test_version_2_is_written_as_the_specification_shows_it() -> None:
         assert encode_v2(*ends) == v2(0, 0, b"")
 
 
-@pytest.mark.parametrize(("source", "destination", "expected"), [
-    (("::ffff:192.0.2.1", 1), ("::ffff:192.0.2.2", 2), (("192.0.2.1", 1), ("192.0.2.2", 2))),
-    (("::ffff:192.0.2.1", 1), ("192.0.2.2", 2), (("192.0.2.1", 1), ("192.0.2.2", 2))),
-    (("192.0.2.1", 1), ("2001:db8::1", 2), (("::ffff:192.0.2.1", 1), ("2001:db8::1", 2))),
-    (("2001:db8::1", 2), ("192.0.2.1", 1), (("2001:db8::1", 2), ("::ffff:192.0.2.1", 1))),
-    (("fe80::1%eth0", 1), ("fe80::2%2", 2), (("fe80::1", 1), ("fe80::2", 2))),
-    (("2001:0DB8::0001", 1), ("::", 0), (("2001:db8::1", 1), ("::", 0))),
-], ids=str)
+@pytest.mark.parametrize(
+    ("source", "destination", "expected"),
+    [
+        (("::ffff:192.0.2.1", 1), ("::ffff:192.0.2.2", 2), (("192.0.2.1", 1), ("192.0.2.2", 2))),
+        (("::ffff:192.0.2.1", 1), ("192.0.2.2", 2), (("192.0.2.1", 1), ("192.0.2.2", 2))),
+        (("192.0.2.1", 1), ("2001:db8::1", 2), (("::ffff:192.0.2.1", 1), ("2001:db8::1", 2))),
+        (("2001:db8::1", 2), ("192.0.2.1", 1), (("2001:db8::1", 2), ("::ffff:192.0.2.1", 1))),
+        (("fe80::1%eth0", 1), ("fe80::2%2", 2), (("fe80::1", 1), ("fe80::2", 2))),
+        (("2001:0DB8::0001", 1), ("::", 0), (("2001:db8::1", 1), ("::", 0))),
+    ],
+    ids=str,
+)
 def test_addresses_are_told_in_one_family_and_their_shortest_form(
     source: Endpoint, destination: Endpoint, expected: tuple[Endpoint, Endpoint]
 ) -> None:
@@ -311,7 +320,9 @@ def test_what_version_2_says_comes_back(ends: tuple[Endpoint, Endpoint], checksu
     header = parse(data + b"payload")
     assert header is not None and (header.source, header.destination, header.size) == (*ends, len(data))
     assert header.tlvs[:3] == (
-        (PP2_TYPE_ALPN, b"h2"), (PP2_TYPE_AUTHORITY, "b\u00fccher.example".encode()), (PP2_TYPE_UNIQUE_ID, b"\0\1\2"),
+        (PP2_TYPE_ALPN, b"h2"),
+        (PP2_TYPE_AUTHORITY, "b\u00fccher.example".encode()),
+        (PP2_TYPE_UNIQUE_ID, b"\0\1\2"),
     )
     assert len(header.tlvs) == 3 + checksum
     assert header.tlv(PP2_TYPE_SSL) is None
@@ -335,24 +346,37 @@ def tls_of(data: bytes) -> tuple[int, int, dict[int, bytes]]:
 
 def test_the_tls_fields_are_all_told() -> None:
     tls = TlsFields(
-        version="TLSv1.3", cipher="TLS_AES_128_GCM_SHA256", client_certificate=True, verified=True, common_name="J\u00f6rg",
-        signature_algorithm="ecdsa-with-SHA256", key_algorithm="EC256",
+        version="TLSv1.3",
+        cipher="TLS_AES_128_GCM_SHA256",
+        client_certificate=True,
+        verified=True,
+        common_name="J\u00f6rg",
+        signature_algorithm="ecdsa-with-SHA256",
+        key_algorithm="EC256",
     )
-    assert tls_of(encode_v2(*INET, tls=tls)) == (7, 0, {
-        PP2_SUBTYPE_SSL_VERSION: b"TLSv1.3",
-        PP2_SUBTYPE_SSL_CN: "J\u00f6rg".encode(),
-        PP2_SUBTYPE_SSL_CIPHER: b"TLS_AES_128_GCM_SHA256",
-        PP2_SUBTYPE_SSL_SIG_ALG: b"ecdsa-with-SHA256",
-        PP2_SUBTYPE_SSL_KEY_ALG: b"EC256",
-    })
+    assert tls_of(encode_v2(*INET, tls=tls)) == (
+        7,
+        0,
+        {
+            PP2_SUBTYPE_SSL_VERSION: b"TLSv1.3",
+            PP2_SUBTYPE_SSL_CN: "J\u00f6rg".encode(),
+            PP2_SUBTYPE_SSL_CIPHER: b"TLS_AES_128_GCM_SHA256",
+            PP2_SUBTYPE_SSL_SIG_ALG: b"ecdsa-with-SHA256",
+            PP2_SUBTYPE_SSL_KEY_ALG: b"EC256",
+        },
+    )
 
 
-@pytest.mark.parametrize(("tls", "client", "verified"), [
-    (TlsFields(), 1, False),
-    (TlsFields(client_certificate=True), 7, False),
-    (TlsFields(client_certificate=True, verified=True), 7, True),
-    (TlsFields(in_session=True, verified=True), 5, True),
-], ids=str)
+@pytest.mark.parametrize(
+    ("tls", "client", "verified"),
+    [
+        (TlsFields(), 1, False),
+        (TlsFields(client_certificate=True), 7, False),
+        (TlsFields(client_certificate=True, verified=True), 7, True),
+        (TlsFields(in_session=True, verified=True), 5, True),
+    ],
+    ids=str,
+)
 def test_the_bits_say_whether_and_when_a_certificate_was_shown(tls: TlsFields, client: int, verified: bool) -> None:
     bits, verify, fields = tls_of(encode_v2(*INET, tls=tls))
     assert (bits, verify == 0, fields) == (client, verified, {})
@@ -370,14 +394,17 @@ def test_a_server_name_that_is_no_text_is_passed_on_as_it_came() -> None:
     assert header is not None and header.tlv(PP2_TYPE_AUTHORITY) == b"\xff.example"
 
 
-@pytest.mark.parametrize(("arguments", "reason"), [
-    ({"unique_id": bytes(129)}, "129 bytes"),
-    ({"alpn": bytes(4097)}, "4097 bytes"),
-    ({"alpn": bytes(70000)}, "70000 bytes"),
-    ({"alpn": bytes(3000), "authority": "a" * 3000}, "6006 bytes of TLVs"),
-    ({"tls": TlsFields(common_name="a" * 4097)}, "4097 bytes"),
-    ({"authority": "\ud800"}, "surrogates"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({"unique_id": bytes(129)}, "129 bytes"),
+        ({"alpn": bytes(4097)}, "4097 bytes"),
+        ({"alpn": bytes(70000)}, "70000 bytes"),
+        ({"alpn": bytes(3000), "authority": "a" * 3000}, "6006 bytes of TLVs"),
+        ({"tls": TlsFields(common_name="a" * 4097)}, "4097 bytes"),
+        ({"authority": "\ud800"}, "surrogates"),
+    ],
+)
 def test_what_does_not_fit_into_a_header_is_refused(arguments: dict[str, object], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         encode_v2(*INET, **arguments)  # type: ignore[arg-type]
@@ -397,4 +424,3 @@ def test_a_port_that_is_none_is_refused(port: int) -> None:
             encode(("192.0.2.1", port), ("192.0.2.1", 1))
         with pytest.raises(ValueError, match="is no port"):
             encode(("192.0.2.1", 1), ("192.0.2.1", port))
-

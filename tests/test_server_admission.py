@@ -35,7 +35,7 @@ def ended(peer):
 def test_the_client_is_whom_the_header_names(host, header, split):
     server = behind(TcpServer(), "10.0.0.0/8", "127.0.0.0/8")
     with connected(server) as peer:
-        for piece in ([header[i : i + 1] for i in range(len(header))] if split else [header]):
+        for piece in [header[i : i + 1] for i in range(len(header))] if split else [header]:
             assert not server.has_pending_connections
             peer.sendall(piece)
             host.turn()

@@ -291,9 +291,7 @@ def test_an_international_name_is_sent_and_checked_in_its_ascii_form(host, certi
     client.abort()
 
 
-@pytest.mark.parametrize(
-    "mode", [PeerVerifyMode.AUTO_VERIFY_PEER, PeerVerifyMode.VERIFY_PEER, PeerVerifyMode.QUERY_PEER]
-)
+@pytest.mark.parametrize("mode", [PeerVerifyMode.AUTO_VERIFY_PEER, PeerVerifyMode.VERIFY_PEER, PeerVerifyMode.QUERY_PEER])
 def test_a_client_certificate_is_shown(host, certificates, version, mode):
     server = certificates.server()
     server.peer_verify_mode = mode

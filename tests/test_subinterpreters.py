@@ -45,9 +45,7 @@ sslsock.run(lambda: print("the main one works", flush=True))
 @pytest.mark.parametrize("order", ["before", "after"])
 @pytest.mark.parametrize("config", ["legacy", "isolated"])
 def test_a_subinterpreter_is_refused_and_the_main_one_works(order, config):
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, order, config], capture_output=True, text=True, timeout=DEADLINE
-    )
+    done = subprocess.run([sys.executable, "-c", PROGRAM, order, config], capture_output=True, text=True, timeout=DEADLINE)
     assert done.returncode == 0, done.stderr
     refused = "sslsock works in the main interpreter of a process only, and this is a subinterpreter"
     assert done.stdout.splitlines() == [refused, refused, "the main one works"]

@@ -39,9 +39,7 @@ def test_text_survives_any_split(sample, encoding, step, limit):
 
 
 @pytest.mark.parametrize("step", [1, 2, 1000])
-@pytest.mark.parametrize(
-    "data", [b"\xff", b"a\xe2\x82A", b"\xf0\x9f\x98", b"\xc3(", b"ok\x80\x80ok", b"\xe2\x82\xe2\x82\xac"]
-)
+@pytest.mark.parametrize("data", [b"\xff", b"a\xe2\x82A", b"\xf0\x9f\x98", b"\xc3(", b"ok\x80\x80ok", b"\xe2\x82\xe2\x82\xac"])
 def test_bytes_that_are_no_text_are_replaced_as_python_does(data, step):
     for limit in (-1, 1, 2):
         assert pieces(TextCodec("utf-8"), data, step, limit) == data.decode("utf-8", "replace")

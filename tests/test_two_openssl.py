@@ -25,7 +25,10 @@ def contexts():
     ours = {
         "client": sslsock.Context(server_side=False, ca_certificates=trusted, use_system_ca=False),
         "server": sslsock.Context(
-            server_side=True, certificate=chain[0], certificate_chain=chain[1:], verify_mode=0,
+            server_side=True,
+            certificate=chain[0],
+            certificate_chain=chain[1:],
+            verify_mode=0,
             private_key=sslsock.SslKey(leaf.private_key_pem.bytes(), algorithm=None),
         ),
         "stranger": sslsock.Context(server_side=False, use_system_ca=False),

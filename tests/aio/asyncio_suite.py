@@ -1,8 +1,8 @@
 """Run tests with our loop in the place of asyncio's, as `python -m unittest` does:
 
-    asyncio_suite.py [--ssl] [-TEST ...] MODULE ...
+    asyncio_suite.py [--ssl] MODULE ...
 
---ssl: with our `ssl` in the place of the interpreter's, too. -TEST: leave out the tests of that name.
+--ssl: with our `ssl` in the place of the interpreter's, too.
 """
 
 from __future__ import annotations
@@ -41,15 +41,5 @@ for module in (asyncio, unix):
         module.EventLoop = Selecting
 
 
-class Loader(unittest.TestLoader):
-    """Leaves out the tests that the command line names."""
-
-    left_out = frozenset(word[1:] for word in sys.argv[1:] if word.startswith("-"))
-
-    def getTestCaseNames(self, testCaseClass: Any) -> Any:
-        return [name for name in super().getTestCaseNames(testCaseClass) if name not in self.left_out]
-
-
 if __name__ == "__main__":
-    modules = [word for word in sys.argv if not word.startswith("-")]
-    unittest.main(None, argv=modules, testLoader=Loader())
+    unittest.main(None)

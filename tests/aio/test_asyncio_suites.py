@@ -20,14 +20,6 @@ SUITES = {
     "network with our ssl": "ssl sslproto streams sock_lowlevel sendfile server buffered_proto",
 }
 
-# A connection with TLS is one transport, not asyncio's SSLProtocol over one. Tests that look inside that are left out, each
-# with the test of ours that has its subject.
-INSIDE = {
-    "test_flush_before_shutdown": "calls `SSLProtocol.pause_writing`: test_same_as_asyncio.py, close with much queued",
-    "test_remote_shutdown_receives_trailing_data": "calls `_SSLProtocolTransport._test__append_write_backlog`: "
-    "test_same_as_asyncio.py, the peer's end with much queued",
-}
-
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
@@ -54,7 +46,6 @@ def test_a_suite_of_the_interpreter(suite: str, tmp_path: Path) -> None:
     program = str(Path(__file__).with_name("asyncio_suite.py"))
     modules = [f"test.test_asyncio.test_{name}" for name in SUITES[suite].split()]
     options = ["--ssl"] if suite == "network with our ssl" else []
-    options += [f"-{name}" for name in INSIDE]
     failed, said = failures([program, *options, *modules], tmp_path)
     if failed:
         failed -= failures(["-m", "unittest", *modules], tmp_path)[0]

@@ -50,7 +50,7 @@ def message_of(body):
 
 def records_of(message, step=16384):
     """The message in records of `step` bytes."""
-    pieces = [message[start:start + step] for start in range(0, len(message), step)]
+    pieces = [message[start : start + step] for start in range(0, len(message), step)]
     return b"".join(bytes((HANDSHAKE, 3, 1)) + vector(piece) for piece in pieces)
 
 
@@ -80,7 +80,7 @@ def renamed(name, protocols=()):
     body = made_by_ssl("one.example", protocols)[9:]  # behind the headers of record and message
     place = 2 + 32
     for prefix in (1, 2, 1):  # session id, cipher suites, compression methods
-        place += prefix + int.from_bytes(body[place:place + prefix], "big")
+        place += prefix + int.from_bytes(body[place : place + prefix], "big")
     old, new = (number.to_bytes(2, "big") + vector(content) for number, content in map(server_name, (b"one.example", name)))
     assert old in body[place:]
-    return records_of(message_of(body[:place] + vector(body[place + 2:].replace(old, new))))
+    return records_of(message_of(body[:place] + vector(body[place + 2 :].replace(old, new))))

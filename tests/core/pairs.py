@@ -83,9 +83,7 @@ def _own_identity(key, hash):
         .sign(key, hash)
     )
     pem = certificate.public_bytes(serialization.Encoding.PEM)
-    secret = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
+    secret = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     return Identity(SslCertificate(pem), SslKey(secret), SslCertificate(pem))
 
 
@@ -323,9 +321,7 @@ def exchange(loop, near, near_record, far, far_record, data=b"are you there?"):
     far.write(data[::-1])
     drive(
         loop,
-        lambda: (
-            len(far_record.received) >= before_far + len(data) and len(near_record.received) >= before_near + len(data)
-        ),
+        lambda: len(far_record.received) >= before_far + len(data) and len(near_record.received) >= before_near + len(data),
         "the answer",
     )
     assert far_record.received[before_far:] == data

@@ -14,6 +14,7 @@ from .pairs import TLS_1_2, TLS_1_3, drive, socket_pair, turns
 ALERT = 21
 ENOUGH = 1 << 19  # bytes of questions: what the kernel holds, one receive and the answers that are allowed to wait
 
+
 class Plain:
     """What comes out behind a relay."""
 

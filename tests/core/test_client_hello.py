@@ -155,8 +155,8 @@ def test_it_is_awaited_byte_by_byte(step):
 def test_a_record_that_has_more_need_not_be_complete():
     message = message_of(body_of(extensions=FULL))
     data = records_of(message + bytes(100))
-    assert parse_client_hello(data[:5 + len(message) - 1]) is None
-    assert parse_client_hello(data[:5 + len(message)]).server_name == "www.example.com"
+    assert parse_client_hello(data[: 5 + len(message) - 1]) is None
+    assert parse_client_hello(data[: 5 + len(message)]).server_name == "www.example.com"
 
 
 def padded(size):
@@ -180,7 +180,7 @@ def test_one_byte_more_than_the_bound_is_too_long():
     assert len(data) > MAX_CLIENT_HELLO
     with pytest.raises(ClientHelloError, match="longer than 65536 bytes"):
         parse_client_hello(data)
-    assert parse_client_hello(data[:MAX_CLIENT_HELLO - 1]) is None
+    assert parse_client_hello(data[: MAX_CLIENT_HELLO - 1]) is None
     with pytest.raises(ClientHelloError, match="longer than 65536 bytes"):
         parse_client_hello(data[:MAX_CLIENT_HELLO])
 
@@ -504,7 +504,7 @@ def test_every_truncated_message_is_refused(number):
     """The outer lengths agree with what is there; those inside lie."""
     data = list(samples())[number]
     step = int.from_bytes(data[3:5], "big")
-    whole = b"".join(data[start + 5:start + 5 + step] for start in range(0, len(data), step + 5))[4:]
+    whole = b"".join(data[start + 5 : start + 5 + step] for start in range(0, len(data), step + 5))[4:]
     assert attempt(records_of(message_of(whole))) is not None
     # Without its extensions a message is complete, too.
     complete = len(body_of(parse_client_hello(data).cipher_suites, None, session=bytes(whole[34])))
@@ -518,9 +518,9 @@ def test_every_length_may_lie(number):
     data = list(samples())[number]
     for place in range(len(data)):
         for value in (0, 1, data[place] - 1 & 255, data[place] + 1 & 255, 0x7F, 0x80, 0xFF):
-            attempt(data[:place] + bytes((value,)) + data[place + 1:])
+            attempt(data[:place] + bytes((value,)) + data[place + 1 :])
         for value in (b"\0\0", b"\0\1", b"\xff\xff", b"\x7f\xff", len(data).to_bytes(2, "big")):
-            attempt(data[:place] + value + data[place + 2:])
+            attempt(data[:place] + value + data[place + 2 :])
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -537,12 +537,12 @@ def test_random_damage_does_no_harm(seed):
             elif kind == 1:
                 data[place] ^= 1 << generator.randrange(8)
             elif kind == 2:
-                del data[place:place + generator.randint(1, 20)]
+                del data[place : place + generator.randint(1, 20)]
             elif kind == 3:
                 data[place:place] = generator.randbytes(generator.randint(1, 20))
             else:
                 other = generator.choice(whole)
-                data[place:] = other[generator.randrange(len(other)):]
+                data[place:] = other[generator.randrange(len(other)) :]
             if not data:
                 break
         attempt(data)

@@ -494,9 +494,7 @@ def test_the_verify_handler_may_look_at_the_engine_but_not_use_it(version):
 def mutual(version, client_by, **server_settings):
     own = identity("ecdsa", client_by) if client_by else None
     settings = {"certificate": own.certificate, "private_key": own.key} if own else {}
-    server = server_context(
-        version, ca_certificates=[identity().authority], **{"verify_mode": VERIFY_PEER, **server_settings}
-    )
+    server = server_context(version, ca_certificates=[identity().authority], **{"verify_mode": VERIFY_PEER, **server_settings})
     return Engine(client_context(version, **settings)), Engine(server)
 
 

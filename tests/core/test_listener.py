@@ -118,11 +118,14 @@ def test_they_are_taken_in_the_order_they_came(loop, port):
     close_all(clients)
 
 
-@pytest.mark.parametrize("host, family, both, shown", [
-    ("127.0.0.1", socket.AF_INET, False, "127.0.0.1"),
-    ("::1", socket.AF_INET6, False, "::1"),
-    ("127.0.0.1", socket.AF_INET6, True, "127.0.0.1"),  # the system shows ::ffff:127.0.0.1
-])
+@pytest.mark.parametrize(
+    "host, family, both, shown",
+    [
+        ("127.0.0.1", socket.AF_INET, False, "127.0.0.1"),
+        ("::1", socket.AF_INET6, False, "::1"),
+        ("127.0.0.1", socket.AF_INET6, True, "127.0.0.1"),  # the system shows ::ffff:127.0.0.1
+    ],
+)
 def test_a_connection_comes_with_its_peers_name(loop, host, family, both, shown):
     with socket.create_server(("", 0), family=family, dualstack_ipv6=both) as listening:
         listening.setblocking(False)

@@ -327,9 +327,7 @@ def test_objects_that_no_loop_made_do_no_harm():
 def test_calls_from_other_threads_arrive_in_each_ones_order(loop):
     seen = []
     threads = [
-        threading.Thread(
-            target=lambda name=name: [loop.call_soon_threadsafe(seen.append, (name, n)) for n in range(500)]
-        )
+        threading.Thread(target=lambda name=name: [loop.call_soon_threadsafe(seen.append, (name, n)) for n in range(500)])
         for name in range(4)
     ]
     for thread in threads:

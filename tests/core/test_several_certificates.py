@@ -23,9 +23,7 @@ def entry(kind, by="first"):
 
 def both(version=0, first="rsa", second="ecdsa", **settings):
     """A server with two, without one of the single arguments."""
-    return server_context(
-        version, certificate=None, private_key=None, certificates=[entry(first), entry(second)], **settings
-    )
+    return server_context(version, certificate=None, private_key=None, certificates=[entry(first), entry(second)], **settings)
 
 
 ORDERS = [("rsa", "ecdsa"), ("ecdsa", "rsa")]

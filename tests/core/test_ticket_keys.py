@@ -182,9 +182,7 @@ def test_a_session_of_one_process_is_resumed_by_another(version):
     start = (some_key(), leaf.cert_chain_pems[0].bytes(), leaf.private_key_pem.bytes())
     client, seen = SslClient(version), []
     for _ in range(3):
-        with subprocess.Popen(
-            [sys.executable, "-c", SERVER_PROCESS], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        ) as process:
+        with subprocess.Popen([sys.executable, "-c", SERVER_PROCESS], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
 
             def write(data, to=process.stdin):
                 to.write(b"%d\n" % len(data) + data)
@@ -302,9 +300,7 @@ def test_the_same_settings_in_another_order_are_the_same_policy(version):
     pairs = [(rsa.certificate, [], rsa.key), (ecdsa.certificate, [], ecdsa.key)]
     own = {"certificate": None, "private_key": None, "verify_mode": VERIFY_QUERY, "ticket_keys": keys}
     connect(client, server_context(version, ca_certificates=authorities, certificates=pairs, **own))
-    server = server_context(
-        version, ca_certificates=[*reversed(authorities), authorities[0]], certificates=pairs[::-1], **own
-    )
+    server = server_context(version, ca_certificates=[*reversed(authorities), authorities[0]], certificates=pairs[::-1], **own)
     assert connect(client, server).session_reused
 
 

@@ -20,16 +20,12 @@ def limited(configuration: SslConfiguration, version: Optional[str]) -> SslConfi
     return configuration
 
 
-def client_configuration(
-    pki: Pki, version: Optional[str] = None, identity: Optional[Identity] = None
-) -> SslConfiguration:
+def client_configuration(pki: Pki, version: Optional[str] = None, identity: Optional[Identity] = None) -> SslConfiguration:
     configuration = trusting(pki.root) if identity is None else identity.configuration(pki.root)
     return limited(configuration, version)
 
 
-def server_configuration(
-    pki: Pki, version: Optional[str] = None, identity: Optional[Identity] = None
-) -> SslConfiguration:
+def server_configuration(pki: Pki, version: Optional[str] = None, identity: Optional[Identity] = None) -> SslConfiguration:
     return limited((identity or pki.server).configuration(pki.root), version)
 
 
@@ -98,9 +94,7 @@ class OurServer:
 
     def last(self, host: Host) -> Recorder:
         """The newest connection, when its handshake is done or has failed."""
-        host.wait_for(
-            lambda: self.taken and (self.taken[-1].has("encrypted") or self.taken[-1].has("error")), "a connection"
-        )
+        host.wait_for(lambda: self.taken and (self.taken[-1].has("encrypted") or self.taken[-1].has("error")), "a connection")
         return self.taken[-1]
 
     def close(self) -> None:

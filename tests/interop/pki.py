@@ -160,8 +160,7 @@ class Pki:
         self.middle = issue("Test Intermediate", issuer=self.root, ca=True)
         names = (NAME, "localhost", "127.0.0.1", "::1")
         self.servers = {
-            algorithm: issue(NAME, *names, issuer=self.middle, algorithm=algorithm, usages=[SERVER])
-            for algorithm in ALGORITHMS
+            algorithm: issue(NAME, *names, issuer=self.middle, algorithm=algorithm, usages=[SERVER]) for algorithm in ALGORITHMS
         }
         self.clients = {
             algorithm: issue(

@@ -104,9 +104,7 @@ def running(pki: Pki) -> Iterator[Ports]:
             # What `postfix start-fg` does, but the master process is a child of ours, so that we can end it.
             subprocess.run([path, "-c", str(etc), "check"], check=True, timeout=30, capture_output=True)
             master = [str(daemons / "master"), "-c", str(etc), "-s"]
-            postfix = Program(
-                master, env={"MAIL_CONFIG": str(etc), "PATH": "/usr/sbin:/usr/bin:/bin"}, limit=SERVER_LIMIT
-            )
+            postfix = Program(master, env={"MAIL_CONFIG": str(etc), "PATH": "/usr/sbin:/usr/bin:/bin"}, limit=SERVER_LIMIT)
             try:
                 if in_thread(wait_for_greeting, ports[0], b"220 ", postfix).result():
                     yield Ports(*ports, postfix)

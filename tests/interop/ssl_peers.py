@@ -124,9 +124,7 @@ class SslModuleServer:
             clean = True
         except OSError as exc:
             error = exc
-        seen = Seen(
-            error, tls.version(), tls.session_reused, tls.selected_alpn_protocol(), tls.getpeercert() or None, clean
-        )
+        seen = Seen(error, tls.version(), tls.session_reused, tls.selected_alpn_protocol(), tls.getpeercert() or None, clean)
         if clean:
             with contextlib.suppress(OSError):
                 tls.unwrap().close()

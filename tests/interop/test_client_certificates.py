@@ -61,9 +61,7 @@ def clients(pki: Pki) -> dict[str, Identity]:
     return {name: make(pki) for name, (make, _, _) in CLIENTS.items()}
 
 
-def call(
-    host: Any, server: OurServer, context: ssl.SSLContext, session: Optional[ssl.SSLSession] = None
-) -> tuple[Any, str]:
+def call(host: Any, server: OurServer, context: ssl.SSLContext, session: Optional[ssl.SSLSession] = None) -> tuple[Any, str]:
     """Connect with the `ssl` module and have a word echoed: the session afterwards, and the error in words."""
 
     def talk() -> ssl.SSLSession:

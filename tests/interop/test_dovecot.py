@@ -23,9 +23,7 @@ def dovecot(pki: Pki) -> Iterator[Ports]:
 @pytest.fixture(scope="module")
 def strict_dovecot(pki: Pki) -> Iterator[Ports]:
     """It demands a client's certificate."""
-    with running(
-        pki, "ssl_verify_client_cert = yes\nauth_ssl_require_client_cert = yes\nssl_require_crl = no"
-    ) as ports:
+    with running(pki, "ssl_verify_client_cert = yes\nauth_ssl_require_client_cert = yes\nssl_require_crl = no") as ports:
         yield ports
 
 

@@ -70,7 +70,6 @@ def test_a_message_of_4_mib(own_host, pki, version, postfix):
     send_mail(smtp, 4 << 20)
     leave(smtp)
 
-
     def sizes() -> list[int]:
         """Of the messages that it has logged; those of earlier tests may be among them."""
         return [int(size) for size in re.findall(rb"size=(\d+),", postfix.program.out[before:])]

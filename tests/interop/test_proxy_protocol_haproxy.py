@@ -70,9 +70,10 @@ def haproxy(folder: Path, text: str, *listeners: socket.socket) -> Iterator[None
     configuration = folder / "haproxy.cfg"
     configuration.write_text(DEFAULTS + text)
     arguments = [program("haproxy", "haproxy"), "-db", "-f", str(configuration)]
-    with (folder / "haproxy.log").open("wb") as log, subprocess.Popen(
-        arguments, pass_fds=[listener.fileno() for listener in listeners], stdout=log, stderr=log
-    ) as process:
+    with (
+        (folder / "haproxy.log").open("wb") as log,
+        subprocess.Popen(arguments, pass_fds=[listener.fileno() for listener in listeners], stdout=log, stderr=log) as process,
+    ):
         watchdog = threading.Timer(SERVER_LIMIT, process.kill)
         watchdog.start()
         try:
@@ -93,8 +94,9 @@ def listening(host: str = "127.0.0.1", family: int = socket.AF_INET) -> Iterator
 @pytest.fixture(scope="module")
 def receiver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
     """The address of a HAProxy that wants PROXY headers."""
-    with listening() as listener, haproxy(
-        tmp_path_factory.mktemp("receiver"), RECEIVER.format(listener=f"fd@{listener.fileno()}"), listener
+    with (
+        listening() as listener,
+        haproxy(tmp_path_factory.mktemp("receiver"), RECEIVER.format(listener=f"fd@{listener.fileno()}"), listener),
     ):
         yield listener.getsockname()
 
@@ -115,9 +117,7 @@ def understood(receiver: tuple[str, int], header: bytes) -> tuple[Optional[str],
 
 
 def words(source: Endpoint, destination: Endpoint, authority: str = "", unique_id: bytes = b"") -> str:
-    return (
-        f"{source[0]} {source[1]} {destination[0]} {destination[1]} authority={authority} id={unique_id.hex().upper()}"
-    )
+    return f"{source[0]} {source[1]} {destination[0]} {destination[1]} authority={authority} id={unique_id.hex().upper()}"
 
 
 @pytest.mark.parametrize("ends", [INET, INET6], ids=["IPv4", "IPv6"])
@@ -140,24 +140,35 @@ def test_haproxy_checks_our_checksum(receiver: tuple[str, int]) -> None:
     assert understood(receiver, header[:-1] + bytes([header[-1] ^ 1]))[0] is None
 
 
-@pytest.mark.parametrize("header", [
-    encode_v1(None, None), encode_v2(None, None), encode_v2(None, None, alpn=b"h2"), encode_v2(("/a", 0), ("/b", 0)),
-], ids=["v1 UNKNOWN", "v2 LOCAL", "v2 LOCAL with TLVs", "v2 with UNIX paths"])
+@pytest.mark.parametrize(
+    "header",
+    [
+        encode_v1(None, None),
+        encode_v2(None, None),
+        encode_v2(None, None, alpn=b"h2"),
+        encode_v2(("/a", 0), ("/b", 0)),
+    ],
+    ids=["v1 UNKNOWN", "v2 LOCAL", "v2 LOCAL with TLVs", "v2 with UNIX paths"],
+)
 def test_haproxy_takes_the_connections_own_addresses_where_we_tell_none(receiver: tuple[str, int], header: bytes) -> None:
     answer, source, destination = understood(receiver, header)
     assert answer == words(source, destination)
 
 
-@pytest.mark.parametrize("header", [
-    b"PROXY TCP4 1.2.3.4 1.2.3.4 1 1\n",
-    b"PROXY TCP4 1.2.3.x 1.2.3.4 1 1\r\n",
-    b"PROXY TCP5 1.2.3.4 1.2.3.4 1 1\r\n",
-    b"PROXY UNKNOWN ".ljust(106, b"x") + b"\r\n",
-    encode_v2(*INET)[:12] + b"\x31" + encode_v2(*INET)[13:],
-    encode_v2(*INET)[:12] + b"\x22" + encode_v2(*INET)[13:],
-    encode_v2(*INET)[:15] + b"\x0b" + encode_v2(*INET)[16:],
-    b"",
-], ids=["LF", "address", "protocol", "too long", "version", "command", "too short", "none"])
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"PROXY TCP4 1.2.3.4 1.2.3.4 1 1\n",
+        b"PROXY TCP4 1.2.3.x 1.2.3.4 1 1\r\n",
+        b"PROXY TCP5 1.2.3.4 1.2.3.4 1 1\r\n",
+        b"PROXY UNKNOWN ".ljust(106, b"x") + b"\r\n",
+        encode_v2(*INET)[:12] + b"\x31" + encode_v2(*INET)[13:],
+        encode_v2(*INET)[:12] + b"\x22" + encode_v2(*INET)[13:],
+        encode_v2(*INET)[:15] + b"\x0b" + encode_v2(*INET)[16:],
+        b"",
+    ],
+    ids=["LF", "address", "protocol", "too long", "version", "command", "too short", "none"],
+)
 def test_haproxy_refuses_what_we_refuse(receiver: tuple[str, int], header: bytes) -> None:
     assert understood(receiver, header)[0] is None
     with pytest.raises(ProxyProtocolError):
@@ -253,11 +264,20 @@ def test_we_understand_haproxys_tls_fields(tmp_path: Path, pki: Pki, with_certif
     value = header.tlv(PP2_TYPE_SSL)
     assert value is not None
     # It must be what we would have written: HAProxy's order of sub-TLVs aside.
-    ours = parse(encode_v2(*INET, tls=TlsFields(
-        version=version, cipher=cipher, client_certificate=with_certificate, verified=True,
-        common_name=pki.client.subject if with_certificate else None,
-        signature_algorithm="ecdsa-with-SHA256", key_algorithm="EC256",
-    )))
+    ours = parse(
+        encode_v2(
+            *INET,
+            tls=TlsFields(
+                version=version,
+                cipher=cipher,
+                client_certificate=with_certificate,
+                verified=True,
+                common_name=pki.client.subject if with_certificate else None,
+                signature_algorithm="ecdsa-with-SHA256",
+                key_algorithm="EC256",
+            ),
+        )
+    )
     assert ours is not None
     assert fields(value) == fields(ours.tlv(PP2_TYPE_SSL))
 

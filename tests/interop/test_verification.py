@@ -80,9 +80,7 @@ def faulty_issuer(pki: Pki, codes: tuple[int, ...], alert: str, words: str, **op
 def path_too_long(pki: Pki) -> Case:
     short = issue("Short Path", issuer=pki.root, ca=True, path_length=0)
     beyond = issue("Beyond Path", issuer=short, ca=True)
-    return Case(
-        leaf(pki, issuer=beyond), (PATH_LENGTH,), "unknown ca", "path length constraint exceeded", failing=short
-    )
+    return Case(leaf(pki, issuer=beyond), (PATH_LENGTH,), "unknown ca", "path length constraint exceeded", failing=short)
 
 
 def second_intermediate(pki: Pki) -> Identity:
@@ -113,9 +111,7 @@ GOOD: dict[str, Callable[[Pki], Case]] = {
 }
 
 BAD: dict[str, Callable[[Pki], Case]] = {
-    "expired": lambda pki: Case(
-        leaf(pki, days=(-30, -1)), (EXPIRED,), "certificate expired", "certificate has expired"
-    ),
+    "expired": lambda pki: Case(leaf(pki, days=(-30, -1)), (EXPIRED,), "certificate expired", "certificate has expired"),
     "not yet valid": lambda pki: Case(leaf(pki, days=(1, 30)), (NOT_YET_VALID,), "bad certificate", "not yet valid"),
     "wrong host": lambda pki: wrong_host(leaf(pki, "other.example.test")),
     "no name that fits": lambda pki: wrong_host(issue("nobody", issuer=pki.middle)),
@@ -304,9 +300,7 @@ def test_a_bad_certificate_is_refused_with_its_reason(own_host, pki, case_of, ve
             assert case.words in errors[0].error_string
             assert errors[0].certificate == case.culprit.ours
             words = attempt.socket.error_string
-            assert words.startswith(
-                f"127.0.0.1 port {server.port}: the TLS handshake failed: certificate verify failed"
-            )
+            assert words.startswith(f"127.0.0.1 port {server.port}: the TLS handshake failed: certificate verify failed")
             assert case.words in words
             assert case.culprit.subject in words
             assert f"alert {case.alert}" in attempt.seen.words.replace("_", " ")
@@ -345,7 +339,7 @@ def test_the_verdict_is_the_same_on_every_loop(host, pki, case_of, version, name
     case = case_of(name)
     with serving(pki, case, version) as server:
         attempt = Attempt(host, server, configuration_for(pki, case), name=case.name, handler=nothing)
-        assert attempt.accepted is (name == "in order")
+        assert attempt.accepted == (name == "in order")
         attempt.assert_found(case)
         case_again = Attempt(host, server, configuration_for(pki, case), name=case.name, handler=ignore_all)
         case_again.assert_accepted()
@@ -527,7 +521,7 @@ def test_without_verify_hostname_only_the_name_is_not_checked(own_host, pki, cas
         with serving(pki, case, version) as server:
             attempt = Attempt(own_host, server, configuration, handler=nothing)
             assert tuple(attempt.codes) == codes
-            assert attempt.accepted is (mode is QUERY or not codes)
+            assert attempt.accepted == (mode is QUERY or not codes)
 
 
 # What a session may carry over

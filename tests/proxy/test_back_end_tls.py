@@ -57,9 +57,7 @@ def to_option(listening: socket.socket, host: str = "127.0.0.1") -> str:
 def failed(start: Callable[..., Proxy], identity: Identity, context: ssl.SSLContext, *options: object) -> dict[str, Any]:
     """Connect through a proxy whose back end cannot be trusted, hear an alert, and return the record."""
     with listener() as listening, shaking(listening, context):
-        proxy = start(
-            "--listen", "tls://127.0.0.1:0", "--cert", identity.both, "--to", to_option(listening), *options
-        )
+        proxy = start("--listen", "tls://127.0.0.1:0", "--cert", identity.both, "--to", to_option(listening), *options)
         with connect(proxy.port, identity.client_context()) as client:
             assert end_of(client) == "internal_error"
         return proxy.record()

@@ -32,9 +32,7 @@ function loaded(number) {{ count += 1; document.getElementById("told").textConte
 """
 
 
-@pytest.mark.parametrize(
-    ("options", "protocol"), [((), "h2"), (("--disable-http2",), "http/1.1")], ids=["HTTP/2", "HTTP/1.1"]
-)
+@pytest.mark.parametrize(("options", "protocol"), [((), "h2"), (("--disable-http2",), "http/1.1")], ids=["HTTP/2", "HTTP/1.1"])
 def test_a_page_of_many_files(
     site: Site, identity: Identity, tmp_path: FilePath, options: tuple[str, ...], protocol: str
 ) -> None:

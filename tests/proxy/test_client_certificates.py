@@ -74,9 +74,7 @@ def test_another_name_is_refused(guarded: Path, identity: Identity, version: ssl
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_refused_client_is_refused_again_with_a_session(
-    guarded: Path, identity: Identity, version: ssl.TLSVersion
-) -> None:
+def test_a_refused_client_is_refused_again_with_a_session(guarded: Path, identity: Identity, version: ssl.TLSVersion) -> None:
     stranger = context_of(identity, version, identity.authority.issue_cert("client@example.net"))
     with guarded.connect_client(context=stranger) as client:
         assert end_of(client) == ("access_denied" if version == ssl.TLSVersion.TLSv1_3 else "internal_error")

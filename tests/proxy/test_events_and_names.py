@@ -139,8 +139,8 @@ def an_old_protocol(client: socket.socket) -> None:
 def no_common_cipher(client: socket.socket) -> None:
     hello = made_by_ssl(NAME, (), ssl.TLSVersion.TLSv1_2)
     place = 43 + 1 + hello[43]  # behind the session id
-    size = int.from_bytes(hello[place:place + 2], "big")
-    client.sendall(hello[:place + 2] + b"\0\x2f" * (size // 2) + hello[place + 2 + size:])
+    size = int.from_bytes(hello[place : place + 2], "big")
+    client.sendall(hello[: place + 2] + b"\0\x2f" * (size // 2) + hello[place + 2 + size :])
     assert alert_of(client) == 40  # handshake_failure
 
 
@@ -264,10 +264,13 @@ def test_probes_are_logged_only_when_asked(identity: Identity) -> None:
 @pytest.mark.parametrize("pieces", [1, 2])
 def test_a_health_check_of_a_proxy_in_front_is_a_probe(identity: Identity, pieces: int, leave: str) -> None:
     """HAProxy's `check send-proxy`: a header, and no word of its own."""
-    with listener() as back, running(
-        *("--listen", "tls://127.0.0.1:0", "--to", f"tcp://127.0.0.1:{back.getsockname()[1]}", "--cert", identity.both),
-        *("--proxy-protocol-in", "--trusted-proxy", "127.0.0.1"),
-    ) as proxy:
+    with (
+        listener() as back,
+        running(
+            *("--listen", "tls://127.0.0.1:0", "--to", f"tcp://127.0.0.1:{back.getsockname()[1]}", "--cert", identity.both),
+            *("--proxy-protocol-in", "--trusted-proxy", "127.0.0.1"),
+        ) as proxy,
+    ):
         with connect(proxy.port) as client:
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             for piece in (HEADER,) if pieces == 1 else (HEADER[:10], HEADER[10:]):
@@ -306,10 +309,13 @@ def test_a_client_that_is_refused(
     if several:
         other = folder.pair("other.example", key=RSA_KEY)
         options += ["--cert", other.certificate, "--key", other.key]
-    with listener() as back, running(
-        *("--listen", "tls://127.0.0.1:0", "--to", f"tcp://127.0.0.1:{back.getsockname()[1]}", *options),
-        *("--metrics", "127.0.0.1:0"),
-    ) as proxy:
+    with (
+        listener() as back,
+        running(
+            *("--listen", "tls://127.0.0.1:0", "--to", f"tcp://127.0.0.1:{back.getsockname()[1]}", *options),
+            *("--metrics", "127.0.0.1:0"),
+        ) as proxy,
+    ):
         with contextlib.suppress(ssl.SSLError, ConnectionError), connect(proxy.port, context) as client:
             client.recv(1)
         record = proxy.record()

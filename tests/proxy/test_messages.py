@@ -112,7 +112,10 @@ def test_it_starts_and_heeds_signals_without_anybody_to_read(
 def test_settings_that_are_wrong_are_told_whatever_happens_to_standard_output() -> None:
     with open("/dev/full", "wb") as full:
         done = run("proxy", "--listen", "tls://127.0.0.1:0", stdout=full)
-    assert (done.returncode, done.stderr) == (2, b"sslsock: --to is missing: where connections go, as in tcp://localhost:8080\n")
+    assert (done.returncode, done.stderr) == (
+        2,
+        b"sslsock: --to is missing: where connections go, as in tcp://localhost:8080\n",
+    )
 
 
 def test_a_check_whose_answer_finds_no_room_fails(tmp_path: Path) -> None:

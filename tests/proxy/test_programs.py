@@ -83,9 +83,10 @@ def nginx(folder: FilePath, identity: Identity) -> Iterator[dict[str, int]]:
         descriptors = [sock.fileno() for sock in socks.values()]
         environment = {**os.environ, "NGINX": "".join(f"{fd};" for fd in descriptors)}
         arguments = [program("nginx", "nginx-light"), "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", "stderr"]
-        with (folder / "nginx.log").open("wb") as log, subprocess.Popen(
-            arguments, env=environment, pass_fds=descriptors, stdout=log, stderr=log
-        ) as process:
+        with (
+            (folder / "nginx.log").open("wb") as log,
+            subprocess.Popen(arguments, env=environment, pass_fds=descriptors, stdout=log, stderr=log) as process,
+        ):
             try:
                 yield ports
             finally:

@@ -210,7 +210,10 @@ def make_loose(folder: Path, how: str, file: Path) -> Path:
 
 
 LOOSE = [
-    "the user's folder", "a folder that all can write", "a link in the user's folder", "a link to the user's folder",
+    "the user's folder",
+    "a folder that all can write",
+    "a link in the user's folder",
+    "a link to the user's folder",
     "below the user's folder",
 ]
 

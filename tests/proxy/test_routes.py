@@ -205,9 +205,7 @@ def test_garbage_in_place_of_a_hello(routed: Routed, garbage: bytes) -> None:
     assert record["error"]
 
 
-@pytest.mark.parametrize(
-    ("count", "reason"), [(0, "probe"), (1, "handshake_failed"), (50, "handshake_failed")]
-)
+@pytest.mark.parametrize(("count", "reason"), [(0, "probe"), (1, "handshake_failed"), (50, "handshake_failed")])
 def test_a_hello_that_is_cut_off(routed: Routed, count: int, reason: str) -> None:
     with socket.create_connection(("127.0.0.1", routed.proxy.port), 30) as client:
         client.sendall(hello_of("exact.example")[:count])
@@ -274,9 +272,10 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Proxy, d
         "part rsa": folder.pair("*.shop.example", key=RSA_KEY),
     }
     options = [word for pair in pairs.values() for word in ("--cert", pair.certificate, "--key", pair.key)]
-    with listener() as back, running(
-        "--listen", "tls://127.0.0.1:0", "--to", f"tcp://127.0.0.1:{back.getsockname()[1]}", *options
-    ) as proxy:
+    with (
+        listener() as back,
+        running("--listen", "tls://127.0.0.1:0", "--to", f"tcp://127.0.0.1:{back.getsockname()[1]}", *options) as proxy,
+    ):
         yield proxy, {word: pair.certificate for word, pair in pairs.items()}
 
 

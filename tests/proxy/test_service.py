@@ -413,7 +413,6 @@ def test_a_port_of_the_systems_choice_is_free_at_every_address_of_a_name(monkeyp
         assert port not in ports
 
 
-
 def test_a_name_all_of_whose_addresses_are_elsewhere(tmp_path: Path) -> None:
     with (tmp_path / "lines").open("wb") as lines:
         writer = LineWriter(lines)

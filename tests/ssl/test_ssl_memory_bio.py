@@ -252,9 +252,18 @@ def test_an_end_of_the_input(files: Files, module: Any, kind: Any, version: str,
         pair.to_server.write(whole + pair.to_server.read()[:cut])
         pair.to_server.write_eof()
         server = pair.server
-        said = [told(call, *arguments) for call, arguments in (
-            (server.read, (100,)), (server.read, (100,)), (server.read, (100,)), (server.write, (b"x",)),
-            (server.unwrap, ()), (server.pending, ()), (server.do_handshake, ()))]
+        said = [
+            told(call, *arguments)
+            for call, arguments in (
+                (server.read, (100,)),
+                (server.read, (100,)),
+                (server.read, (100,)),
+                (server.write, (b"x",)),
+                (server.unwrap, ()),
+                (server.pending, ()),
+                (server.do_handshake, ()),
+            )
+        ]
         return [*said, pair.to_client.pending > 0, pair.to_server.eof, pair.to_server.pending]
 
     assert run(module, kind) == run(stdlib, stdlib.MemoryBIO)

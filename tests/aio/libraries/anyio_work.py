@@ -9,6 +9,7 @@ from matrix import LARGE, digest, ended, look, matrix
 import anyio
 from anyio.streams.tls import TLSListener, TLSStream
 
+
 async def echo(stream):
     with contextlib.suppress(anyio.BrokenResourceError, OSError):  # of a peer that vanishes
         async with stream:
