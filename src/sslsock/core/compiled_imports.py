@@ -15,6 +15,7 @@ import asyncio.format_helpers
 import asyncio.log
 import asyncio.protocols
 import asyncio.streams
+import atexit
 import collections
 import datetime
 import enum
@@ -27,6 +28,7 @@ import re
 import socket
 import ssl
 import sys
+import threading
 import warnings
 import weakref
 
