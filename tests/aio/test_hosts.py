@@ -15,7 +15,7 @@ from typing import Any, Callable
 import pytest
 
 from peers import Certificates
-from sslsock import SslConfiguration, aio, ssl
+from sslsock import aio, ssl
 
 WAYS = ["attach", "functions"]
 SIZE = 300_000
@@ -260,7 +260,3 @@ def test_the_policy() -> None:
         "assert asyncio.run(main())"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
-
-
-def test_a_configuration_is_no_context() -> None:
-    assert not isinstance(SslConfiguration(), standard.SSLContext)

@@ -1,5 +1,9 @@
 from typing import Any, final
 
+from ..core.certificate import SslCertificate
+
+def certificate_info(certificate: SslCertificate) -> dict[str, Any]: ...
+
 @final
 class Certificate:
     def public_bytes(self, format: int = 1) -> str | bytes: ...

@@ -10,6 +10,7 @@ from cpython.object cimport PyTypeObject
 from openssl_err cimport ERR_clear_error
 from openssl_x509 cimport *
 from sslsock._ssl.ssl_error cimport library_error
+from sslsock.core.certificate cimport SslCertificate
 
 from operator import index as as_integer
 
@@ -243,6 +244,13 @@ cdef dict decode_certificate(X509 *x):
         return parts
     finally:
         ERR_clear_error()
+
+
+def certificate_info(SslCertificate certificate not None):
+    """What `getpeercert()` returns of a verified certificate, for one of the family. UnicodeDecodeError, SSLError: as above."""
+    if certificate.x509 == NULL:
+        raise ValueError("the certificate is null")
+    return decode_certificate(certificate.x509)
 
 
 cdef bytes certificate_der(X509 *x):

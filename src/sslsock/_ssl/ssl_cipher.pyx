@@ -2,6 +2,7 @@
 
 cimport openssl_ssl as ssl
 from openssl_ssl cimport SSL_CIPHER
+from sslsock.core.engine cimport Engine
 
 
 cdef tuple cipher_tuple(const SSL_CIPHER *suite):
@@ -9,6 +10,11 @@ cdef tuple cipher_tuple(const SSL_CIPHER *suite):
     return (
         (<bytes> ssl.SSL_CIPHER_get_name(suite)).decode("ascii"), (<bytes> ssl.SSL_CIPHER_get_version(suite)).decode("ascii"),
         ssl.SSL_CIPHER_get_bits(suite, NULL))
+
+
+def engine_cipher(Engine engine not None):
+    """That of a connection of the family, None before it is agreed on."""
+    return None if engine.agreed.cipher == NULL else cipher_tuple(engine.agreed.cipher)
 
 
 cdef str long_name(int nid):

@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Optional, Union
 
 from ..core.layered_transport import LayeredTransport
@@ -184,7 +185,15 @@ class Connecting:
         if half_close:
             sslcontext = None if sslcontext.context is True else sslcontext.context
         sslcontext = chosen(sslcontext, server_side, server_hostname)
-        start = start_of(sslcontext, server_side, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout, half_close)
+        start = start_of(
+            sslcontext,
+            server_side,
+            server_hostname,
+            ssl_handshake_timeout,
+            ssl_shutdown_timeout,
+            half_close,
+            peer=rawsock.getpeername,
+        )
         made = SocketTransport(self._for_transports(), self.core, rawsock, protocol, waiter, extra, server, start)
         self._transports[made._sock_fd] = made
         return made
@@ -203,7 +212,7 @@ class Connecting:
     ) -> Any:
         """Begin TLS on a connection. Returns the transport that `protocol` is to use: the same, or one over it where it is over
         TLS already or another library's."""
-        require_context(sslcontext)
+        require_context(sslcontext, server_side)
         in_place = type(transport) is SocketTransport and not transport._over_tls
         if not in_place and not carries(transport):
             raise TypeError(f"transport {transport!r} is not supported by start_tls()")
@@ -212,7 +221,14 @@ class Connecting:
         server = transport._server if in_place and server_side else None
         pool = server._options.handshake_pool if isinstance(server, Server) else None
         start = start_of(
-            sslcontext, server_side, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout, ssl_half_close, pool
+            sslcontext,
+            server_side,
+            server_hostname,
+            ssl_handshake_timeout,
+            ssl_shutdown_timeout,
+            ssl_half_close,
+            pool,
+            partial(transport.get_extra_info, "peername"),
         )
         if isinstance(protocol, asyncio.StreamReaderProtocol):
             take_unread(protocol, start)

@@ -53,7 +53,7 @@ class ServerOptions:
     def check(self, context: Any, handshake_timeout: Optional[float], shutdown_timeout: Optional[float]) -> None:
         """context: what is given as `ssl`; of the time-outs asyncio says that they are for that only."""
         if context is not None and not isinstance(context, bool):  # of which asyncio speaks itself
-            require_context(context)
+            require_context(context, server_side=self.client_hello_handler is None)  # which may choose another
             require_seconds(handshake_timeout, shutdown_timeout)
         if context is None and self.client_hello_handler is not None:
             raise ValueError("client_hello_handler is only meaningful with ssl")
@@ -93,10 +93,11 @@ class Server(base_events.Server):
 
     def set_ssl(self, context: Any) -> None:
         """Use another context for the connections that are accepted from now on; those that are there keep theirs. ValueError
-        for a server without TLS, TypeError for what is no context."""
+        for a server without TLS, TypeError for what is no context, ValueError for a configuration that no server can
+        use."""
         if self.ssl is None or context is None:
             raise ValueError("a server is with TLS or without it, for good")
-        require_context(context)
+        require_context(context, server_side=True)
         self._ssl_context = context
         for sock in self._sockets or ():
             listener = self._loop._listeners.get(sock.fileno())
@@ -199,8 +200,8 @@ class Server(base_events.Server):
         context = self.ssl if context is None else context
         if error is None:
             try:
-                require_context(context)
-            except TypeError as exc:
+                require_context(context, server_side=True)
+            except (TypeError, ValueError) as exc:
                 error = exc
         if error is None:
             self._admit(listener, entrance, extra, context, place)

@@ -7,7 +7,7 @@ import ssl as standard
 import sys
 from asyncio import constants
 from types import FunctionType
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 from .. import ssl as own
 from .._ssl import _SSLContext
@@ -16,6 +16,8 @@ from ..core.bare_engine import BareEngine
 from ..core.foreign_engine import ForeignEngine
 from ..core.handshake_pool import HandshakePool
 from ..core.tls_start import TlsStart
+from ..sockets.configuration import SslConfiguration
+from .configured import EngineView, engine_of, require_certificate
 
 __all__ = ["is_own", "start_of"]
 
@@ -64,9 +66,12 @@ def with_half_close(options: dict[str, Any], wanted: bool) -> dict[str, Any]:
     return {**options, "ssl": HalfClosing(context)}
 
 
-def require_context(context: Any) -> None:
-    """TypeError, as asyncio's, for what makes no TLS."""
-    if not callable(getattr(context, "wrap_bio", None)):
+def require_context(context: Any, server_side: bool = False) -> None:
+    """TypeError, as asyncio's, for what makes no TLS. ValueError for a configuration that no server can use."""
+    if isinstance(context, SslConfiguration):
+        if server_side:
+            require_certificate(context)
+    elif not callable(getattr(context, "wrap_bio", None)):
         raise TypeError(f"sslcontext is expected to be an instance of ssl.SSLContext, got {context!r}")
 
 
@@ -98,15 +103,22 @@ def start_of(
     shutdown_timeout: Optional[float],
     half_close: bool = False,
     pool: Optional[HandshakePool] = None,
+    peer: Optional[Callable[[], Any]] = None,
 ) -> TlsStart:
-    """The start of TLS by a context, or by None for the default one. TypeError for what is none."""
+    """The start of TLS by a context, or by None for the default one. peer: gives the address on the other side. TypeError for
+    what is no context, ValueError for a configuration that cannot be used."""
     handshake, shutdown = require_seconds(handshake_timeout, shutdown_timeout)
     if context is None:
         context = default_context(bool(server_hostname))
     require_context(context)
     name = server_hostname if server_hostname and not server_side else None
     engine: BareEngine
-    if is_own(context):
+    tls_object: Any
+    if isinstance(context, SslConfiguration):
+        address = peer() if peer is not None and not server_side else None
+        engine = engine_of(context, server_side, server_hostname, address)
+        tls_object = EngineView(engine, context, server_side, server_hostname)
+    elif is_own(context):
         tls_object = context.wrap_bio(own.MemoryBIO(), own.MemoryBIO(), server_side, name)
         engine = ContextEngine(tls_object._sslobj)
     else:

@@ -11,4 +11,5 @@ cdef class TlsStart:
     cdef HandshakePool pool  # or None
 
     cdef object failure_of(self, const channel_failure *failure)
+    cdef object worded(self, error)
     cdef object found_out(self, name, bint begun)

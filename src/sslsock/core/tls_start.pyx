@@ -10,6 +10,8 @@ from sslsock.core.consumer cimport (
     FAILED_HANDSHAKE, FAILED_HANDSHAKE_CLOSED, FAILED_HANDSHAKE_TIMEOUT, FAILED_TLS, channel_failure)
 from window_bio cimport byte_queue_append
 
+from sslsock.core.engine import TlsError
+
 
 @cython.final
 cdef class TlsStart:
@@ -46,6 +48,8 @@ cdef class TlsStart:
         if failure.kind != FAILED_TLS and failure.kind != FAILED_HANDSHAKE:
             return None
         error = self.engine.failure()
+        if isinstance(error, TlsError):
+            return self.worded(error)
         if isinstance(error, BaseException):
             return error
         import ssl
@@ -56,6 +60,19 @@ cdef class TlsStart:
         refused = ssl.SSLCertVerificationError(ssl.SSL_ERROR_SSL, error)
         refused.verify_code, refused.verify_message = code, error
         return refused
+
+    cdef object worded(self, error):
+        """A TlsError as `ssl` would have raised it."""
+        import ssl
+
+        errors = (<object> self.engine).verify_errors
+        if errors and error.reason == "certificate verify failed":
+            made = ssl.SSLCertVerificationError(ssl.SSL_ERROR_SSL, str(error))
+            made.verify_code, made.verify_message = errors[0][0], errors[0][2]
+        else:
+            made = ssl.SSLError(ssl.SSL_ERROR_SSL, str(error))
+        made.library, made.reason = "SSL", error.reason.upper().replace(" ", "_")
+        return made
 
     cdef object found_out(self, name, bint begun):
         """What `get_extra_info` is to say; None: nothing. begun: whether the handshake is done."""
