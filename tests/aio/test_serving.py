@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import os
 import signal
 import socket
@@ -179,7 +180,9 @@ def test_a_path_where_somebody_listens_is_left_to_him(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mine", [True, False], ids=["calling thread", "other thread"])
 @pytest.mark.parametrize("error", [ValueError("that is it"), SystemExit(3), KeyboardInterrupt()], ids=repr)
-def test_what_one_loop_raises_ends_all_and_comes_out(mine: bool, error: BaseException) -> None:
+def test_what_one_loop_raises_ends_all_and_comes_out(
+    mine: bool, error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
     ended: list[int] = []
 
     async def main(sockets: Any) -> None:
@@ -195,6 +198,10 @@ def test_what_one_loop_raises_ends_all_and_comes_out(mine: bool, error: BaseExce
     with pytest.raises(type(error)) as caught:
         aio.serve(main, "127.0.0.1", 0, threads=2)
     assert caught.value is error and len(ended) == 1
+    error.__traceback__ = None  # and with it the loop and its tasks
+    del caught
+    gc.collect()
+    assert not caplog.records
 
 
 def test_the_first_that_returns_ends_all() -> None:

@@ -244,6 +244,8 @@ async def serve_connections(worker: Worker, factory: Any, options: dict[str, Any
 
 async def run_application(app: Any, worker: Worker) -> None:
     task = asyncio.ensure_future(app(worker.sockets))
+    # SystemExit and KeyboardInterrupt leave the loop past this coroutine and come out of serve(): nobody need complain of them.
+    task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
     worker.crew.has_begun()
     await asyncio.wait([task, worker.stopped], return_when=asyncio.FIRST_COMPLETED)
     if not task.done():
