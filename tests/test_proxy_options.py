@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
 from ipaddress import ip_network
 
 import pytest
 
 from sslsock.__main__ import make_parser
+from sslsock.core.cpu_count import usable_cpus
 from sslsock.proxy.builder import LISTENER, TOP
 from sslsock.proxy.options import make_settings
 from sslsock.proxy.settings import (
@@ -47,7 +47,7 @@ def test_the_least_that_must_be_said_and_the_defaults() -> None:
     assert settings(*TLS, *TO_TCP) == ProxySettings(
         listeners=(ListenerSettings(Address("tls", "localhost", 8443), (Route((Address("tcp", "a", 1),)),)),),
         limits=Limits(0, 10.0, 5.0, 300.0, 30.0),
-        threads=len(os.sched_getaffinity(0)),
+        threads=usable_cpus(),
     )
 
 

@@ -21,6 +21,7 @@ from asyncio.log import logger
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Callable, Optional, Union
 
+from ..core.cpu_count import usable_cpus
 from .event_loop import EventLoop
 from .functions import LIMIT
 from .servers import Server
@@ -59,7 +60,7 @@ def serve(
         When it is to end it is cancelled.
     host, port: as create_server has them; every loop has a listening socket for each address (SO_REUSEPORT), with port 0 all
         have the same port. path: a UNIX socket, which all loops accept from. sock: a listening socket of the program, likewise.
-    threads: int; None: one for each CPU that the process may use where Python has no GIL, else one.
+    threads: int; None: one for each CPU that the process may use, by its quota too, where Python has no GIL, else one.
     shutdown_timeout: seconds for connections, or `app(sockets)`, to end by themselves when it is to stop; then they are closed.
         At the second signal they are closed at once.
     started: called with the addresses (list, as `getsockname` gives them) when every loop listens, in the calling thread.
@@ -75,7 +76,7 @@ def serve(
         if kind is run_application or name == "start_serving":
             raise TypeError(f"serve() is given no {name!r}" + (" for an app(sockets)" if kind is run_application else ""))
     if threads is None:
-        threads = len(os.sched_getaffinity(0)) if not getattr(sys, "_is_gil_enabled", lambda: True)() else 1
+        threads = usable_cpus() if not getattr(sys, "_is_gil_enabled", lambda: True)() else 1
     if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
         raise ValueError(f"threads is a number from 1 on, not {threads!r}")
     if shutdown_timeout < 0:

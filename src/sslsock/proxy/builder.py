@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from sys import float_info
 from typing import NoReturn, Optional, Union
 
+from ..core.cpu_count import usable_cpus
 from ..sockets.host_port import parse_connect_address, parse_listen_address
 from . import hosts
 from .allowed import NameList
@@ -165,7 +166,6 @@ def similar(key: str, known: Sequence[str]) -> str:
 
 def settings_of(top: Table, listeners: Sequence[tuple[Table, Sequence[Table]]]) -> ProxySettings:
     """The settings of a whole proxy. listeners: each with its routes. SettingsError."""
-    usable = len(os.sched_getaffinity(0))  # cores this process may run on, which containers restrict
     made = tuple(listener_of(listener, routes) for listener, routes in listeners)
     seen: dict[tuple[str, int], Table] = {}
     for (table, _), settings in zip(listeners, made):
@@ -187,7 +187,7 @@ def settings_of(top: Table, listeners: Sequence[tuple[Table, Sequence[Table]]]) 
             idle_timeout=top.seconds("idle-timeout", defaults.idle_timeout),
             drain_timeout=top.seconds("drain-timeout", defaults.drain_timeout),
         ),
-        threads=top.count("threads", 1, MOST_THREADS, usable),
+        threads=top.count("threads", 1, MOST_THREADS, usable_cpus()),
         ticket_key_file=top.file("ticket-key-file"),
         metrics=metrics_address(top),
         log_format=top.choice("log-format", "text", "json"),

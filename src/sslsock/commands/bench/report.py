@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import ssl
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ... import __version__, openssl_version
+from ...core.cpu_count import usable_cpus
 from .measures import Measure, Result, Results
 
 SCHEMA = 1
@@ -51,7 +51,7 @@ def machine() -> dict[str, Any]:
                 break
     except OSError:
         pass
-    return {"processor": model, "cores": len(os.sched_getaffinity(0))}
+    return {"processor": model, "cores": usable_cpus()}
 
 
 def notes(results: Results) -> list[str]:
