@@ -1,4 +1,4 @@
-from linux cimport pthread_rwlock_t
+from system cimport pthread_rwlock_t
 
 
 cdef extern from "fair_rwlock.h" nogil:

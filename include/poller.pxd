@@ -1,7 +1,7 @@
 """The descriptors that a loop waits with (poller.h)."""
 
 from libc.stdint cimport int64_t
-from linux cimport epoll_event
+from system cimport epoll_event
 
 
 cdef extern from "poller.h" nogil:

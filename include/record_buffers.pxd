@@ -1,7 +1,7 @@
 """Which connections keep libssl's record buffers (record_buffers.h)."""
 
-from linux cimport pthread_mutex_t
 from openssl_ssl cimport SSL
+from system cimport pthread_mutex_t
 
 
 cdef extern from "record_buffers.h" nogil:

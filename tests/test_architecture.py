@@ -233,7 +233,7 @@ def test_tls_and_the_system_are_apart() -> None:
         for one in all_imports()
         for group in [group_of(one.module, groups)]
         if (group == loop and one.imported.startswith("include.openssl"))
-        or (group == engine and one.imported == "include.linux")
+        or (group == engine and one.imported == "include.system")
         or (group is not None and group.floor > 2 and one.imported.startswith("include."))
     ]
     assert not wrong, "\n".join(f"{one.where}: {one.module} must not see {one.imported}" for one in wrong)
@@ -306,7 +306,7 @@ def test_how_imports_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 """
 import sslsock.sockets.stream
 """
-from linux cimport recv
+from system cimport recv
 from sslsock.core.link cimport (
     Link,
     Side,
@@ -316,7 +316,7 @@ cdef f():
     from sslsock.core import link
 ''')
     assert [(one.imported, one.at_once) for one in imports_of("core.x", cython, known)] == [
-        ("include.linux", True),
+        ("include.system", True),
         ("core.link", True),
         ("core.loop", True),
         ("core.link", False),

@@ -13,9 +13,8 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 from libc.limits cimport INT_MAX
 
-cimport linux
+cimport system
 cimport openssl_ssl as ssl
-from linux cimport clock_gettime, pthread_mutex_trylock, pthread_mutex_unlock
 from openssl_err cimport ERR_LIB_SSL, ERR_clear_error, ERR_peek_last_error
 from openssl_x509 cimport ASN1_STRING, ASN1_STRING_get0_data, ASN1_STRING_length
 from sslsock._ssl.memory_bio cimport MemoryBIO
@@ -30,6 +29,7 @@ from sslsock._ssl.ssl_steps cimport (
     BAD_RETRY, DONE, ENTERED, INTERRUPTED, OUT_OF_MEMORY, PEER_CLOSED, SYSTEM_FAILED, TIMED_OUT, TLS_FAILED, WANT_READ,
     WANT_WRITE, outcome)
 from sslsock.core.new_bytes cimport new_bytes, shortened
+from system cimport clock_gettime, pthread_mutex_trylock, pthread_mutex_unlock
 from window_bio cimport (
     byte_queue, byte_queue_append, byte_queue_clear, byte_queue_front, byte_queue_join, byte_queue_move, window_bio_new)
 
@@ -213,7 +213,7 @@ cdef class _SSLSocket(InspectedConnection):
         timeout = -1 if given is None else given
         call.timeout = timeout
         if timeout > 0:
-            clock_gettime(linux.CLOCK_MONOTONIC, &call.until)
+            clock_gettime(system.CLOCK_MONOTONIC, &call.until)
             add_seconds(&call.until, timeout)
         while True:
             with nogil:
@@ -595,7 +595,7 @@ cdef object system_error(int number):
     return OSError(number, os.strerror(number))
 
 
-cdef void add_seconds(linux.timespec *when, double seconds) noexcept:
+cdef void add_seconds(system.timespec *when, double seconds) noexcept:
     cdef long long whole
     if seconds > 1_000_000_000:
         seconds = 1_000_000_000

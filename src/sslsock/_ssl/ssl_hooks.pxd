@@ -1,5 +1,5 @@
-from linux cimport pthread_rwlock_t
 from openssl_ssl cimport SSL, SSL_CTX, SSL_SESSION
+from system cimport pthread_rwlock_t
 
 
 cdef class KeyLog:

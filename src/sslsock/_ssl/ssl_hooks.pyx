@@ -12,11 +12,11 @@ from libc.string cimport memcpy, strlen
 cimport openssl_ssl as ssl
 from fair_rwlock cimport fair_rwlock_init
 from fork_gate cimport fork_gate_pause, fork_gate_resume
-from linux cimport (
-    close as close_descriptor, pthread_rwlock_destroy, pthread_rwlock_rdlock, pthread_rwlock_unlock,
-    pthread_rwlock_wrlock)
 from record_buffers cimport record_buffers_forked
 from sslsock._ssl.ssl_session cimport SSLSession
+from system cimport (
+    close as close_descriptor, pthread_rwlock_destroy, pthread_rwlock_rdlock, pthread_rwlock_unlock,
+    pthread_rwlock_wrlock)
 
 import os
 

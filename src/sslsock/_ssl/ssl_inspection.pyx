@@ -6,7 +6,6 @@ libssl is asked under the connection's lock, unless it is a callback out of libs
 import sys
 
 cimport openssl_ssl as ssl
-from linux cimport pthread_mutex_lock, pthread_mutex_trylock
 from openssl_ssl cimport OPENSSL_STACK, SSL_SESSION, X509
 from openssl_x509 cimport X509_free, X509_up_ref
 from sslsock._ssl.ssl_certificate cimport Certificate, certificate_der, decode_certificate
@@ -16,6 +15,7 @@ from sslsock._ssl.ssl_hooks cimport HookedContext
 from sslsock._ssl.ssl_io cimport Connection
 from sslsock._ssl.ssl_session cimport SSLSession
 from sslsock._ssl.ssl_steps cimport DONE, ENTERED, outcome
+from system cimport pthread_mutex_lock, pthread_mutex_trylock
 
 cdef extern from "Python.h":
     unsigned long PyThread_get_thread_ident()

@@ -1,5 +1,5 @@
-from linux cimport pthread_mutex_t, timespec
 from sslsock._ssl.ssl_steps cimport SteppedConnection, outcome
+from system cimport pthread_mutex_t, timespec
 from window_bio cimport byte_queue
 
 

@@ -9,15 +9,15 @@ every read take one record, and nothing of the next.
 
 import os
 
-cimport linux
-from linux cimport (
-    EAGAIN, ECONNRESET, EINTR, EPIPE, MSG_DONTWAIT, MSG_NOSIGNAL, POLLIN, POLLOUT, clock_gettime, errno, poll,
-    pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_t, pthread_mutex_timedlock, pthread_mutex_trylock,
-    pthread_mutex_unlock, recv, send, timespec)
+cimport system
 from scratch cimport scratch_give, scratch_take
 from sslsock._ssl.ssl_steps cimport (
     BAD_RETRY, DONE, ENTERED, HEADER, INTERRUPTED, OUT_OF_MEMORY, OVERHEAD, PEER_CLOSED, RECORD, SYSTEM_FAILED, TIMED_OUT, TLS_FAILED,
     WANT_READ, WANT_WRITE)
+from system cimport (
+    EAGAIN, ECONNRESET, EINTR, EPIPE, MSG_DONTWAIT, MSG_NOSIGNAL, POLLIN, POLLOUT, clock_gettime, errno, poll,
+    pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_t, pthread_mutex_timedlock, pthread_mutex_trylock,
+    pthread_mutex_unlock, recv, send, timespec)
 from window_bio cimport byte_queue_clear, byte_queue_consume, byte_queue_front, byte_queue_join
 
 cdef extern from "Python.h" nogil:
@@ -36,7 +36,7 @@ cdef bint READ_AHEAD = os.environ.get("SSLSOCK_READ_AHEAD", "1") != "0"
 cdef long long nanoseconds_left(const io_call *call) noexcept nogil:
     """Until the end of a call that has one."""
     cdef timespec now
-    clock_gettime(linux.CLOCK_MONOTONIC, &now)
+    clock_gettime(system.CLOCK_MONOTONIC, &now)
     return (call.until.tv_sec - now.tv_sec) * 1_000_000_000 + (call.until.tv_nsec - now.tv_nsec)
 
 
@@ -69,7 +69,7 @@ cdef class Connection(SteppedConnection):
             left = min(left, nanoseconds_left(call))
             if left <= 0:
                 return TIMED_OUT
-        clock_gettime(linux.CLOCK_REALTIME, &until)
+        clock_gettime(system.CLOCK_REALTIME, &until)
         until.tv_nsec += <long> left
         if until.tv_nsec >= 1_000_000_000:
             until.tv_nsec -= 1_000_000_000
@@ -78,7 +78,7 @@ cdef class Connection(SteppedConnection):
 
     cdef outcome wait(self, io_call *call, short events) noexcept nogil:
         """After EAGAIN. events: POLLIN, POLLOUT or both."""
-        cdef linux.pollfd one
+        cdef system.pollfd one
         cdef long long left = -1  # milliseconds
         cdef int ready
         if call.timeout == 0:
@@ -152,7 +152,7 @@ cdef class Connection(SteppedConnection):
         return DONE
 
     cdef bint readable(self, io_call *call) noexcept nogil:
-        cdef linux.pollfd one
+        cdef system.pollfd one
         one.fd = call.descriptor
         one.events = POLLIN
         one.revents = 0

@@ -1,6 +1,6 @@
-from linux cimport pthread_mutex_t
 from record_buffers cimport record_buffers
 from sslsock._ssl.ssl_hooks cimport HookedConnection
+from system cimport pthread_mutex_t
 from window_bio cimport byte_queue, window_bio
 
 

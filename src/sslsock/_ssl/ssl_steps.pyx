@@ -6,11 +6,11 @@ its buffers, what lies here can be counted, and a record that is not one (an HTT
 
 cimport openssl_ssl as ssl
 from fork_gate cimport fork_gate_enter, fork_gate_leave
-from linux cimport (
-    pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_trylock, pthread_mutex_unlock,
-    pthread_rwlock_rdlock, pthread_rwlock_unlock)
 from openssl_err cimport ERR_clear_error, ERR_peek_error, ERR_peek_last_error
 from record_buffers cimport record_buffers_forget, record_buffers_used
+from system cimport (
+    pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_trylock, pthread_mutex_unlock,
+    pthread_rwlock_rdlock, pthread_rwlock_unlock)
 from window_bio cimport (
     byte_queue_append, byte_queue_clear, byte_queue_consume, byte_queue_front, byte_queue_reserve, window_bio_clear)
 

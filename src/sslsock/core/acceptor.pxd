@@ -1,6 +1,6 @@
-from linux cimport sockaddr, socklen_t
 from sslsock.core.reactor cimport Watcher
 from sslsock.core.schedule cimport Timer
+from system cimport sockaddr, socklen_t
 
 
 cdef class Acceptor(Watcher):

@@ -6,9 +6,9 @@ descriptor readable, and a loop that asked would do nothing else (accept(2), EMF
 
 from libc.stdint cimport uint32_t
 
-cimport linux
-from linux cimport errno
+cimport system
 from sslsock.core.schedule cimport Timer
+from system cimport errno
 
 cdef enum:
     ACCEPTS_PER_TURN = 64
@@ -40,7 +40,7 @@ cdef class Acceptor(Watcher):
         """Whether one more connection may be accepted."""
         return True
 
-    cdef int take_in(self, int connection, const linux.sockaddr *peer, linux.socklen_t size) except -1:
+    cdef int take_in(self, int connection, const system.sockaddr *peer, system.socklen_t size) except -1:
         """A connection, whose descriptor is the derived class's from now on, and the peer's name. MemoryError: as if there were no
         descriptors."""
         raise NotImplementedError
@@ -55,26 +55,26 @@ cdef class Acceptor(Watcher):
 
     cdef void accept_some(self) noexcept:
         cdef int connection, count = 0
-        cdef linux.sockaddr_storage peer
-        cdef linux.socklen_t size
+        cdef system.sockaddr_storage peer
+        cdef system.socklen_t size
         cdef bint accepted = False
         while count < ACCEPTS_PER_TURN and self.may_accept():
             size = sizeof(peer)
-            connection = linux.accept4(
-                self.fd, <linux.sockaddr *> &peer, &size, linux.SOCK_NONBLOCK | linux.SOCK_CLOEXEC)
+            connection = system.accept4(
+                self.fd, <system.sockaddr *> &peer, &size, system.SOCK_NONBLOCK | system.SOCK_CLOEXEC)
             if connection >= 0:
                 try:
-                    self.take_in(connection, <linux.sockaddr *> &peer, size)
+                    self.take_in(connection, <system.sockaddr *> &peer, size)
                 except BaseException:
-                    self.rest(linux.ENOMEM)
+                    self.rest(system.ENOMEM)
                     break
                 accepted = True
                 count += 1
-            elif errno == linux.EAGAIN:
+            elif errno == system.EAGAIN:
                 self.drained = True
                 break
-            elif errno in (linux.EINTR, linux.ECONNABORTED, linux.EPROTO, linux.EPERM, linux.ENETDOWN, linux.ENOPROTOOPT,
-                           linux.EHOSTDOWN, linux.ENONET, linux.EHOSTUNREACH, linux.EOPNOTSUPP, linux.ENETUNREACH):
+            elif errno in (system.EINTR, system.ECONNABORTED, system.EPROTO, system.EPERM, system.ENETDOWN, system.ENOPROTOOPT,
+                           system.EHOSTDOWN, system.ENONET, system.EHOSTUNREACH, system.EOPNOTSUPP, system.ENETUNREACH):
                 count += 1  # that connection's trouble, not the listener's: accept(2), "Error handling"
             else:
                 self.rest(errno)
@@ -127,6 +127,6 @@ cdef class Acceptor(Watcher):
         if fd >= 0:
             self.stop_watching()
             if not self.borrowed:
-                linux.close(fd)
+                system.close(fd)
         if retry is not None:
             retry.cancel()

@@ -13,7 +13,7 @@ cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t, uint32_t
 
-cimport linux
+cimport system
 from sslsock.core.asyncio_handle cimport Handle, TimerHandle
 from sslsock.core.loop cimport Loop
 from sslsock.core.reactor cimport LevelWatcher
@@ -47,7 +47,7 @@ cdef class ReadyWatch(LevelWatcher):
 
     cdef int change(self, object reader, object writer) except -1:
         """From now on these; None: for none. The handles that were there are cancelled."""
-        cdef uint32_t events = (linux.EPOLLIN if reader is not None else 0) | (linux.EPOLLOUT if writer is not None else 0)
+        cdef uint32_t events = (system.EPOLLIN if reader is not None else 0) | (system.EPOLLOUT if writer is not None else 0)
         before_reader, before_writer = self.reader, self.writer
         if events == 0:
             del self.owner.files[self.number]
@@ -60,11 +60,11 @@ cdef class ReadyWatch(LevelWatcher):
         return 0
 
     cdef void on_event(self, uint32_t events) noexcept:
-        events &= self.events | linux.EPOLLERR | linux.EPOLLHUP  # a change counts at once
+        events &= self.events | system.EPOLLERR | system.EPOLLHUP  # a change counts at once
         try:
-            if self.reader is not None and events & ~<uint32_t> linux.EPOLLOUT:
+            if self.reader is not None and events & ~<uint32_t> system.EPOLLOUT:
                 self.owner.ready.append(self.reader)
-            if self.writer is not None and events & ~<uint32_t> linux.EPOLLIN:
+            if self.writer is not None and events & ~<uint32_t> system.EPOLLIN:
                 self.owner.ready.append(self.writer)
         except BaseException as exc:
             self.loop.report("a ready descriptor could not be told", exc, self.owner)
@@ -255,7 +255,7 @@ cdef class LoopCore:
             watch.loop = self.core
             watch.owner = self
             watch.file = file
-            watch.want(number, linux.EPOLLOUT if writes else linux.EPOLLIN)
+            watch.want(number, system.EPOLLOUT if writes else system.EPOLLIN)
             self.files[number] = watch
         if writes:
             watch.change(watch.reader, handle)

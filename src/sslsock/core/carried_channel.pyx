@@ -14,7 +14,7 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.string cimport memcpy
 
-cimport linux
+cimport system
 from sslsock.core.channel cimport Channel
 from sslsock.core.link cimport kind_of
 from sslsock.core.output_link cimport PHASE_OPEN
@@ -185,7 +185,7 @@ cdef class CarriedChannel(Channel):
             self.fail_by(exc, True)
 
     cdef void fail_by(self, object exc, bint sending) noexcept:
-        cdef int number = linux.ECONNRESET
+        cdef int number = system.ECONNRESET
         self.loss = exc
         if isinstance(exc, OSError) and isinstance(exc.errno, int):
             number = exc.errno

@@ -22,7 +22,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_XDECREF
 from libc.stdint cimport uint32_t
 
-cimport linux
+cimport system
 from sslsock.core.bare_engine cimport (
     ENGINE_CLOSED, ENGINE_COSTLY, ENGINE_FAILED, ENGINE_OK, ENGINE_WANT_READ, RECORD_SIZE, USE_FREE, USE_POOL, BareEngine)
 from sslsock.core.consumer cimport FAILED_HANDSHAKE_TIMEOUT, FAILED_RESET, FAILED_RESOURCE, ChannelConsumer
@@ -93,7 +93,7 @@ cdef class Channel(EndingLink):
         self.loop.require()
         if self.phase != PHASE_NEW:
             raise RuntimeError("the channel has a descriptor already")
-        self.start_watching(fd, linux.EPOLLIN | linux.EPOLLRDHUP | linux.EPOLLPRI)
+        self.start_watching(fd, system.EPOLLIN | system.EPOLLRDHUP | system.EPOLLPRI)
         if owner is not None:
             owner.number = -1
         self.phase = PHASE_OPEN
@@ -382,7 +382,7 @@ cdef class Channel(EndingLink):
         cdef bint kept
         self.engine_ready = False
         if not engine.open_in(self.loop.scratch.receive, size):
-            self.fail_with(NO_MEMORY, linux.ENOMEM, False)
+            self.fail_with(NO_MEMORY, system.ENOMEM, False)
             self.fail_link()
             return
         with nogil:
@@ -436,7 +436,7 @@ cdef class Channel(EndingLink):
     cdef void go_on_shaking(self, BareEngine engine, int status, bint kept) noexcept:
         """After a step of the handshake."""
         if not kept:
-            self.fail_with(NO_MEMORY, linux.ENOMEM, False)
+            self.fail_with(NO_MEMORY, system.ENOMEM, False)
         elif status == ENGINE_FAILED:
             self.fail_with(TLS_FAILED, 0, False)
         if not self.keep_output() or not kept or status == ENGINE_FAILED:
@@ -544,7 +544,7 @@ cdef class Channel(EndingLink):
         try:
             whole = shortened(filled, size)
         except MemoryError:
-            self.fail_with(NO_MEMORY, linux.ENOMEM, False)
+            self.fail_with(NO_MEMORY, system.ENOMEM, False)
             self.fail_link()
         if size and whole is not None:
             self.arriving = whole
@@ -565,7 +565,7 @@ cdef class Channel(EndingLink):
 
     cdef void keep_lent(self) noexcept:
         if not input_keep(&self.input):
-            self.fail_with(NO_MEMORY, linux.ENOMEM, False)
+            self.fail_with(NO_MEMORY, system.ENOMEM, False)
             self.fail_link()
 
     # another takes over

@@ -2,7 +2,7 @@
 
 cimport cython
 
-cimport linux
+cimport system
 
 
 @cython.final
@@ -14,7 +14,7 @@ cdef class Descriptor:
 
     def __dealloc__(self):
         if self.number >= 0:
-            linux.close(self.number)
+            system.close(self.number)
 
     def fileno(self):
         """The descriptor, -1 once it is taken."""
@@ -38,7 +38,7 @@ cdef Descriptor owned(int number):
     try:
         descriptor = Descriptor.__new__(Descriptor)
     except BaseException:
-        linux.close(number)
+        system.close(number)
         raise
     descriptor.number = number
     return descriptor

@@ -11,18 +11,18 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stdint cimport uint32_t
 from libc.string cimport memcmp, memcpy, memset
 
-cimport linux
-from linux cimport errno
+cimport system
 from sslsock.core.descriptor cimport owned
 from sslsock.core.loop cimport Loop
+from system cimport errno
 
 
 cdef bint is_address(bytes address) noexcept:
-    return <size_t> PyBytes_GET_SIZE(address) in (sizeof(linux.sockaddr_in), sizeof(linux.sockaddr_in6))
+    return <size_t> PyBytes_GET_SIZE(address) in (sizeof(system.sockaddr_in), sizeof(system.sockaddr_in6))
 
 
-cdef const linux.sockaddr *sockaddr_of(bytes address) noexcept:
-    return <const linux.sockaddr *> PyBytes_AS_STRING(address)
+cdef const system.sockaddr *sockaddr_of(bytes address) noexcept:
+    return <const system.sockaddr *> PyBytes_AS_STRING(address)
 
 
 cdef int family_of(bytes address) noexcept:
@@ -35,21 +35,21 @@ def pack_address(int family, tuple address):
     family: AF_INET or AF_INET6. address: as the `socket` module has it, its host numeric: (host, port) or
     (host, port, flow, scope). OSError for a host that is not numeric, ValueError for another family.
     """
-    cdef linux.sockaddr_in four
-    cdef linux.sockaddr_in6 six
+    cdef system.sockaddr_in four
+    cdef system.sockaddr_in6 six
     cdef bytes host
-    if family != linux.AF_INET and family != linux.AF_INET6:
+    if family != system.AF_INET and family != system.AF_INET6:
         raise ValueError(f"only IPv4 and IPv6 addresses can be dialled, not family {family}")
     host = socket.inet_pton(family, address[0].partition("%")[0])
-    if family == linux.AF_INET:
+    if family == system.AF_INET:
         memset(&four, 0, sizeof(four))
         four.sin_family = <unsigned short> family
-        four.sin_port = linux.htons(address[1])
+        four.sin_port = system.htons(address[1])
         memcpy(&four.sin_addr, PyBytes_AS_STRING(host), 4)
         return PyBytes_FromStringAndSize(<char *> &four, sizeof(four))
     memset(&six, 0, sizeof(six))
     six.sin6_family = <unsigned short> family
-    six.sin6_port = linux.htons(address[1])
+    six.sin6_port = system.htons(address[1])
     six.sin6_scope_id = address[3] if len(address) > 3 else 0
     memcpy(&six.sin6_addr, PyBytes_AS_STRING(host), 16)
     return PyBytes_FromStringAndSize(<char *> &six, sizeof(six))
@@ -79,7 +79,7 @@ cdef class Dial(Watcher):
 
     def __dealloc__(self):
         if self.fd >= 0:
-            linux.close(self.fd)
+            system.close(self.fd)
 
     def start(self, double timeout):
         """Begin. Returns a Descriptor, connected and non-blocking; or -EINPROGRESS, when it takes longer and the consumer is
@@ -90,74 +90,74 @@ cdef class Dial(Watcher):
         self.loop.require()
         if self.fd >= 0 or self.consumer is None:
             raise RuntimeError("a dial is started once")
-        fd = linux.socket(family_of(self.address), linux.SOCK_STREAM | linux.SOCK_NONBLOCK | linux.SOCK_CLOEXEC, 0)
+        fd = system.socket(family_of(self.address), system.SOCK_STREAM | system.SOCK_NONBLOCK | system.SOCK_CLOEXEC, 0)
         if fd < 0:
             number = errno
             self.consumer = None
             return -number
         number = self.connect(fd)
-        if number == linux.EINPROGRESS:
+        if number == system.EINPROGRESS:
             try:
-                self.start_watching(fd, linux.EPOLLOUT)
+                self.start_watching(fd, system.EPOLLOUT)
                 if timeout > 0:
                     self.deadline = self.loop.plan(timeout, self._overdue, (), False)
-                return -linux.EINPROGRESS
+                return -system.EINPROGRESS
             except OSError as exc:  # no room in the system's tables
                 number = exc.errno
             except BaseException:
                 self.stop_watching()
-                linux.close(fd)
+                system.close(fd)
                 raise
         self.consumer = None
         if number == 0:
             return owned(fd)
-        linux.close(fd)
+        system.close(fd)
         return -number
 
     cdef int connect(self, int fd) noexcept:
         """Ask the system for the connection. Returns 0 when it stands, EINPROGRESS, or the errno of the failure."""
         cdef int one = 1
         # A program that writes a whole message at once has no use for Nagle's delay (RFC 9293, 3.7.4).
-        linux.setsockopt(fd, linux.IPPROTO_TCP, linux.TCP_NODELAY, &one, sizeof(one))
+        system.setsockopt(fd, system.IPPROTO_TCP, system.TCP_NODELAY, &one, sizeof(one))
         if self.local:
             # The port may be held already by a socket that does not listen: that of an attempt at another address, or one
             # that only keeps it for this one.
-            linux.setsockopt(fd, linux.SOL_SOCKET, linux.SO_REUSEADDR, &one, sizeof(one))
-            if linux.bind(fd, sockaddr_of(self.local), <linux.socklen_t> PyBytes_GET_SIZE(self.local)) != 0:
+            system.setsockopt(fd, system.SOL_SOCKET, system.SO_REUSEADDR, &one, sizeof(one))
+            if system.bind(fd, sockaddr_of(self.local), <system.socklen_t> PyBytes_GET_SIZE(self.local)) != 0:
                 return errno
-        if linux.connect(fd, sockaddr_of(self.address), <linux.socklen_t> PyBytes_GET_SIZE(self.address)) == 0:
+        if system.connect(fd, sockaddr_of(self.address), <system.socklen_t> PyBytes_GET_SIZE(self.address)) == 0:
             return self.refuse_itself(fd)
-        return linux.EINPROGRESS if errno == linux.EINTR else errno  # connect(2): an interrupted one goes on by itself
+        return system.EINPROGRESS if errno == system.EINTR else errno  # connect(2): an interrupted one goes on by itself
 
     cdef int refuse_itself(self, int fd) noexcept:
         """0; ECONNREFUSED when `fd` is connected to itself."""
-        cdef linux.sockaddr_in6 own, peer
-        cdef linux.socklen_t own_size = sizeof(own), peer_size = sizeof(peer)
-        cdef linux.linger reset
+        cdef system.sockaddr_in6 own, peer
+        cdef system.socklen_t own_size = sizeof(own), peer_size = sizeof(peer)
+        cdef system.linger reset
         memset(&own, 0, sizeof(own))
         memset(&peer, 0, sizeof(peer))
         # The port, which lies at the same place in both families, tells nearly all of them apart with one call.
-        if linux.getsockname(fd, <linux.sockaddr *> &own, &own_size) != 0 \
-                or own.sin6_port != (<const linux.sockaddr_in6 *> PyBytes_AS_STRING(self.address)).sin6_port:
+        if system.getsockname(fd, <system.sockaddr *> &own, &own_size) != 0 \
+                or own.sin6_port != (<const system.sockaddr_in6 *> PyBytes_AS_STRING(self.address)).sin6_port:
             return 0
-        if linux.getpeername(fd, <linux.sockaddr *> &peer, &peer_size) != 0 \
+        if system.getpeername(fd, <system.sockaddr *> &peer, &peer_size) != 0 \
                 or own_size != peer_size or memcmp(&own, &peer, own_size) != 0:
             return 0
         # A reset, so that the port is not kept in TIME_WAIT from whoever is meant to listen on it.
         reset.l_onoff = 1
         reset.l_linger = 0
-        linux.setsockopt(fd, linux.SOL_SOCKET, linux.SO_LINGER, &reset, sizeof(reset))
-        return linux.ECONNREFUSED
+        system.setsockopt(fd, system.SOL_SOCKET, system.SO_LINGER, &reset, sizeof(reset))
+        return system.ECONNREFUSED
 
     cdef void on_event(self, uint32_t events) noexcept:
         cdef int number = 0, fd
-        cdef linux.socklen_t size = sizeof(number)
-        linux.getsockopt(self.fd, linux.SOL_SOCKET, linux.SO_ERROR, &number, &size)
-        if number == 0 and events & linux.EPOLLOUT:
+        cdef system.socklen_t size = sizeof(number)
+        system.getsockopt(self.fd, system.SOL_SOCKET, system.SO_ERROR, &number, &size)
+        if number == 0 and events & system.EPOLLOUT:
             number = self.refuse_itself(self.fd)
         if number:
             self.fail(number)
-        elif events & linux.EPOLLOUT:
+        elif events & system.EPOLLOUT:
             consumer = self.consumer
             fd = self.give_up()
             try:
@@ -166,11 +166,11 @@ cdef class Dial(Watcher):
                 self.loop.report("exception in on_dialed", exc, consumer)
 
     cdef void on_loop_closed(self) noexcept:
-        linux.close(self.give_up())
+        system.close(self.give_up())
 
     def _overdue(self):
         """The deadline."""
-        self.fail(linux.ETIMEDOUT)
+        self.fail(system.ETIMEDOUT)
 
     cdef int give_up(self) noexcept:
         """End the attempt. Returns the descriptor, nobody's now."""
@@ -184,7 +184,7 @@ cdef class Dial(Watcher):
 
     cdef void fail(self, int number) noexcept:
         consumer = self.consumer
-        linux.close(self.give_up())
+        system.close(self.give_up())
         try:
             consumer.on_dial_failed(number)
         except BaseException as exc:
@@ -194,4 +194,4 @@ cdef class Dial(Watcher):
         """Give it up; nobody is told. No effect after the end."""
         if self.fd >= 0:
             self.loop.require()
-            linux.close(self.give_up())
+            system.close(self.give_up())

@@ -6,7 +6,7 @@ has an alert to send by way of LINGERING. An end or a failure is told once, as t
 
 import os
 
-cimport linux
+cimport system
 from sslsock.core.bare_engine cimport BareEngine
 from sslsock.core.consumer cimport (
     FAILED_HANDSHAKE, FAILED_HANDSHAKE_CLOSED, FAILED_NETWORK, FAILED_RESET, FAILED_RESOURCE, FAILED_TIMEOUT, FAILED_TLS,
@@ -93,7 +93,7 @@ cdef class EndingLink(InputLink):
         if told and self.out.size == 0 and not self.dead:
             # A close over bytes that were not read is a reset, which can overtake the alert (RFC 2525, 2.17): what is here
             # already is thrown away (tcp(7): MSG_TRUNC). What comes later meets a closed socket, and the kernel resets.
-            linux.recv(self.fd, NULL, REFUSED_SIZE, linux.MSG_TRUNC | linux.MSG_DONTWAIT)
+            system.recv(self.fd, NULL, REFUSED_SIZE, system.MSG_TRUNC | system.MSG_DONTWAIT)
         else:
             self.resets = True
         self.close_now()

@@ -3,7 +3,7 @@ at once takes it from; only what it leaves is copied (`input_keep`), before some
 
 from libc.string cimport memchr, memcmp, memcpy
 
-from linux cimport memmem
+from system cimport memmem
 from window_bio cimport byte_queue_append, byte_queue_clear, byte_queue_consume, byte_queue_front
 
 cdef size_t input_size(const input_buffer *input) noexcept nogil:

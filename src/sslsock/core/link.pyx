@@ -16,21 +16,21 @@ A peer that sends too much meanwhile gets that reset all the same.
 from libc.stdint cimport uint32_t
 from libc.string cimport memset
 
-cimport linux
-from linux cimport errno
+cimport system
 from sslsock.core.bare_engine cimport ENGINE_FAILED, ENGINE_OK
 from sslsock.core.scratch cimport RECEIVE_SIZE
+from system cimport errno
 from window_bio cimport (
     byte_queue, byte_queue_append, byte_queue_clear, byte_queue_consume, byte_queue_front, byte_queue_move)
 
 
 cdef failure_kind kind_of(int number) noexcept nogil:
     """What an errno means."""
-    if number == linux.ECONNRESET or number == linux.EPIPE or number == linux.ECONNABORTED:
+    if number == system.ECONNRESET or number == system.EPIPE or number == system.ECONNABORTED:
         return PEER_RESET
-    if number == linux.ETIMEDOUT:
+    if number == system.ETIMEDOUT:
         return TIMED_OUT
-    if number == linux.ENOBUFS or number == linux.ENOMEM:
+    if number == system.ENOBUFS or number == system.ENOMEM:
         return NO_MEMORY
     return NETWORK_FAILED
 
@@ -40,38 +40,38 @@ cdef class Link(Watcher):
 
     def __dealloc__(self):
         if self.fd >= 0:
-            linux.close(self.fd)
+            system.close(self.fd)
         byte_queue_clear(&self.out)
 
     # events
 
     cdef void note_events(self, uint32_t events) noexcept nogil:
-        if events & (linux.EPOLLIN | linux.EPOLLRDHUP | linux.EPOLLHUP | linux.EPOLLERR):
+        if events & (system.EPOLLIN | system.EPOLLRDHUP | system.EPOLLHUP | system.EPOLLERR):
             self.drained = False
-            if events & (linux.EPOLLRDHUP | linux.EPOLLHUP | linux.EPOLLERR):
+            if events & (system.EPOLLRDHUP | system.EPOLLHUP | system.EPOLLERR):
                 self.hang_up = True
-            if events & (linux.EPOLLHUP | linux.EPOLLERR):
+            if events & (system.EPOLLHUP | system.EPOLLERR):
                 self.suspect = True
-            if events & linux.EPOLLPRI:
+            if events & system.EPOLLPRI:
                 self.urgent = True
-        if events & (linux.EPOLLOUT | linux.EPOLLHUP | linux.EPOLLERR):
+        if events & (system.EPOLLOUT | system.EPOLLHUP | system.EPOLLERR):
             self.blocked = False
 
     # incoming
 
     cdef size_t take_in(self, char *memory, size_t room) noexcept nogil:
         """One recv. Returns how many bytes came; what else it says is in `drained`, `fin` and `failure`."""
-        cdef ssize_t size = linux.recv(self.fd, memory, room, linux.MSG_DONTWAIT)
+        cdef ssize_t size = system.recv(self.fd, memory, room, system.MSG_DONTWAIT)
         if size > 0:
             # epoll(7): a short read has emptied a stream, but for its end and for what lies behind urgent data.
             self.drained = <size_t> size < room and not self.hang_up and not self.urgent
             return size
         if size == 0:
             self.drained = self.fin = True
-        elif errno == linux.EAGAIN:
+        elif errno == system.EAGAIN:
             self.drained = True
             self.fin = self.fin or self.dead
-        elif errno != linux.EINTR:
+        elif errno != system.EINTR:
             self.drained = self.fin = True
             self.fail_with(kind_of(errno), errno, False)
         return 0
@@ -79,10 +79,10 @@ cdef class Link(Watcher):
     cdef bint look_for_error(self) noexcept nogil:
         """For one that is not read now: whether it is `dead`, which would only be met behind what lies unread."""
         cdef int number = 0
-        cdef linux.socklen_t size = sizeof(number)
+        cdef system.socklen_t size = sizeof(number)
         if self.suspect:
             self.suspect = False
-            linux.getsockopt(self.fd, linux.SOL_SOCKET, linux.SO_ERROR, &number, &size)
+            system.getsockopt(self.fd, system.SOL_SOCKET, system.SO_ERROR, &number, &size)
             if number:
                 self.fail_with(kind_of(number), number, False)
         return self.dead
@@ -93,7 +93,7 @@ cdef class Link(Watcher):
         cdef char byte
         if self.look_for_error():
             self.drained = self.fin = True
-        elif not self.engine_ready and linux.recv(self.fd, &byte, 1, linux.MSG_PEEK | linux.MSG_DONTWAIT) == 0:
+        elif not self.engine_ready and system.recv(self.fd, &byte, 1, system.MSG_PEEK | system.MSG_DONTWAIT) == 0:
             self.drained = self.fin = True
 
     cdef int decrypt(self, size_t size, char *plain, size_t room, size_t *got) noexcept nogil:
@@ -103,11 +103,11 @@ cdef class Link(Watcher):
         got[0] = 0
         self.engine_ready = False
         if not self.engine.open_in(self.loop.scratch.receive, size):
-            self.fail_with(NO_MEMORY, linux.ENOMEM, False)
+            self.fail_with(NO_MEMORY, system.ENOMEM, False)
             return ENGINE_FAILED
         status = self.engine.pull(plain, room, got)
         if not self.engine.close_in():
-            self.fail_with(NO_MEMORY, linux.ENOMEM, False)
+            self.fail_with(NO_MEMORY, system.ENOMEM, False)
             return ENGINE_FAILED
         if status == ENGINE_FAILED:
             self.fail_with(TLS_FAILED, 0, False)
@@ -120,7 +120,7 @@ cdef class Link(Watcher):
         """What libssl has made by itself joins `out`. False without memory."""
         cdef size_t before = self.out.size
         if self.engine.take_output(&self.out) < 0:
-            self.fail_with(NO_MEMORY, linux.ENOMEM, True)
+            self.fail_with(NO_MEMORY, system.ENOMEM, True)
             return False
         self.answered += self.out.size - before
         return True
@@ -129,8 +129,8 @@ cdef class Link(Watcher):
         """One send. Returns how many bytes the kernel has taken; when that is not all of them, it is `blocked` or has failed."""
         cdef ssize_t sent
         while True:
-            sent = linux.send(self.fd, data, size, linux.MSG_NOSIGNAL | linux.MSG_DONTWAIT | flags)
-            if sent < 0 and errno == linux.EAGAIN:
+            sent = system.send(self.fd, data, size, system.MSG_NOSIGNAL | system.MSG_DONTWAIT | flags)
+            if sent < 0 and errno == system.EAGAIN:
                 sent = 0
             if sent >= 0:
                 if sent > 0:
@@ -139,7 +139,7 @@ cdef class Link(Watcher):
                     self.blocked = True
                     self.await_room()
                 return sent
-            if errno != linux.EINTR:
+            if errno != system.EINTR:
                 self.fail_with(kind_of(errno), errno, True)
                 return 0
 
@@ -152,7 +152,7 @@ cdef class Link(Watcher):
             sent = self.give(data, size, flags)
         if sent < size and not self.dead:
             if not byte_queue_append(&self.out, data + sent, size - sent):
-                self.fail_with(NO_MEMORY, linux.ENOMEM, True)
+                self.fail_with(NO_MEMORY, system.ENOMEM, True)
 
     cdef void put_output(self, char *memory, size_t before, int flags) noexcept nogil:
         """Send what the engine has made: what lies in `memory`, where it was told to put it (`open_output`) behind `before` bytes
@@ -208,19 +208,19 @@ cdef class Link(Watcher):
 
     cdef void half_close(self) noexcept:
         """The FIN, behind all that was sent."""
-        linux.shutdown(self.fd, linux.SHUT_WR)
+        system.shutdown(self.fd, system.SHUT_WR)
 
     cdef void close_descriptor(self) noexcept:
         cdef int fd = self.fd
-        cdef linux.linger at_once
+        cdef system.linger at_once
         if fd < 0:
             return
         self.stop_watching()
         if self.resets:
             at_once.l_onoff = 1  # socket(7), SO_LINGER: with no time to linger, close sends a reset
             at_once.l_linger = 0
-            linux.setsockopt(fd, linux.SOL_SOCKET, linux.SO_LINGER, &at_once, sizeof(at_once))
-        linux.close(fd)
+            system.setsockopt(fd, system.SOL_SOCKET, system.SO_LINGER, &at_once, sizeof(at_once))
+        system.close(fd)
 
     # another takes over
 

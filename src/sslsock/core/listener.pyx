@@ -7,26 +7,26 @@ to log it, the system does not know it any more. At `limit` the listener stops a
 cimport cython
 from cpython.unicode cimport PyUnicode_FromString
 
-cimport linux
+cimport system
 from sslsock.core.acceptor cimport Acceptor
 from sslsock.core.loop cimport Loop
 
 
-cdef tuple named(int fd, const linux.sockaddr *peer):
+cdef tuple named(int fd, const system.sockaddr *peer):
     """The connection with its peer's name: (descriptor, address, port); IPv4 addresses as such, also those that an IPv6
     socket shows. ("", 0) for another family."""
-    cdef char[linux.INET6_ADDRSTRLEN] text
-    cdef const linux.sockaddr_in *four = <const linux.sockaddr_in *> peer
-    cdef const linux.sockaddr_in6 *six = <const linux.sockaddr_in6 *> peer
-    if peer.sa_family == linux.AF_INET:
-        linux.inet_ntop(linux.AF_INET, &four.sin_addr, text, linux.INET6_ADDRSTRLEN)
-        return fd, PyUnicode_FromString(text), linux.ntohs(four.sin_port)
-    if peer.sa_family == linux.AF_INET6:
-        if linux.IN6_IS_ADDR_V4MAPPED(&six.sin6_addr):
-            linux.inet_ntop(linux.AF_INET, &six.sin6_addr.s6_addr[12], text, linux.INET6_ADDRSTRLEN)
+    cdef char[system.INET6_ADDRSTRLEN] text
+    cdef const system.sockaddr_in *four = <const system.sockaddr_in *> peer
+    cdef const system.sockaddr_in6 *six = <const system.sockaddr_in6 *> peer
+    if peer.sa_family == system.AF_INET:
+        system.inet_ntop(system.AF_INET, &four.sin_addr, text, system.INET6_ADDRSTRLEN)
+        return fd, PyUnicode_FromString(text), system.ntohs(four.sin_port)
+    if peer.sa_family == system.AF_INET6:
+        if system.IN6_IS_ADDR_V4MAPPED(&six.sin6_addr):
+            system.inet_ntop(system.AF_INET, &six.sin6_addr.s6_addr[12], text, system.INET6_ADDRSTRLEN)
         else:
-            linux.inet_ntop(linux.AF_INET6, &six.sin6_addr, text, linux.INET6_ADDRSTRLEN)
-        return fd, PyUnicode_FromString(text), linux.ntohs(six.sin6_port)
+            system.inet_ntop(system.AF_INET6, &six.sin6_addr, text, system.INET6_ADDRSTRLEN)
+        return fd, PyUnicode_FromString(text), system.ntohs(six.sin6_port)
     return fd, "", 0
 
 
@@ -44,14 +44,14 @@ cdef class Listener(Acceptor):
         self.consumer = consumer
         self.accepted = []
         self.bound = limit
-        self.start_watching(fd, linux.EPOLLIN)
+        self.start_watching(fd, system.EPOLLIN)
 
     def __dealloc__(self):
         if self.fd >= 0:
-            linux.close(self.fd)
+            system.close(self.fd)
         if self.accepted is not None:  # None: the garbage collector was here first
             for connection in self.accepted[self.taken:]:
-                linux.close(connection[0])
+                system.close(connection[0])
 
     @property
     def pending(self):
@@ -73,11 +73,11 @@ cdef class Listener(Acceptor):
     cdef bint has_room(self) noexcept:
         return len(self.accepted) - self.taken < self.bound
 
-    cdef int take_in(self, int connection, const linux.sockaddr *peer, linux.socklen_t size) except -1:
+    cdef int take_in(self, int connection, const system.sockaddr *peer, system.socklen_t size) except -1:
         try:
             self.accepted.append(named(connection, peer))
         except BaseException:
-            linux.close(connection)
+            system.close(connection)
             raise
         return 0
 
@@ -119,5 +119,5 @@ cdef class Listener(Acceptor):
         self.taken = 0
         Acceptor.close_all(self)
         for connection in waiting:
-            linux.close(connection[0])
+            system.close(connection[0])
         self.consumer = None  # last: it may be the end of the consumer, and what that calls finds a closed listener

@@ -17,7 +17,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.math cimport ceil
 from libc.stdint cimport int64_t, uint32_t
 
-cimport linux
+cimport system
 from poller cimport poller_close, poller_leave
 from sslsock.core.reactor cimport Reactor, Watcher
 from sslsock.core.schedule cimport Timer, TimerHeap, WorkQueue

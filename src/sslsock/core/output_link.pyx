@@ -9,7 +9,7 @@ cimport cython
 from cpython.bytes cimport PyBytes_CheckExact, PyBytes_GET_SIZE
 from libc.string cimport memcpy
 
-cimport linux
+cimport system
 from sslsock.core.bare_engine cimport ENGINE_OK, BareEngine
 from sslsock.core.consumer cimport ReportingLink
 from sslsock.core.link cimport TLS_FAILED
@@ -172,7 +172,7 @@ cdef class OutputLink(ReportingLink):
         last = self.ends_output and self.queue.size == 0 and not failed
         if last:
             engine.goodbye()
-            flags = linux.MSG_MORE  # what `linger` does next is to send the FIN, which then shares the last data's packet
+            flags = system.MSG_MORE  # what `linger` does next is to send the FIN, which then shares the last data's packet
         self.out_plain += taken
         if taken >= RELEASE_GIL_AT:
             with nogil:

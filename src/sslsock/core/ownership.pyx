@@ -5,7 +5,7 @@ from weakref import WeakSet
 
 from cpython.ref cimport Py_INCREF
 
-cimport linux
+cimport system
 
 cdef extern from "pythread.h" nogil:
     unsigned long PyThread_get_thread_ident()
@@ -21,7 +21,7 @@ cdef void count_fork() noexcept nogil:
     forks += 1
 
 
-linux.pthread_atfork(NULL, NULL, count_fork)
+system.pthread_atfork(NULL, NULL, count_fork)
 
 cdef object alive = WeakSet()  # all of this process
 
@@ -71,7 +71,7 @@ cdef class Owned:
         """The child's own descriptors: that ends nothing as long as the parent has its."""
         if self.copies is not None:
             for fd in self.copies:
-                linux.close(fd)
+                system.close(fd)
             self.copies = []
 
     cdef bint in_own_thread(self) noexcept:

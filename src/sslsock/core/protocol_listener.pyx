@@ -13,7 +13,7 @@ from asyncio.log import logger
 
 cimport cython
 
-cimport linux
+cimport system
 from sslsock.core.acceptor cimport Acceptor
 from sslsock.core.descriptor cimport Descriptor, owned
 from sslsock.core.loop cimport Loop
@@ -82,13 +82,13 @@ cdef class ProtocolListener(Acceptor):
         self.rest_seconds = constants.ACCEPT_RETRY_DELAY
         if sock.family != socket.AF_UNIX:
             # Connections inherit it on Linux: one call for all of them. Where it is refused it is not TCP.
-            linux.setsockopt(fd, linux.IPPROTO_TCP, linux.TCP_NODELAY, &on, sizeof(on))
-        self.start_watching(fd, linux.EPOLLIN)
+            system.setsockopt(fd, system.IPPROTO_TCP, system.TCP_NODELAY, &on, sizeof(on))
+        self.start_watching(fd, system.EPOLLIN)
 
     cdef bint has_room(self) noexcept:
         return self.most_shaking == 0 or self.shaking < self.most_shaking
 
-    cdef int take_in(self, int connection, const linux.sockaddr *peer, linux.socklen_t size) except -1:
+    cdef int take_in(self, int connection, const system.sockaddr *peer, system.socklen_t size) except -1:
         cdef Descriptor descriptor = owned(connection)
         cdef bytes name = raw_name(peer, size)
         cdef HandshakePlace place = None

@@ -1,10 +1,10 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from linux cimport epoll_event
 from run_queue cimport run_node, run_queue
 from sslsock.core.planner cimport Planner
 from sslsock.core.schedule cimport WorkQueue
 from sslsock.core.scratch cimport Scratch, scratch_block
+from system cimport epoll_event
 from worker_pool cimport mailbox
 
 

@@ -17,13 +17,13 @@ import os
 from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-cimport linux
-from linux cimport epoll_event, errno
+cimport system
 from poller cimport poller_takes
 from run_queue cimport run_node, run_queue_add, run_queue_next, run_queue_remove
 from sslsock.core.planner cimport Planner
 from sslsock.core.schedule cimport WorkQueue, monotonic_ns
 from sslsock.core.scratch cimport Scratch
+from system cimport epoll_event, errno
 from worker_pool cimport mailbox_close, mailbox_take, worker_job
 
 cdef enum:
@@ -41,7 +41,7 @@ cdef class Watcher:
 
     cdef int start_watching(self, int fd, uint32_t events) except -1:
         """Announce edges of `events`. Whatever raises, nothing is watched then."""
-        return self.enter_set(fd, events | linux.EPOLLET)
+        return self.enter_set(fd, events | system.EPOLLET)
 
     cdef int enter_set(self, int fd, uint32_t events) except -1:
         cdef epoll_event event
@@ -55,7 +55,7 @@ cdef class Watcher:
             # Its descriptor was closed behind our back. If a duplicate is open, the set still has its address.
             self.loop.lost.append(before)
         self.loop.watchers[number] = self
-        if linux.epoll_ctl(self.loop.poller.epoll, linux.EPOLL_CTL_ADD, fd, &event) < 0:
+        if system.epoll_ctl(self.loop.poller.epoll, system.EPOLL_CTL_ADD, fd, &event) < 0:
             error = errno
             if before is None:
                 del self.loop.watchers[number]
@@ -77,9 +77,9 @@ cdef class Watcher:
         """Watch the descriptor of `before` in its place. What is ready now is announced anew."""
         cdef epoll_event event
         cdef int fd = before.fd
-        event.events = events | linux.EPOLLET
+        event.events = events | system.EPOLLET
         event.data.u64 = self.address(fd)
-        if linux.epoll_ctl(self.loop.poller.epoll, linux.EPOLL_CTL_MOD, fd, &event) < 0:
+        if system.epoll_ctl(self.loop.poller.epoll, system.EPOLL_CTL_MOD, fd, &event) < 0:
             raise OSError(errno, os.strerror(errno))
         before.fd = -1
         self.loop.bury(before)
@@ -94,12 +94,12 @@ cdef class Watcher:
         connections never fill its buffer, and an edge for each of them costs a turn. (EPOLL_CTL_MOD allocates nothing: it
         fails for none that is watched.)"""
         cdef epoll_event event
-        if self.events & linux.EPOLLOUT or self.fd < 0:
+        if self.events & system.EPOLLOUT or self.fd < 0:
             return
-        self.events |= linux.EPOLLOUT
+        self.events |= system.EPOLLOUT
         event.events = self.events
         event.data.u64 = self.address(self.fd)
-        linux.epoll_ctl(self.loop.poller.epoll, linux.EPOLL_CTL_MOD, self.fd, &event)
+        system.epoll_ctl(self.loop.poller.epoll, system.EPOLL_CTL_MOD, self.fd, &event)
 
     cdef void stop_watching(self) noexcept:
         """Out of the set at once; it needs no memory. The caller closes the descriptor, if it is his, after this."""
@@ -114,7 +114,7 @@ cdef class Watcher:
             run_queue_remove(&self.loop.reports, &self.report_node)
         if self.loop.watchers.get(self.number) is not self:
             return  # the number means another watcher's descriptor by now
-        if linux.epoll_ctl(self.loop.poller.epoll, linux.EPOLL_CTL_DEL, fd, &event) < 0 and self.address(fd) & BY_NUMBER == 0:
+        if system.epoll_ctl(self.loop.poller.epoll, system.EPOLL_CTL_DEL, fd, &event) < 0 and self.address(fd) & BY_NUMBER == 0:
             Py_INCREF(self)  # closed behind our back: if a duplicate is open, the set has the address for ever
         self.loop.bury(self)
         del self.loop.watchers[self.number]
@@ -194,9 +194,9 @@ cdef class LevelWatcher(Watcher):
         elif events != self.events:
             event.events = events
             event.data.u64 = self.address(fd)
-            if linux.epoll_ctl(self.loop.poller.epoll, linux.EPOLL_CTL_MOD, fd, &event) < 0:
+            if system.epoll_ctl(self.loop.poller.epoll, system.EPOLL_CTL_MOD, fd, &event) < 0:
                 # ENOENT: the descriptor was closed behind our back, and the number is another's by now.
-                if errno != linux.ENOENT or linux.epoll_ctl(self.loop.poller.epoll, linux.EPOLL_CTL_ADD, fd, &event) < 0:
+                if errno != system.ENOENT or system.epoll_ctl(self.loop.poller.epoll, system.EPOLL_CTL_ADD, fd, &event) < 0:
                     raise OSError(errno, os.strerror(errno))
             self.events = events
         return 0
@@ -278,10 +278,10 @@ cdef class Reactor(Planner):
                 count = self.nogil_turns(milliseconds, &done)
         else:
             if milliseconds == 0:
-                count = linux.epoll_wait(self.poller.epoll, self.batch, BATCH, 0)
+                count = system.epoll_wait(self.poller.epoll, self.batch, BATCH, 0)
             else:
                 with nogil:
-                    count = linux.epoll_wait(self.poller.epoll, self.batch, BATCH, milliseconds)
+                    count = system.epoll_wait(self.poller.epoll, self.batch, BATCH, milliseconds)
             self.full = count == BATCH
         count = max(count, 0)  # below 0 is EINTR: signals are looked at by who called the turn
         self.batch_next, self.batch_count = 0, count
@@ -309,7 +309,7 @@ cdef class Reactor(Planner):
         cdef void *watcher
         cdef epoll_event *events = self.batch
         while True:
-            count = linux.epoll_wait(self.poller.epoll, events, BATCH, 0 if self.nogil_again.first != NULL else milliseconds)
+            count = system.epoll_wait(self.poller.epoll, events, BATCH, 0 if self.nogil_again.first != NULL else milliseconds)
             self.now = monotonic_ns()
             self.full = count == BATCH
             rest = 0

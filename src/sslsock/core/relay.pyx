@@ -25,7 +25,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint32_t
 from libc.string cimport memset
 
-cimport linux
+cimport system
 from send_room cimport send_room
 from sslsock.core.bare_engine cimport ENGINE_CLOSED, ENGINE_FAILED, ENGINE_OK, ENGINE_WANT_READ
 from sslsock.core.channel cimport Channel
@@ -37,7 +37,7 @@ from sslsock.core.scratch cimport PLAIN_SIZE, RECEIVE_SIZE, SEND_SIZE
 from window_bio cimport byte_queue, byte_queue_clear, byte_queue_front
 
 cdef double LINGER_SECONDS = 5.0
-cdef uint32_t WATCHED = linux.EPOLLIN | linux.EPOLLRDHUP | linux.EPOLLPRI
+cdef uint32_t WATCHED = system.EPOLLIN | system.EPOLLRDHUP | system.EPOLLPRI
 
 RELAY_ENDED, RELAY_TRUNCATED, RELAY_RESET, RELAY_NETWORK, RELAY_TLS, RELAY_RESOURCE, RELAY_IDLE, RELAY_ABORTED = range(8)
 
@@ -270,7 +270,7 @@ cdef class RelaySide(Link):
 
     cdef void send_on(self, const char *data, size_t size, bint last) noexcept nogil:
         """Send plaintext; `last`: and then close_notify, with TLS."""
-        cdef int flags = linux.MSG_MORE if last else 0  # the FIN that follows shares the last data's packet
+        cdef int flags = system.MSG_MORE if last else 0  # the FIN that follows shares the last data's packet
         cdef int status = ENGINE_OK
         if self.dead:
             return
@@ -308,7 +308,7 @@ cdef class RelaySide(Link):
         if self.peer.ended:
             self.relay.finish(TRUNCATED if self.truncated or self.peer.truncated else ENDED)
         else:
-            linux.shutdown(self.fd, linux.SHUT_WR)
+            system.shutdown(self.fd, system.SHUT_WR)
 
     cdef void send_failed(self) noexcept nogil:
         """Nothing can be sent any more. What was received before that is still passed on; its end then ends the relay, unless
@@ -328,7 +328,7 @@ cdef class RelaySide(Link):
             return False
         if not self.ended:
             self.ended = True
-            linux.shutdown(self.fd, linux.SHUT_WR)
+            system.shutdown(self.fd, system.SHUT_WR)
         # It is not the survivor's fault: it may be in the middle of an upload, and is to get its last bytes.
         if self.throw_away(INPUT_AFTER_FAILURE if self.failure.kind else INPUT_AFTER_END):
             if self.resets and self.fd >= 0:

@@ -1,12 +1,12 @@
 from libc.stdint cimport int64_t
 
-cimport linux
+cimport system
 
 
 cdef inline int64_t monotonic_ns() noexcept nogil:
     """The clock of timers: nanoseconds of CLOCK_MONOTONIC."""
-    cdef linux.timespec now
-    linux.clock_gettime(linux.CLOCK_MONOTONIC, &now)
+    cdef system.timespec now
+    system.clock_gettime(system.CLOCK_MONOTONIC, &now)
     return now.tv_sec * 1000000000 + now.tv_nsec
 
 

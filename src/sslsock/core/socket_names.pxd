@@ -1,4 +1,4 @@
-from linux cimport sockaddr, socklen_t
+from system cimport sockaddr, socklen_t
 
 
 cdef bytes raw_name(const sockaddr *name, socklen_t size)

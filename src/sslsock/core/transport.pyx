@@ -9,7 +9,7 @@ from asyncio import base_events, constants, trsock
 
 cimport cython
 
-cimport linux
+cimport system
 from sslsock.core.channel cimport Channel
 from sslsock.core.descriptor cimport Descriptor
 from sslsock.core.loop cimport Loop
@@ -104,7 +104,7 @@ cdef class SocketTransport(ProtocolTransport):
     cdef bint all_acknowledged(self) noexcept:
         """Whether the peer's system has all that was sent (tcp(7), SIOCOUTQ)."""
         cdef int left = 0
-        return linux.ioctl(self.channel.fd, linux.SIOCOUTQ, &left) == 0 and left == 0
+        return system.ioctl(self.channel.fd, system.SIOCOUTQ, &left) == 0 and left == 0
 
     # About it
 

@@ -1,4 +1,4 @@
-"""What of Linux the loop and the channels call: epoll(7), sockets, clocks, fork handlers."""
+"""What of the system the loop, the channels and `_ssl` call: epoll(7), sockets, clocks, locks, fork handlers."""
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
