@@ -11,6 +11,7 @@ import pytest
 
 import sslsock
 from command_helpers import one_line, run
+from sslsock.commands.bench.proxies import program
 
 TINY = ("bench", "--quick", "--rounds", "2", "--seconds", "0.005")
 
@@ -23,21 +24,23 @@ def test_the_smallest_run_of_all_peers_and_its_json(tmp_path: Path) -> None:
     assert sslsock.openssl_version() in shown
     for words in ("Engine over memory (TLSv1.3 TLS_", "writes of 64 B", "writes of 1 MiB", "resumed", "x asyncio"):
         assert words in shown
+    assert "All use the cipher suite TLS_AES_256_GCM_SHA384." in shown.splitlines()[-1]
+    assert result.stderr.decode() == f"written: {path}\n"
 
     report = json.loads(path.read_text())
     assert report["schema"] == 1
     assert report["versions"]["sslsock"] == sslsock.__version__
     assert report["versions"]["OpenSSL of sslsock"] == sslsock.openssl_version()
     assert report["machine"]["cores"] >= 1
-    assert report["settings"] == {"rounds": 2, "seconds": 0.005}
+    assert report["settings"] == {"rounds": 2, "seconds": 0.005, "suite": "TLS_AES_256_GCM_SHA384"}
     rows = report["results"]
     measured = {(row["group"].split()[0], row["measure"], row["peer"]) for row in rows}
-    for peer in ("sslsock", "ssl"):
+    for peer in ("sslsock", "sslsock-ssl", "ssl"):
         for size in ("64 B", "1 KiB", "16 KiB", "1 MiB"):
             assert ("Engine", f"writes of {size}", peer) in measured
         for kind in ("full", "resumed"):
             assert ("Handshakes", kind, peer) in measured
-    for peer in ("sslsock", "sslsock-asyncio", "ssl-threads", "asyncio"):
+    for peer in ("sslsock", "sslsock-asyncio", "sslsock-aio", "sslsock-ssl-threads", "ssl-threads", "asyncio"):
         for count in ("1 connection", "32 connections"):
             assert ("Echo", count, peer) in measured
         for direction in ("client to server", "server to client"):
@@ -46,8 +49,43 @@ def test_the_smallest_run_of_all_peers_and_its_json(tmp_path: Path) -> None:
         assert len(row["rates"]) == len(row["cpu"]) == 2
         assert min(row["rates"]) > 0
         assert min(row["rates"]) <= row["median"] <= max(row["rates"])
-        assert row["protocol"].startswith("TLSv1.")
-        assert row["cipher"]
+        assert row["protocol"] == "TLSv1.3"
+        assert row["cipher"] == "TLS_AES_256_GCM_SHA384"
+
+
+@pytest.mark.parametrize("peer", ["sslsock-proxy", "haproxy", "nginx"])
+def test_a_proxy(peer: str, tmp_path: Path) -> None:
+    if program(peer) is None:
+        pytest.skip(f"{peer} is not installed")
+    path = tmp_path / "bench.json"
+    result = run(*TINY, "--peers", peer, "--json", path)
+    assert result.returncode == 0, result.stderr.decode()
+    report = json.loads(path.read_text())
+    assert [row["peer"] for row in report["results"]] == [peer] * 3
+    assert {row["cipher"] for row in report["results"]} == {"TLS_AES_256_GCM_SHA384"}
+    assert peer == "sslsock-proxy" or report["versions"][peer][0].isdigit(), report["versions"]
+    for row in report["results"]:
+        assert min(row["cpu"]) > 0, "the processor time is not the proxy's"
+
+
+def test_each_library_with_its_own_cipher_suite(tmp_path: Path) -> None:
+    path = tmp_path / "bench.json"
+    result = run(*TINY, "--own-ciphers", "--peers", "sslsock,ssl", "--json", path)
+    assert result.returncode == 0, result.stderr.decode()
+    rows = json.loads(path.read_text())["results"]
+    suites = {(row["peer"], row["cipher"]) for row in rows}
+    assert ("sslsock", "TLS_AES_128_GCM_SHA256") in suites
+    assert ("ssl", "TLS_AES_256_GCM_SHA384") in suites
+    assert "Cipher suites differ (TLS_AES_128_GCM_SHA256, TLS_AES_256_GCM_SHA384)" in result.stdout.decode().splitlines()[-1]
+
+
+def test_a_proxy_that_does_not_start_says_why(tmp_path: Path) -> None:
+    broken = tmp_path / "haproxy"
+    broken.write_text("#!/bin/sh\necho no such thing >&2\nexit 3\n")
+    broken.chmod(0o755)
+    result = run(*TINY, "--peers", "haproxy", env={"PATH": f"{tmp_path}:/usr/bin:/bin"})
+    assert result.returncode == 1
+    assert one_line(result) == "sslsock: bench: haproxy does not start: no such thing; leave it out with --peers"
 
 
 def test_only_the_peers_asked_for() -> None:

@@ -163,15 +163,18 @@ def make_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
         "bench",
         help="measure sslsock on this machine, against the interpreter's ssl and others",
         description="Measure sslsock against the interpreter's ssl module and, where installed, uvloop, "
-        "aiofastnet and pyOpenSSL: the engine over memory, handshakes, and a server process and a "
-        "client over the loopback.",
+        "aiofastnet, pyOpenSSL, HAProxy and nginx: the engine over memory, handshakes, a server process and a "
+        "client over the loopback, and proxies. All with one cipher suite; takes about eight minutes.",
     )
-    bench.add_argument("--quick", action="store_true", help="about fifteen seconds, rougher figures")
+    bench.add_argument("--quick", action="store_true", help="about half a minute, rougher figures")
     bench.add_argument("--json", metavar="FILE", help="write every single figure to FILE as JSON")
     bench.add_argument(
         "--plot", metavar="FILE.png", help="draw the medians (needs matplotlib: the extra `bench`)"
     )
     bench.add_argument("--peers", metavar="A,B", type=names_list, default=[], help="measure only these")
+    bench.add_argument(
+        "--own-ciphers", action="store_true", help="each library with its default cipher suite, in the place of one for all"
+    )
     bench.add_argument(
         "--rounds", metavar="N", type=positive_count, help="rounds of every measure (5; quick: 3)"
     )

@@ -2,6 +2,7 @@
 
 `memory` measures engines over memory, `network` a server process and a client over the loopback, both ends by
 the same library: `apps` is what they do, `kinds` how each library is asked to do it, `server` the process.
+`proxies` measures proxies in the same way, each a process between the two.
 `measures` has what all share, `report` and `plot` show the results. This file is the run: what is measured,
 in which order, how often.
 
@@ -25,6 +26,9 @@ PEERS = (
     "sslsock",
     "sslsock-asyncio",
     "sslsock-uvloop",
+    "sslsock-aio",
+    "sslsock-ssl",
+    "sslsock-ssl-threads",
     "ssl",
     "ssl-threads",
     "asyncio",
@@ -32,17 +36,23 @@ PEERS = (
     "aiofastnet",
     "aiofastnet-uvloop",
     "pyopenssl",
+    "sslsock-proxy",
+    "haproxy",
+    "nginx",
 )
-NEEDED = {"uvloop": "uvloop", "aiofastnet": "aiofastnet", "pyopenssl": "OpenSSL"}
+MODULES = {"uvloop": "uvloop", "aiofastnet": "aiofastnet", "pyopenssl": "OpenSSL"}
+PROGRAMS = ("haproxy", "nginx")
 
 
-def missing_module(peer: str) -> str:
-    """The first module that a peer needs and this interpreter lacks; "" when all are there."""
+def what_lacks(peer: str) -> str:
+    """The first module or program that a peer needs and that is not installed; "" when all are there."""
+    from .proxies import program
+
     for word in peer.split("-"):
-        module = NEEDED.get(word)
+        module = MODULES.get(word)
         if module is not None and importlib.util.find_spec(module) is None:
-            return module
-    return ""
+            return f"module {module}"
+    return f"program {peer}" if peer in PROGRAMS and program(peer) is None else ""
 
 
 def choose_peers(wanted: Iterable[str]) -> tuple[list[str], list[str]]:
@@ -51,12 +61,12 @@ def choose_peers(wanted: Iterable[str]) -> tuple[list[str], list[str]]:
     for name in names:
         if name not in PEERS:
             raise UsageError(f"--peers: {name!r} is not one of {', '.join(PEERS)}")
-        if missing_module(name):
-            raise UsageError(f"--peers: {name} needs the module {missing_module(name)}, which is not installed")
+        if what_lacks(name):
+            raise UsageError(f"--peers: {name} needs the {what_lacks(name)}, which is not installed")
     if names:
         return [peer for peer in PEERS if peer in names], []
-    left_out = [f"{peer} (no module {missing_module(peer)})" for peer in PEERS if missing_module(peer)]
-    return [peer for peer in PEERS if not missing_module(peer)], left_out
+    left_out = [f"{peer} (no {what_lacks(peer)})" for peer in PEERS if what_lacks(peer)]
+    return [peer for peer in PEERS if not what_lacks(peer)], left_out
 
 
 def check_output(path: str, option: str) -> None:
@@ -80,7 +90,8 @@ def run_rounds(measures: list[Measure], results: Results, rounds: int, progress:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from . import memory, network, plot, report
+    from . import memory, network, plot, proxies, report
+    from .kinds import SHARED_SUITE
 
     if arguments.plot is not None:
         plot.check()
@@ -91,11 +102,16 @@ def run(arguments: argparse.Namespace) -> int:
     settings = Settings(
         rounds=arguments.rounds or (3 if arguments.quick else 5),
         seconds=arguments.seconds or (0.07 if arguments.quick else 1.0),
+        suite="" if arguments.own_ciphers else SHARED_SUITE,
     )
-    results = Results(settings, left_out)
+    results = Results(settings, peers, left_out)
     report.print_head(results)
-    with network.Servers(peers) as servers:
-        measures = [*memory.make_measures(peers, settings), *network.make_measures(peers, settings, servers)]
+    with network.Servers(settings.suite) as servers, proxies.Proxies(servers) as running:
+        measures = [
+            *memory.make_measures(peers, settings),
+            *network.make_measures(peers, settings, servers),
+            *proxies.make_measures(peers, settings, running),
+        ]
         if not measures:
             raise UsageError("--peers: there is nothing to measure")
         steps = settings.rounds * sum(len(measure.peers) for measure in measures)

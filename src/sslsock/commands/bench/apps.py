@@ -213,6 +213,7 @@ class SocketTransport:
         self.write = self.write_and_watch
         socket.ready_read_handler = self.on_readable
         socket.disconnected_handler = self.on_end
+        socket.error_handler = lambda socket, error: None  # on_end tells; else it is logged
         socket.bytes_written_handler = None
 
     def begin(self) -> None:

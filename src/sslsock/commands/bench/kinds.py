@@ -1,4 +1,8 @@
-"""How each library is asked to run the apps: as a server (in a process of its own) and as a client."""
+"""How each library is asked to run the apps: as a server (in a process of its own) and as a client.
+
+A cipher suite is named to sslsock's own sockets only ("": their default). The others have their OpenSSL's default, which is
+why the suite that all share is that one (`SHARED_SUITE`).
+"""
 
 from __future__ import annotations
 
@@ -11,9 +15,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from time import perf_counter
-from typing import Any, Callable, Optional
+from typing import Any, Callable, NamedTuple, Optional
 
-from ... import EventLoop, SocketError, SslCertificate, SslConfiguration, SslKey, SslServer, SslSocket
+from ... import EventLoop, SocketError, SslCertificate, SslConfiguration, SslKey, SslServer, SslSocket, TcpServer
 from ... import run as run_loop
 from ... import stop as stop_loop
 from .apps import ECHO_SIZE, HIGH, PIECE, REQUEST, Job, ServerApp, SocketTransport
@@ -21,16 +25,32 @@ from .apps import ECHO_SIZE, HIGH, PIECE, REQUEST, Job, ServerApp, SocketTranspo
 HOST = "127.0.0.1"
 RECEIVE = 256 * 1024
 
-KINDS = (
-    "sslsock",
-    "sslsock-asyncio",
-    "sslsock-uvloop",
-    "ssl-threads",
-    "asyncio",
-    "uvloop",
-    "aiofastnet",
-    "aiofastnet-uvloop",
-)
+SHARED_SUITE = "TLS_AES_256_GCM_SHA384"  # the first that OpenSSL offers, SSL_CTX_set_ciphersuites(3)
+
+
+class Kind(NamedTuple):
+    """A way to run the apps. style: on "sockets" of sslsock, as "protocols" of asyncio, or in blocking "threads". loop: where
+    they run; "": none of asyncio's. own_ssl: with sslsock.ssl in the place of the interpreter's.
+    """
+
+    style: str
+    loop: str = ""
+    own_ssl: bool = False
+
+
+KINDS = {
+    "sslsock": Kind("sockets"),
+    "sslsock-asyncio": Kind("sockets", "asyncio"),
+    "sslsock-uvloop": Kind("sockets", "uvloop"),
+    "sslsock-aio": Kind("protocols", "sslsock", own_ssl=True),
+    "sslsock-ssl-threads": Kind("threads", own_ssl=True),
+    "ssl-threads": Kind("threads"),
+    "asyncio": Kind("protocols", "asyncio"),
+    "uvloop": Kind("protocols", "uvloop"),
+    "aiofastnet": Kind("protocols", "aiofastnet"),
+    "aiofastnet-uvloop": Kind("protocols", "aiofastnet-uvloop"),
+}
+PLAIN = "plain"  # no peer: the back end of the proxies, on TcpServer
 
 # TLS settings: each library's defaults, but for whom is trusted.
 
@@ -47,21 +67,28 @@ def memory_file(data: bytes) -> Iterator[str]:
         os.close(fd)
 
 
-def server_context(certificate: bytes, key: bytes) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+def ssl_module(own: bool) -> Any:
+    """The interpreter's ssl, or ours."""
+    return importlib.import_module("sslsock.ssl") if own else ssl
+
+
+def server_context(certificate: bytes, key: bytes, own: bool = False) -> Any:
+    """An SSLContext of the interpreter's ssl or of ours."""
+    context = ssl_module(own).SSLContext(ssl.PROTOCOL_TLS_SERVER)
     with memory_file(certificate + key) as path:
         context.load_cert_chain(path)
     return context
 
 
-def client_context(authority: bytes) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+def client_context(authority: bytes, own: bool = False) -> Any:
+    context = ssl_module(own).SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(cadata=authority.decode("ascii"))
     return context
 
 
-def server_configuration(certificate: bytes, key: bytes) -> SslConfiguration:
+def server_configuration(certificate: bytes, key: bytes, suite: str) -> SslConfiguration:
     configuration = SslConfiguration()
+    configuration.ciphersuites = suite
     configuration.local_certificate = SslCertificate(certificate)
     configuration.private_key = SslKey(key)
     configuration.peer_verify_mode = SslConfiguration.VERIFY_NONE
@@ -69,23 +96,26 @@ def server_configuration(certificate: bytes, key: bytes) -> SslConfiguration:
     return configuration
 
 
-def client_configuration(authority: bytes) -> SslConfiguration:
+def client_configuration(authority: bytes, suite: str) -> SslConfiguration:
     configuration = SslConfiguration()
+    configuration.ciphersuites = suite
     configuration.add_ca_certificate(SslCertificate(authority))
     configuration.use_system_ca = False
     return configuration
 
 
-def new_asyncio_loop(kind: str) -> asyncio.AbstractEventLoop:
-    """The asyncio loop that a kind runs on."""
+def new_asyncio_loop(name: str) -> asyncio.AbstractEventLoop:
+    """The loop of a kind."""
     loop: asyncio.AbstractEventLoop
-    if kind.startswith("aiofastnet"):
+    if name == "sslsock":
+        loop = importlib.import_module("sslsock.aio").new_event_loop()
+    elif name.startswith("aiofastnet"):
         fast: Any = importlib.import_module("aiofastnet")
-        if kind.endswith("uvloop"):
+        if name.endswith("uvloop"):
             loop = fast.loop_factory(importlib.import_module("uvloop").new_event_loop)()
         else:
             loop = fast.loop_factory()()
-    elif kind.endswith("uvloop"):
+    elif name == "uvloop":
         loop = importlib.import_module("uvloop").new_event_loop()
     else:
         loop = asyncio.new_event_loop()
@@ -95,42 +125,53 @@ def new_asyncio_loop(kind: str) -> asyncio.AbstractEventLoop:
 # Servers: they call `listening(port)` and never return.
 
 
-def serve(kind: str, certificate: bytes, key: bytes, listening: Callable[[int], object]) -> None:
-    if kind.startswith("sslsock"):
-        serve_sslsock(kind, server_configuration(certificate, key), listening)
-    elif kind == "ssl-threads":
-        serve_threads(server_context(certificate, key), listening)
+def serve(name: str, certificate: bytes, key: bytes, suite: str, listening: Callable[[int], object]) -> None:
+    if name == PLAIN:
+        run_loop(lambda: begin_server(TcpServer(), listening))
+        return
+    kind = KINDS[name]
+    if kind.style == "sockets":
+        serve_sslsock(kind, server_configuration(certificate, key, suite), listening)
+    elif kind.style == "threads":
+        serve_threads(server_context(certificate, key, kind.own_ssl), listening)
     else:
-        serve_asyncio(kind, server_context(certificate, key), listening)
+        serve_asyncio(kind, server_context(certificate, key, kind.own_ssl), listening)
 
 
-def serve_sslsock(kind: str, configuration: SslConfiguration, listening: Callable[[int], object]) -> None:
-    def accept(server: SslServer) -> None:
-        while (taken := server.next_pending_secure_connection()) is not None:
+def begin_server(server: Any, listening: Callable[[int], object]) -> Any:
+    """Have a TcpServer or SslServer listen; the server, which serves as long as it is kept."""
+    take = server.next_pending_secure_connection if isinstance(server, SslServer) else server.next_pending_connection
+
+    def accept(server: Any) -> None:
+        while (taken := take()) is not None:
             SocketTransport(taken, ServerApp()).begin()
 
-    def begin() -> SslServer:
+    server.max_pending_connections = 1024
+    server.new_connection_handler = accept
+    if not server.listen(0, HOST):
+        raise OSError(server.error_string)
+    listening(server.port)
+    return server
+
+
+def serve_sslsock(kind: Kind, configuration: SslConfiguration, listening: Callable[[int], object]) -> None:
+    def begin() -> Any:
         server = SslServer()
         server.configuration = configuration
-        server.max_pending_connections = 1024
-        server.new_connection_handler = accept
-        if not server.listen(0, HOST):
-            raise OSError(server.error_string)
-        listening(server.port)
-        return server
+        return begin_server(server, listening)
 
     async def main() -> None:
         server = begin()
         await asyncio.Event().wait()
         server.close()
 
-    if kind == "sslsock":
-        run_loop(begin)
+    if kind.loop:
+        new_asyncio_loop(kind.loop).run_until_complete(main())
     else:
-        new_asyncio_loop(kind).run_until_complete(main())
+        run_loop(begin)
 
 
-def serve_asyncio(kind: str, context: ssl.SSLContext, listening: Callable[[int], object]) -> None:
+def serve_asyncio(kind: Kind, context: Any, listening: Callable[[int], object]) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         make: Any = ServerApp
@@ -138,10 +179,10 @@ def serve_asyncio(kind: str, context: ssl.SSLContext, listening: Callable[[int],
         listening(server.sockets[0].getsockname()[1])
         await asyncio.Event().wait()
 
-    new_asyncio_loop(kind).run_until_complete(main())
+    new_asyncio_loop(kind.loop).run_until_complete(main())
 
 
-def serve_threads(context: ssl.SSLContext, listening: Callable[[int], object]) -> None:
+def serve_threads(context: Any, listening: Callable[[int], object]) -> None:
     listener = socket.create_server((HOST, 0), backlog=1024)
     listening(listener.getsockname()[1])
     while True:
@@ -149,7 +190,7 @@ def serve_threads(context: ssl.SSLContext, listening: Callable[[int], object]) -
         threading.Thread(target=serve_thread, args=(context, raw), daemon=True).start()
 
 
-def receive_exactly(connection: ssl.SSLSocket, size: int) -> bytes:
+def receive_exactly(connection: Any, size: int) -> bytes:
     data = b""
     while len(data) < size:
         more = connection.recv(size - len(data))
@@ -159,14 +200,14 @@ def receive_exactly(connection: ssl.SSLSocket, size: int) -> bytes:
     return data
 
 
-def send_size(connection: ssl.SSLSocket, size: int) -> None:
+def send_size(connection: Any, size: int) -> None:
     while size:
         piece = PIECE if size >= len(PIECE) else PIECE[:size]
         connection.sendall(piece)
         size -= len(piece)
 
 
-def take_size(connection: ssl.SSLSocket, size: int) -> None:
+def take_size(connection: Any, size: int) -> None:
     buffer = bytearray(RECEIVE)
     while size > 0:
         count = connection.recv_into(buffer)
@@ -175,7 +216,7 @@ def take_size(connection: ssl.SSLSocket, size: int) -> None:
         size -= count
 
 
-def serve_thread(context: ssl.SSLContext, raw: socket.socket) -> None:
+def serve_thread(context: Any, raw: socket.socket) -> None:
     with suppress(OSError), raw:
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with context.wrap_socket(raw, server_side=True) as connection:
@@ -195,13 +236,14 @@ def serve_thread(context: ssl.SSLContext, raw: socket.socket) -> None:
 # Clients: they run a job to its end. What it raises comes out.
 
 
-def run_client(kind: str, authority: bytes, port: int, job: Job) -> None:
-    if kind.startswith("sslsock"):
-        run_sslsock(kind, client_configuration(authority), port, job)
-    elif kind == "ssl-threads":
-        run_threads(client_context(authority), port, job)
+def run_client(name: str, authority: bytes, suite: str, port: int, job: Job) -> None:
+    kind = KINDS[name]
+    if kind.style == "sockets":
+        run_sslsock(kind, client_configuration(authority, suite), port, job)
+    elif kind.style == "threads":
+        run_threads(client_context(authority, kind.own_ssl), port, job)
     else:
-        run_asyncio(kind, client_context(authority), port, job)
+        run_asyncio(kind, client_context(authority, kind.own_ssl), port, job)
     if job.error is not None:
         raise job.error
 
@@ -210,7 +252,7 @@ def note_agreed(job: Job, version: Optional[str], cipher: Optional[tuple[str, st
     job.agreed = (version or "", cipher[0] if cipher else "")
 
 
-def run_sslsock(kind: str, configuration: SslConfiguration, port: int, job: Job) -> None:
+def run_sslsock(kind: Kind, configuration: SslConfiguration, port: int, job: Job) -> None:
     sockets: list[SslSocket] = []
 
     def on_error(taken: SslSocket, error: SocketError) -> None:
@@ -248,15 +290,15 @@ def run_sslsock(kind: str, configuration: SslConfiguration, port: int, job: Job)
 
     loop = EventLoop.current()
     loop.exception_handler = lambda loop, context: job.fail(context["exception"])
-    if kind == "sslsock":
+    if kind.loop:
+        run_in_asyncio(new_asyncio_loop(kind.loop), main())
+    else:
         job.finish = stop_loop
         run_loop(begin)
         end()
-    else:
-        run_in_asyncio(new_asyncio_loop(kind), main())
 
 
-def run_asyncio(kind: str, context: ssl.SSLContext, port: int, job: Job) -> None:
+def run_asyncio(kind: Kind, context: Any, port: int, job: Job) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         done = asyncio.Event()
@@ -273,7 +315,7 @@ def run_asyncio(kind: str, context: ssl.SSLContext, port: int, job: Job) -> None
         for transport in transports:
             transport.abort()
 
-    run_in_asyncio(new_asyncio_loop(kind), main())
+    run_in_asyncio(new_asyncio_loop(kind.loop), main())
 
 
 def run_in_asyncio(loop: asyncio.AbstractEventLoop, main: Any) -> None:
@@ -285,12 +327,12 @@ def run_in_asyncio(loop: asyncio.AbstractEventLoop, main: Any) -> None:
         loop.close()
 
 
-def run_threads(context: ssl.SSLContext, port: int, job: Job) -> None:
-    connections: list[ssl.SSLSocket] = []
+def run_threads(context: Any, port: int, job: Job) -> None:
+    connections: list[Any] = []
     lock = threading.Lock()
     failures: list[BaseException] = []
 
-    def client(connection: ssl.SSLSocket) -> None:
+    def client(connection: Any) -> None:
         try:
             if job.kind == b"E":
                 count = echo_in_thread(connection)
@@ -307,7 +349,7 @@ def run_threads(context: ssl.SSLContext, port: int, job: Job) -> None:
         except OSError as exc:
             failures.append(exc)
 
-    def echo_in_thread(connection: ssl.SSLSocket) -> int:
+    def echo_in_thread(connection: Any) -> int:
         data, buffer, count = bytes(ECHO_SIZE), bytearray(ECHO_SIZE), 0
         while True:  # once at least, as the other clients do
             connection.sendall(data)

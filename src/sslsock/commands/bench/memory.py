@@ -18,13 +18,13 @@ from ... import Context, Engine, SslCertificate, SslKey
 from ...core.context import VERIFY_NONE
 from ...core.issue import issue_pem
 from ..common import CommandError
-from .kinds import client_context, memory_file, server_context
+from .kinds import client_context, memory_file, server_context, ssl_module
 from .measures import Measure, Sample, Settings, measure_loop
 
 SIZES = (64, 1024, 16 * 1024, 1024 * 1024)
 BATCH = 256 * 1024  # bytes between two looks at the clock
 BUFFER = 256 * 1024
-PEERS = ("sslsock", "ssl", "pyopenssl")
+PEERS = ("sslsock", "sslsock-ssl", "ssl", "pyopenssl")
 
 
 class Ends(Protocol):
@@ -41,16 +41,20 @@ class Ends(Protocol):
 
 
 class SslsockEnds:
-    def __init__(self, certificate: bytes, key: bytes, authority: bytes, resumed: bool) -> None:
+    def __init__(self, certificate: bytes, key: bytes, authority: bytes, resumed: bool, suite: str) -> None:
         self.server_context = Context(
             server_side=True,
+            ciphersuites=suite,
             certificate=SslCertificate(certificate),
             private_key=SslKey(key),
             verify_mode=VERIFY_NONE,
             use_system_ca=False,
         )
         self.client_context = Context(
-            server_side=False, ca_certificates=[SslCertificate(authority)], use_system_ca=False
+            server_side=False,
+            ciphersuites=suite,
+            ca_certificates=[SslCertificate(authority)],
+            use_system_ca=False,
         )
         self.resumed = resumed
         self.buffer = bytearray(BUFFER)
@@ -85,15 +89,18 @@ class SslsockEnds:
 
 
 class SslEnds:
-    def __init__(self, certificate: bytes, key: bytes, authority: bytes, resumed: bool) -> None:
-        self.server_context = server_context(certificate, key)
-        self.client_context = client_context(authority)
+    own = False
+
+    def __init__(self, certificate: bytes, key: bytes, authority: bytes, resumed: bool, suite: str) -> None:
+        self.module = ssl_module(self.own)
+        self.server_context = server_context(certificate, key, self.own)
+        self.client_context = client_context(authority, self.own)
         self.resumed = resumed
         self.session: Any = None
         self.buffer = bytearray(BUFFER)
 
     def connect(self) -> None:
-        up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
+        up, down = self.module.MemoryBIO(), self.module.MemoryBIO()
         client = self.client_context.wrap_bio(down, up, server_hostname="localhost", session=self.session)
         server = self.server_context.wrap_bio(up, down, server_side=True)
         ends = [client, server]
@@ -113,7 +120,7 @@ class SslEnds:
     def send(self, data: bytes) -> None:
         left = self.client.write(data)
         while left:
-            left -= self.server.read(left, self.buffer)  # type: ignore[operator]
+            left -= self.server.read(left, self.buffer)
 
     def agreed(self) -> tuple[str, str]:
         cipher = self.client.cipher()
@@ -123,8 +130,12 @@ class SslEnds:
         return bool(self.client.session_reused)
 
 
+class OwnSslEnds(SslEnds):
+    own = True
+
+
 class PyOpenSslEnds:
-    def __init__(self, certificate: bytes, key: bytes, authority: bytes, resumed: bool) -> None:
+    def __init__(self, certificate: bytes, key: bytes, authority: bytes, resumed: bool, suite: str) -> None:
         library = self.library = importlib.import_module("OpenSSL.SSL")
         self.server_context = library.Context(library.TLS_SERVER_METHOD)
         with memory_file(certificate + key) as path:
@@ -190,21 +201,22 @@ class PyOpenSslEnds:
         return True if reused is None else bool(reused())
 
 
-CLASSES = {"sslsock": SslsockEnds, "ssl": SslEnds, "pyopenssl": PyOpenSslEnds}
+CLASSES = {"sslsock": SslsockEnds, "sslsock-ssl": OwnSslEnds, "ssl": SslEnds, "pyopenssl": PyOpenSslEnds}
 
 
 class Memory:
     """Makes the ends when they are first asked for, and keeps them for all rounds."""
 
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
+    def __init__(self, settings: Settings) -> None:
+        self.seconds = settings.seconds / 2
+        self.suite = settings.suite
         self.identity = issue_pem()
         self._ends: dict[tuple[str, bool], Any] = {}
 
     def ends(self, peer: str, resumed: bool) -> Any:
         key = (peer, resumed)
         if key not in self._ends:
-            self._ends[key] = CLASSES[peer](*self.identity, resumed)
+            self._ends[key] = CLASSES[peer](*self.identity, resumed, self.suite)
         return self._ends[key]
 
     def bulk(self, peer: str, size: int) -> Sample:
@@ -245,7 +257,7 @@ def make_measures(peers: list[str], settings: Settings) -> list[Measure]:
     own = [peer for peer in PEERS if peer in peers]
     if not own:
         return []
-    memory = Memory(settings.seconds / 2)
+    memory = Memory(settings)
     measures = [
         Measure(
             "Engine over memory",

@@ -13,7 +13,7 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
-from time import clock_gettime, perf_counter, process_time
+from time import perf_counter, process_time
 from types import TracebackType
 from typing import Callable, Optional
 
@@ -21,18 +21,25 @@ from ...core.issue import issue_pem
 from ..common import CommandError
 from .apps import ECHO_SIZE, Job
 from .kinds import KINDS, run_client
-from .measures import Measure, Sample, Settings
+from .measures import Measure, Sample, Settings, process_seconds
 
 MANY = 32  # connections at once
 RATE = 256 << 20  # bytes a second that decide how much a bulk measure moves
 
 
+def package_environment() -> dict[str, str]:
+    """For a process in which the package is to be the same as here, wherever it was imported from."""
+    root = str(Path(__file__).resolve().parents[3])
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])}
+
+
 class Servers:
     """The server processes, each started when it is first asked for. A context manager: none outlives it."""
 
-    def __init__(self, peers: list[str]) -> None:
-        certificate, key, self.authority = issue_pem()
-        identity = {"certificate": certificate.decode("ascii"), "key": key.decode("ascii")}
+    def __init__(self, suite: str) -> None:
+        self.suite = suite
+        self.certificate, self.key, self.authority = issue_pem()
+        identity = {"certificate": self.certificate.decode("ascii"), "key": self.key.decode("ascii"), "suite": suite}
         self._identity = json.dumps(identity).encode("ascii") + b"\n"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._ports: dict[str, int] = {}
@@ -57,19 +64,14 @@ class Servers:
 
     def cpu(self, kind: str) -> float:
         """Processor seconds that the server of a kind has used so far."""
-        # The clock of another process, as clock_getcpuclockid(3) makes it of its number: Python has no name
-        # for it.
-        return clock_gettime((~self._processes[kind].pid << 3) | 2)
+        return process_seconds(self._processes[kind].pid)
 
     def _start(self, kind: str) -> None:
-        # The same package as here, wherever it was imported from.
-        root = str(Path(__file__).resolve().parents[3])
-        path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
         process = self._processes[kind] = subprocess.Popen(
             [sys.executable, "-m", "sslsock.commands.bench.server", kind],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": path},
+            env=package_environment(),
         )
         assert process.stdin is not None and process.stdout is not None
         process.stdin.write(self._identity)
@@ -96,7 +98,7 @@ def run_job(servers: Servers, kind: str, make_job: Callable[[], Job]) -> Sample:
     job.start = start
     job.note_end = note_end
     try:
-        run_client(kind, servers.authority, port, job)
+        run_client(kind, servers.authority, servers.suite, port, job)
     except OSError as exc:
         raise CommandError(f"bench: {kind}: {exc}") from None
     units = job.units / (1 if job.kind == b"E" else 2**20)

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import textwrap
 from statistics import median
 from typing import Any, Callable
 
 from ..common import CommandError
 from .measures import Measure, Result, Results
+from .report import suites_text, versions
 
 WIDTH = 0.8  # of all bars of one measure
+LINE = 0.18  # inches, of small text
 
 
 def check() -> None:
@@ -61,7 +64,7 @@ def draw(results: Results, path: str) -> None:
     for measure in results.measures:
         groups.setdefault(measure.group, []).append(measure)
     peers = sorted({result.peer for result in results.all})
-    colours = {peer: pyplot.get_cmap("tab10")(number % 10) for number, peer in enumerate(peers)}
+    colours = {peer: pyplot.get_cmap("tab20")(number % 20) for number, peer in enumerate(peers)}
 
     figure, panels = pyplot.subplots(len(groups), 2, figsize=(16, 3.2 * len(groups)), squeeze=False)
     for (left, right), (group, measures) in zip(panels, groups.items()):
@@ -73,7 +76,9 @@ def draw(results: Results, path: str) -> None:
         for panel in (left, right):
             panel.set_xticks(range(len(measures)), [measure.title for measure in measures])
         right.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
-    figure.tight_layout()
+    parts = [f"{name}: {version}" for name, version in versions(results.peers).items()]
+    figure.text(0.01, 0.01, "\n".join([suites_text(results), *textwrap.wrap("; ".join(parts), 220)]), fontsize="small")
+    figure.tight_layout(rect=(0, (1 + len(parts) / 2) * LINE / figure.get_figheight(), 1, 1))
     try:
         figure.savefig(path, dpi=100)
     except (OSError, ValueError) as exc:

@@ -13,13 +13,14 @@ from typing import Any
 
 from ... import __version__, openssl_version
 from ...core.cpu_count import usable_cpus
+from . import proxies
 from .measures import Measure, Result, Results
 
 SCHEMA = 1
 
 
-def versions() -> dict[str, str]:
-    """Of everything that takes part."""
+def versions(peers: list[str]) -> dict[str, str]:
+    """Of everything that takes part, and of what it runs on."""
     found = {
         "sslsock": __version__,
         "OpenSSL of sslsock": openssl_version(),
@@ -39,6 +40,7 @@ def versions() -> dict[str, str]:
             found["OpenSSL of pyOpenSSL"] = SSL.OpenSSL_version(0).decode("ascii")
         except ImportError:
             del found["pyOpenSSL"]
+    found.update((peer, proxies.version(peer)) for peer in ("haproxy", "nginx") if peer in peers)
     return found
 
 
@@ -56,21 +58,34 @@ def machine() -> dict[str, Any]:
 
 def notes(results: Results) -> list[str]:
     """What a reader should know before comparing."""
-    found = []
+    found = [suites_text(results)]
     if openssl_version() != ssl.OPENSSL_VERSION:
         found.append(
             f"sslsock runs on {openssl_version()}, the interpreter's ssl on {ssl.OPENSSL_VERSION}: "
-            "part of a difference is OpenSSL's."
+            "part of a difference is OpenSSL's (from 3.5 on a handshake withstands quantum computers, and takes longer)."
         )
-    if machine()["cores"] < 2:
+    cores = machine()["cores"]
+    if cores < 2:
         found.append("One core: client and server take it from each other, rates over the loopback mean little.")
+    elif cores < 3 and set(proxies.PEERS) & set(results.peers):
+        found.append("Client, proxy and back end share two cores: of proxies compare the processor time, not the rates.")
     if results.left_out:
         found.append("Left out: " + ", ".join(results.left_out) + ".")
     return found
 
 
+def suites_text(results: Results) -> str:
+    """One line for people who compare: which cipher suites were spoken, or are to be."""
+    spoken = sorted({result.samples[-1].cipher for result in results.all})
+    if len(spoken) > 1:
+        return f"Cipher suites differ ({', '.join(spoken)}), and so does what a byte costs."
+    if spoken or results.settings.suite:
+        return f"All use the cipher suite {spoken[0] if spoken else results.settings.suite}."
+    return "Each library has its own default cipher suite."
+
+
 def print_head(results: Results) -> None:
-    for name, version in versions().items():
+    for name, version in versions(results.peers).items():
         print(f"{name:<22}{version}")
     computer = machine()
     print(f"{'machine':<22}{computer['processor'] or 'unknown processor'}, {computer['cores']} cores")
@@ -116,6 +131,7 @@ def print_results(results: Results) -> None:
             group = measure.group
             print(f"\n{group} ({agreed_text(own)})")
         print_measure(measure, own)
+    print(f"\n{suites_text(results)}")
     sys.stdout.flush()
 
 
@@ -142,9 +158,9 @@ def as_json(results: Results) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "versions": versions(),
+        "versions": versions(results.peers),
         "machine": machine(),
-        "settings": {"rounds": results.settings.rounds, "seconds": results.settings.seconds},
+        "settings": {"rounds": results.settings.rounds, "seconds": results.settings.seconds, "suite": results.settings.suite},
         "notes": notes(results),
         "results": rows,
     }

@@ -1,6 +1,6 @@
 """The server process of a network measure: `python -m sslsock.commands.bench.server KIND`.
 
-Reads certificate and key from standard input (JSON), prints its port, and serves until that input ends.
+Reads certificate, key and cipher suite from standard input (JSON), prints its port, and serves until that input ends.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ def main() -> None:
         sys.argv[1],
         identity["certificate"].encode("ascii"),
         identity["key"].encode("ascii"),
+        identity["suite"],
         lambda port: print(port, flush=True),
     )
 
