@@ -34,6 +34,7 @@ import argparse
 import asyncio
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -268,9 +269,19 @@ def available(peers: list[str], report: Report) -> list[str]:
             missing = lacking and f"no {lacking}"
         if missing is None:
             found.append(peer)
+            if peer in PROGRAMS:
+                report.add_version(peer, version_of(PROGRAMS[peer]))
         else:
             report.leave_out(peer, missing)
     return found
+
+
+def version_of(program: str) -> str:
+    """What it says of itself."""
+    option = {"hitch": "--version", "stunnel4": "-version"}.get(program, "-v")
+    said = subprocess.run([program, option], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False).stdout
+    lines = said.decode(errors="replace").splitlines()
+    return next((line for line in lines if re.search(r"\d\.\d", line)), "of unknown version")
 
 
 class Proxy:

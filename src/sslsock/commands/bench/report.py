@@ -53,7 +53,14 @@ def machine() -> dict[str, Any]:
                 break
     except OSError:
         pass
-    return {"processor": model, "cores": usable_cpus()}
+    return {"processor": model, "cores": usable_cpus(), "congestion_control": congestion_control()}
+
+
+def congestion_control() -> str:
+    try:
+        return Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip()
+    except OSError:
+        return ""
 
 
 def notes(results: Results) -> list[str]:
@@ -69,6 +76,8 @@ def notes(results: Results) -> list[str]:
         found.append("One core: client and server take it from each other, rates over the loopback mean little.")
     elif cores < 3 and set(proxies.PEERS) & set(results.peers):
         found.append("Client, proxy and back end share two cores: of proxies compare the processor time, not the rates.")
+    if congestion_control() == "bbr":
+        found.append("BBR paces the loopback by timers: bulk over it is slower and costs more than with cubic or reno.")
     if results.left_out:
         found.append("Left out: " + ", ".join(results.left_out) + ".")
     return found
