@@ -170,8 +170,8 @@ class EventLoop(Loop):
         elif self.unsent:
             self._warn(f"an event loop is dropped while {self.unsent} bytes wait to be sent")
 
-    def __del__(self) -> None:
-        if not sys.is_finalizing():
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        if not is_finalizing():  # not by `sys`, which is None when the interpreter has cleared this module
             self._warn_if_left()
 
     def run(self) -> None:
