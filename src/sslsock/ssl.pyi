@@ -82,32 +82,61 @@ _Path = str | bytes | PathLike[str] | PathLike[bytes]
 _Data = str | bytes | bytearray | memoryview
 
 OP_ENABLE_KTLS: Options
+"""Have the kernel encrypt, where it can: SSL_CTX_set_options(3)."""
 OP_IGNORE_UNEXPECTED_EOF: Options
+"""Take the end of a connection without close_notify for an end in order."""
 OP_LEGACY_SERVER_CONNECT: Options
+"""Talk to servers without secure renegotiation (RFC 5746) too."""
 
 HAS_PHA: bool
+"""Whether TLS 1.3 can ask for a client's certificate after the handshake."""
 HAS_PSK: bool
+"""Whether there are pre-shared keys up to TLS 1.2."""
 HAS_PSK_TLS13: bool
+"""Whether there are pre-shared keys in TLS 1.3."""
 
-def get_sigalgs() -> list[str]: ...
+def get_sigalgs() -> list[str]:
+    """The names of the signature algorithms that `SSLContext.set_client_sigalgs` and `set_server_sigalgs` take.
+    NotImplementedError before OpenSSL 3.4."""
 
 class SSLObject(ssl.SSLObject):
-    def get_verified_chain(self) -> list[bytes]: ...
-    def get_unverified_chain(self) -> list[bytes]: ...
-    def group(self) -> str | None: ...
-    def client_sigalg(self) -> str | None: ...
-    def server_sigalg(self) -> str | None: ...
+    """What `SSLContext.wrap_bio` gives: Python's `ssl.SSLObject`, with the methods of the newest Python."""
+
+    def get_verified_chain(self) -> list[bytes]:
+        """The chain by which the peer was verified, as DER, its own certificate first; empty where nothing was verified."""
+    def get_unverified_chain(self) -> list[bytes]:
+        """The certificates that the peer has sent, as DER, its own first."""
+    def group(self) -> str | None:
+        """The name of the key exchange group, None before the handshake."""
+    def client_sigalg(self) -> str | None:
+        """The name of the signature algorithm of the client's certificate. NotImplementedError before OpenSSL 3.5."""
+    def server_sigalg(self) -> str | None:
+        """The name of the signature algorithm of the server's certificate. NotImplementedError before OpenSSL 3.5."""
 
 class SSLSocket(ssl.SSLSocket):
-    def get_verified_chain(self) -> list[bytes]: ...
-    def get_unverified_chain(self) -> list[bytes]: ...
-    def group(self) -> str | None: ...
-    def client_sigalg(self) -> str | None: ...
-    def server_sigalg(self) -> str | None: ...
+    """What `SSLContext.wrap_socket` gives: Python's `ssl.SSLSocket`, with the methods of the newest Python."""
+
+    def get_verified_chain(self) -> list[bytes]:
+        """The chain by which the peer was verified, as DER, its own certificate first; empty where nothing was verified."""
+    def get_unverified_chain(self) -> list[bytes]:
+        """The certificates that the peer has sent, as DER, its own first."""
+    def group(self) -> str | None:
+        """The name of the key exchange group, None before the handshake."""
+    def client_sigalg(self) -> str | None:
+        """The name of the signature algorithm of the client's certificate. NotImplementedError before OpenSSL 3.5."""
+    def server_sigalg(self) -> str | None:
+        """The name of the signature algorithm of the server's certificate. NotImplementedError before OpenSSL 3.5."""
 
 class SSLContext(ssl.SSLContext):
+    """Python's `ssl.SSLContext`, on the OpenSSL of this package, with the methods of the newest Python."""
+
     resume_sessions: bool
-    def use_ticket_keys(self, keys: TicketKeys) -> None: ...
+    """Whether a client resumes the session of an earlier connection to the same `server_hostname`: False at first. Not for a
+    PROTOCOL_TLS_SERVER context. Sessions of TLS 1.3 come with the first data that is read. A resumed connection verifies no
+    certificate: the peer proves that it is the one that was verified then."""
+    def use_ticket_keys(self, keys: TicketKeys) -> None:
+        """Seal session tickets with `keys`: every server with the same keys resumes what another has begun. For a
+        PROTOCOL_TLS_SERVER context."""
     def wrap_socket(
         self,
         sock: socket.socket,
@@ -116,7 +145,8 @@ class SSLContext(ssl.SSLContext):
         suppress_ragged_eofs: bool = True,
         server_hostname: str | bytes | None = None,
         session: ssl.SSLSession | None = None,
-    ) -> SSLSocket: ...
+    ) -> SSLSocket:
+        """A socket with TLS made of `sock`. Arguments and errors are those of Python's `ssl.SSLContext.wrap_socket`."""
     def wrap_bio(
         self,
         incoming: ssl.MemoryBIO,
@@ -124,20 +154,32 @@ class SSLContext(ssl.SSLContext):
         server_side: bool = False,
         server_hostname: str | bytes | None = None,
         session: ssl.SSLSession | None = None,
-    ) -> SSLObject: ...
-    def set_ciphersuites(self, ciphersuites: str, /) -> None: ...
-    def get_groups(self, *, include_aliases: bool = False) -> list[str]: ...
-    def set_groups(self, grouplist: str, /) -> None: ...
-    def set_client_sigalgs(self, sigalgslist: str, /) -> None: ...
-    def set_server_sigalgs(self, sigalgslist: str, /) -> None: ...
-    def set_psk_client_callback(self, callback: Callable[[str | None], tuple[str | None, bytes]] | None) -> None: ...
+    ) -> SSLObject:
+        """TLS over two buffers. Arguments and errors are those of Python's `ssl.SSLContext.wrap_bio`."""
+    def set_ciphersuites(self, ciphersuites: str, /) -> None:
+        """Choose the cipher suites of TLS 1.3: their names, with colons between them. SSLError for unknown ones."""
+    def get_groups(self, *, include_aliases: bool = False) -> list[str]:
+        """The names of the key exchange groups that this context can use. NotImplementedError before OpenSSL 3.5."""
+    def set_groups(self, grouplist: str, /) -> None:
+        """Choose the key exchange groups: their names, with colons between them, best first. SSLError for unknown ones."""
+    def set_client_sigalgs(self, sigalgslist: str, /) -> None:
+        """Choose the signature algorithms of certificates of clients: their names, with colons between them."""
+    def set_server_sigalgs(self, sigalgslist: str, /) -> None:
+        """Choose the signature algorithms of certificates of servers: their names, with colons between them."""
+    def set_psk_client_callback(self, callback: Callable[[str | None], tuple[str | None, bytes]] | None) -> None:
+        """Authenticate by a pre-shared key: `callback(hint)`, given what the server says, returns the identity and the key.
+        None: do not."""
     def set_psk_server_callback(
         self, callback: Callable[[str | None], bytes] | None, identity_hint: str | None = None
-    ) -> None: ...
+    ) -> None:
+        """Authenticate clients by pre-shared keys: `callback(identity)` returns the key of that client, b"" for none. None: do
+        not. `identity_hint` is what clients of TLS 1.2 are told, to choose theirs by."""
 
 def create_default_context(
     purpose: ssl.Purpose = ..., *, cafile: _Path | None = None, capath: _Path | None = None, cadata: _Data | None = None
-) -> SSLContext: ...
+) -> SSLContext:
+    """A context with safe settings: for a client, which verifies the server and its name, or with
+    Purpose.CLIENT_AUTH for a server."""
 def _create_unverified_context(
     protocol: int | None = None,
     *,

@@ -55,9 +55,9 @@ __all__ = [
     "get_sigalgs",
     "nid2obj",
     "txt2obj",
-    *ssl_values.constants,
 ]
 
+__all__ += list(ssl_values.constants)
 globals().update(ssl_values.constants)
 
 for _kind in (Certificate, MemoryBIO, SSLSession, _SSLContext, _SSLSocket):

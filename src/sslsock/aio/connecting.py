@@ -74,19 +74,20 @@ class Connecting:
             raise
         return transport, protocol
 
-    # ssl_half_close: bool, whether each direction of a connection with TLS ends by itself, as without TLS: `write_eof` sends
-    # close_notify and what comes is read on, and a protocol whose eof_received returns True goes on writing (RFC 8446, 6.1).
-
     async def create_connection(self, *args: Any, ssl_half_close: bool = False, **options: Any) -> Any:
-        """asyncio's, and ssl_half_close."""
+        """asyncio's `create_connection`, and:
+
+        ssl_half_close: bool, whether each direction of a connection with TLS ends by itself, as without TLS: `write_eof` sends
+        close_notify and what comes is read on, and a protocol whose `eof_received` returns True goes on writing: RFC 8446, 6.1.
+        """
         return await super().create_connection(*args, **with_half_close(options, ssl_half_close))  # type: ignore[misc]
 
     async def create_unix_connection(self, *args: Any, ssl_half_close: bool = False, **options: Any) -> Any:
-        """asyncio's, and ssl_half_close."""
+        """asyncio's `create_unix_connection`, and `ssl_half_close`: see `create_connection`."""
         return await super().create_unix_connection(*args, **with_half_close(options, ssl_half_close))  # type: ignore[misc]
 
     async def connect_accepted_socket(self, *args: Any, ssl_half_close: bool = False, **options: Any) -> Any:
-        """asyncio's, and ssl_half_close."""
+        """asyncio's `connect_accepted_socket`, and `ssl_half_close`: see `create_connection`."""
         return await super().connect_accepted_socket(*args, **with_half_close(options, ssl_half_close))  # type: ignore[misc]
 
     async def create_server(
@@ -103,7 +104,7 @@ class Connecting:
         start_serving: bool = True,
         **options: Any,
     ) -> Server:
-        """asyncio's, ssl_half_close, and:
+        """asyncio's `create_server`, `ssl_half_close` (see `create_connection`), and:
 
         client_hello_handler: `handler(hello, peername)`, perhaps `async`, returns the SSLContext of the connection, or None for
         `ssl`. LookupError: the client is told that there is no such name.

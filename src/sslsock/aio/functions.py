@@ -28,12 +28,19 @@ __all__ = [
 LIMIT = 2**16  # bytes, as asyncio.streams has it
 
 create_connection = with_loop("create_connection")
+"""`EventLoop.create_connection` in `loop`."""
 create_server = with_loop("create_server")
+"""`EventLoop.create_server` in `loop`."""
 create_unix_connection = with_loop("create_unix_connection")
+"""`EventLoop.create_unix_connection` in `loop`."""
 create_unix_server = with_loop("create_unix_server")
+"""`EventLoop.create_unix_server` in `loop`."""
 connect_accepted_socket = with_loop("connect_accepted_socket")
+"""`EventLoop.connect_accepted_socket` in `loop`."""
 start_tls = with_loop("start_tls")
+"""`EventLoop.start_tls` in `loop`."""
 sendfile = with_loop("sendfile")
+"""`EventLoop.sendfile` in `loop`."""
 
 Streams = tuple[StreamReader, StreamWriter]
 

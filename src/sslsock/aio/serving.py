@@ -59,11 +59,16 @@ def serve(
         `async def app(sockets)`: called once in each loop, with its listening sockets (list); it makes its own servers of them.
         When it is to end it is cancelled.
     host, port: as create_server has them; every loop has a listening socket for each address (SO_REUSEPORT), with port 0 all
-        have the same port. path: a UNIX socket, which all loops accept from. sock: a listening socket of the program, likewise.
+        have the same port.
+    path: in place of them, a UNIX socket, which all loops accept from.
+    sock: in place of them, a listening socket of the program, likewise.
     threads: int; None: one for each CPU that the process may use, by its quota too, where Python has no GIL, else one.
     shutdown_timeout: seconds for connections, or `app(sockets)`, to end by themselves when it is to stop; then they are closed.
         At the second signal they are closed at once.
     started: called with the addresses (list, as `getsockname` gives them) when every loop listens, in the calling thread.
+    backlog: how many connections the system holds until they are accepted.
+    reuse_port: whether other processes may listen on the same port.
+    debug: whether the loops run in asyncio's debug mode; None: as asyncio decides.
     options: others of create_server, and `limit` of start_server; not for `app(sockets)`.
 
     What is raised in one thread ends all, and comes out of this call. OSError where it cannot listen. RuntimeError below a loop

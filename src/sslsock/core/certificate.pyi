@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _Encoded = Union[bytes, bytearray, memoryview, str]
 
-class _Foreign(Protocol):
+class _CryptographyCertificate(Protocol):
     """Of `cryptography`."""
 
     def public_bytes(self, encoding: Any) -> bytes: ...
@@ -28,7 +28,9 @@ class SslCertificate(Loaded):
     PEM: ClassVar[SslEncoding]
     DER: ClassVar[SslEncoding]
 
-    def __new__(cls, encoded: Union[_Encoded, _Foreign] = b"", format: int = SslEncoding.PEM) -> SslCertificate: ...
+    def __new__(
+        cls, encoded: Union[_Encoded, _CryptographyCertificate] = b"", format: int = SslEncoding.PEM
+    ) -> SslCertificate: ...
     @staticmethod
     def from_bytes(data: _Encoded) -> list[SslCertificate]: ...
     @staticmethod

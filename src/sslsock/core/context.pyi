@@ -54,6 +54,8 @@ class Context:
         legacy_server_connect: bool = False,
     ) -> None: ...
     @property
-    def server_side(self) -> bool: ...
+    def server_side(self) -> bool:
+        """Role: bool."""
     @property
-    def verify_mode(self) -> int: ...
+    def verify_mode(self) -> int:
+        """VERIFY_NONE, VERIFY_QUERY or VERIFY_PEER: int."""

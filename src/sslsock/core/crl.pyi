@@ -8,7 +8,7 @@ from .loading import Loader
 
 _Encoded = Union[bytes, bytearray, memoryview, str]
 
-class _Foreign(Protocol):
+class _CryptographyCrl(Protocol):
     """Of `cryptography`."""
 
     def public_bytes(self, encoding: Any) -> bytes: ...
@@ -21,7 +21,7 @@ class SslCrl(Loaded):
     PEM: ClassVar[SslEncoding]
     DER: ClassVar[SslEncoding]
 
-    def __new__(cls, encoded: Union[_Encoded, _Foreign] = b"", format: int = SslEncoding.PEM) -> SslCrl: ...
+    def __new__(cls, encoded: Union[_Encoded, _CryptographyCrl] = b"", format: int = SslEncoding.PEM) -> SslCrl: ...
     @staticmethod
     def from_bytes(data: _Encoded) -> list[SslCrl]: ...
     @staticmethod

@@ -14,8 +14,11 @@ class TlsError(Exception):
     """What ended a TLS connection: OpenSSL's reason, and the alert that was received, if one was."""
 
     reason: str
+    """The reason in OpenSSL's words, such as "certificate verify failed": str."""
     alert: Optional[str]
+    """The name of the alert that the peer sent (RFC 8446, 6), None when it sent none."""
     handshaking: bool
+    """Whether it was the handshake that failed: bool."""
 
     def __init__(self, text: str, reason: str = "", alert: Optional[str] = None, handshaking: bool = False) -> None: ...
 
@@ -41,7 +44,8 @@ class Engine(BareEngine):
     def take(self) -> bytes: ...
     def close(self) -> bytes: ...
     @property
-    def context(self) -> Context: ...
+    def context(self) -> Context:
+        """The context that it was made with."""
     @property
     def to_send(self) -> int: ...
     @property

@@ -6,24 +6,33 @@ from .loaded import Loaded
 
 class KeyType(IntEnum):
     PUBLIC = 0
+    """A public key."""
     PRIVATE = 1
+    """A private key."""
 
 class KeyAlgorithm(IntEnum):
     RSA = 0
+    """RSA."""
     DSA = 1
+    """DSA (FIPS 186-4)."""
     EC = 2
+    """ECDSA, on any curve that OpenSSL knows."""
     ED25519 = 3
+    """Ed25519 (RFC 8032)."""
     ED448 = 4
+    """Ed448 (RFC 8032)."""
     ML_DSA = 5
+    """ML-DSA (FIPS 204), with OpenSSL 3.5 and newer."""
     RSA_PSS = 6
+    """RSA for PSS signatures alone (RFC 8017)."""
 
 _Encoded = Union[bytes, bytearray, memoryview, str]
-class _ForeignPrivate(Protocol):
+class _CryptographyPrivateKey(Protocol):
     """Of `cryptography`."""
 
     def private_bytes(self, encoding: Any, format: Any, encryption_algorithm: Any) -> bytes: ...
 
-class _ForeignPublic(Protocol):
+class _CryptographyPublicKey(Protocol):
     """Of `cryptography`."""
 
     def public_bytes(self, encoding: Any, format: Any) -> bytes: ...
@@ -44,7 +53,7 @@ class SslKey(Loaded):
 
     def __new__(
         cls,
-        encoded: Union[_Encoded, _ForeignPrivate, _ForeignPublic] = b"",
+        encoded: Union[_Encoded, _CryptographyPrivateKey, _CryptographyPublicKey] = b"",
         algorithm: Optional[int] = None,
         format: int = SslEncoding.PEM,
         type: int = KeyType.PRIVATE,

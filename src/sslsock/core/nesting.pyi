@@ -8,7 +8,9 @@ class Nested(Owned):
     """A loop's descriptors and its host."""
 
     host: Any
+    """The asyncio loop that this one is a part of, or None."""
     host_call_soon: Optional[Callable[[Callable[[], None]], object]]
+    """`call_soon` of `host`, or None."""
 
     @property
     def dispatching(self) -> bool: ...

@@ -10,6 +10,8 @@ class Planner(Nested):
     """A loop's timers and calls."""
 
     exception_handler: Optional[_ExceptionHandler]
+    """Called with what a handler raises: `exception_handler(loop, {"message": str, "exception": exception, "source": object})`.
+    None, as at first: it is logged, with its traceback."""
 
     def time(self) -> float: ...
     def call_soon(self, callback: Callable[..., object], *args: Any) -> None: ...

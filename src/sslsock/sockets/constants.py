@@ -23,11 +23,17 @@ class OpenMode(IntFlag):
     """How a stream is open."""
 
     NOT_OPEN_MODE = 0
+    """Closed."""
     READ_ONLY_MODE = 1
+    """Open for reading only: `write` fails."""
     WRITE_ONLY_MODE = 2
+    """Open for writing only: `read` gives nothing."""
     READ_WRITE_MODE = 3
+    """Open for both."""
     APPEND_MODE = 4
+    """Of files: a socket has no use for it."""
     TRUNCATE_MODE = 8
+    """Of files: a socket has no use for it."""
 
 
 class NamedInt(IntEnum):
@@ -44,32 +50,48 @@ class SocketState(NamedInt):
     """Where a socket is in its life."""
 
     UNCONNECTED_STATE = 0
+    """There is no connection."""
     HOST_LOOKUP_STATE = 1
+    """The name of the host is being looked up."""
     CONNECTING_STATE = 2
+    """The connection is being made."""
     CONNECTED_STATE = 3
+    """The connection stands."""
     BOUND_STATE = 4
+    """The local address is fixed by `bind`, and there is no connection yet."""
     CLOSING_STATE = 6
+    """`disconnect` was called; what was written before is still being sent."""
 
 
 class SocketError(NamedInt):
     """What went wrong with a socket or a server."""
 
     UNKNOWN_ERROR = -1
+    """An error that has no other name here; `error_string` says more."""
     CONNECTION_REFUSED_ERROR = 0
     """The peer refused, or did not answer in time."""
     REMOTE_HOST_CLOSED_ERROR = 1
+    """The peer closed or reset the connection."""
     HOST_NOT_FOUND_ERROR = 2
+    """The name of the host is not known."""
     SOCKET_ACCESS_ERROR = 3
     """The system denies the operation: a port below 1024, for example."""
     SOCKET_RESOURCE_ERROR = 4
     """Out of descriptors, buffers or memory."""
     SOCKET_TIMEOUT_ERROR = 5
+    """The system gave up waiting for the peer."""
     DATAGRAM_TOO_LARGE_ERROR = 6
+    """Of UDP: does not occur here."""
     NETWORK_ERROR = 7
+    """Any other error of the network: no route to the host, for example."""
     ADDRESS_IN_USE_ERROR = 8
+    """Another program has this address and port."""
     UNSUPPORTED_SOCKET_OPERATION_ERROR = 10
+    """Does not occur here."""
     UNFINISHED_SOCKET_OPERATION_ERROR = 11
+    """Does not occur here."""
     SSL_HANDSHAKE_FAILED_ERROR = 13
+    """The TLS handshake failed."""
     OPERATION_ERROR = 19
     """Not possible in the state the object is in."""
     SSL_INTERNAL_ERROR = 20
@@ -84,8 +106,11 @@ class SslMode(NamedInt):
     """Whether a connection is encrypted (or about to be), and in which role."""
 
     UNENCRYPTED_MODE = 0
+    """Plain TCP."""
     SSL_CLIENT_MODE = 1
+    """TLS as the client, from the start of the handshake on."""
     SSL_SERVER_MODE = 2
+    """TLS as the server, from the start of the handshake on."""
 
 
 class PeerVerifyMode(NamedInt):
@@ -105,6 +130,7 @@ class VerifyFlag(IntFlag):
     """How strictly certificates are verified. Names and numbers are those of `ssl.VerifyFlags` (and of OpenSSL)."""
 
     VERIFY_DEFAULT = 0
+    """None of the others."""
     VERIFY_CRL_CHECK_LEAF = 0x4
     """The peer's own certificate is looked up in its authority's CRL, which has to be there."""
     VERIFY_CRL_CHECK_CHAIN = 0xC
@@ -127,6 +153,7 @@ class RelayReason(NamedInt):
     RESET = 2
     """A peer reset its connection, or is gone."""
     NETWORK_ERROR = 3
+    """Any other error of the network."""
     TLS_ERROR = 4
     """TLS failed: an alert, a record that does not decrypt."""
     RESOURCE_ERROR = 5
@@ -143,10 +170,15 @@ class SslProtocol(NamedInt):
     """Protocol versions, by the number they have on the wire."""
 
     SSL_3 = 0x0300
+    """Cannot be spoken; a ClientHello may name it."""
     TLS_1_0 = 0x0301
+    """Out of date (RFC 8996)."""
     TLS_1_1 = 0x0302
+    """Out of date (RFC 8996)."""
     TLS_1_2 = 0x0303
+    """RFC 5246."""
     TLS_1_3 = 0x0304
+    """RFC 8446."""
 
     def __str__(self) -> str:
         return self.name.replace("_", " ", 1).replace("_", ".")

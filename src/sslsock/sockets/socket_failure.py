@@ -10,7 +10,8 @@ __all__ = ["SocketFailure"]
 class SocketFailure(ConnectionError):
     """What is awaited of a socket or a server will not come: the connection has failed or was aborted, or there is none.
 
-    error: SocketError, OPERATION_ERROR where the program itself is the cause. error_string: why, in words: str.
+    error: SocketError, OPERATION_ERROR where the program itself is the cause.
+    error_string: str, why, in words.
     """
 
     def __init__(self, error: SocketError, error_string: str) -> None:
