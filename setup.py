@@ -31,9 +31,11 @@ ROOT = Path(__file__).resolve().parent
 FOLDERS = ("core", "_ssl")
 CORES = len(os.sched_getaffinity(0))
 MODULES = sorted((folder, path.stem) for folder in FOLDERS for path in (ROOT / "src/sslsock" / folder).glob("*.pyx"))
-C_SOURCES = ("include/window_bio.c", "include/ticket_keys.c", "include/poller.c", "include/scratch.c", "include/hello_digest.c",
-             "include/distrusted_keys.c", "include/record_buffers.c", "include/known_chains.c", "include/fork_gate.c",
-             "include/worker_pool.c")
+C_SOURCES = (
+    "include/window_bio.c", "include/ticket_keys.c", "include/poller_epoll.c", "include/scratch.c", "include/hello_digest.c",
+    "include/distrusted_keys.c", "include/record_buffers.c", "include/known_chains.c", "include/fork_gate.c",
+    "include/worker_pool.c",
+)
 EXPORTS = "include/exports.map"
 GENERATED = "build/generated"
 

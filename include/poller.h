@@ -1,16 +1,42 @@
-/* The descriptors that a loop waits with: an epoll set, a timerfd, and a pipe that other threads and signal handlers write to. */
+/* The floor that a loop stands on: descriptors with the events that are waited for, a timer, and a waker for other threads and for
+ * signal handlers. One interface; each kind of system has its implementation, a header with what the hot path calls and a C file:
+ *
+ *     poller_epoll.h    Linux: epoll(7), timerfd_create(2)
+ *     poller_kqueue.h   macOS: kqueue(2)
+ *
+ * An implementation defines `poller_event`, with `events` and `data` (a union of `u64` and `ptr`), and `poller`, with
+ *
+ *     int set           the descriptor that is readable when a descriptor, the timer or the waker has something to tell
+ *     int wake_write    one that wakes when a byte is written to it (signal.set_wakeup_fd)
+ *     int woken         by `poller_wake_once`, and not heard yet
+ *     int64_t armed     when the timer fires: nanoseconds of the monotonic clock, INT64_MAX when it does not
+ *
+ * Events are poll(2)'s bits, and POLLRDHUP: the peer has ended its direction. POLLHUP and POLLERR are told whatever is waited for. With
+ * POLLER_EDGE each news is told once, else as long as it is so. `data` comes back with the event; it is more than POLLER_OWN. What
+ * returns int returns 0, or -1 with errno, where nothing else is said. */
 #ifndef SSLSOCK_POLLER_H
 #define SSLSOCK_POLLER_H
 
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* POLLRDHUP */
+#endif
+#include <stddef.h>
 #include <stdint.h>
 
-#include <sys/epoll.h>
+#include <poll.h>
 
-typedef struct {
-    int epoll, timer, wake_read, wake_write; /* -1: not open */
-    int woken; /* by `poller_wake_once`, and not heard yet */
-    int64_t armed; /* when the timer fires: nanoseconds of CLOCK_MONOTONIC, INT64_MAX when it does not */
-} poller;
+#ifndef POLLRDHUP
+#define POLLRDHUP 0x2000
+#endif
+
+/* Events with this `data` are the poller's own. */
+enum { POLLER_TIMER = 4, POLLER_WAKER = 8, POLLER_OWN = 8 };
+
+#ifdef SSLSOCK_KQUEUE
+#include "poller_kqueue.h"
+#else
+#include "poller_epoll.h"
+#endif
 
 /* Marks it as not open. */
 void poller_init(poller *poller);
@@ -20,18 +46,30 @@ int poller_open(poller *poller);
 
 void poller_close(poller *poller);
 
-/* In a forked child: lets go of what it shares with its parent. `epoll` and `wake_write` go on to be a set and a pipe, of the
- * child's own and never used: a host loop and signal.set_wakeup_fd may have their numbers. */
+/* In a forked child: lets go of what it shares with its parent. `set` and `wake_write` go on to be descriptors, of the child's own
+ * and never used: a host loop and signal.set_wakeup_fd may have their numbers. */
 void poller_leave(poller *poller);
+
+/* Waits `milliseconds` at the most, -1: until there is something. Returns the number of events, -1 when a signal came. */
+static inline int poller_wait(poller *poller, poller_event *events, int most, int milliseconds);
+
+/* Has `events` of `fd`, which is not watched yet, told with `data`. What is so already is told, too. */
+static inline int poller_add(poller *poller, int fd, uint32_t events, uint64_t data);
+
+/* The same for one that is watched, in place of what was told of it. ENOENT: it has been closed meanwhile. */
+static inline int poller_change(poller *poller, int fd, uint32_t events, uint64_t data);
+
+/* Has the room of `fd`, whose edges `*events` are told with `data`, told too: the next time that there is some, or at once. It takes no
+ * memory, and cannot fail. */
+static inline void poller_await_room(poller *poller, int fd, uint32_t *events, uint64_t data);
+
+/* Has nothing told of `fd` any more. Fails where it has been closed and a duplicate may still be told of. */
+static inline int poller_remove(poller *poller, int fd);
 
 /* Has the timer fire at `when`. */
 void poller_arm(poller *poller, int64_t when);
 
-/* What an event of the pipe and one of the timer ask for. */
-void poller_hear(poller *poller);
-void poller_rewind(poller *poller);
-
-/* Makes the set readable. */
+/* Ends the wait that is under way, or the next. */
 void poller_wake(poller *poller);
 
 /* The same, unless such a call has not been heard yet. */
@@ -43,16 +81,19 @@ static inline void poller_wake_once(poller *poller)
     }
 }
 
-/* Whether the event is of the timer or the pipe; if so it has been dealt with. */
-static inline int poller_takes(poller *poller, const struct epoll_event *event)
+/* What an event of the waker and one of the timer ask for. */
+void poller_hear(poller *poller);
+void poller_rewind(poller *poller);
+
+/* Whether the event is the poller's own; if so it has been dealt with. */
+static inline int poller_takes(poller *poller, const poller_event *event)
 {
-    /* Events of watchers carry an address; no object lies at so low a one. */
-    if (event->data.u64 == (uint64_t) poller->wake_read * 2)
-        poller_hear(poller);
-    else if (event->data.u64 == (uint64_t) poller->timer * 2)
-        poller_rewind(poller);
-    else
+    if (event->data.u64 > POLLER_OWN)
         return 0;
+    if (event->data.u64 == POLLER_WAKER)
+        poller_hear(poller);
+    else
+        poller_rewind(poller);
     return 1;
 }
 

@@ -1,4 +1,4 @@
-"""What of the system the loop, the channels and `_ssl` call: epoll(7), sockets, clocks, locks, fork handlers."""
+"""What of the system the loop, the channels and `_ssl` call: sockets, clocks, locks, fork handlers."""
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
@@ -7,22 +7,6 @@ cdef extern from "<errno.h>" nogil:
     int errno
     int EAGAIN, ENOENT, EINTR, EINPROGRESS, ECONNREFUSED, ECONNRESET, EPIPE, ETIMEDOUT, ECONNABORTED, ENOBUFS, ENOMEM
     int EPROTO, EPERM, ENETDOWN, ENOPROTOOPT, EHOSTDOWN, ENONET, EHOSTUNREACH, EOPNOTSUPP, ENETUNREACH
-
-
-cdef extern from "<sys/epoll.h>" nogil:
-    ctypedef union epoll_data_t:
-        void *ptr
-        uint64_t u64
-
-    struct epoll_event:
-        uint32_t events
-        epoll_data_t data
-
-    uint32_t EPOLLIN, EPOLLPRI, EPOLLOUT, EPOLLRDHUP, EPOLLHUP, EPOLLERR, EPOLLET
-    int EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLL_CTL_DEL
-
-    int epoll_ctl(int epfd, int op, int fd, epoll_event *event)
-    int epoll_wait(int epfd, epoll_event *events, int maxevents, int timeout)
 
 
 cdef extern from "<time.h>" nogil:

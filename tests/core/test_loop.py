@@ -694,6 +694,24 @@ def test_what_a_level_watch_is_told_of_can_be_changed(loop):
     near.close()
 
 
+def test_no_number_of_a_level_watch_is_taken_for_the_loops_own():
+    near, far = socket_pair()
+    numbers = [os.dup(near.fileno()) for _ in range(200)]  # they begin low, and the loops' own descriptors follow
+    far.send(b"x")
+    for _ in range(4):  # each with other descriptors
+        loop, told = Loop(), set()
+        for number in numbers:
+            loop.watch_level(number, IN, lambda events, number=number, told=told: told.add(number))
+        turns(loop, 2)
+        assert told == set(numbers), f"the loop's descriptors are {loop.fileno()} to {loop.wake_fd}"
+        loop.close()
+        numbers.append(os.dup(near.fileno()))
+    for number in numbers:
+        os.close(number)
+    near.close()
+    far.close()
+
+
 @pytest.mark.parametrize("leave", ["close", "change"])
 def test_level_watches_may_leave_in_a_callback(loop, leave):
     """None that has left is told of the rest of the batch."""

@@ -266,7 +266,7 @@ class Connecting:
         transp.pause_reading()
         await transp._make_empty_waiter()
         try:
-            # A duplicate has a place of its own in the epoll set, and so a writer that is told of room.
+            # A duplicate has a place of its own in the loop's set, and so a writer that is told of room.
             with socket.socket(fileno=os.dup(transp._sock_fd)) as duplicate:
                 duplicate.setblocking(False)
                 return int(await self.sock_sendfile(duplicate, file, offset, count, fallback=False))

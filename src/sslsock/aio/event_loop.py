@@ -1,4 +1,4 @@
-"""EventLoop: asyncio's loop with its queue, timers and epoll in C."""
+"""EventLoop: asyncio's loop with its queue, timers and descriptors in C."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["EventLoop", "new_event_loop"]
 
 
 class _Selector:
-    """In place of asyncio's selector, for those who look there: the descriptors stand in the epoll set of `LoopCore`."""
+    """In place of asyncio's selector, for those who look there: the descriptors stand in the set of `LoopCore`."""
 
     def __init__(self, core: LoopCore) -> None:
         self._core = weakref.ref(core)
@@ -31,8 +31,8 @@ class _Selector:
         if found is None:
             raise KeyError(f"{file!r} is not registered")
         file, fd, events, handles = found
-        mask = selectors.EVENT_READ if events & select.EPOLLIN else 0
-        mask |= selectors.EVENT_WRITE if events & select.EPOLLOUT else 0
+        mask = selectors.EVENT_READ if events & select.POLLIN else 0
+        mask |= selectors.EVENT_WRITE if events & select.POLLOUT else 0
         return selectors.SelectorKey(file, fd, mask, handles)
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """What an asyncio loop does most, in C: its queue of calls, its timers, its readers and writers, its turns.
 
 `LoopCore` stands before asyncio.SelectorEventLoop among the bases of `sslsock.aio.EventLoop`; what it does not define is
-asyncio's own. It drives a `Loop` of ours (`core`), in whose epoll set its readers and writers stand beside channels: a turn is one
+asyncio's own. It drives a `Loop` of ours (`core`), in whose set its readers and writers stand beside channels: a turn is one
 of that loop, with the calls that are due in it.
 
 In debug mode calls are asyncio's own handles, which remember where they were planned and what takes long.
@@ -13,7 +13,7 @@ cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t, uint32_t
 
-cimport system
+from poller cimport POLLERR, POLLHUP, POLLIN, POLLOUT
 from sslsock.core.asyncio_handle cimport Handle, TimerHandle
 from sslsock.core.loop cimport Loop
 from sslsock.core.reactor cimport LevelWatcher
@@ -47,7 +47,7 @@ cdef class ReadyWatch(LevelWatcher):
 
     cdef int change(self, object reader, object writer) except -1:
         """From now on these; None: for none. The handles that were there are cancelled."""
-        cdef uint32_t events = (system.EPOLLIN if reader is not None else 0) | (system.EPOLLOUT if writer is not None else 0)
+        cdef uint32_t events = (POLLIN if reader is not None else 0) | (POLLOUT if writer is not None else 0)
         before_reader, before_writer = self.reader, self.writer
         if events == 0:
             del self.owner.files[self.number]
@@ -60,11 +60,11 @@ cdef class ReadyWatch(LevelWatcher):
         return 0
 
     cdef void on_event(self, uint32_t events) noexcept:
-        events &= self.events | system.EPOLLERR | system.EPOLLHUP  # a change counts at once
+        events &= self.events | POLLERR | POLLHUP  # a change counts at once
         try:
-            if self.reader is not None and events & ~<uint32_t> system.EPOLLOUT:
+            if self.reader is not None and events & ~<uint32_t> POLLOUT:
                 self.owner.ready.append(self.reader)
-            if self.writer is not None and events & ~<uint32_t> system.EPOLLIN:
+            if self.writer is not None and events & ~<uint32_t> POLLIN:
                 self.owner.ready.append(self.writer)
         except BaseException as exc:
             self.loop.report("a ready descriptor could not be told", exc, self.owner)
@@ -255,7 +255,7 @@ cdef class LoopCore:
             watch.loop = self.core
             watch.owner = self
             watch.file = file
-            watch.want(number, system.EPOLLOUT if writes else system.EPOLLIN)
+            watch.want(number, POLLOUT if writes else POLLIN)
             self.files[number] = watch
         if writes:
             watch.change(watch.reader, handle)
@@ -287,7 +287,7 @@ cdef class LoopCore:
         return bool(self.remove_watch(fd, True))
 
     def _watched(self, file):
-        """What is watched of it: (file, descriptor, EPOLLIN and EPOLLOUT, (reader, writer)), or None."""
+        """What is watched of it: (file, descriptor, POLLIN and POLLOUT, (reader, writer)), or None."""
         cdef ReadyWatch watch = self.watch_of(file)
         if watch is None:
             return None

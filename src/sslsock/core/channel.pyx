@@ -23,6 +23,7 @@ from cpython.ref cimport Py_DECREF, Py_XDECREF
 from libc.stdint cimport uint32_t
 
 cimport system
+from poller cimport POLLIN, POLLPRI, POLLRDHUP
 from sslsock.core.bare_engine cimport (
     ENGINE_CLOSED, ENGINE_COSTLY, ENGINE_FAILED, ENGINE_OK, ENGINE_WANT_READ, RECORD_SIZE, USE_FREE, USE_POOL, BareEngine)
 from sslsock.core.consumer cimport FAILED_HANDSHAKE_TIMEOUT, FAILED_RESET, FAILED_RESOURCE, ChannelConsumer
@@ -93,7 +94,7 @@ cdef class Channel(EndingLink):
         self.loop.require()
         if self.phase != PHASE_NEW:
             raise RuntimeError("the channel has a descriptor already")
-        self.start_watching(fd, system.EPOLLIN | system.EPOLLRDHUP | system.EPOLLPRI)
+        self.start_watching(fd, POLLIN | POLLRDHUP | POLLPRI)
         if owner is not None:
             owner.number = -1
         self.phase = PHASE_OPEN

@@ -12,6 +12,7 @@ from libc.stdint cimport uint32_t
 from libc.string cimport memcmp, memcpy, memset
 
 cimport system
+from poller cimport POLLOUT
 from sslsock.core.descriptor cimport owned
 from sslsock.core.loop cimport Loop
 from system cimport errno
@@ -98,7 +99,7 @@ cdef class Dial(Watcher):
         number = self.connect(fd)
         if number == system.EINPROGRESS:
             try:
-                self.start_watching(fd, system.EPOLLOUT)
+                self.start_watching(fd, POLLOUT)
                 if timeout > 0:
                     self.deadline = self.loop.plan(timeout, self._overdue, (), False)
                 return -system.EINPROGRESS
@@ -153,11 +154,11 @@ cdef class Dial(Watcher):
         cdef int number = 0, fd
         cdef system.socklen_t size = sizeof(number)
         system.getsockopt(self.fd, system.SOL_SOCKET, system.SO_ERROR, &number, &size)
-        if number == 0 and events & system.EPOLLOUT:
+        if number == 0 and events & POLLOUT:
             number = self.refuse_itself(self.fd)
         if number:
             self.fail(number)
-        elif events & system.EPOLLOUT:
+        elif events & POLLOUT:
             consumer = self.consumer
             fd = self.give_up()
             try:

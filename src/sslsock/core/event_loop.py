@@ -1,7 +1,7 @@
 """EventLoop: the loop of a thread, alone or nested in asyncio.
 
 `Loop`, below, does the work. What is added here: which loop is this thread's, and how it follows a host. A host is the asyncio
-loop (uvloop's too) that runs in the thread; attaching gives it one reader, our epoll descriptor. Any use of the loop, or of an
+loop (uvloop's too) that runs in the thread; attaching gives it one reader, our descriptor. Any use of the loop, or of an
 object that lives on it, outside a turn attaches it to the host that runs then (`Loop.look_for_host`), so that it goes from
 host to host. asyncio itself is never imported: a program that has an asyncio loop has done so.
 """

@@ -17,6 +17,7 @@ from libc.stdint cimport uint32_t
 from libc.string cimport memset
 
 cimport system
+from poller cimport POLLERR, POLLHUP, POLLIN, POLLOUT, POLLPRI, POLLRDHUP
 from sslsock.core.bare_engine cimport ENGINE_FAILED, ENGINE_OK
 from sslsock.core.scratch cimport RECEIVE_SIZE
 from system cimport errno
@@ -46,15 +47,15 @@ cdef class Link(Watcher):
     # events
 
     cdef void note_events(self, uint32_t events) noexcept nogil:
-        if events & (system.EPOLLIN | system.EPOLLRDHUP | system.EPOLLHUP | system.EPOLLERR):
+        if events & (POLLIN | POLLRDHUP | POLLHUP | POLLERR):
             self.drained = False
-            if events & (system.EPOLLRDHUP | system.EPOLLHUP | system.EPOLLERR):
+            if events & (POLLRDHUP | POLLHUP | POLLERR):
                 self.hang_up = True
-            if events & (system.EPOLLHUP | system.EPOLLERR):
+            if events & (POLLHUP | POLLERR):
                 self.suspect = True
-            if events & system.EPOLLPRI:
+            if events & POLLPRI:
                 self.urgent = True
-        if events & (system.EPOLLOUT | system.EPOLLHUP | system.EPOLLERR):
+        if events & (POLLOUT | POLLHUP | POLLERR):
             self.blocked = False
 
     # incoming

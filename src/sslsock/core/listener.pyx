@@ -8,6 +8,7 @@ cimport cython
 from cpython.unicode cimport PyUnicode_FromString
 
 cimport system
+from poller cimport POLLIN
 from sslsock.core.acceptor cimport Acceptor
 from sslsock.core.loop cimport Loop
 
@@ -44,7 +45,7 @@ cdef class Listener(Acceptor):
         self.consumer = consumer
         self.accepted = []
         self.bound = limit
-        self.start_watching(fd, system.EPOLLIN)
+        self.start_watching(fd, POLLIN)
 
     def __dealloc__(self):
         if self.fd >= 0:

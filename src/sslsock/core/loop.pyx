@@ -60,7 +60,8 @@ cdef class Loop(Reactor):
         )
 
     def watch(self, int fd, uint32_t events, callback):
-        """Call `callback(events)` on each edge of `events` (epoll bits) at `fd`. Returns a Watch; OSError if epoll refuses."""
+        """Call `callback(events)` on each edge of `events` (`select.POLLIN` and its like) at `fd`. Returns a Watch; OSError if the
+        system refuses."""
         self.require()
         cdef Watch watch = Watch.__new__(Watch)
         watch.loop = self
@@ -69,8 +70,8 @@ cdef class Loop(Reactor):
         return watch
 
     def watch_level(self, int fd, uint32_t events, callback):
-        """Call `callback(events)` in each turn in which `fd` is ready for `events` (epoll bits). Returns a LevelWatch; OSError if
-        epoll refuses."""
+        """Call `callback(events)` in each turn in which `fd` is ready for `events` (`select.POLLIN` and its like). Returns a
+        LevelWatch; OSError if the system refuses."""
         self.require()
         cdef LevelWatch watch = LevelWatch.__new__(LevelWatch)
         watch.loop = self
@@ -263,7 +264,7 @@ cdef class Loop(Reactor):
     cdef void leave_to_parent(self):
         """Nothing that this process does with the loop reaches its parent any more, wherever in a turn it goes on.
 
-        Descriptors are shared by what they refer to: a child that waited on the epoll set would take its parent's events, one that
+        Descriptors are shared by what they refer to: a child that waited on the set would take its parent's events, one that
         sent would send in the middle of its parent's records, and shutdown(2) ends the connection for both. So the child has
         neither the set nor a number of a connection left when the fork returns. Nothing is freed: destructors of the program
         may do things that only the parent should do.

@@ -1,6 +1,6 @@
 """How a loop is part of another: of the asyncio loop that runs in its thread, its host.
 
-What it shows is one descriptor, its epoll set, readable when there is work. Outside a turn every use looks which asyncio loop
+What it shows is one descriptor, `poller.set`, readable when there is work. Outside a turn every use looks which asyncio loop
 runs in the thread (`require`): whoever has something of this loop in a coroutine wants it to be served there. Work that no
 descriptor announces (`plan_turn`) is told to the host, or by the descriptor.
 """
@@ -42,7 +42,7 @@ cdef class Nested(Owned):
     def fileno(self):
         """The descriptor that is readable when `dispatch()` has work: int."""
         self.require_owner()
-        return self.poller.epoll
+        return self.poller.set
 
     @property
     def wake_fd(self):

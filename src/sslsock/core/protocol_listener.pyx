@@ -14,6 +14,7 @@ from asyncio.log import logger
 cimport cython
 
 cimport system
+from poller cimport POLLIN
 from sslsock.core.acceptor cimport Acceptor
 from sslsock.core.descriptor cimport Descriptor, owned
 from sslsock.core.loop cimport Loop
@@ -83,7 +84,7 @@ cdef class ProtocolListener(Acceptor):
         if sock.family != socket.AF_UNIX:
             # Connections inherit it on Linux: one call for all of them. Where it is refused it is not TCP.
             system.setsockopt(fd, system.IPPROTO_TCP, system.TCP_NODELAY, &on, sizeof(on))
-        self.start_watching(fd, system.EPOLLIN)
+        self.start_watching(fd, POLLIN)
 
     cdef bint has_room(self) noexcept:
         return self.most_shaking == 0 or self.shaking < self.most_shaking

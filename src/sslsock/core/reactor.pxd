@@ -1,10 +1,10 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+from poller cimport poller_event
 from run_queue cimport run_node, run_queue
 from sslsock.core.planner cimport Planner
 from sslsock.core.schedule cimport WorkQueue
 from sslsock.core.scratch cimport Scratch, scratch_block
-from system cimport epoll_event
 from worker_pool cimport mailbox
 
 
@@ -72,7 +72,7 @@ cdef class Reactor(Planner):
     cdef bint is_running  # inside `run`: the wait may go on without the GIL
     cdef int64_t now  # when the last wait of `nogil_turns` ended, as `monotonic_ns`
     cdef bint full  # the last wait has brought as many events as it could
-    cdef epoll_event batch[BATCH]  # of the innermost turn: it has worked off what the outer ones had left
+    cdef poller_event batch[BATCH]  # of the innermost turn: it has worked off what the outer ones had left
     cdef int batch_next, batch_count
 
     cdef scratch_block scratch  # a copy of scratch_owner.block

@@ -4,8 +4,8 @@ A `Watcher` (a channel, a listener) says what to do when its descriptor is ready
 a turn is kept in `graves` until the turn ends, so an event that is already in a batch never points to freed memory.
 
 Descriptors are watched edge-triggered (epoll(7), "Level-triggered and edge-triggered"), once: a connection then costs one
-epoll_ctl in its life, and a second when a send is refused for the first time (`await_room`), however often it is blocked or
-paused. The price is that whoever stops before the kernel has nothing left must come back by itself: `plan_again`. Those whose
+system call in its life (`poller_add`), and a second when a send is refused for the first time (`await_room`), however often it is
+blocked or paused. The price is that whoever stops before the kernel has nothing left must come back by itself: `plan_again`. Those whose
 readers are not ours to rule are watched level-triggered (`LevelWatcher`).
 
 Some watchers (the sides of a relay) need no Python: the lowest bit of the address in their events says so. While only such
@@ -18,12 +18,13 @@ from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 cimport system
-from poller cimport poller_takes
+from poller cimport (
+    POLLER_EDGE, poller_add, poller_await_room, poller_change, poller_event, poller_remove, poller_takes, poller_wait)
 from run_queue cimport run_node, run_queue_add, run_queue_next, run_queue_remove
 from sslsock.core.planner cimport Planner
 from sslsock.core.schedule cimport WorkQueue, monotonic_ns
 from sslsock.core.scratch cimport Scratch
-from system cimport epoll_event, errno
+from system cimport errno
 from worker_pool cimport mailbox_close, mailbox_take, worker_job
 
 cdef enum:
@@ -41,21 +42,18 @@ cdef class Watcher:
 
     cdef int start_watching(self, int fd, uint32_t events) except -1:
         """Announce edges of `events`. Whatever raises, nothing is watched then."""
-        return self.enter_set(fd, events | system.EPOLLET)
+        return self.enter_set(fd, events | POLLER_EDGE)
 
     cdef int enter_set(self, int fd, uint32_t events) except -1:
-        cdef epoll_event event
         cdef int error
         cdef object number = fd, before = self.loop.watchers.get(number)
         cdef bint displaces = before is not None and not isinstance(before, LevelWatcher)
-        event.events = events
-        event.data.u64 = self.address(fd)
         # What needs memory comes first: once the set has the address, the object must not go.
         if displaces:
             # Its descriptor was closed behind our back. If a duplicate is open, the set still has its address.
             self.loop.lost.append(before)
         self.loop.watchers[number] = self
-        if system.epoll_ctl(self.loop.poller.epoll, system.EPOLL_CTL_ADD, fd, &event) < 0:
+        if poller_add(&self.loop.poller, fd, events, self.address(fd)) < 0:
             error = errno
             if before is None:
                 del self.loop.watchers[number]
@@ -65,7 +63,7 @@ cdef class Watcher:
                 self.loop.lost.pop()
             raise OSError(error, os.strerror(error))
         self.fd, self.number = fd, number
-        self.events = event.events
+        self.events = events
         self.loop.nogil_count += self.is_nogil
         return 0
 
@@ -75,35 +73,26 @@ cdef class Watcher:
 
     cdef int take_over_watch(self, Watcher before, uint32_t events) except -1:
         """Watch the descriptor of `before` in its place. What is ready now is announced anew."""
-        cdef epoll_event event
         cdef int fd = before.fd
-        event.events = events | system.EPOLLET
-        event.data.u64 = self.address(fd)
-        if system.epoll_ctl(self.loop.poller.epoll, system.EPOLL_CTL_MOD, fd, &event) < 0:
+        events |= POLLER_EDGE
+        if poller_change(&self.loop.poller, fd, events, self.address(fd)) < 0:
             raise OSError(errno, os.strerror(errno))
         before.fd = -1
         self.loop.bury(before)
         self.fd, self.number = fd, before.number
-        self.events = event.events
+        self.events = events
         self.loop.nogil_count += self.is_nogil - before.is_nogil
         self.loop.watchers[self.number] = self
         return 0
 
     cdef void await_room(self) noexcept nogil:
-        """From now on EPOLLOUT is announced too, now if there is room. Asked for when the kernel has refused something: most
-        connections never fill its buffer, and an edge for each of them costs a turn. (EPOLL_CTL_MOD allocates nothing: it
-        fails for none that is watched.)"""
-        cdef epoll_event event
-        if self.events & system.EPOLLOUT or self.fd < 0:
-            return
-        self.events |= system.EPOLLOUT
-        event.events = self.events
-        event.data.u64 = self.address(self.fd)
-        system.epoll_ctl(self.loop.poller.epoll, system.EPOLL_CTL_MOD, self.fd, &event)
+        """POLLOUT is announced too, now if there is room. Asked for when the kernel has refused something: most connections never
+        fill its buffer, and an edge for each of them costs a turn."""
+        if self.fd >= 0:
+            poller_await_room(&self.loop.poller, self.fd, &self.events, self.address(self.fd))
 
     cdef void stop_watching(self) noexcept:
         """Out of the set at once; it needs no memory. The caller closes the descriptor, if it is his, after this."""
-        cdef epoll_event event
         cdef int fd = self.fd
         if fd < 0:
             return
@@ -114,7 +103,7 @@ cdef class Watcher:
             run_queue_remove(&self.loop.reports, &self.report_node)
         if self.loop.watchers.get(self.number) is not self:
             return  # the number means another watcher's descriptor by now
-        if system.epoll_ctl(self.loop.poller.epoll, system.EPOLL_CTL_DEL, fd, &event) < 0 and self.address(fd) & BY_NUMBER == 0:
+        if poller_remove(&self.loop.poller, fd) < 0 and self.address(fd) & BY_NUMBER == 0:
             Py_INCREF(self)  # closed behind our back: if a duplicate is open, the set has the address for ever
         self.loop.bury(self)
         del self.loop.watchers[self.number]
@@ -172,8 +161,7 @@ cdef class Watcher:
 
 cdef class LevelWatcher(Watcher):
     """A descriptor that is told of on each turn while it is ready (level-triggered), as asyncio's readers and writers are. It stays
-    its owner's. A derived class says what `on_event` does. EPOLLERR and EPOLLHUP come whatever is wanted (epoll_ctl(2)), and so
-    does, in the turn in which it has changed, what was wanted before."""
+    its owner's. A derived class says what `on_event` does. POLLERR and POLLHUP come whatever is wanted, and so does, in the turn in which it has changed, what was wanted before."""
 
     def __cinit__(self, *args, **kwargs):
         self.borrowed = True
@@ -184,19 +172,16 @@ cdef class LevelWatcher(Watcher):
         return <uint64_t> fd << NUMBER_SHIFT | BY_NUMBER
 
     cdef int want(self, int fd, uint32_t events) except -1:
-        """Be told of `events` (EPOLLIN, EPOLLOUT, EPOLLPRI) at `fd`, which is the same each time, from now on; of none: leave the
-        set. OSError when epoll refuses, and nothing has changed then."""
-        cdef epoll_event event
+        """Be told of `events` (POLLIN, POLLOUT, POLLPRI) at `fd`, which is the same each time, from now on; of none: leave the
+        set. OSError when the system refuses, and nothing has changed then."""
         if events == 0:
             self.stop_watching()
         elif self.fd < 0:
             self.enter_set(fd, events)
         elif events != self.events:
-            event.events = events
-            event.data.u64 = self.address(fd)
-            if system.epoll_ctl(self.loop.poller.epoll, system.EPOLL_CTL_MOD, fd, &event) < 0:
+            if poller_change(&self.loop.poller, fd, events, self.address(fd)) < 0:
                 # ENOENT: the descriptor was closed behind our back, and the number is another's by now.
-                if errno != system.ENOENT or system.epoll_ctl(self.loop.poller.epoll, system.EPOLL_CTL_ADD, fd, &event) < 0:
+                if errno != system.ENOENT or poller_add(&self.loop.poller, fd, events, self.address(fd)) < 0:
                     raise OSError(errno, os.strerror(errno))
             self.events = events
         return 0
@@ -278,10 +263,10 @@ cdef class Reactor(Planner):
                 count = self.nogil_turns(milliseconds, &done)
         else:
             if milliseconds == 0:
-                count = system.epoll_wait(self.poller.epoll, self.batch, BATCH, 0)
+                count = poller_wait(&self.poller, self.batch, BATCH, 0)
             else:
                 with nogil:
-                    count = system.epoll_wait(self.poller.epoll, self.batch, BATCH, milliseconds)
+                    count = poller_wait(&self.poller, self.batch, BATCH, milliseconds)
             self.full = count == BATCH
         count = max(count, 0)  # below 0 is EINTR: signals are looked at by who called the turn
         self.batch_next, self.batch_count = 0, count
@@ -307,9 +292,9 @@ cdef class Reactor(Planner):
         cdef int count, number, rest
         cdef int64_t begun = 0
         cdef void *watcher
-        cdef epoll_event *events = self.batch
+        cdef poller_event *events = self.batch
         while True:
-            count = system.epoll_wait(self.poller.epoll, events, BATCH, 0 if self.nogil_again.first != NULL else milliseconds)
+            count = poller_wait(&self.poller, events, BATCH, 0 if self.nogil_again.first != NULL else milliseconds)
             self.now = monotonic_ns()
             self.full = count == BATCH
             rest = 0
@@ -357,7 +342,7 @@ cdef class Reactor(Planner):
 
     cdef void run_events(self) noexcept:
         # Here and below: a handler that forked returns in the child as well, where the turn is over (`leave_to_parent`).
-        cdef epoll_event event
+        cdef poller_event event
         cdef Watcher watcher
         while self.batch_next < self.batch_count and not self.left:
             event = self.batch[self.batch_next]

@@ -26,6 +26,7 @@ from libc.stdint cimport uint32_t
 from libc.string cimport memset
 
 cimport system
+from poller cimport POLLIN, POLLPRI, POLLRDHUP
 from send_room cimport send_room
 from sslsock.core.bare_engine cimport ENGINE_CLOSED, ENGINE_FAILED, ENGINE_OK, ENGINE_WANT_READ
 from sslsock.core.channel cimport Channel
@@ -37,7 +38,7 @@ from sslsock.core.scratch cimport PLAIN_SIZE, RECEIVE_SIZE, SEND_SIZE
 from window_bio cimport byte_queue, byte_queue_clear, byte_queue_front
 
 cdef double LINGER_SECONDS = 5.0
-cdef uint32_t WATCHED = system.EPOLLIN | system.EPOLLRDHUP | system.EPOLLPRI
+cdef uint32_t WATCHED = POLLIN | POLLRDHUP | POLLPRI
 
 RELAY_ENDED, RELAY_TRUNCATED, RELAY_RESET, RELAY_NETWORK, RELAY_TLS, RELAY_RESOURCE, RELAY_IDLE, RELAY_ABORTED = range(8)
 
@@ -69,7 +70,7 @@ cdef class RelaySide(Link):
     cdef int watch(self, object end) except -1:
         """Watch the descriptor of `end`; nothing else of it is touched. `unwatch` undoes it."""
         self.is_nogil = True
-        self.drained = True  # what is there already is announced: epoll_ctl(2), EPOLL_CTL_ADD and EPOLL_CTL_MOD
+        self.drained = True  # what is there already is announced: poller.h, poller_add and poller_change
         if isinstance(end, Channel):
             self.take_over_watch(<Channel> end, WATCHED)
         else:

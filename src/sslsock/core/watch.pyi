@@ -2,6 +2,8 @@ from typing import final
 
 from .reactor import LevelWatcher, Watcher
 
+PEER_ENDED: int
+
 @final
 class Watch(Watcher):
     """A descriptor watched for a Python callback (edge-triggered). It does not own the descriptor."""

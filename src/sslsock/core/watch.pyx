@@ -3,7 +3,11 @@
 cimport cython
 from libc.stdint cimport uint32_t
 
+cimport poller
 from sslsock.core.reactor cimport LevelWatcher, Reactor, Watcher
+
+
+PEER_ENDED = poller.POLLRDHUP  # which the `select` module has on Linux alone
 
 
 cdef void call(Reactor loop, object callback, uint32_t events) noexcept:
@@ -47,8 +51,8 @@ cdef class LevelWatch(LevelWatcher):
         call(self.loop, self.callback, events)
 
     def change(self, uint32_t events):
-        """Be told of these events (epoll bits) from now on; of none: not at all, until it is called again. OSError if epoll
-        refuses."""
+        """Be told of these events (`select.POLLIN` and its like) from now on; of none: not at all, until it is called again.
+        OSError if the system refuses."""
         if self.loop is not None:
             self.loop.require()
             if self.callback is not None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional, Union
 
 from ..core.client_hello import MAX_CLIENT_HELLO, ClientHello, ClientHelloError, parse_client_hello
 from ..core.descriptor import Descriptor
+from ..core.watch import PEER_ENDED
 from . import proxy_protocol
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Entrance", "EntranceError", "TrustedProxies"]
 
 LEAST_SECONDS = 0.001  # 0 would be no limit
-ENDS = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+ENDS = PEER_ENDED | select.POLLHUP | select.POLLERR
 
 
 class EntranceError(Exception):
@@ -102,7 +103,7 @@ class Entrance:
         self._then: Optional[Callable[..., object]] = then
         self._end = time.monotonic() + timeout if timeout > 0 else 0.0
         self._timer: Optional[Timer] = loop.call_later(timeout, self._overdue) if timeout > 0 else None
-        self._watch: Optional[Watch] = loop.watch(descriptor.fileno(), select.EPOLLIN | select.EPOLLRDHUP, self._look)
+        self._watch: Optional[Watch] = loop.watch(descriptor.fileno(), select.POLLIN | PEER_ENDED, self._look)
         loop.call_soon(self._look, 0)
 
     def seconds_left(self) -> float:

@@ -1,6 +1,6 @@
-#define _GNU_SOURCE /* pipe2(2), dup3(2) */
-
 #include "poller.h"
+
+#ifndef SSLSOCK_KQUEUE
 
 #include <errno.h>
 #include <fcntl.h>
@@ -9,26 +9,23 @@
 
 #include <sys/timerfd.h>
 
+_Static_assert(POLLIN == EPOLLIN && POLLPRI == EPOLLPRI && POLLOUT == EPOLLOUT && POLLERR == EPOLLERR && POLLHUP == EPOLLHUP
+                   && POLLRDHUP == EPOLLRDHUP,
+               "poll(2) and epoll(7) have the same bits");
+
 void poller_init(poller *poller)
 {
-    poller->epoll = poller->timer = poller->wake_read = poller->wake_write = -1;
+    poller->set = poller->timer = poller->wake_read = poller->wake_write = -1;
     poller->woken = 0;
     poller->armed = INT64_MAX;
-}
-
-static int watch(poller *poller, int fd)
-{
-    struct epoll_event event = {.events = EPOLLIN, .data.u64 = (uint64_t) fd * 2};
-
-    return epoll_ctl(poller->epoll, EPOLL_CTL_ADD, fd, &event);
 }
 
 int poller_open(poller *poller)
 {
     int ends[2];
 
-    poller->epoll = epoll_create1(EPOLL_CLOEXEC);
-    if (poller->epoll < 0)
+    poller->set = epoll_create1(EPOLL_CLOEXEC);
+    if (poller->set < 0)
         return errno;
     poller->timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
     if (poller->timer < 0 || pipe2(ends, O_NONBLOCK | O_CLOEXEC) < 0)
@@ -36,7 +33,9 @@ int poller_open(poller *poller)
     /* A pipe, not an eventfd: signal.set_wakeup_fd writes single bytes. */
     poller->wake_read = ends[0];
     poller->wake_write = ends[1];
-    return watch(poller, poller->timer) < 0 || watch(poller, poller->wake_read) < 0 ? errno : 0;
+    return poller_add(poller, poller->timer, POLLIN, POLLER_TIMER) < 0 || poller_add(poller, poller->wake_read, POLLIN, POLLER_WAKER) < 0
+               ? errno
+               : 0;
 }
 
 static void shut(int *fd)
@@ -48,7 +47,7 @@ static void shut(int *fd)
 
 void poller_close(poller *poller)
 {
-    shut(&poller->epoll);
+    shut(&poller->set);
     shut(&poller->timer);
     shut(&poller->wake_read);
     shut(&poller->wake_write);
@@ -66,10 +65,10 @@ void poller_leave(poller *poller)
 {
     int ends[2];
 
-    if (poller->epoll < 0)
+    if (poller->set < 0)
         return;
     shut(&poller->timer);
-    replace(&poller->epoll, epoll_create1(EPOLL_CLOEXEC));
+    replace(&poller->set, epoll_create1(EPOLL_CLOEXEC));
     if (pipe2(ends, O_NONBLOCK | O_CLOEXEC) < 0)
         ends[0] = ends[1] = -1;
     replace(&poller->wake_read, ends[0]);
@@ -108,3 +107,5 @@ void poller_rewind(poller *poller)
     (void) size;
     poller->armed = INT64_MAX;
 }
+
+#endif
