@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,10 +19,11 @@ SCRIPTS = sorted(path.name for path in CI.glob("*") if os.access(path, os.X_OK) 
 pytestmark = needs_sources
 
 
-def run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(name: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     script = CI / name
     python = [sys.executable] if "python" in script.read_text().partition("\n")[0] else ["sh"]
     bare = {"PATH": "/usr/bin:/bin", "PYTHONPATH": os.pathsep.join(sys.path), "HOME": "/nowhere", "PYTHON": "/nowhere/python3"}
+    bare.update(variables)
     return subprocess.run([*python, str(script), *arguments], env=bare, capture_output=True, text=True, timeout=60)
 
 
@@ -42,3 +44,19 @@ def test_arguments_that_the_fuzzer_does_not_know(arguments: str) -> None:
     done = run("fuzz", *arguments.split())
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("fuzz: usage: ci/fuzz ")
+
+
+@pytest.mark.parametrize("releases", ["3.8", "3.16", "3.14 2.7", "cp314", "/usr/bin/python3"])
+def test_a_release_of_cpython_that_no_wheel_is_for(releases: str) -> None:
+    done = run("build-wheels", PYTHONS=releases)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"build-wheels: not a release of CPython that has a wheel: {releases.split()[-1]}\n"
+
+
+def test_metadata_and_wheels_name_the_same_releases_of_cpython() -> None:
+    project, script = ((CI.parent / name).read_text() for name in ("pyproject.toml", "ci/build-wheels"))
+    named = re.findall(r'"Programming Language :: Python :: 3\.(\d+)"', project)
+    built = re.findall(r"3\.(\d+)", re.findall(r"^pythons=\$\{PYTHONS:-(.*)\}$", script, re.M)[0])
+    public = re.findall(r"3(\d+)", re.findall(r'^build = "cp\{(.*?)\}-', project, re.M)[0])
+    assert named == built == public
+    assert f'requires-python = ">=3.{named[0]}"' in project
