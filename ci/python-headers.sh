@@ -59,8 +59,9 @@ all_headers() {
 cross_settings() {
     mkdir -p "$3"
     cat >"$3/_sysconfigdata_wheel.py" <<MODULE
-from $("$1" -c 'import sysconfig; print(sysconfig._get_sysconfigdata_name())') import build_time_vars as own
+from importlib import import_module
 
+own = import_module("$("$1" -c 'import sysconfig; print(sysconfig._get_sysconfigdata_name())')").build_time_vars
 headers = "$HEADERS/$2/include"
 build_time_vars = {**own, "INCLUDEPY": headers, "CONFINCLUDEPY": headers}
 MODULE
