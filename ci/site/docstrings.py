@@ -139,6 +139,8 @@ def spelled(expression: Any, module: griffe.Module) -> Any:
 
 def spell_types(member: Member) -> None:
     if isinstance(member, griffe.Function):
+        shown = [parameter for parameter in member.parameters if not parameter.name.startswith("_")]
+        member.parameters = griffe.Parameters(*shown)
         member.returns = spelled(member.returns, member.module)
         for parameter in member.parameters:
             parameter.annotation = spelled(parameter.annotation, member.module)
