@@ -1,4 +1,6 @@
-"""What the documents say is so: the examples of the README run, the reference has every public name."""
+"""What the documents say is so: the snippets of the README and of docs/ run, the files that the README names are there, the
+reference has every public name.
+"""
 
 import contextlib
 import os
@@ -7,6 +9,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -21,6 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 EXAMPLE = re.compile(r"^## (.+?)\n(?:(?!^## )[\s\S])*?```python\n([\s\S]*?)```", re.M)
 EXAMPLES = dict(EXAMPLE.findall(README))
+SERVER = EXAMPLES["A server"].replace("server.listen(4433,", "server.listen(0,")
 RELAYS = dict(EXAMPLE.findall((ROOT / "docs" / "relay.md").read_text()))
 AWAITING = dict(EXAMPLE.findall((ROOT / "docs" / "awaiting.md").read_text()))
 
@@ -55,11 +59,11 @@ def start(code, folder):
 @pytest.fixture
 def echo_port(folder):
     """The port of the README's server."""
-    assert "server.listen(4433," in EXAMPLES["A server"]
-    code = EXAMPLES["A server"].replace("4433", "0").replace("sslsock.run()", "print(server.port)\nsslsock.run()")
-    server = start(code, folder)
+    server = start(SERVER, folder)
     try:
-        yield int(server.stdout.readline())
+        said = server.stdout.readline()
+        assert re.fullmatch(r"listening on port \d+\n", said)
+        yield int(said.split()[-1])
     finally:
         server.kill()
         server.communicate()
@@ -75,34 +79,51 @@ def output(code, folder):
     return out
 
 
+def there(title, port):
+    """A snippet of the README, for a server of ours."""
+    assert EXAMPLES[title].count('"www.python.org", 443') == 1
+    return EXAMPLES[title].replace('"www.python.org", 443', f'"localhost", {port}')
+
+
+def nobodys_port():
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        return closed.getsockname()[1]
+
+
 def test_the_client_talks_to_the_server(folder, echo_port):
-    code = EXAMPLES["A client"].replace('"chat.example.com", 993', f'"localhost", {echo_port}')
-    assert str(echo_port) in code
-    out = output(code.replace("sslsock.run()", 's.write(b"good morning")\nsslsock.run()'), folder)
-    assert "TLS" in out and out.endswith("good morning\n")
+    said = output(there("A client", echo_port), folder)
+    assert re.fullmatch(r"encrypted: TLS 1\.3 TLS_\w+\nanswer: HEAD / HTTP/1\.0\n", said)
 
 
-def test_the_asyncio_example_runs(folder, echo_port):
-    code = EXAMPLES["Inside asyncio"].replace('"www.example.com", 443', f'"localhost", {echo_port}')
-    assert "HEAD / HTTP/1.0" in output(code, folder)
+def test_the_client_says_what_is_wrong(folder):
+    said = output(there("A client", nobodys_port()), folder)
+    assert re.fullmatch(r"failed: no connection to localhost port \d+: Connection refused.*\n", said)
 
 
-def test_the_starttls_example_runs(folder):
-    server = """
-import imaplib, socket, ssl
-context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER); context.load_cert_chain("server.pem", "server.key")
-listener = socket.create_server(("127.0.0.1", 0)); print(listener.getsockname()[1])
-c, _ = listener.accept(); c.sendall(b"* OK ready\\r\\n"); assert c.recv(99) == b"a STARTTLS\\r\\n"; c.sendall(b"a OK\\r\\n")
-c = context.wrap_socket(c, server_side=True); assert c.recv(99) == b"b CAPABILITY\\r\\n"; c.sendall(b"* CAPABILITY IMAP4\\r\\n")
-c.recv(1)
-"""
-    peer = start(server, folder)
-    try:
-        code = EXAMPLES["STARTTLS"].replace('"imap.example.com", 143', f'"localhost", {peer.stdout.readline().strip()}')
-        assert "* CAPABILITY IMAP4" in output(code, folder)
-    finally:
-        peer.kill()
-        peer.communicate()
+def test_the_server_says_what_is_wrong(folder, tmp_path, echo_port):
+    for code, there, said in (
+        (SERVER, tmp_path, "no certificate: [Errno 2] No such file or directory: 'server.pem'\n"),
+        (EXAMPLES["A server"].replace("4433", str(echo_port)), folder, "in use"),
+    ):
+        program = start(code, there)
+        assert said in program.communicate(timeout=30)[1] and program.returncode == 1
+
+
+def test_the_asyncio_program_runs(folder, echo_port):
+    assert output(there("An asyncio program", echo_port), folder) == "answer: HEAD / HTTP/1.0\n"
+    assert output(there("An asyncio program", nobodys_port()), folder).startswith("failed: ")
+
+
+def test_the_server_serves_the_command_of_the_readme(folder, echo_port):
+    line = re.search(r"`python (-m sslsock connect localhost:4433 --ca client\.pem)`", README)[1]
+    words = line.replace("4433", str(echo_port)).replace("client.pem", "ca.pem").split()
+    done = subprocess.run([sys.executable, *words], cwd=folder, input=b"hello\n", capture_output=True, timeout=60)
+    assert done.returncode == 0 and done.stdout == b"hello\n", done
+
+
+def test_what_the_readme_names_is_there():
+    names = re.findall(r"\]\((?!https?:)([^)#]+)", README)
+    assert len(names) > 10 and [name for name in names if not (ROOT / name).exists()] == []
 
 
 @contextlib.contextmanager
@@ -202,7 +223,6 @@ def connected(port):
 
 
 def test_the_relay_that_terminates(folder, plain_echo_port):
-    assert EXAMPLES["A relay"] == RELAYS["Terminate"]
     with relaying("Terminate", folder, 8443, ("8080", str(plain_echo_port))) as port:
         with connected(port) as plain, encrypted(plain, folder) as sock:
             assert echoed(sock) == b"good morning"
@@ -247,111 +267,6 @@ def test_every_example_of_the_relay_compiles(title):
     compile(RELAYS[title], title, "exec")
 
 
-@pytest.mark.parametrize("title", sorted(EXAMPLES))
-def test_every_example_compiles(title):
-    compile(EXAMPLES[title], title, "exec")
-
-
-def test_the_configurations_of_the_readme_serve_mutual_tls(folder):
-    code = EXAMPLES["Mutual TLS"] + (
-        'read = lambda name: open(name, "rb").read()\n'
-        'arguments = read("server.pem"), read("server.key"), read("ca.pem")\n'
-        "print(client_configuration(*arguments).peer_verify_mode.name, server_configuration(*arguments).use_system_ca)\n"
-    )
-    assert output(code, folder) == "AUTO_VERIFY_PEER False\n"
-
-
-def test_the_example_of_a_certificate_that_is_asked_for_later(folder):
-    code = (
-        EXAMPLES["A certificate that is asked for later"]
-        + """
-def accept(server):
-    s = server.next_pending_secure_connection()
-    s.ready_read_handler, s.peer_certificate_handler = ready, answered
-
-def show(s):
-    print(s.read_all().decode())
-    sslsock.stop()
-
-read = lambda name: open(name, "rb").read()
-server = sslsock.SslServer()
-server.configuration = later(sslsock.SslConfiguration())
-server.configuration.set_identity(read("server.pem"), read("server.key"))
-server.configuration.peer_verify_mode = sslsock.SslSocket.QUERY_PEER
-server.new_connection_handler = accept
-server.listen(0, "127.0.0.1")
-client = sslsock.SslSocket()
-client.configuration = later(sslsock.SslConfiguration())
-client.ready_read_handler = show
-client.connect_encrypted("localhost", server.port)
-client.write(b"who am I?")
-sslsock.run()
-"""
-    )
-    assert output(code, folder) == "nobody\n"
-
-
-def test_the_example_of_pre_shared_keys_shakes_hands(folder):
-    code = EXAMPLES["Pre-shared keys"] + (
-        "def accept(server):\n"
-        "    s = server.next_pending_secure_connection()\n"
-        "    s.disconnected_handler = lambda s: sslsock.stop()\n"
-        "show = client.encrypted_handler\n"
-        "client.encrypted_handler = lambda s: (show(s), s.disconnect())\n"
-        "server.new_connection_handler = accept\n"
-        "server.listen(0, '127.0.0.1')\n"
-        "client.connect_encrypted('127.0.0.1', server.port)\n"
-        "sslsock.run()\n"
-    )
-    assert output(code, folder) == "TLS 1.3 TLS_AES_128_GCM_SHA256 True\n"
-
-
-def test_the_example_of_a_session_resumes_it(folder, echo_port):
-    code = EXAMPLES["A session that is kept"].replace('"www.example.com", 443', f'"localhost", {echo_port}')
-    assert [output(code, folder) for _ in range(3)] == ["a full handshake\n", "resumed\n", "resumed\n"]
-    (folder / "session").write_bytes(b"rubbish")
-    assert output(code, folder) == "a full handshake\n"
-
-
-def test_the_server_of_the_readme_chooses_by_name(folder):
-    code = EXAMPLES["A configuration by name"].replace('"www.example.com", "chat.example.com"', '"localhost", "server"')
-    (folder / "localhost.pem").write_bytes((folder / "server.pem").read_bytes())
-    (folder / "localhost.key").write_bytes((folder / "server.key").read_bytes())
-    code += """
-def client(name):
-    s = sslsock.SslSocket()
-    s.peer_verify_name = name
-    s.peer_verify_mode = sslsock.SslSocket.VERIFY_NONE
-    s.encrypted_handler = lambda s: print("encrypted", name)
-    s.error_handler = lambda s, error: print(error.name, name)
-    s.disconnected_handler = lambda s: (done.append(s), len(done) == 3 and sslsock.stop())
-    s.connect_encrypted("127.0.0.1", server.port)
-
-def accept(server):
-    while (s := server.next_pending_secure_connection()) is not None:
-        s.encrypted_handler = lambda s: s.disconnect()
-
-done = []
-server.new_connection_handler = accept
-server.listen(0, "127.0.0.1")
-for name in ("localhost", "LOCALHOST", "other.example"):
-    client(name)
-sslsock.run()
-"""
-    lines = sorted(output(code, folder).splitlines())
-    assert [line for line in lines if line.startswith("encrypted")] == ["encrypted LOCALHOST", "encrypted localhost"]
-    assert next(line for line in lines if "other" in line) == "SSL_HANDSHAKE_FAILED_ERROR other.example"
-
-
-def test_the_engine_example_shakes_hands(folder, echo_port):
-    code = EXAMPLES["Without sockets"] + (
-        "import socket\n"
-        f"engine = handshake(socket.create_connection(('localhost', {echo_port})), 'localhost')\n"
-        "print(engine.handshake_done, hex(engine.protocol))\n"
-    )
-    assert output(code, folder) == "True 0x304\n"
-
-
 def test_every_public_name_is_in_the_reference():
     # `::: NAME` is an entry: ci/docs makes it of the docstring, and fails where there is none.
     pages = "\n".join(page.read_text() for page in (ROOT / "docs" / "reference").glob("*.md"))
@@ -376,3 +291,23 @@ def test_every_key_of_the_proxys_file_is_in_the_reference():
     assert sorted(listed["In front of the first table"]) == sorted(builder.TOP)
     assert sorted(listed["`[[listener]]`"] + targets) == sorted(builder.LISTENER)
     assert sorted(listed["`[[listener.route]]`"] + targets) == sorted(builder.ROUTE)
+
+
+def test_each_how_to_page_stands_in_their_index():
+    pages = ROOT / "docs" / "how-to"
+    listed = re.findall(r"\]\(([\w-]+\.md)\)", (pages / "index.md").read_text())
+    assert sorted(["index.md", *listed]) == sorted(page.name for page in pages.glob("*.md"))
+
+
+def test_each_example_stands_on_a_page():
+    pages = "".join(page.read_text() for page in (ROOT / "docs").rglob("*.md"))
+    examples = {f"examples/{path.name}" for path in (ROOT / "examples").glob("*.py")} - {"examples/certificates.py"}
+    shown = set(re.findall(r'^ *--8<-- "(examples/\w+\.py)"$', pages, re.M))
+    assert examples - {"examples/server.py"} == shown  # which the tutorial has, step by step
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs" / "how-to").glob("*.md")), ids=lambda page: page.stem)
+def test_every_snippet_of_the_how_to_pages_compiles(page):
+    for code in re.findall(r"^( *)```python\n(.*?)^\1```$", page.read_text(), re.M | re.S):
+        if "--8<--" not in code[1]:
+            compile(textwrap.dedent(code[1]), page.name, "exec")
