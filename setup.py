@@ -13,6 +13,9 @@ Environment
     SSLSOCK_WERROR           "1": warnings of the C compiler are errors
 """
 
+import functools
+import hashlib
+import itertools
 import os
 import re
 import shlex
@@ -20,6 +23,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -168,9 +173,47 @@ def error_names_header(libraries: "dict[int, str]", reasons: "dict[tuple[int, in
     )
 
 
+@functools.cache
+def digest(path: str) -> str:
+    """Of a file's content; empty if it cannot be read."""
+    try:
+        return hashlib.blake2b(Path(path).read_bytes(), digest_size=16).hexdigest()
+    except OSError:
+        return ""
+
+
+def up_to_date(target: str, record: Path, command: str) -> bool:
+    """Whether `command` would make `target` again from the same contents. Times would not tell: who leaves a branch and comes
+    back to it has new times, and nothing to compile.
+    """
+    if not os.path.exists(target) or not record.exists():
+        return False
+    made_by, *inputs = record.read_text().splitlines()
+    return made_by == command and all(digest(path) == known for known, _, path in (line.partition(" ") for line in inputs))
+
+
+def write_record(record: Path, command: str, inputs: "Iterable[str]", begun: float) -> None:
+    """For `up_to_date`. begun: a file that was written since then may be another than the compiler has read: no record."""
+    if all(os.path.getmtime(path) < begun for path in inputs):
+        record.write_text("\n".join([command, *(f"{digest(path)} {path}" for path in inputs)]))
+
+
+def included(dependencies: Path) -> "list[str]":
+    """The files that a compiler's -MD names."""
+    _, _, files = dependencies.read_text().replace("\\\n", " ").partition(": ")
+    return [re.sub(r"\\(.)", r"\1", name) for name in re.findall(r"(?:\\.|\S)+", files)]
+
+
+def programs(command: "list[str]") -> "list[str]":
+    """The files of the programs that begin a command: "ccache", "gcc"."""
+    found = (shutil.which(word) for word in itertools.takewhile(lambda word: not word.startswith("-"), command))
+    return [path for path in found if path]
+
+
 class NativeBuild(build_ext):
-    """Compiles the files of the one extension side by side, which setuptools does for several extensions only, after the
-    header with the names of OpenSSL's errors, which none of its functions tells.
+    """Compiles the files of the one extension side by side, which setuptools does for several extensions only, and of them only
+    those that would yield another object. Before that it makes the header with the names of OpenSSL's errors, which none of
+    OpenSSL's functions tells.
     """
 
     def preprocessed(self, extension: Extension, text: str, *options: str) -> str:
@@ -204,13 +247,35 @@ class NativeBuild(build_ext):
 
     def build_extension(self, extension: Extension) -> None:
         self.write_error_names(extension)
-        compile_all = self.compiler.compile
+        compiler, force = self.compiler, self.force
+        compile_all, compile_one, link = compiler.compile, compiler._compile, compiler.link_shared_object
 
         def compile_beside(sources: list, **options: object) -> list:
             with ThreadPoolExecutor(CORES) as pool:  # each waits for a process of the compiler
                 return [made for objects in pool.map(lambda one: compile_all([one], **options), sources) for made in objects]
 
-        self.compiler.compile = compile_beside
+        def compile_changed(target: str, source: str, kind: str, arguments: list, late_arguments: list, options: list) -> None:
+            command = shlex.join([*compiler.compiler_so, *arguments, source, *late_arguments])
+            record, dependencies = Path(f"{target}.made"), Path(f"{target}.d")
+            if not force and up_to_date(target, record, command):
+                return
+            record.unlink(missing_ok=True)
+            begun = time.time()
+            compile_one(target, source, kind, arguments, [*late_arguments, "-MD", "-MF", str(dependencies)], options)
+            write_record(record, command, [*included(dependencies), *programs(compiler.compiler_so)], begun)
+
+        def link_changed(objects: list, target: str, **options: object) -> None:
+            command = shlex.join([*compiler.linker_so, *objects, target, repr(sorted(options.items()))])
+            record = Path(self.build_temp, "linked.made")  # beside the target it would go into wheels
+            if not force and up_to_date(target, record, command):
+                return
+            record.unlink(missing_ok=True)
+            begun = time.time()
+            link(objects, target, **options)
+            write_record(record, command, [*objects, EXPORTS, *programs(compiler.linker_so)], begun)
+
+        compiler.compile, compiler._compile, compiler.link_shared_object = compile_beside, compile_changed, link_changed
+        self.force = compiler.force = True  # setuptools' own look at times, which knows neither headers nor options
         super().build_extension(extension)
 
 

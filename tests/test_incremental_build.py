@@ -1,0 +1,165 @@
+"""setup.py compiles what a change has to do with, and nothing else: tried on a package of three modules."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from peers import needs_sources
+
+ROOT = Path(__file__).resolve().parent.parent
+
+pytestmark = [needs_sources, pytest.mark.slow]
+
+ENGINE = """
+cdef extern from "limits_of_records.h":
+    int LARGEST_RECORD
+
+cdef class Engine:
+    cpdef int limit(self):
+        return LARGEST_RECORD
+"""
+CONTEXT = """
+from sslsock.core.engine cimport Engine
+
+def limit(Engine engine):
+    return engine.limit()
+"""
+FILES = {
+    "src/sslsock/__init__.py": "",
+    "src/sslsock/core/__init__.py": "",
+    "src/sslsock/_ssl/__init__.py": "",
+    "include/exports.map": "{ global: PyInit_*; local: *; };\n",
+    "include/limits_of_records.h": "#define LARGEST_RECORD 16384\n",
+    "src/sslsock/core/engine.pyx": ENGINE,
+    "src/sslsock/core/engine.pxd": "cdef class Engine:\n    cpdef int limit(self)\n",
+    "src/sslsock/core/context.pyx": CONTEXT,
+    "src/sslsock/_ssl/memory_bio.pyx": "def pending():\n    return 0\n",
+}
+ALL = {"engine", "context", "memory_bio", "scratch", "_native"}
+
+
+class Package:
+    """A small package that the project's own setup.py builds."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        shutil.copy(ROOT / "setup.py", folder)
+        for name, text in FILES.items():
+            self.write(name, text)
+        # The C files that setup.py names, of which one stands for all.
+        spec = importlib.util.spec_from_file_location("sslsock_setup", ROOT / "setup.py")
+        assert spec is not None and spec.loader is not None
+        setup = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(setup)
+        for name in setup.C_SOURCES:
+            self.write(name, f"extern int {Path(name).stem}_unused;\n")
+        self.others = {Path(name).stem for name in setup.C_SOURCES} - {"scratch"}
+
+    def write(self, name: str, text: str) -> None:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    def products(self) -> list[Path]:
+        """Objects, and the shared object that is linked of them."""
+        found = [*self.folder.glob("build/temp*/**/*.o"), *self.folder.glob("build/lib*/**/_native.*")]
+        assert len([path for path in found if path.suffix == ".so"]) <= 1
+        return found
+
+    def build(self, *options: str, status: int = 0, **environment: str) -> set[str]:
+        """Builds, and returns the names of what was written."""
+        for path in self.products():
+            os.utime(path, (1, 1))
+        done = subprocess.run(
+            [sys.executable, "setup.py", "-q", "build_ext", *options],
+            cwd=self.folder,
+            env={**os.environ, "SSLSOCK_WERROR": "", "SSLSOCK_SANITIZE": "", "SSLSOCK_DEBUG": "1", **environment},
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        assert done.returncode == status, done.stderr
+        return {path.name.partition(".")[0] for path in self.products() if path.stat().st_mtime > 1} - self.others
+
+    def touch(self) -> None:
+        """New times for all sources, as after a change of branches and back."""
+        for path in [*self.folder.glob("src/**/*.p[yx]*"), *self.folder.glob("include/*")]:
+            os.utime(path)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Package, Path]:
+    """A package that is built, and a copy of its folder."""
+    package = Package(tmp_path_factory.mktemp("package"))
+    assert package.build() == ALL
+    return package, shutil.copytree(package.folder, tmp_path_factory.mktemp("kept") / "package")
+
+
+@pytest.fixture
+def package(built: tuple[Package, Path]) -> Package:
+    """For each test as it was built, in the same place."""
+    package, kept = built
+    shutil.rmtree(package.folder)
+    shutil.copytree(kept, package.folder)  # with its times
+    return package
+
+
+def test_nothing_is_written_when_nothing_has_changed(package: Package) -> None:
+    assert package.build() == set()
+    package.touch()
+    assert package.build() == set()
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "written"),
+    [
+        ("src/sslsock/_ssl/memory_bio.pyx", "0", "1", {"memory_bio", "_native"}),
+        ("src/sslsock/core/context.pyx", "engine.limit()", "engine.limit() + 1", {"context", "_native"}),
+        ("src/sslsock/core/engine.pxd", "    cpdef", "    cdef int more\n    cpdef", {"engine", "context", "_native"}),
+        ("include/limits_of_records.h", "16384", "16385", {"engine", "_native"}),
+        ("include/scratch.c", "extern", "static int waits; extern", {"scratch", "_native"}),
+        ("include/exports.map", "PyInit_*", "PyInit_engine", {"_native"}),
+    ],
+)
+def test_what_depends_on_a_file_is_compiled(package: Package, name: str, old: str, new: str, written: set[str]) -> None:
+    before = (package.folder / name).read_text()
+    assert old in before
+    package.write(name, before.replace(old, new))
+    assert package.build() == written
+    assert package.build() == set()
+
+
+def test_other_options_compile_all(package: Package) -> None:
+    assert package.build(SSLSOCK_DEBUG="0") == ALL
+    assert package.build(SSLSOCK_DEBUG="0") == set()
+
+
+def test_force_compiles_all(package: Package) -> None:
+    assert package.build("--force") == ALL
+
+
+def test_a_file_that_did_not_compile_is_compiled_again(package: Package) -> None:
+    good = (package.folder / "include/scratch.c").read_text()
+    package.write("include/scratch.c", "#error what is this\n")
+    assert package.build(status=1) == set()
+    package.write("include/scratch.c", good)
+    assert package.build() >= {"scratch"}
+    assert package.build() == set()
+
+
+def test_what_was_removed_is_made_again(package: Package) -> None:
+    removed = next(path for path in package.products() if path.name.startswith("context."))
+    removed.unlink()
+    assert package.build() >= {"context"}
+
+
+def test_wheels_hold_no_records(package: Package) -> None:
+    """What lies under build/lib goes into them."""
+    assert [path.name for path in package.folder.glob("build/lib*/**/*") if path.suffix in (".made", ".d", ".o")] == []
