@@ -1,4 +1,5 @@
-"""An aiohttp server on sslsock's loop and TLS: `loop=` and the context are the two places that say so.
+"""An aiohttp server on sslsock's loop and TLS: `loop=` and the context are the two
+places that say so.
 
 Run it:
 

@@ -5,7 +5,8 @@ Run it:
     python certificates.py
     python alpn_server.py 4433
 
-and look: `openssl s_client -connect localhost:4433 -CAfile ca.pem -alpn shout`. Ctrl-C ends it.
+and look: `openssl s_client -connect localhost:4433 -CAfile ca.pem -alpn shout`. Ctrl-C
+ends it.
 """
 
 import sys
@@ -40,8 +41,11 @@ def answer(socket, reply):
 
 
 server = sslsock.SslServer()
-server.configuration.set_identity(Path("server.pem").read_bytes(), Path("server.key").read_bytes())
-server.configuration.allowed_next_protocols = list(PROTOCOLS)  # the first that the client offers too
+server.configuration.set_identity(
+    Path("server.pem").read_bytes(), Path("server.key").read_bytes()
+)
+# The first that the client offers too
+server.configuration.allowed_next_protocols = list(PROTOCOLS)
 server.new_connection_handler = accept
 if not server.listen(int(sys.argv[1]), "127.0.0.1"):
     sys.exit(server.error_string)

@@ -1,4 +1,5 @@
-"""A web application (ASGI), served by uvicorn on sslsock's loop and TLS. No line of it knows of sslsock.
+"""A web application (ASGI), served by uvicorn on sslsock's loop and TLS. No line of it
+knows of sslsock.
 
 Run it:
 
@@ -18,5 +19,13 @@ async def application(scope, receive, send):
             await send({"type": message["type"] + ".complete"})
             if message["type"] == "lifespan.shutdown":
                 return
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
-    await send({"type": "http.response.body", "body": f"hello from {scope['scheme']}\n".encode()})
+    await send(
+        {
+            "type": "http.response.start",
+            "status": 200,
+            "headers": [(b"content-type", b"text/plain")],
+        }
+    )
+    await send(
+        {"type": "http.response.body", "body": f"hello from {scope['scheme']}\n".encode()}
+    )

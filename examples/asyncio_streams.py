@@ -1,6 +1,8 @@
-"""An asyncio program on sslsock's loop: a TLS server and a client with asyncio's streams, in one process.
+"""An asyncio program on sslsock's loop: a TLS server and a client with asyncio's
+streams, in one process.
 
-It is an ordinary asyncio program but for two lines: the import of `ssl`, and `sslsock.aio.run` in the place of `asyncio.run`.
+It is an ordinary asyncio program but for two lines: the import of `ssl`, and
+`sslsock.aio.run` in the place of `asyncio.run`.
 
 Run it:
 

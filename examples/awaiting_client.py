@@ -12,7 +12,8 @@ import sslsock
 
 
 async def main(host, port, authorities):
-    async with sslsock.SslSocket() as socket:  # at the end of the block it is closed, and all is sent
+    # At the end of the block it is closed, and all is sent
+    async with sslsock.SslSocket() as socket:
         socket.configuration.add_ca_file(authorities)
         socket.connect_encrypted(host, port)
         await socket.encrypted()

@@ -29,7 +29,9 @@ async def serve(socket):
 async def main(port):
     tasks = set()  # asyncio keeps no reference to a task that runs
     async with sslsock.SslServer() as server:
-        server.configuration.set_identity(Path("server.pem").read_bytes(), Path("server.key").read_bytes())
+        server.configuration.set_identity(
+            Path("server.pem").read_bytes(), Path("server.key").read_bytes()
+        )
         if not server.listen(port, "127.0.0.1"):
             sys.exit(server.error_string)
         print(f"listening on 127.0.0.1:{server.port}", flush=True)

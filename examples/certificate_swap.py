@@ -1,13 +1,13 @@
 """A renewed certificate without a restart: SIGHUP has the server read its files again.
 
-Connections that are open go on as they are; those that come get the new certificate. If the new files are no good, the old
-certificate stays.
+Connections that are open go on as they are; those that come get the new certificate. If
+the new files are no good, the old certificate stays.
 
 Run it:
 
     python certificates.py
     python certificate_swap.py 4433
-    kill -HUP PID                     # when server.pem and server.key are new; it prints its PID
+    kill -HUP PID    # when server.pem and server.key are new; it prints its PID
 """
 
 import os
@@ -20,7 +20,9 @@ import sslsock
 
 def load():
     configuration = sslsock.SslConfiguration()
-    configuration.set_identity(Path("server.pem").read_bytes(), Path("server.key").read_bytes())
+    configuration.set_identity(
+        Path("server.pem").read_bytes(), Path("server.key").read_bytes()
+    )
     return configuration
 
 

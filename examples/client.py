@@ -1,4 +1,5 @@
-"""A client: connects with TLS, verifies the server, sends one line and prints what comes back.
+"""A client: connects with TLS, verifies the server, sends one line and prints what
+comes back.
 
 Run it, with a server in another terminal (server.py or echo_server.py):
 
@@ -6,7 +7,8 @@ Run it, with a server in another terminal (server.py or echo_server.py):
     python server.py 4433
     python client.py localhost 4433 ca.pem
 
-The third argument names a file of authorities to trust. Without it the system's are trusted, as in a browser.
+The third argument names a file of authorities to trust. Without it the system's are
+trusted, as in a browser.
 """
 
 import sys

@@ -1,15 +1,18 @@
-"""An echo server for many connections: each gets back what it sends, and none can fill the server's memory.
+"""An echo server for many connections: each gets back what it sends, and none can fill
+the server's memory.
 
-Two numbers bound what a connection may hold here. `read_buffer_size`: so much is received ahead of what was read. `WAITING`:
-while so much waits to be sent, nothing is read. A client that sends and does not read then has to wait itself, for TCP slows
-it down.
+Two numbers bound what a connection may hold here. `read_buffer_size`: so much is
+received ahead of what was read. `WAITING`: while so much waits to be sent, nothing is
+read. A client that sends and does not read then has to wait itself, for TCP slows it
+down.
 
 Run it:
 
     python certificates.py
     python echo_server.py 4433
 
-and talk to it: `openssl s_client -connect localhost:4433 -CAfile ca.pem`. Ctrl-C ends it.
+and talk to it: `openssl s_client -connect localhost:4433 -CAfile ca.pem`. Ctrl-C ends
+it.
 """
 
 import sys
@@ -48,7 +51,9 @@ def count():
 
 
 server = sslsock.SslServer()
-server.configuration.set_identity(Path("server.pem").read_bytes(), Path("server.key").read_bytes())
+server.configuration.set_identity(
+    Path("server.pem").read_bytes(), Path("server.key").read_bytes()
+)
 server.new_connection_handler = accept
 if not server.listen(int(sys.argv[1]), "127.0.0.1"):
     sys.exit(server.error_string)

@@ -1,6 +1,8 @@
-"""TLS without sockets: `Engine` takes bytes and gives bytes, and the program moves them as it likes.
+"""TLS without sockets: `Engine` takes bytes and gives bytes, and the program moves them
+as it likes.
 
-Here the way is an ordinary blocking socket of the standard library. It could be a serial line, a message queue, or a test.
+Here the way is an ordinary blocking socket of the standard library. It could be a
+serial line, a message queue, or a test.
 
 Run it, with `python server.py 4433` in another terminal:
 
@@ -13,7 +15,9 @@ import sys
 import sslsock
 
 host, port, authorities = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-context = sslsock.Context(server_side=False, ca_certificates=sslsock.SslCertificate.from_path(authorities))
+context = sslsock.Context(
+    server_side=False, ca_certificates=sslsock.SslCertificate.from_path(authorities)
+)
 engine = sslsock.Engine(context, server_name=host, verify_name=host)
 
 
@@ -23,7 +27,8 @@ def receive(way):
     if not data:
         raise ConnectionError("the peer has gone without a close_notify")
     plaintext = engine.decrypt(data)
-    way.sendall(engine.take())  # reading may have made something to send: handshake messages, alerts, key updates
+    # Reading may have made something to send: handshake messages, alerts, key updates
+    way.sendall(engine.take())
     return plaintext
 
 

@@ -1,6 +1,8 @@
-"""A key log, with which Wireshark can read the connections of this client. For debugging, and for nothing else.
+"""A key log, with which Wireshark can read the connections of this client. For
+debugging, and for nothing else.
 
-Every program that uses sslsock does the same, with no line changed, when the environment says so:
+Every program that uses sslsock does the same, with no line changed, when the
+environment says so:
 
     SSLKEYLOGFILE=/tmp/keys.log python client.py localhost 4433 ca.pem
 

@@ -1,4 +1,5 @@
-"""A certificate that is asked for later: the server asks for the client's only when a request needs it (TLS 1.3).
+"""A certificate that is asked for later: the server asks for the client's only when a
+request needs it (TLS 1.3).
 
 Both sides say beforehand that this may be. Here they are in one process.
 
@@ -17,7 +18,8 @@ def configuration_with(certificate, key):
     configuration = sslsock.SslConfiguration()
     configuration.set_identity(Path(certificate).read_bytes(), Path(key).read_bytes())
     configuration.add_ca_file("ca.pem")
-    configuration.post_handshake_authentication = True  # the client agrees; the server does not ask in the handshake
+    # The client agrees; the server does not ask in the handshake
+    configuration.post_handshake_authentication = True
     return configuration
 
 
@@ -37,7 +39,9 @@ def ready_read(socket):
 
 def answered(socket):
     who = socket.peer_certificate
-    socket.write(b"for " + who.subject["CN"][0].encode() + b"\n" if who else b"not for you\n")
+    socket.write(
+        b"for " + who.subject["CN"][0].encode() + b"\n" if who else b"not for you\n"
+    )
 
 
 def show(socket):

@@ -1,11 +1,13 @@
-"""Limits and timeouts of a server: nobody can hold it up by saying nothing, or by coming a thousand times.
+"""Limits and timeouts of a server: nobody can hold it up by saying nothing, or by
+coming a thousand times.
 
 Run it:
 
     python certificates.py
     python limits.py 4433
 
-and try it: `openssl s_client -connect localhost:4433 -CAfile ca.pem`, twice, a third time, or with no word. Ctrl-C ends it.
+and try it: `openssl s_client -connect localhost:4433 -CAfile ca.pem`, twice, a third
+time, or with no word. Ctrl-C ends it.
 """
 
 import collections
@@ -15,7 +17,8 @@ from pathlib import Path
 import sslsock
 
 PER_ADDRESS = 2  # connections from one address
-SILENCE = float(sys.argv[2]) if len(sys.argv) > 2 else 60.0  # seconds without a line, then the connection is ended
+# Seconds without a line, then the connection is ended
+SILENCE = float(sys.argv[2]) if len(sys.argv) > 2 else 60.0
 LINE = 1000  # bytes of a line
 
 connections = collections.Counter()
@@ -41,7 +44,7 @@ class Visitor:
         socket.ready_read_handler = self.ready_read
         socket.disconnected_handler = self.disconnected
         socket.error_handler = lambda socket, error: None
-        self.wait()
+        socket.encrypted_handler = lambda socket: self.wait()
 
     def wait(self):
         if self.timer is not None:
@@ -62,7 +65,8 @@ class Visitor:
             socket.abort()
 
     def disconnected(self, socket):
-        self.timer.cancel()
+        if self.timer is not None:
+            self.timer.cancel()
         connections[self.address] -= 1
 
 
@@ -70,7 +74,9 @@ server = sslsock.SslServer()
 server.handshake_timeout = 5  # seconds
 server.max_handshakes = 100  # at once; who comes then waits in the system's queue
 server.max_pending_connections = 50  # accepted and not taken yet
-server.configuration.set_identity(Path("server.pem").read_bytes(), Path("server.key").read_bytes())
+server.configuration.set_identity(
+    Path("server.pem").read_bytes(), Path("server.key").read_bytes()
+)
 server.new_connection_handler = accept
 if not server.listen(int(sys.argv[1]), "127.0.0.1"):
     sys.exit(server.error_string)

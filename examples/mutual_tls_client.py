@@ -1,4 +1,5 @@
-"""Mutual TLS, the client: shows a certificate of its own, and trusts nobody but our own authority.
+"""Mutual TLS, the client: shows a certificate of its own, and trusts nobody but our own
+authority.
 
 Run it, with `python mutual_tls_server.py 4433` in another terminal:
 
@@ -16,12 +17,15 @@ def ready_read(socket):
 
 
 def error(socket, error):
-    if error != sslsock.SocketError.REMOTE_HOST_CLOSED_ERROR:  # that is the server's goodbye
+    # That is the server's goodbye
+    if error != sslsock.SocketError.REMOTE_HOST_CLOSED_ERROR:
         print("failed:", socket.error_string)
 
 
 socket = sslsock.SslSocket()
-socket.configuration.set_identity(Path("client.pem").read_bytes(), Path("client.key").read_bytes())
+socket.configuration.set_identity(
+    Path("client.pem").read_bytes(), Path("client.key").read_bytes()
+)
 socket.configuration.use_system_ca = False
 socket.configuration.add_ca_file("ca.pem")
 socket.ready_read_handler = ready_read

@@ -1,4 +1,5 @@
-"""Mutual TLS, the server: only clients with a certificate of our own authority come in, and it knows who they are.
+"""Mutual TLS, the server: only clients with a certificate of our own authority come in,
+and it knows who they are.
 
 Run it:
 
@@ -17,7 +18,8 @@ from pathlib import Path
 
 import sslsock
 
-ALLOWED = {"visitor"}  # a certificate says who somebody is; whether he may come in is for the program to say
+# A certificate says who it is. Who may come in is for the program to decide
+ALLOWED = {"visitor"}
 
 
 def accept(server):
@@ -44,7 +46,8 @@ def error(socket, error):
 server = sslsock.SslServer()
 configuration = server.configuration
 configuration.set_identity(Path("server.pem").read_bytes(), Path("server.key").read_bytes())
-configuration.peer_verify_mode = sslsock.SslSocket.VERIFY_PEER  # no certificate, no connection
+# No certificate, no connection
+configuration.peer_verify_mode = sslsock.SslSocket.VERIFY_PEER
 configuration.use_system_ca = False  # else a certificate of any public authority would do
 configuration.add_ca_file("ca.pem")
 server.new_connection_handler = accept

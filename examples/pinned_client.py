@@ -1,11 +1,13 @@
-"""A client that knows its server by the fingerprint of its certificate, whoever has signed it.
+"""A client that knows its server by the fingerprint of its certificate, whoever has
+signed it.
 
-For a device with a certificate of its own making, or a server whose authority is not to decide. The fingerprint is compared
-after the handshake and before the first byte of ours is sent.
+For a device with a certificate of its own making, or a server whose authority is not to
+decide. The fingerprint is compared after the handshake and before the first byte of
+ours is sent.
 
 Run it, with `python server.py 4433` in another terminal:
 
-    openssl x509 -in server.pem -noout -fingerprint -sha256      # says the fingerprint; colons or none, as you like
+    openssl x509 -in server.pem -noout -fingerprint -sha256    # says the fingerprint
     python pinned_client.py localhost 4433 FINGERPRINT
 """
 
@@ -32,7 +34,8 @@ def ready_read(socket):
 
 
 socket = sslsock.SslSocket()
-socket.peer_verify_mode = sslsock.SslSocket.VERIFY_NONE  # no authority is asked: `encrypted` decides
+# No authority is asked: `encrypted` decides
+socket.peer_verify_mode = sslsock.SslSocket.VERIFY_NONE
 socket.encrypted_handler = encrypted
 socket.ready_read_handler = ready_read
 socket.error_handler = lambda socket, error: print("failed:", socket.error_string)

@@ -1,4 +1,5 @@
-"""Pre-shared keys: TLS without certificates, for devices that share a key with their server.
+"""Pre-shared keys: TLS without certificates, for devices that share a key with their
+server.
 
 Run it, each in a terminal of its own:
 
@@ -7,20 +8,25 @@ Run it, each in a terminal of its own:
 
 or let OpenSSL be the client:
 
-    openssl s_client -connect localhost:4433 -psk_identity "device 7" -psk 5d1a9e0c4c1b4a0ab31f7f2f5b8e6a13
+    openssl s_client -connect localhost:4433 -psk_identity "device 7" \\
+        -psk 5d1a9e0c4c1b4a0ab31f7f2f5b8e6a13
 
-Keys are random bytes, never passwords: `python -c "import secrets; print(secrets.token_hex(16))"` makes one.
+Keys are random bytes, never passwords. This makes one:
+
+    python -c "import secrets; print(secrets.token_hex(16))"
 """
 
 import sys
 
 import sslsock
 
-KEYS = {"device 7": bytes.fromhex("5d1a9e0c4c1b4a0ab31f7f2f5b8e6a13")}  # by the name of the device
+# By the name of the device
+KEYS = {"device 7": bytes.fromhex("5d1a9e0c4c1b4a0ab31f7f2f5b8e6a13")}
 
 
 def find_key(socket, authenticator):  # on the server: who is it, and which key has it?
-    authenticator.pre_shared_key = KEYS.get(authenticator.identity, b"")  # b"": nobody we know; the handshake fails
+    # An unknown name has an empty key, and the handshake fails
+    authenticator.pre_shared_key = KEYS.get(authenticator.identity, b"")
 
 
 def give_key(socket, authenticator):  # on the client: this is who I am

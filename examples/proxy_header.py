@@ -1,7 +1,9 @@
-"""A server behind a load balancer that sends PROXY headers: it sees the client's address, not the balancer's.
+"""A server behind a load balancer that sends PROXY headers: it sees the client's
+address, not the balancer's.
 
-HAProxy sends them with `send-proxy-v2`, nginx with `proxy_protocol on`, our proxy with `--proxy-protocol-out v2`. Only the
-balancers in TRUSTED may: anybody else could claim to be anybody.
+HAProxy sends them with `send-proxy-v2`, nginx with `proxy_protocol on`, our proxy with
+`--proxy-protocol-out v2`. Only the balancers in TRUSTED may: anybody else could claim
+to be anybody.
 
 Run it:
 
@@ -27,12 +29,15 @@ def accept(server):
 def answer(socket):
     socket.read_all()
     body = f"your address is {socket.remote_address}\n"
-    socket.write(f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}".encode())
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    socket.write((head + body).encode())
     socket.disconnect()
 
 
 server = sslsock.SslServer()
-server.configuration.set_identity(Path("server.pem").read_bytes(), Path("server.key").read_bytes())
+server.configuration.set_identity(
+    Path("server.pem").read_bytes(), Path("server.key").read_bytes()
+)
 server.trusted_proxies = TRUSTED
 server.new_connection_handler = accept
 if not server.listen(int(sys.argv[1]), "127.0.0.1"):

@@ -5,8 +5,8 @@ Run it:
     python certificates.py
     python server.py 4433
 
-and talk to it: `python client.py localhost 4433 ca.pem`, or `openssl s_client -connect localhost:4433 -CAfile ca.pem`.
-Ctrl-C ends it.
+and talk to it: `python client.py localhost 4433 ca.pem`, or `openssl s_client -connect
+localhost:4433 -CAfile ca.pem`. Ctrl-C ends it.
 """
 
 import sys
@@ -28,12 +28,15 @@ def ready_read(socket):
 
 
 def error(socket, error):
-    if error != sslsock.SocketError.REMOTE_HOST_CLOSED_ERROR:  # that one is how every connection ends
+    # That one is how every connection ends
+    if error != sslsock.SocketError.REMOTE_HOST_CLOSED_ERROR:
         print("failed:", socket.error_string, flush=True)
 
 
 server = sslsock.SslServer()
-server.configuration.set_identity(Path("server.pem").read_bytes(), Path("server.key").read_bytes())
+server.configuration.set_identity(
+    Path("server.pem").read_bytes(), Path("server.key").read_bytes()
+)
 server.new_connection_handler = accept
 if not server.listen(int(sys.argv[1]), "127.0.0.1"):
     sys.exit(server.error_string)

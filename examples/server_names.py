@@ -1,11 +1,13 @@
-"""A server with several names: each client gets the certificate for the name that it asks for (SNI).
+"""A server with several names: each client gets the certificate for the name that it
+asks for (SNI).
 
 Run it:
 
     python certificates.py
     python server_names.py 4433
 
-and look: `openssl s_client -connect localhost:4433 -servername two.example -CAfile ca.pem`. Ctrl-C ends it.
+and look: `openssl s_client -connect localhost:4433 -servername two.example -CAfile
+ca.pem`. Ctrl-C ends it.
 """
 
 import sys
@@ -16,7 +18,9 @@ import sslsock
 
 def configuration_of(name):
     configuration = sslsock.SslConfiguration()
-    configuration.set_identity(Path(f"{name}.pem").read_bytes(), Path(f"{name}.key").read_bytes())
+    configuration.set_identity(
+        Path(f"{name}.pem").read_bytes(), Path(f"{name}.key").read_bytes()
+    )
     return configuration
 
 

@@ -1,7 +1,8 @@
-"""Session resumption across processes: the second run of this client needs no full handshake.
+"""Session resumption across processes: the second run of this client needs no full
+handshake.
 
-Within a process this goes by itself. Between processes the program keeps the session in a file, which is as secret as a
-private key.
+Within a process this goes by itself. Between processes the program keeps the session in
+a file, which is as secret as a private key.
 
 Run it twice, with `python server.py 4433` in another terminal:
 
@@ -17,7 +18,8 @@ import sslsock
 FILE = "session.bin"
 
 
-def keep(socket, session):  # with TLS 1.3 it comes with the first data, not with the handshake
+# With TLS 1.3 it comes with the first data, not with the handshake
+def keep(socket, session):
     with open(os.open(FILE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
         file.write(session.to_bytes())
 
@@ -31,7 +33,8 @@ socket = sslsock.SslSocket()
 socket.configuration.add_ca_file(sys.argv[3])
 if os.path.exists(FILE):
     with open(FILE, "rb") as file:
-        socket.session = sslsock.SslSession(file.read())  # what cannot be used is not offered
+        # What cannot be used is not offered
+        socket.session = sslsock.SslSession(file.read())
 socket.new_session_handler = keep
 socket.encrypted_handler = encrypted
 socket.ready_read_handler = lambda socket: socket.disconnect()

@@ -1,4 +1,5 @@
-"""STARTTLS, the client: an IMAP connection that begins in the clear and goes on encrypted.
+"""STARTTLS, the client: an IMAP connection that begins in the clear and goes on
+encrypted.
 
 Run it with a mail server of yours:
 
@@ -17,7 +18,8 @@ def ready_read(socket):
         if line.startswith("* OK"):
             socket.write(b"a STARTTLS\r\n")
         elif line.startswith("a OK"):
-            socket.start_client_encryption()  # what is written from here on waits for the handshake
+            # What is written from here on waits for the handshake
+            socket.start_client_encryption()
             socket.write(b"b CAPABILITY\r\n")
         elif line.startswith("b OK"):
             socket.disconnect()

@@ -1,11 +1,13 @@
-"""STARTTLS, the server: enough of SMTP to take a message, and only from clients that have encrypted first.
+"""STARTTLS, the server: enough of SMTP to take a message, and only from clients that
+have encrypted first.
 
 Run it:
 
     python certificates.py
     python starttls_server.py 2525
 
-and talk to it: `openssl s_client -connect localhost:2525 -starttls smtp -CAfile ca.pem`. Ctrl-C ends it.
+and talk to it: `openssl s_client -connect localhost:2525 -starttls smtp -CAfile
+ca.pem`. Ctrl-C ends it.
 """
 
 import sys
@@ -15,7 +17,8 @@ import sslsock
 
 
 def accept(server):
-    while (socket := server.next_pending_connection()) is not None:  # not next_pending_secure_connection
+    # Not next_pending_secure_connection
+    while (socket := server.next_pending_connection()) is not None:
         socket.ready_read_handler = ready_read
         socket.read_buffer_size = 1 << 16
         socket.write(b"220 localhost ESMTP\r\n")
@@ -25,9 +28,14 @@ def ready_read(socket):
     while socket.can_read_line:
         command = socket.read_line().decode("ascii", "replace").strip().upper()
         if command.startswith("EHLO"):
-            socket.write(b"250-localhost\r\n250 STARTTLS\r\n" if not socket.encrypted else b"250 localhost\r\n")
+            socket.write(
+                b"250-localhost\r\n250 STARTTLS\r\n"
+                if not socket.encrypted
+                else b"250 localhost\r\n"
+            )
         elif command == "STARTTLS" and not socket.encrypted:
-            # In the clear still; what the client has sent behind its STARTTLS makes the handshake fail, as it must.
+            # This answer is in the clear still. What the client has sent behind its
+            # STARTTLS makes the handshake fail, as it must.
             socket.write(b"220 go ahead\r\n")
             socket.start_server_encryption()
             return
@@ -41,7 +49,9 @@ def ready_read(socket):
 
 
 server = sslsock.SslServer()
-server.configuration.set_identity(Path("server.pem").read_bytes(), Path("server.key").read_bytes())
+server.configuration.set_identity(
+    Path("server.pem").read_bytes(), Path("server.key").read_bytes()
+)
 server.new_connection_handler = accept
 if not server.listen(int(sys.argv[1]), "127.0.0.1"):
     sys.exit(server.error_string)

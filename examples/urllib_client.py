@@ -3,7 +3,9 @@
 Run it:
 
     python urllib_client.py https://www.python.org/
-    python urllib_client.py https://localhost:8443/ ca.pem     # with a server of these examples, such as tls_proxy.py
+    python urllib_client.py https://localhost:8443/ ca.pem
+
+The last line is for a server of these examples, such as tls_proxy.py.
 """
 
 import sys

@@ -5,6 +5,7 @@ reference has every public name.
 import contextlib
 import os
 import re
+import shlex
 import socket
 import ssl
 import subprocess
@@ -26,6 +27,7 @@ EXAMPLE = re.compile(r"^## (.+?)\n(?:(?!^## )[\s\S])*?```python\n([\s\S]*?)```",
 EXAMPLES = dict(EXAMPLE.findall(README))
 SERVER = EXAMPLES["A server"].replace("server.listen(4433,", "server.listen(0,")
 RELAYS = dict(EXAMPLE.findall((ROOT / "docs" / "relay.md").read_text()))
+PAGES = sorted(str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md"))
 AWAITING = dict(EXAMPLE.findall((ROOT / "docs" / "awaiting.md").read_text()))
 
 needs_tasks = pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio has no such time limit before CPython 3.11")
@@ -311,3 +313,22 @@ def test_every_snippet_of_the_how_to_pages_compiles(page):
     for code in re.findall(r"^( *)```python\n(.*?)^\1```$", page.read_text(), re.M | re.S):
         if "--8<--" not in code[1]:
             compile(textwrap.dedent(code[1]), page.name, "exec")
+
+
+def commands_of(text):
+    """What a reader would type: `python -m sslsock …`, alone on a line or between backquotes."""
+    joined = re.sub(r" *\\\n +", " ", text)
+    lines = re.findall(r"^(?:\$ .*?| *)python -m sslsock ([a-z].*)$", joined, re.M)
+    for words in [*lines, *re.findall(r"`python -m sslsock ([a-z][^`]*)`", joined)]:
+        if not words.startswith("run"):  # whose arguments are another program's
+            yield re.split(r"  +#| [|>] | 2>|…", words)[0]
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{page}" for page in PAGES)])
+def test_the_commands_of_the_pages_are_those_that_there_are(page):
+    for words in commands_of((ROOT / page).read_text()):
+        words = shlex.split(re.sub(r"HOST:PORT|HOST:\d+", "localhost:1", words))
+        try:
+            make_parser(words).parse_args(words)
+        except SystemExit as end:
+            assert end.code == 0, f"{page}: {words}"

@@ -290,7 +290,7 @@ def test_the_server_says_what_is_wrong(folder: Path) -> None:
 
 
 def test_the_echo_server_with_many_connections(folder: Path) -> None:
-    """Each sends more than the server holds for a client, and reads only when all have sent what they could."""
+    """One of them sends more than the server holds for a client."""
     data = os.urandom(1 << 22)
     with example(folder, "echo_server", 0) as started, contextlib.ExitStack() as stack:
         connections = [stack.enter_context(encrypted(folder, started.port)) for _ in range(20)]
@@ -474,6 +474,7 @@ def test_each_says_what_it_does_and_how_to_run_it(name: str) -> None:
     source = (EXAMPLES / f"{name}.py").read_text()
     head = source.split('"""')[1]
     assert source.startswith('"""') and re.search(r"^Run it.*:$", head, re.M) and f"{name}" in head
+    assert max(map(len, source.splitlines())) <= 92, "a page of the documentation shows no more"
 
 
 def test_each_is_tested_here() -> None:

@@ -26,7 +26,7 @@ from sslsock import ssl
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "how-to" / "troubleshooting.md"
 SECTION = re.compile(r"^## (.+?)\n(.*?)(?=^## |\Z)", re.M | re.S)
-ROW = re.compile(r"^\| (SslSocket|`sslsock\.ssl`|asyncio|the proxy) \| `(.*)` \|$", re.M)
+ROW = re.compile(r"^- (SslSocket|`sslsock\.ssl`|asyncio|the proxy): `(.*)`$", re.M)
 
 Script = Callable[[socket.socket], object]
 

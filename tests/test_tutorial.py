@@ -23,7 +23,7 @@ from command_helpers import ENVIRONMENT, TIMEOUT
 
 TUTORIAL = Path(__file__).resolve().parent.parent / "docs" / "tutorial"
 CHAPTERS = ("index", "client", "server", "verification", "protocol", "asyncio", "proxy")
-BLOCK = re.compile(r'^```(\w+)(?: title="([^"]*)")?\n(.*?)^```$', re.M | re.S)
+BLOCK = re.compile(r'^```(\w+)(?: title="([^"]*)")?(?: hl_lines="\d+")?\n(.*?)^```$', re.M | re.S)
 PORTS = ("4433", "8080", "8443")  # which are somebody else's, perhaps
 
 # They would run for ever: a command that a terminal leaves running until its next one.
