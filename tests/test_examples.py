@@ -43,8 +43,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+# `logging` is loaded with the first error that no handler takes. A Ctrl-C of ours must not fall into that: CPython then leaves
+# the file open, and says so.
+START = "import logging, runpy, sys; del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
+
+
 def arguments(name: str, *words: object) -> list[str]:
-    return [sys.executable, str(EXAMPLES / f"{name}.py"), *map(str, words)]
+    return [sys.executable, "-c", START, str(EXAMPLES / f"{name}.py"), *map(str, words)]
 
 
 def run(folder: Path, name: str, *words: object, status: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
