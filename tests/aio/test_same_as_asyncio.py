@@ -71,6 +71,21 @@ DIFFERENCES: dict[str, Callable[[list[Event]], list[Event]]] = {
 }
 
 
+# CPython 3.12.0 to 3.12.8, 3.13.0 and 3.13.1 lose what is written to a transport that closes, and with it what asyncio's TLS
+# has still to write (https://github.com/python/cpython/issues/115514): the connection never ends. Ours is held against what the
+# asyncio of all others says.
+ASYNCIO_LOSES = (3, 12) <= sys.version_info < (3, 12, 9) or (3, 13) <= sys.version_info < (3, 13, 2)
+LOST: dict[str, list[Event]] = {
+    "the_peers_end_with_much_queued": [
+        ("connection_made",),
+        ("pause_writing",),
+        ("eof_received",),
+        ("resume_writing",),
+        ("connection_lost", None),
+        ("far", True),
+    ],
+}
+
 MODULES = {"plain": None, "tls": sslsock.ssl, "foreign": ssl}  # from which the contexts of our side are
 
 
@@ -626,7 +641,10 @@ def test_the_same_as_asyncio(
     name: str, tls: str, server: bool, family: str, certificates: Certificates, tmp_path: Path
 ) -> None:
     folder = tmp_path if family == "unix" else None
-    theirs = World(certificates, False, tls != "plain", server, folder).run(SCENARIOS[name][0])
+    if ASYNCIO_LOSES and tls != "plain" and name in LOST:
+        theirs = LOST[name]
+    else:
+        theirs = World(certificates, False, tls != "plain", server, folder).run(SCENARIOS[name][0])
     ours = World(certificates, True, tls != "plain", server, folder, MODULES[tls]).run(SCENARIOS[name][0])
     if tls != "plain" and name in DIFFERENCES:
         theirs = DIFFERENCES[name](theirs)

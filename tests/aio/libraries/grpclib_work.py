@@ -62,8 +62,8 @@ async def work():
         result.setdefault("names", []).append(await ended(call("Echo", channel=one)(b"")))
         one.close()
     server.close()
-    await server.wait_closed()
     channel.close()
+    await server.wait_closed()  # which waits for the connections as well, from CPython 3.12 on
     result["end"] = (await ended(call("Echo", channel=open_channel())(b"")))[0]
     return result
 
