@@ -332,3 +332,14 @@ def test_the_commands_of_the_pages_are_those_that_there_are(page):
             make_parser(words).parse_args(words)
         except SystemExit as end:
             assert end.code == 0, f"{page}: {words}"
+
+
+LINK = re.compile(r"\[[^\]]*\]\((?!https?://|mailto:|#)([^)\s#]+)(?:#[\w-]+)?\)")
+
+
+@pytest.mark.parametrize("page", sorted(page.relative_to(ROOT).as_posix() for page in ROOT.glob("*.md")))
+def test_files_that_are_linked_to_are_there(page):
+    """Of the pages beside docs/, whose links ci/docs looks at."""
+    text = re.sub(r"```[\s\S]*?```", "", (ROOT / page).read_text())
+    lost = [path for path in LINK.findall(text) if not (ROOT / path).exists()]
+    assert not lost, f"{page} links to what is not there: {lost}"
