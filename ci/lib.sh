@@ -53,6 +53,7 @@ apt_install() {
     _apt="env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends -o DPkg::Lock::Timeout=300"
     $_apt install "$@" >/dev/null 2>&1 </dev/null && return
     quietly apt-get -qq update
+    # shellcheck disable=SC2086 # a command with its options
     quietly $_apt install "$@"
 }
 
@@ -206,12 +207,13 @@ make_test_venv() {
 }
 
 # Users of `ssl` and asyncio, with which `sslsock.ssl` and `sslsock.aio` are tried.
+# shellcheck disable=SC2089 # the quotes are pip's
 LIBRARIES="requests httpx aiohttp uvicorn hypercorn gunicorn werkzeug tornado trio anyio websockets wsproto httptools aiosmtplib aioimaplib aiomqtt h2 websocket-client PyMySQL asyncpg redis paho-mqtt pika ldap3 kafka-python gevent grpclib pyopenssl service_identity utls rtls truststore;python_version>='3.10'"
 
 add_libraries() {
     [ "$(cat "$VENV/sslsock-libraries" 2>/dev/null)" != "$LIBRARIES" ] || return 0
     say "installing the libraries of tests/ssl/libraries and tests/aio/libraries"
-    # shellcheck disable=SC2086 # a list
+    # shellcheck disable=SC2086,SC2090 # a list
     pip_install $LIBRARIES
     printf '%s\n' "$LIBRARIES" >"$VENV/sslsock-libraries"
 }
