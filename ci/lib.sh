@@ -197,7 +197,7 @@ make_venv() {
 # The same with all that the tests use. What compares us with others has no wheel for every Python: only CI insists on it.
 make_test_venv() {
     make_venv test
-    for _other in uvloop OpenSSL:pyopenssl matplotlib PyInstaller:pyinstaller twisted; do
+    for _other in uvloop OpenSSL:pyopenssl matplotlib argcomplete PyInstaller:pyinstaller twisted; do
         [ -n "${CI:-}" ] || [ "$_other" = uvloop ] || continue
         ! "$VENV/bin/python" -c "import ${_other%%:*}" 2>/dev/null || continue
         say "installing ${_other#*:}"

@@ -1,4 +1,5 @@
-"""`python -m sslsock COMMAND`: the arguments of all commands, and the way to the one that is asked for.
+# PYTHON_ARGCOMPLETE_OK
+"""`python -m sslsock COMMAND` and `sslsock COMMAND`: the arguments of all commands, and the way to the one that is asked for.
 
 Exit status: 0 clean, 1 a failure of TLS, the network or a file, 2 wrong usage, 130 interrupted.
 """
@@ -13,6 +14,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NoReturn, Optional
 
+from . import __version__, openssl_version
+from ._version import DOCUMENTATION
 from .commands.common import (
     CommandError,
     address,
@@ -29,23 +32,31 @@ DESCRIPTION = "Event-driven sockets with TLS: a client, a server, a proxy, a dem
 
 EXAMPLES = """\
 examples:
-  python -m sslsock connect example.com:443 --alpn h2,http/1.1
-  python -m sslsock connect mail.example.com:587 --starttls smtp
-  python -m sslsock serve --listen 127.0.0.1:8443 --www . --ca-out ca.pem
-  python -m sslsock proxy --listen tls://:8443 --to tcp://127.0.0.1:8080 --ca-out ca.pem
-  python -m sslsock proxy --config proxy.toml --check
-  python -m sslsock run -m uvicorn app:app --ssl-certfile cert.pem --ssl-keyfile key.pem
-  python -m sslsock demo
-  python -m sslsock bench --quick
+  %(prog)s connect example.com:443 --alpn h2,http/1.1
+  %(prog)s connect mail.example.com:587 --starttls smtp
+  %(prog)s serve --listen 127.0.0.1:8443 --www . --ca-out ca.pem
+  %(prog)s proxy --listen tls://:8443 --to tcp://127.0.0.1:8080 --ca-out ca.pem
+  %(prog)s proxy --config proxy.toml --check
+  %(prog)s run -m uvicorn app:app --ssl-certfile cert.pem --ssl-keyfile key.pem
+  %(prog)s demo
+  %(prog)s bench --quick
 """
 
 
+MODULE = "python -m sslsock"
+
+
 class Parser(argparse.ArgumentParser):
-    """words: the whole command line. Wrong usage of the proxy is told in the form that its log is to have."""
+    """words: the whole command line. Wrong usage of the proxy is told in the form that its log is to have. Help ends with where
+    to read more.
+    """
 
     def __init__(self, *args: Any, words: Sequence[str] = (), **options: Any) -> None:
         super().__init__(*args, **options)
         self._words = words
+
+    def format_help(self) -> str:
+        return f"{super().format_help()}\ndocumentation: {DOCUMENTATION}\n"
 
     def error(self, message: str) -> NoReturn:
         if self._words[:1] == ["proxy"]:
@@ -56,10 +67,11 @@ class Parser(argparse.ArgumentParser):
         super().error(message)
 
 
-def make_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
-    """words: what it is to parse, as far as that is known."""
+def make_parser(words: Sequence[str] = (), name: str = MODULE) -> argparse.ArgumentParser:
+    """words: what it is to parse, as far as that is known. name: what the user has called it by."""
     plain = argparse.RawDescriptionHelpFormatter
-    parser = Parser("python -m sslsock", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=plain, words=words)
+    parser = Parser(name, description=DESCRIPTION, epilog=EXAMPLES, formatter_class=plain, words=words)
+    parser.add_argument("--version", action="version", version=f"sslsock {__version__}, {openssl_version()}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
 
     connect = commands.add_parser(
@@ -188,7 +200,7 @@ def make_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
     run = commands.add_parser(
         "run",
         help="run a Python program with sslsock.ssl in the place of the standard library's ssl",
-        usage="python -m sslsock run [-h] [--loop] (PROGRAM | -m MODULE | -c CODE) [ARGUMENTS...]",
+        usage=f"{name} run [-h] [--loop] (PROGRAM | -m MODULE | -c CODE) [ARGUMENTS...]",
         description="Run a Python program as Python would, with sslsock.ssl in the place of ssl (sslsock.ssl.install), also in "
         "the processes that it starts with multiprocessing. Everything after PROGRAM, MODULE or CODE is the program's own. "
         "Options of Python itself stand before -m sslsock.",
@@ -215,15 +227,23 @@ def open_standard_descriptors() -> None:
             os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
 
 
-def parse(words: list[str]) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
-    parser = make_parser(words)
+def parse(words: list[str], name: str) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
+    parser = make_parser(words, name)
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks what could come next; the answer ends the process
+        complete(parser)
     count = own_words(words) if words[:1] == ["run"] else len(words)
     arguments, unknown = parser.parse_known_args(words[:count])
     if unknown:
-        hint = "; options of Python itself stand before -m sslsock" if arguments.command == "run" else ""
+        hint = "; options of Python itself stand before -m sslsock" if (arguments.command, name) == ("run", MODULE) else ""
         parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
     arguments.arguments = words[count:]
     return parser, arguments
+
+
+def complete(parser: argparse.ArgumentParser) -> None:
+    """Completion in a shell, by the protocol of argcomplete; nothing without it."""
+    with suppress(ImportError):
+        importlib.import_module("argcomplete").autocomplete(parser)
 
 
 def own_words(words: list[str]) -> int:
@@ -236,9 +256,14 @@ def own_words(words: list[str]) -> int:
     return len(words)
 
 
-def main(argv: Optional[list[str]] = None) -> int:
+def script() -> int:
+    """The command `sslsock`."""
+    return main(name="sslsock")
+
+
+def main(argv: Optional[list[str]] = None, name: str = MODULE) -> int:
     open_standard_descriptors()
-    parser, arguments = parse(sys.argv[1:] if argv is None else argv)
+    parser, arguments = parse(sys.argv[1:] if argv is None else argv, name)
     if arguments.command is None:
         parser.print_help(sys.stderr)
         return 2

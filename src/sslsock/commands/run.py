@@ -87,6 +87,8 @@ def load_text(name: str, text: Union[str, bytes], file: str) -> tuple[CodeType, 
 def load_module(name: str) -> tuple[CodeType, ModuleType]:
     """As `python -m` finds it; of a package that is its `__main__`."""
     sys.argv[0] = "-m"
+    with contextlib.suppress(FileNotFoundError):  # of a working directory that is removed
+        begin_path(os.getcwd())
     spec = spec_of(name)
     if spec.submodule_search_locations is not None:
         spec = spec_of(f"{name}.__main__", f"; {name!r} is a package and cannot be directly executed")
@@ -150,8 +152,8 @@ def meant_by(name: str) -> str:
 
 
 def begin_path(folder: str) -> None:
-    """The program's folder stands first in sys.path, where `python -m` has put the working directory. Neither of them
-    does with -P and -I."""
+    """The program's folder stands first in sys.path, where `python -m sslsock` has put the working directory, and `sslsock` its
+    own folder. None of them does with -P and -I."""
     if not (sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
         sys.path[0] = folder
 

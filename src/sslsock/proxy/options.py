@@ -27,10 +27,10 @@ All of this, with examples: docs/proxy.md.
 
 EPILOG = """\
 examples:
-  python -m sslsock proxy --listen tls://:8443 --to tcp://127.0.0.1:8080 --ca-out ca.pem
-  python -m sslsock proxy --listen tls://:443 --cert site.pem --key site.key --to tcp://10.0.0.1:80 --to tcp://10.0.0.2:80
-  python -m sslsock proxy --listen tcp://127.0.0.1:5432 --to tls://db.example.com:5432 --to-ca ca.pem
-  python -m sslsock proxy --config proxy.toml --check
+  %(prog)s --listen tls://:8443 --to tcp://127.0.0.1:8080 --ca-out ca.pem
+  %(prog)s --listen tls://:443 --cert site.pem --key site.key --to tcp://10.0.0.1:80 --to tcp://10.0.0.2:80
+  %(prog)s --listen tcp://127.0.0.1:5432 --to tls://db.example.com:5432 --to-ca ca.pem
+  %(prog)s --config proxy.toml --check
 
 signals: SIGHUP reads certificates, keys, routes and limits again; SIGTERM drains and ends; SIGINT ends at once
 exit status: 0 clean, 1 a failure of TLS, the network or a file, 2 wrong usage or settings, 130 interrupted
