@@ -70,8 +70,9 @@ cdef dict NEWER_ALERTS = {
 class TlsError(Exception):
     """What ended a TLS connection.
 
-    reason: str, OpenSSL's words. alert: str or None, the alert that the peer sent. handshaking: bool, whether it happened
-    before the handshake was done.
+    reason: str, OpenSSL's words
+    alert: str or None, the alert that the peer sent
+    handshaking: bool, whether it happened before the handshake was done
     """
 
     def __init__(self, text, reason="", alert=None, handshaking=False):

@@ -70,10 +70,11 @@ class EventLoop(Loop):
     """The event loop of one thread. `EventLoop.current()` gives it; sockets and servers take it by
     themselves.
 
-    call_soon(f, *args), call_later(seconds, f, *args) -> timer with cancel(), call_soon_threadsafe(f, *args):
-    plan a call. exception_handler: None or callable(loop, {"message", "exception", "source"}) for what
-    handlers raise; None logs it with its traceback. fileno(), dispatch(timeout=0): to nest the loop in
-    another one by hand.
+    `call_soon`, `call_later` and `call_soon_threadsafe` plan calls. `fileno` and `dispatch` nest the loop in another one by
+    hand.
+
+    exception_handler: None or callable(loop, {"message", "exception", "source"}), for what handlers raise; None logs it with
+        its traceback.
     """
 
     __slots__ = ("_awaited", "_futures", "_sentinel", "_tasks", "_warned")

@@ -79,7 +79,7 @@ class Relay(Waits):
     )
 
     closed_handler: Handler[Callable[[Relay, RelayReason], object]] = Handler()
-    """`closed_handler(relay, reason)`: it has ended, and both sockets are closed."""
+    """`closed_handler(relay, reason)`: called when it has ended, and both sockets are closed."""
 
     def __init__(self, front: TcpSocket, back: TcpSocket, *, idle_timeout: float = 0.0) -> None:
         for sock in (front, back):
@@ -132,7 +132,7 @@ class Relay(Waits):
 
     @property
     def joined(self) -> bool:
-        """Both sides are ready, and bytes go through."""
+        """Whether both sides are ready, so that bytes go through: bool."""
         self._loop._meet()
         return self._core is not None and self._reason is None
 

@@ -26,8 +26,8 @@ class Resumption(Agreed):
     _session: Optional[SslSession]
 
     new_session_handler: Handler[Callable[[Self, SslSession], object]] = Handler()
-    """`new_session_handler(socket, session)`: a client has a session by which its next connection can be resumed:
-    SslSession. With TLS 1.3 a server may send several, each for one connection, just before other data; with TLS 1.2
+    """`new_session_handler(socket, session)`: called when a client has got a session by which its next connection can be
+    resumed. With TLS 1.3 a server may send several, each for one connection, just before other data; with TLS 1.2
     it comes after `encrypted_handler`."""
 
     @property
@@ -49,7 +49,7 @@ class Resumption(Agreed):
 
     @property
     def session_reused(self) -> bool:
-        """Whether an earlier session was resumed."""
+        """Whether an earlier session was resumed: bool."""
         return self._engine.session_reused if self._engine is not None else False
 
     @whole

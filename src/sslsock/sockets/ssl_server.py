@@ -51,9 +51,11 @@ class SslServer(TcpServer):
     handshake_timeout = Seconds()
 
     client_hello_handler: Handler[Callable[[SslSocket, ClientHello], object]] = Handler()
-    """`client_hello_handler(socket, hello)`: given to the sockets of connections taken from now on."""
+    """`client_hello_handler(socket, hello)`: given to the sockets of connections accepted from now on: see
+    `SslSocket.client_hello_handler`."""
     pre_shared_key_handler: Handler[Callable[[SslSocket, SslPreSharedKeyAuthenticator], object]] = Handler(decides=True)
-    """`pre_shared_key_handler(socket, authenticator)`: given to the sockets of connections taken from now on."""
+    """`pre_shared_key_handler(socket, authenticator)`: given to the sockets of connections accepted from now on: see
+    `SslSocket.pre_shared_key_handler`."""
 
     def __init__(self) -> None:
         super().__init__()

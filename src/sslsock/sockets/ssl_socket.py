@@ -98,18 +98,17 @@ class SslSocket(LateCertificate):
     handshake_timeout = Seconds()
 
     client_hello_handler: Handler[Callable[[Self, ClientHello], object]] = Handler()
-    """`client_hello_handler(socket, hello)`: on the server's side, before the handshake. Set one, and
-    `start_server_encryption` reads the client's offer first; afterwards it goes on with what
-    `configuration` then is. The handler may also `hold_handshake()`, or end the connection; if it raises, the
-    handshake fails. Until the handshake begins nothing can be read; what is written waits for its end, and is
-    dropped by a `disconnect` before it begins."""
+    """`client_hello_handler(socket, hello)`: called on a server's socket before the handshake, when the client has said
+    what it wants. The handler may set another `configuration`, which the handshake then uses, or `hold_handshake()`, or end
+    the connection. If it raises, the handshake fails. Until the handshake begins nothing can be read; what is written waits
+    for its end, and is dropped by a `disconnect` before it begins."""
     encrypted_handler: Handler[Callable[[Self], object]] = Handler()
-    """`encrypted_handler(socket)`: the handshake is done, `encrypted` is True."""
+    """`encrypted_handler(socket)`: called when the handshake is done: from now on everything is encrypted."""
     mode_changed_handler: Handler[Callable[[Self, SslMode], object]] = Handler()
-    """`mode_changed_handler(socket, mode)`."""
+    """`mode_changed_handler(socket, mode)`: called when `mode` has changed: a handshake begins, or the connection has ended."""
     ssl_errors_handler: Handler[Callable[[Self, list[SslError]], object]] = Handler(decides=True)
-    """`ssl_errors_handler(socket, errors)`: the peer's certificates have errors; `ignore_ssl_errors` may be
-    called here."""
+    """`ssl_errors_handler(socket, errors)`: called in the middle of the handshake when the peer's certificates have errors;
+    `ignore_ssl_errors` may be called here. It cannot be an `async def`."""
 
     def __init__(self, *, _loop: Optional[EventLoop] = None) -> None:
         super().__init__(_loop=_loop)
@@ -142,7 +141,7 @@ class SslSocket(LateCertificate):
 
     @property
     def configuration(self) -> SslConfiguration:
-        """SslConfiguration, used from the next handshake on."""
+        """The settings, used from the next handshake on: SslConfiguration."""
         if self._configuration is None:
             self._configuration = SslConfiguration()
         return self._configuration
@@ -185,7 +184,8 @@ class SslSocket(LateCertificate):
 
     @property
     def mode(self) -> SslMode:
-        """SslMode; not UNENCRYPTED from the start of a handshake to the end of the connection."""
+        """Whether TLS is spoken, and in which role: SslMode. It is not UNENCRYPTED_MODE from the start of a handshake to the
+        end of the connection."""
         self._loop._meet()
         return self._mode
 
@@ -207,8 +207,7 @@ class SslSocket(LateCertificate):
 
     @property
     def clean_close(self) -> bool:
-        """False when the peer cut the connection without close_notify, so that data may be missing. True
-        otherwise."""
+        """Whether nothing is missing at the end: bool. False when the peer has cut the connection without close_notify."""
         return self._clean
 
     # Encrypting

@@ -44,12 +44,12 @@ def checked_mode(mode: int) -> int:
 class Stream(LoopObject, Endpoint, ABC):
     """A stream of bytes.
 
-    Handlers are attributes, None or a callable (TypeError for anything else), or methods of a derived class, which are used as
-    long as nothing was assigned; `del` goes back to them. What they raise goes to the loop's exception handler.
+    A handler is an attribute: None or a callable (TypeError for anything else). Or it is a method of a derived class, which is
+    called as long as nothing was assigned; `del` goes back to it. What a handler raises goes to the loop's `exception_handler`.
 
-    A handler that is an `async def` is run by a task of the asyncio loop that runs; by one at a time, to which events that come
-    meanwhile are told afterwards. `ready_read_handler` is told only if there is something to read then. The task goes on when
-    the connection has ended.
+    A handler that is an `async def` is run in a task of the asyncio loop that runs. On one object each handler runs once at a
+    time: what happens meanwhile is told afterwards, `ready_read_handler` only if there is something to read then. The task goes
+    on when the connection has ended.
     """
 
     NOT_OPEN_MODE = OpenMode.NOT_OPEN_MODE
@@ -72,11 +72,11 @@ class Stream(LoopObject, Endpoint, ABC):
 
     _loop: EventLoop
     ready_read_handler: Handler[Callable[[Self], object]] = Handler(told_while="bytes_available")
-    """`ready_read_handler(stream)`: new data can be read."""
+    """`ready_read_handler(stream)`: called when new data can be read."""
     bytes_written_handler: Handler[Callable[[Self, int], object]] = Handler()
-    """`bytes_written_handler(stream, count)`: so many bytes were handed to the system."""
+    """`bytes_written_handler(stream, count)`: called when `count` bytes more were handed to the system."""
     about_to_close_handler: Handler[Callable[[Self], object]] = Handler()
-    """`about_to_close_handler(stream)`: `close` was called; unread data is still there."""
+    """`about_to_close_handler(stream)`: called by `close` before it does anything: unread data can still be read."""
 
     def __init__(self, *, _loop: Optional[EventLoop] = None) -> None:
         self._loop = EventLoop.current() if _loop is None else _loop  # a server gives its own
@@ -100,7 +100,7 @@ class Stream(LoopObject, Endpoint, ABC):
 
     @property
     def is_open(self) -> bool:
-        """False while `open_mode` is NOT_OPEN_MODE."""
+        """Whether the stream is open: bool, False while `open_mode` is NOT_OPEN_MODE."""
         return self._open_mode != 0
 
     @property
@@ -110,27 +110,27 @@ class Stream(LoopObject, Endpoint, ABC):
 
     @property
     def readable(self) -> bool:
-        """Open for reading."""
+        """Whether the stream is open for reading: bool."""
         return self._open_mode & READ != 0
 
     @property
     def writeable(self) -> bool:
-        """Open for writing."""
+        """Whether the stream is open for writing: bool."""
         return self._open_mode & WRITE != 0
 
     @property
     def sequential(self) -> bool:
-        """True: there is no position to go to."""
+        """Whether there are no positions to go to: bool, True for every stream here."""
         return True
 
     @property
     def pos(self) -> int:
-        """0 on a sequential stream."""
+        """The position: int, always 0."""
         return 0
 
     @property
     def at_end(self) -> bool:
-        """No more data to read now."""
+        """Whether there is nothing to read at the moment: bool."""
         return self.bytes_available == 0
 
     @property
@@ -170,19 +170,19 @@ class Stream(LoopObject, Endpoint, ABC):
     # Reading
 
     def read_bytes(self, max: Optional[int] = None) -> bytes:
-        """`read` by its documented name."""
+        """The same as `read`."""
         return self.read(max)
 
     def read_all_bytes(self) -> bytes:
-        """`read_all` by its documented name."""
+        """The same as `read_all`."""
         return self.read_all()
 
     def peek_bytes(self, max: Optional[int] = None) -> bytes:
-        """`peek` by its documented name."""
+        """The same as `peek`."""
         return self.peek(max)
 
     def read_line_bytes(self, max: Optional[int] = None) -> bytes:
-        """`read_line` by its documented name."""
+        """The same as `read_line`."""
         return self.read_line(max)
 
     def read_string(self, max: Optional[int] = None) -> str:
@@ -207,7 +207,7 @@ class Stream(LoopObject, Endpoint, ABC):
                 window *= 2
 
     def read_all_string(self) -> str:
-        """Take all characters that are there."""
+        """Take all characters that are there: str."""
         return self.read_string()
 
     def peek_string(self, max: Optional[int] = None) -> str:
@@ -226,7 +226,7 @@ class Stream(LoopObject, Endpoint, ABC):
     # Writing
 
     def write_bytes(self, data: Buffer) -> int:
-        """`write` by its documented name."""
+        """The same as `write`."""
         return self.write(data)
 
     def write_string(self, string: str) -> int:
@@ -244,15 +244,15 @@ class Stream(LoopObject, Endpoint, ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Close: `about_to_close_handler`, then unread data is dropped."""
+        """Call `about_to_close_handler`, then close: what is unread is dropped."""
 
     def seek(self, pos: int) -> bool:
-        """False: a sequential stream has no positions."""
+        """Does nothing and returns False: there are no positions."""
         self._check_thread()
         return False
 
     def reset(self) -> bool:
-        """False: a sequential stream has no beginning to go back to."""
+        """Does nothing and returns False: there is no beginning to go back to."""
         self._check_thread()
         return False
 

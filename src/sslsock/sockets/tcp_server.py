@@ -111,10 +111,10 @@ class TcpServer(Waits, ErrorConstants):
     reuse_port = Flag()
 
     new_connection_handler: Handler[Callable[[Self], object]] = Handler(told_while="has_pending_connections")
-    """`new_connection_handler(server)`: connections are pending."""
+    """`new_connection_handler(server)`: called when there are connections to take with `next_pending_connection`."""
     accept_error_handler: Handler[Callable[[Self, SocketError], object]] = Handler()
-    """`accept_error_handler(server, error)`: accepting failed, for example for want of descriptors; it goes
-    on by itself."""
+    """`accept_error_handler(server, error)`: called when the system gives no connection, for want of descriptors for example.
+    The server goes on by itself."""
 
     def __init__(self) -> None:
         self._loop = EventLoop.current()
