@@ -170,6 +170,30 @@ def test_the_protocol_is_called_in_the_servers_context(host: Any) -> None:
     host.run_until_complete(main())
 
 
+def test_whose_context_it_is_of_a_server_that_is_started_later(host: Any) -> None:
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable")
+    seen: list[str] = []
+
+    class Looks(Kept):
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            seen.append(variable.get())
+
+    async def main() -> None:
+        kept: list[Kept] = []
+        variable.set("made")
+        server = await serve(host, lambda: Looks(kept), "127.0.0.1", 0, start_serving=False)
+        variable.set("started")
+        await server.start_serving()
+        with clients(server.sockets[0].getsockname()):
+            await until(lambda: seen)
+        assert seen == ["made" if sys.version_info >= (3, 15) else "started"]
+        server.close()
+        await asyncio.gather(*(one.lost for one in kept))
+
+    host.run_until_complete(main())
+
+
 def test_a_factory_that_raises_is_told_and_the_next_is_served(host: Any) -> None:
     async def main() -> None:
         kept: list[Kept] = []

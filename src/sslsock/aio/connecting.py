@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import os
 import socket
 from collections.abc import Iterable
@@ -149,8 +150,18 @@ class Connecting:
         self._ensure_fd_no_transport(sock)
         return DatagramTransport(self, sock, protocol, *rest, **more)
 
-    def _start_serving(self, protocol_factory: Any, sock: socket.socket, sslcontext: Any, server: Server, *rest: Any) -> None:
-        self._listeners[sock.fileno()] = server._listen(sock)
+    def _start_serving(
+        self,
+        protocol_factory: Any,
+        sock: socket.socket,
+        sslcontext: Any,
+        server: Server,
+        *rest: Any,
+        context: Optional[contextvars.Context] = None,
+    ) -> None:
+        """context: that of whoever has made the server, from CPython 3.15 on. None: that of whoever starts it."""
+        listen = server._listen if context is None else partial(context.run, server._listen)
+        self._listeners[sock.fileno()] = listen(sock)
 
     def _stop_serving(self, sock: socket.socket) -> None:
         listener = self._listeners.pop(sock.fileno(), None)
