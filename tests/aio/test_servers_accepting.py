@@ -24,6 +24,8 @@ from peers import DEADLINE
 from sslsock import aio
 
 ASYNCIO_TELLS = "Error on transport creation for incoming connection"
+# serve_forever that is cancelled closes the connections as well in newer CPythons: https://github.com/python/cpython/issues/123720
+CANCELLED_ENDS_CLIENTS = "close_clients" in asyncio.Server.serve_forever.__code__.co_names
 
 
 class Kept(asyncio.Protocol):
@@ -320,8 +322,11 @@ def test_it_listens_from_start_serving_to_close(host: Any) -> None:
                 await until(lambda: not server.is_serving())
                 with clients(address):
                     pass
-            near.sendall(b"goes on")
-            await until(lambda: kept[0].received == b"goes on")
+            if CANCELLED_ENDS_CLIENTS:
+                await kept[0].lost
+            else:
+                near.sendall(b"goes on")
+                await until(lambda: kept[0].received == b"goes on")
         await kept[0].lost
         with pytest.raises(asyncio.CancelledError):
             await serving
