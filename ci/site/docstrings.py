@@ -40,7 +40,8 @@ def markdown(text: str) -> str:
                 code = blocks.pop()[len("```python\n") : -len("```")] + "\n" + code
             blocks.append(f"```python\n{code}\n```")
             continue
-        if begin == 0 or all(FIELD.match(line) or line.startswith(" ") for line in lines[begin:]):
+        behind = begin == 0 or lines[begin - 1].endswith((".", ":"))  # else the colon is one of a sentence
+        if behind and (begin == 0 or all(FIELD.match(line) or line.startswith(" ") for line in lines[begin:])):
             listed = [
                 f"- {names(found[1])}: {line[found.end() :]}" if (found := FIELD.match(line)) else f"    {line.strip()}"
                 for line in lines[begin:]
@@ -258,7 +259,8 @@ class Docstrings(griffe.Extension):
             else:
                 hidden.append(base)
         if not public:
-            public = [base for base in cls.bases if not getattr(base, "canonical_path", "sslsock").startswith("sslsock")]
+            paths = [getattr(base, "canonical_path", "sslsock") for base in cls.bases]
+            public = [path for path in paths if not path.startswith("sslsock")]
         return hidden, public
 
     def divide_fields(self, cls: griffe.Class, members: dict[str, Member]) -> None:

@@ -197,7 +197,8 @@ _create_default_https_context: Callable[..., Any]
 _create_stdlib_context = _create_unverified_context
 
 def install() -> None:
-    """Have every use of `ssl` in this process use what is here, also in modules that were imported before."""
+    """Have everything in this process that uses `ssl` use this module, also modules that were imported before. Call it before
+    other imports."""
 
 def uninstall() -> None:
-    """Put back all that `install` has changed and nobody has changed since."""
+    """Undo what `install` has done, except for what somebody else has changed since."""

@@ -127,8 +127,13 @@ REPLACED = (
 
 
 def attach(loop: Optional[asyncio.AbstractEventLoop] = None) -> asyncio.AbstractEventLoop:
-    """From now on the connections and servers of `loop` (None: the one that runs) are ours. Returns it. No effect on an
-    `EventLoop`, nor the second time. RuntimeError where no loop runs and none is given; TypeError for what is none."""
+    """Have the connections and servers that `loop` makes from now on be those of this package. Returns the loop.
+
+    loop: an asyncio loop; None: the one that runs
+
+    It has no effect on an `EventLoop`, nor the second time. RuntimeError where no loop runs and none is given; TypeError for
+    what is no loop.
+    """
     if loop is None:
         loop = asyncio.get_running_loop()
     maker = hosted(loop)

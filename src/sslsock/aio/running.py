@@ -16,7 +16,7 @@ Result = TypeVar("Result")
 
 
 def run(main: Coroutine[Any, Any, Result], *, debug: Optional[bool] = None) -> Result:
-    """asyncio.run on our loop. Returns what `main` returns. RuntimeError below a loop that runs."""
+    """asyncio.run on an `EventLoop`. Returns what `main` returns. RuntimeError inside a running loop."""
     if not asyncio.iscoroutine(main):
         raise ValueError(f"a coroutine was expected, got {main!r}")
     if asyncio._get_running_loop() is not None:
@@ -42,8 +42,8 @@ def run(main: Coroutine[Any, Any, Result], *, debug: Optional[bool] = None) -> R
 
 
 def install_policy() -> None:
-    """From now on asyncio makes our loops: asyncio.run, asyncio.Runner, asyncio.new_event_loop. Up to CPython 3.15, for
-    policies go in 3.16."""
+    """Have asyncio make an `EventLoop` from now on, in asyncio.run, asyncio.Runner and asyncio.new_event_loop. Up to CPython
+    3.15: later ones have no policies."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of policies, from CPython 3.14 on
 

@@ -71,8 +71,8 @@ def serve(
     debug: whether the loops run in asyncio's debug mode; None: as asyncio decides.
     options: others of create_server, and `limit` of start_server; not for `app(sockets)`.
 
-    What is raised in one thread ends all, and comes out of this call. OSError where it cannot listen. RuntimeError below a loop
-    that runs. TypeError, ValueError.
+    What is raised in one thread ends all, and comes out of this call. OSError where it cannot listen. RuntimeError inside a
+    running loop. TypeError, ValueError.
     """
     if asyncio._get_running_loop() is not None:
         raise RuntimeError("sslsock.aio.serve() cannot be called from a running event loop")
