@@ -23,7 +23,7 @@ async def serve(socket):
                 socket.write(b"you said " + line)
                 await socket.bytes_written(1 << 16)  # wait for a client that does not read
     except sslsock.SocketFailure as exc:
-        print("failed:", exc, flush=True)
+        print("failed:", exc)
 
 
 async def main(port):
@@ -34,7 +34,7 @@ async def main(port):
         )
         if not server.listen(port, "127.0.0.1"):
             sys.exit(server.error_string)
-        print(f"listening on 127.0.0.1:{server.port}", flush=True)
+        print(f"listening on 127.0.0.1:{server.port}")
         async for socket in server:
             socket.read_buffer_size = 1 << 16
             task = asyncio.create_task(serve(socket))

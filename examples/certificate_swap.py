@@ -30,9 +30,9 @@ def reload():
     try:
         server.configuration = load()
     except (OSError, ValueError) as exc:
-        print("the old certificate stays:", exc, flush=True)
+        print("the old certificate stays:", exc)
     else:
-        print("valid until", server.configuration.local_certificate.not_after, flush=True)
+        print("valid until", server.configuration.local_certificate.not_after)
 
 
 def accept(server):
@@ -48,7 +48,7 @@ loop = sslsock.EventLoop.current()
 signal.signal(signal.SIGHUP, lambda number, frame: loop.call_soon_threadsafe(reload))
 if not server.listen(int(sys.argv[1]), "127.0.0.1"):
     sys.exit(server.error_string)
-print(f"listening on 127.0.0.1:{server.port}, process {os.getpid()}", flush=True)
+print(f"listening on 127.0.0.1:{server.port}, process {os.getpid()}")
 try:
     sslsock.run()
 except KeyboardInterrupt:

@@ -42,11 +42,11 @@ def echo(socket):
 
 def error(socket, error):
     if error != sslsock.SocketError.REMOTE_HOST_CLOSED_ERROR:
-        print("failed:", socket.error_string, flush=True)
+        print("failed:", socket.error_string)
 
 
 def count():
-    print(f"{len(connections)} connections", flush=True)
+    print(f"{len(connections)} connections")
     sslsock.EventLoop.current().call_later(10, count)
 
 
@@ -57,7 +57,7 @@ server.configuration.set_identity(
 server.new_connection_handler = accept
 if not server.listen(int(sys.argv[1]), "127.0.0.1"):
     sys.exit(server.error_string)
-print(f"listening on 127.0.0.1:{server.port}", flush=True)
+print(f"listening on 127.0.0.1:{server.port}")
 try:
     sslsock.run(count)
 except KeyboardInterrupt:

@@ -36,7 +36,7 @@ class Visitor:
         self.socket = socket
         self.timer = None
         if connections[self.address] >= PER_ADDRESS:
-            print("too many from", self.address, flush=True)
+            print("too many from", self.address)
             socket.abort()
             return
         connections[self.address] += 1
@@ -52,7 +52,7 @@ class Visitor:
         self.timer = loop.call_later(SILENCE, self.silent)
 
     def silent(self):
-        print("silent:", self.address, flush=True)
+        print("silent:", self.address)
         self.socket.write(b"you say nothing\n")
         self.socket.disconnect()
 
@@ -61,7 +61,7 @@ class Visitor:
             self.wait()
             socket.write(socket.read_line())
         if socket.bytes_available >= LINE:
-            print("a line without end:", self.address, flush=True)
+            print("a line without end:", self.address)
             socket.abort()
 
     def disconnected(self, socket):
@@ -80,7 +80,7 @@ server.configuration.set_identity(
 server.new_connection_handler = accept
 if not server.listen(int(sys.argv[1]), "127.0.0.1"):
     sys.exit(server.error_string)
-print(f"listening on 127.0.0.1:{server.port}", flush=True)
+print(f"listening on 127.0.0.1:{server.port}")
 try:
     sslsock.run()
 except KeyboardInterrupt:

@@ -31,16 +31,16 @@ def accept(server):
 def greet(socket):
     name = socket.peer_certificate.subject.get("CN", ["(no name)"])[0]
     if name in ALLOWED:
-        print("client:", name, flush=True)
+        print("client:", name)
         socket.write(f"hello, {name}\n".encode())
     else:
-        print("not allowed:", name, flush=True)
+        print("not allowed:", name)
     socket.disconnect()
 
 
 def error(socket, error):
     if error != sslsock.SocketError.REMOTE_HOST_CLOSED_ERROR:
-        print("refused:", socket.error_string, flush=True)
+        print("refused:", socket.error_string)
 
 
 server = sslsock.SslServer()
@@ -53,7 +53,7 @@ configuration.add_ca_file("ca.pem")
 server.new_connection_handler = accept
 if not server.listen(int(sys.argv[1]), "127.0.0.1"):
     sys.exit(server.error_string)
-print(f"listening on 127.0.0.1:{server.port}", flush=True)
+print(f"listening on 127.0.0.1:{server.port}")
 try:
     sslsock.run()
 except KeyboardInterrupt:

@@ -52,7 +52,7 @@ def show(socket):
 
 def tell(socket, error):
     if error != sslsock.SocketError.REMOTE_HOST_CLOSED_ERROR:
-        print("failed:", socket.error_string, flush=True)
+        print("failed:", socket.error_string)
 
 
 role, port = sys.argv[1], int(sys.argv[2])
@@ -62,7 +62,7 @@ if role == "server":
     server.new_connection_handler = accept
     if not server.listen(port, "127.0.0.1"):
         sys.exit(server.error_string)
-    print(f"listening on 127.0.0.1:{server.port}", flush=True)
+    print(f"listening on 127.0.0.1:{server.port}")
 else:
     socket = sslsock.SslSocket()
     socket.pre_shared_key_handler = give_key

@@ -30,7 +30,7 @@ def ready_read(socket):
 def error(socket, error):
     # That one is how every connection ends
     if error != sslsock.SocketError.REMOTE_HOST_CLOSED_ERROR:
-        print("failed:", socket.error_string, flush=True)
+        print("failed:", socket.error_string)
 
 
 server = sslsock.SslServer()
@@ -40,7 +40,7 @@ server.configuration.set_identity(
 server.new_connection_handler = accept
 if not server.listen(int(sys.argv[1]), "127.0.0.1"):
     sys.exit(server.error_string)
-print(f"listening on 127.0.0.1:{server.port}", flush=True)
+print(f"listening on 127.0.0.1:{server.port}")
 try:
     sslsock.run()
 except KeyboardInterrupt:

@@ -32,7 +32,7 @@ def choose(socket, hello):  # before the handshake, with what the client offers
     if name in CONFIGURATIONS:
         socket.configuration = CONFIGURATIONS[name]
     else:
-        print("nobody here is called", repr(name), flush=True)
+        print("nobody here is called", repr(name))
         socket.abort()
 
 
@@ -51,7 +51,7 @@ server.client_hello_handler = choose
 server.new_connection_handler = accept
 if not server.listen(int(sys.argv[1]), "127.0.0.1"):
     sys.exit(server.error_string)
-print(f"listening on 127.0.0.1:{server.port}", flush=True)
+print(f"listening on 127.0.0.1:{server.port}")
 try:
     sslsock.run()
 except KeyboardInterrupt:

@@ -30,7 +30,7 @@ def connect_back(front):
         sslsock.Relay(front, back, idle_timeout=300)  # from here on it is C alone
 
     def failed(back, error):
-        print(back.error_string, flush=True)
+        print(back.error_string)
         front.abort()
 
     back = sslsock.TcpSocket()
@@ -47,7 +47,7 @@ server.configuration.set_identity(
 server.new_connection_handler = accept
 if not server.listen(port, "127.0.0.1"):
     sys.exit(server.error_string)
-print(f"listening on 127.0.0.1:{server.port}", flush=True)
+print(f"listening on 127.0.0.1:{server.port}")
 try:
     sslsock.run()
 except KeyboardInterrupt:

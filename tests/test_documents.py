@@ -316,10 +316,10 @@ def test_every_snippet_of_the_how_to_pages_compiles(page):
 
 
 def commands_of(text):
-    """What a reader would type: `python -m sslsock …`, alone on a line or between backquotes."""
+    """What a reader would type: `sslsock …` or `python -m sslsock …`, alone on a line or between backquotes."""
     joined = re.sub(r" *\\\n +", " ", text)
-    lines = re.findall(r"^(?:\$ .*?| *)python -m sslsock ([a-z].*)$", joined, re.M)
-    for words in [*lines, *re.findall(r"`python -m sslsock ([a-z][^`]*)`", joined)]:
+    lines = re.findall(r"^(?:\$ .*?| *)(?:python -m )?sslsock ([a-z].*)$", joined, re.M)
+    for words in [*lines, *re.findall(r"`(?:python -m )?sslsock ([a-z][^`]*)`", joined)]:
         if not words.startswith("run"):  # whose arguments are another program's
             yield re.split(r"  +#| [|>] | 2>|…", words)[0]
 

@@ -89,7 +89,8 @@ class Server:
 def running(folder: Path, command: list[str], ready: str = r"listening on 127\.0\.0\.1:(\d+)") -> Iterator[Server]:
     """A server until the end of the block, where Ctrl-C ends it, in order."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    with subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, text=True, **pipes) as process:
+    environment = {**ENVIRONMENT, "PYTHONUNBUFFERED": "1"}  # as on a terminal, where each line is shown as it is printed
+    with subprocess.Popen(command, cwd=folder, env=environment, text=True, **pipes) as process:
         watchdog = threading.Timer(TIMEOUT, process.kill)
         watchdog.start()
         try:

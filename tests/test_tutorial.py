@@ -56,7 +56,8 @@ class Terminal:
         self.process = subprocess.Popen(
             ["sh", "-c", f"exec {command}" if "|" not in command and ">" not in command else command],
             cwd=self.folder,
-            env={**ENVIRONMENT, "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}", "PIP_DISABLE_PIP_VERSION_CHECK": "1"},
+            # On a terminal, each line is shown as it is printed.
+            env={**ENVIRONMENT, "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}", "PYTHONUNBUFFERED": "1"},
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
