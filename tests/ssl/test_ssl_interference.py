@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from test_ssl_sockets import Interrupted, alarm, narrow, read_all, refuse
-from tls_pairs import NAME, Files, connected
+from tls_pairs import NAME, Files, connected, fails_at_the_end
 
 from sslsock import ssl
 
@@ -80,8 +80,10 @@ def test_the_socket_is_shut_down_during_a_read(files: Files, module: Any, limit:
         reading = Doing(one.recv, 10)
         reading.wait_until_asleep()
         socket.socket.shutdown(one, way)  # SSLSocket's own forgets TLS
-        assert reading.end() == b""  # suppress_ragged_eofs
-        assert one.recv(10) == b""
+        told = reading.end()  # b"": suppress_ragged_eofs
+        if not (fails_at_the_end(module) and isinstance(told, BrokenPipeError)):
+            assert told == b""
+            assert one.recv(10) == b""
         with contextlib.suppress(OSError):
             other.close()
 
@@ -94,7 +96,8 @@ def test_shutdown_of_the_tls_socket_during_a_read(files: Files, module: Any, lim
         reading = Doing(one.recv, 10)
         reading.wait_until_asleep()
         one.shutdown(socket.SHUT_RDWR)
-        assert reading.end() == b""
+        told = reading.end()
+        assert told == b"" or (fails_at_the_end(module) and isinstance(told, BrokenPipeError))
         assert one.version() is None
 
 

@@ -11,7 +11,7 @@ import struct
 from typing import Any
 
 import pytest
-from tls_pairs import NAME, Files
+from tls_pairs import NAME, Files, reasons
 
 from sslsock import ssl
 
@@ -87,7 +87,7 @@ def test_a_header_that_cannot_be_is_refused_at_once(files: Files, module: Any, h
         incoming.write(bytes([byte]))
         with pytest.raises(module.SSLError if index == 4 else module.SSLWantReadError) as caught:
             server.do_handshake()
-    assert caught.value.reason == reason
+    assert caught.value.reason in reasons(module, reason)
 
 
 @both

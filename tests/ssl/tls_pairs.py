@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl as stdlib
 import subprocess
 import sys
 import textwrap
@@ -18,6 +19,18 @@ import trustme
 from command_helpers import ENVIRONMENT, TIMEOUT
 
 NAME = "localhost"
+
+
+def fails_at_the_end(module: Any) -> bool:
+    """Whether a read may fail with BrokenPipeError at an end without close_notify, for the alert about it cannot be sent: the
+    interpreter's does with OpenSSL 3.4 and newer (https://github.com/python/cpython/issues/127257). Ours tells the end."""
+    return module is stdlib and stdlib.OPENSSL_VERSION_INFO >= (3, 4)
+
+
+def reasons(module: Any, reason: str) -> set[str]:
+    """As what `module` may tell a failure of the record layer. `ssl` tells the last of OpenSSL's errors, and OpenSSL 3.2 and
+    newer put one more behind the cause."""
+    return {reason, "RECORD_LAYER_FAILURE"} if module.OPENSSL_VERSION_INFO >= (3, 2) else {reason}
 
 
 class Files:
