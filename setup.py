@@ -8,6 +8,8 @@ Environment
     SSLSOCK_OPENSSL_PREFIX   an OpenSSL installation to use in place of the one that pkg-config names
     SSLSOCK_OPENSSL_STATIC   "1": link that installation's static libraries even if shared ones lie beside them, as wheels do;
                              certificates are then looked for where any distribution has them (core/trust_store.py)
+    SSLSOCK_POLLER           "epoll" or "kqueue": what the loop waits with; by default the system's own. A kqueue on Linux is
+                             that of libkqueue, which pkg-config has to know (ci/kqueue)
     SSLSOCK_DEBUG            "1": assertions and object counts compiled in, no optimisation
     SSLSOCK_SANITIZE         a list for -fsanitize=, for example "address,undefined"
     SSLSOCK_WERROR           "1": warnings of the C compiler are errors
@@ -22,6 +24,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from collections.abc import Iterable
@@ -34,14 +37,15 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
 FOLDERS = ("core", "_ssl")
-CORES = len(os.sched_getaffinity(0))
+MACOS = sysconfig.get_platform().startswith("macosx")  # what is built for, which need not be what builds
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 MODULES = sorted((folder, path.stem) for folder in FOLDERS for path in (ROOT / "src/sslsock" / folder).glob("*.pyx"))
 C_SOURCES = (
-    "include/window_bio.c", "include/ticket_keys.c", "include/poller_epoll.c", "include/scratch.c", "include/hello_digest.c",
-    "include/distrusted_keys.c", "include/record_buffers.c", "include/known_chains.c", "include/fork_gate.c",
-    "include/worker_pool.c",
+    "include/window_bio.c", "include/ticket_keys.c", "include/poller_epoll.c", "include/poller_kqueue.c", "include/scratch.c",
+    "include/hello_digest.c", "include/distrusted_keys.c", "include/record_buffers.c", "include/known_chains.c",
+    "include/fork_gate.c", "include/worker_pool.c",
 )
-EXPORTS = "include/exports.map"
+EXPORTS = "include/exports.macos" if MACOS else "include/exports.map"
 GENERATED = "build/generated"
 
 
@@ -52,7 +56,7 @@ def flag(name: str) -> bool:
 def openssl_from_prefix(prefix: Path) -> dict:
     """Flags for the installation under `prefix`, whose libraries lie in lib64 or lib."""
     folders = [prefix / "lib64", prefix / "lib", *sorted((prefix / "lib").glob("*-linux-gnu*"))]
-    shared = next((d for d in folders if (d / "libssl.so").exists()), None)
+    shared = next((d for d in folders if (d / ("libssl.dylib" if MACOS else "libssl.so")).exists()), None)
     static = next((d for d in folders if (d / "libssl.a").exists()), None)
     if not (prefix / "include/openssl/ssl.h").exists() or not (shared or static):
         sys.exit(f"sslsock: no OpenSSL under SSLSOCK_OPENSSL_PREFIX={prefix}: it lacks include/openssl/ssl.h or lib*/libssl.*")
@@ -62,7 +66,7 @@ def openssl_from_prefix(prefix: Path) -> dict:
             "include_dirs": include,
             "define_macros": [("SSLSOCK_STATIC", "1")],
             "extra_objects": [str(static / "libssl.a"), str(static / "libcrypto.a")],
-            "extra_link_args": ["-Wl,--gc-sections", "-ldl", "-lpthread"],
+            "extra_link_args": ["-Wl,-dead_strip"] if MACOS else ["-Wl,--gc-sections", "-ldl", "-lpthread"],
         }
     return {
         "include_dirs": include,
@@ -72,32 +76,55 @@ def openssl_from_prefix(prefix: Path) -> dict:
     }
 
 
-def openssl_from_pkg_config() -> dict:
+def from_pkg_config(libraries: list, wanted: list) -> "dict | None":
+    """Flags for `libraries`, if pkg-config finds all that is `wanted`."""
     tool = os.environ.get("PKG_CONFIG") or shutil.which("pkg-config")
-    wanted = ["libssl >= 3.0", "libcrypto >= 3.0"]
     if tool is None or subprocess.run([tool, "--exists", *wanted]).returncode:
+        return None
+
+    def words(option: str) -> list:
+        return shlex.split(subprocess.check_output([tool, option, *libraries], text=True))
+
+    return {"extra_compile_args": words("--cflags"), "extra_link_args": words("--libs")}
+
+
+def openssl_from_pkg_config() -> dict:
+    found = from_pkg_config(["libssl", "libcrypto"], ["libssl >= 3.0", "libcrypto >= 3.0"])
+    if found is None:
         sys.exit(
             "sslsock: OpenSSL 3.0 or newer was not found by pkg-config.\n"
             "  Debian, Ubuntu:  apt-get install libssl-dev pkg-config\n"
             "  Fedora:          dnf install openssl-devel pkgconf\n"
+            "  macOS:           brew install openssl@3 pkgconf\n"
             "  elsewhere:       set SSLSOCK_OPENSSL_PREFIX to an OpenSSL installation"
         )
+    return found
 
-    def words(option: str) -> list:
-        return shlex.split(subprocess.check_output([tool, option, "libssl", "libcrypto"], text=True))
 
-    return {"extra_compile_args": words("--cflags"), "extra_link_args": words("--libs")}
+def poller_options() -> dict:
+    """What the loop waits with: macros, and flags where it is a library."""
+    poller = os.environ.get("SSLSOCK_POLLER") or ("kqueue" if MACOS else "epoll")
+    if poller not in ("epoll", "kqueue") or (MACOS and poller == "epoll"):
+        sys.exit(f"sslsock: SSLSOCK_POLLER={poller}: it can be epoll (on Linux) or kqueue")
+    if poller == "epoll":
+        return {}
+    found = {} if MACOS else from_pkg_config(["libkqueue"], ["libkqueue"])
+    if found is None:
+        sys.exit("sslsock: SSLSOCK_POLLER=kqueue: libkqueue was not found by pkg-config (ci/kqueue builds one)")
+    return {"define_macros": [("SSLSOCK_KQUEUE", "1")], **found}
 
 
 def core_extension() -> Extension:
     prefix = os.environ.get("SSLSOCK_OPENSSL_PREFIX")
     options = openssl_from_prefix(Path(prefix).resolve()) if prefix else openssl_from_pkg_config()
+    for name, words in poller_options().items():
+        options[name] = [*options.get(name, []), *words]
     debug, sanitize = flag("SSLSOCK_DEBUG"), os.environ.get("SSLSOCK_SANITIZE", "")
 
     compile_args = ["-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-missing-field-initializers"]
     # Only the modules' entries are seen from outside, so that a second libssl in the process (the interpreter's own) is never
     # mistaken for one that is linked in here.
-    link_args = [f"-Wl,--version-script={ROOT / EXPORTS}"]
+    link_args = [f"-Wl,-exported_symbols_list,{ROOT / EXPORTS}" if MACOS else f"-Wl,--version-script={ROOT / EXPORTS}"]
     compile_args += ["-O0", "-g"] if debug else ["-O2"]
     if flag("SSLSOCK_WERROR"):
         compile_args.append("-Werror")

@@ -51,20 +51,21 @@ void poller_close(poller *poller);
 void poller_leave(poller *poller);
 
 /* Waits `milliseconds` at the most, -1: until there is something. Returns the number of events, -1 when a signal came. */
-static inline int poller_wait(poller *poller, poller_event *events, int most, int milliseconds);
+int poller_wait(poller *poller, poller_event *events, int most, int milliseconds);
 
-/* Has `events` of `fd`, which is not watched yet, told with `data`. What is so already is told, too. */
-static inline int poller_add(poller *poller, int fd, uint32_t events, uint64_t data);
+/* Has `events` of `fd`, which is not watched yet, told with `data`. What is so already is told, too. known: there is a watcher of that
+ * number, whose descriptor may have been closed; EEXIST if it has not. */
+int poller_add(poller *poller, int fd, uint32_t events, uint64_t data, int known);
 
 /* The same for one that is watched, in place of what was told of it. ENOENT: it has been closed meanwhile. */
-static inline int poller_change(poller *poller, int fd, uint32_t events, uint64_t data);
+int poller_change(poller *poller, int fd, uint32_t events, uint64_t data);
 
 /* Has the room of `fd`, whose edges `*events` are told with `data`, told too: the next time that there is some, or at once. It takes no
  * memory, and cannot fail. */
-static inline void poller_await_room(poller *poller, int fd, uint32_t *events, uint64_t data);
+void poller_await_room(poller *poller, int fd, uint32_t *events, uint64_t data);
 
 /* Has nothing told of `fd` any more. Fails where it has been closed and a duplicate may still be told of. */
-static inline int poller_remove(poller *poller, int fd);
+int poller_remove(poller *poller, int fd);
 
 /* Has the timer fire at `when`. */
 void poller_arm(poller *poller, int64_t when);

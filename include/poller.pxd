@@ -23,7 +23,7 @@ cdef extern from "poller.h" nogil:
     void poller_close(poller *poller)
     void poller_leave(poller *poller)
     int poller_wait(poller *poller, poller_event *events, int most, int milliseconds)
-    int poller_add(poller *poller, int fd, uint32_t events, uint64_t data)
+    int poller_add(poller *poller, int fd, uint32_t events, uint64_t data, bint known)
     int poller_change(poller *poller, int fd, uint32_t events, uint64_t data)
     void poller_await_room(poller *poller, int fd, uint32_t *events, uint64_t data)
     int poller_remove(poller *poller, int fd)

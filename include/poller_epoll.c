@@ -9,6 +9,8 @@
 
 #include <sys/timerfd.h>
 
+#include "system.h"
+
 _Static_assert(POLLIN == EPOLLIN && POLLPRI == EPOLLPRI && POLLOUT == EPOLLOUT && POLLERR == EPOLLERR && POLLHUP == EPOLLHUP
                    && POLLRDHUP == EPOLLRDHUP,
                "poll(2) and epoll(7) have the same bits");
@@ -27,13 +29,13 @@ int poller_open(poller *poller)
     poller->set = epoll_create1(EPOLL_CLOEXEC);
     if (poller->set < 0)
         return errno;
-    poller->timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
-    if (poller->timer < 0 || pipe2(ends, O_NONBLOCK | O_CLOEXEC) < 0)
+    poller->timer = timerfd_create(MONOTONIC_CLOCK, TFD_NONBLOCK | TFD_CLOEXEC);
+    if (poller->timer < 0 || open_pipe(ends) < 0)
         return errno;
     /* A pipe, not an eventfd: signal.set_wakeup_fd writes single bytes. */
     poller->wake_read = ends[0];
     poller->wake_write = ends[1];
-    return poller_add(poller, poller->timer, POLLIN, POLLER_TIMER) < 0 || poller_add(poller, poller->wake_read, POLLIN, POLLER_WAKER) < 0
+    return poller_add(poller, poller->timer, POLLIN, POLLER_TIMER, 0) < 0 || poller_add(poller, poller->wake_read, POLLIN, POLLER_WAKER, 0) < 0
                ? errno
                : 0;
 }
@@ -69,7 +71,7 @@ void poller_leave(poller *poller)
         return;
     shut(&poller->timer);
     replace(&poller->set, epoll_create1(EPOLL_CLOEXEC));
-    if (pipe2(ends, O_NONBLOCK | O_CLOEXEC) < 0)
+    if (open_pipe(ends) < 0)
         ends[0] = ends[1] = -1;
     replace(&poller->wake_read, ends[0]);
     replace(&poller->wake_write, ends[1]);

@@ -19,10 +19,11 @@ static inline int poller_wait(poller *poller, poller_event *events, int most, in
     return epoll_wait(poller->set, events, most, milliseconds);
 }
 
-static inline int poller_add(poller *poller, int fd, uint32_t events, uint64_t data)
+static inline int poller_add(poller *poller, int fd, uint32_t events, uint64_t data, int known)
 {
     poller_event event = {.events = events, .data.u64 = data};
 
+    (void) known; /* the set knows better */
     return epoll_ctl(poller->set, EPOLL_CTL_ADD, fd, &event);
 }
 

@@ -24,7 +24,7 @@ cdef extern from "<time.h>" nogil:
         long tv_nsec
 
 
-cdef extern from "<sys/stat.h>" nogil:
+cdef extern from "system.h" nogil:  # <sys/stat.h>; `st_mtim` is there by that name
     struct file_status "stat":
         uint64_t st_dev, st_ino
         unsigned int st_mode

@@ -6,7 +6,6 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 cdef extern from "<errno.h>" nogil:
     int errno
     int EAGAIN, ENOENT, EINTR, EINPROGRESS, ECONNREFUSED, ECONNRESET, EPIPE, ETIMEDOUT, ECONNABORTED, ENOBUFS, ENOMEM
-    int EPROTO, EPERM, ENETDOWN, ENOPROTOOPT, EHOSTDOWN, ENONET, EHOSTUNREACH, EOPNOTSUPP, ENETUNREACH
 
 
 cdef extern from "<time.h>" nogil:
@@ -14,7 +13,7 @@ cdef extern from "<time.h>" nogil:
         int64_t tv_sec
         long tv_nsec
 
-    int CLOCK_MONOTONIC, CLOCK_REALTIME
+    int CLOCK_REALTIME
     int clock_gettime(int clock, timespec *now)
 
 
@@ -23,11 +22,10 @@ cdef extern from "<unistd.h>" nogil:
 
 
 cdef extern from "<sys/socket.h>" nogil:
-    int MSG_NOSIGNAL, MSG_MORE, MSG_DONTWAIT, MSG_PEEK, MSG_TRUNC, SHUT_WR
-    int AF_UNIX, AF_INET, AF_INET6, SOCK_STREAM, SOCK_NONBLOCK, SOCK_CLOEXEC
+    int MSG_DONTWAIT, MSG_PEEK, SHUT_WR
+    int AF_UNIX, AF_INET, AF_INET6, SOCK_STREAM
     int SOL_SOCKET, SO_ERROR, SO_LINGER, SO_REUSEADDR
     ctypedef unsigned int socklen_t
-    ctypedef unsigned short sa_family_t
 
     struct sockaddr:
         unsigned short sa_family
@@ -39,7 +37,6 @@ cdef extern from "<sys/socket.h>" nogil:
         int l_onoff
         int l_linger
 
-    int socket(int family, int type, int protocol)
     int bind(int fd, const sockaddr *address, socklen_t size)
     int connect(int fd, const sockaddr *address, socklen_t size)
     int getsockname(int fd, sockaddr *address, socklen_t *size)
@@ -49,7 +46,6 @@ cdef extern from "<sys/socket.h>" nogil:
     ssize_t recv(int fd, void *data, size_t size, int flags)
     ssize_t send(int fd, const void *data, size_t size, int flags)
     int shutdown(int fd, int how)
-    int accept4(int fd, sockaddr *address, socklen_t *size, int flags)
 
 
 cdef extern from "<netinet/in.h>" nogil:
@@ -108,7 +104,6 @@ cdef extern from "<pthread.h>" nogil:
     int pthread_mutex_destroy(pthread_mutex_t *mutex)
     int pthread_mutex_lock(pthread_mutex_t *mutex)
     int pthread_mutex_trylock(pthread_mutex_t *mutex)
-    int pthread_mutex_timedlock(pthread_mutex_t *mutex, const timespec *until)
     int pthread_mutex_unlock(pthread_mutex_t *mutex)
 
 
@@ -122,13 +117,15 @@ cdef extern from "<poll.h>" nogil:
     int poll(pollfd *descriptors, unsigned long count, int milliseconds)
 
 
-cdef extern from "<sys/ioctl.h>" nogil:
-    int ioctl(int fd, unsigned long request, ...)
+cdef extern from "system.h" nogil:
+    const char *C_LIBRARY
+    int MONOTONIC_CLOCK, NAME_HEAD, MSG_NOSIGNAL, MSG_MORE
 
-
-cdef extern from "<linux/sockios.h>" nogil:
-    unsigned long SIOCOUTQ
-
-
-cdef extern from "<string.h>" nogil:  # GNU, and from POSIX 2024 on
+    void forbid_sigpipe(int fd)
+    int stream_socket(int family)
+    int accept_connection(int fd, sockaddr *peer, socklen_t *size)
+    bint accept_goes_on(int error)
+    int unacknowledged(int fd)
+    void discard_received(int fd, size_t most)
+    int pthread_mutex_timedlock(pthread_mutex_t *mutex, const timespec *until)
     void *memmem(const void *memory, size_t size, const void *wanted, size_t wanted_size)

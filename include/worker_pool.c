@@ -1,4 +1,5 @@
-#define _GNU_SOURCE /* pthread_setname_np */
+#include "system.h" /* first: it asks for what is GNU's */
+
 #include "worker_pool.h"
 
 #include <pthread.h>
@@ -159,6 +160,7 @@ static void *work(void *argument)
     worker_job *job;
     unsigned process;
     int last;
+    name_this_thread("sslsock-shake");
     pthread_mutex_lock(&lock);
     process = forks;
     while (1) {
@@ -205,7 +207,6 @@ static int add_thread(worker_pool *pool)
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (failed)
         return 0;
-    pthread_setname_np(thread, "sslsock-shake");
     pthread_detach(thread);
     pool->threads++;
     return 1;

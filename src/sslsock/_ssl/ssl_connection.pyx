@@ -213,7 +213,7 @@ cdef class _SSLSocket(InspectedConnection):
         timeout = -1 if given is None else given
         call.timeout = timeout
         if timeout > 0:
-            clock_gettime(system.CLOCK_MONOTONIC, &call.until)
+            clock_gettime(system.MONOTONIC_CLOCK, &call.until)
             add_seconds(&call.until, timeout)
         while True:
             with nogil:

@@ -36,7 +36,7 @@ cdef bint READ_AHEAD = os.environ.get("SSLSOCK_READ_AHEAD", "1") != "0"
 cdef long long nanoseconds_left(const io_call *call) noexcept nogil:
     """Until the end of a call that has one."""
     cdef timespec now
-    clock_gettime(system.CLOCK_MONOTONIC, &now)
+    clock_gettime(system.MONOTONIC_CLOCK, &now)
     return (call.until.tv_sec - now.tv_sec) * 1_000_000_000 + (call.until.tv_nsec - now.tv_nsec)
 
 

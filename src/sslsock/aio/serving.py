@@ -21,7 +21,7 @@ from asyncio.log import logger
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Callable, Optional, Union
 
-from ..core.cpu_count import usable_cpus
+from ..core.cpu_count import default_threads
 from .event_loop import EventLoop
 from .functions import LIMIT
 from .servers import Server
@@ -81,7 +81,7 @@ def serve(
         if kind is run_application or name == "start_serving":
             raise TypeError(f"serve() is given no {name!r}" + (" for an app(sockets)" if kind is run_application else ""))
     if threads is None:
-        threads = usable_cpus() if not getattr(sys, "_is_gil_enabled", lambda: True)() else 1
+        threads = default_threads() if not getattr(sys, "_is_gil_enabled", lambda: True)() else 1
     if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
         raise ValueError(f"threads is a number from 1 on, not {threads!r}")
     if shutdown_timeout < 0:
@@ -148,10 +148,11 @@ def bound_to(host: Host, port: int, reuse_port: bool) -> Iterator[socket.socket]
                 continue
             seen.add(address)
             try:
-                sock = socket.socket(family, kind | socket.SOCK_NONBLOCK, proto)
+                sock = socket.socket(family, kind, proto)
             except OSError:
                 continue  # a family that the system does not have
             try:
+                sock.setblocking(False)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 if reuse_port:
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -183,7 +184,8 @@ def listening_at(path: Union[str, os.PathLike[str]], backlog: int, stack: contex
             else:
                 raise OSError(errno.EADDRINUSE, f"somebody listens at {path!r} already")
     with contextlib.ExitStack() as failing:
-        sock = failing.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
+        sock = failing.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+        sock.setblocking(False)
         sock.bind(path)
         if not abstract:
             stack.callback(removes(path))

@@ -155,7 +155,7 @@ class FileTree:
         except OSError:
             raise HttpError(HTTPStatus.NOT_FOUND) from None
         # Again, of what was opened: a link may have been put in between.
-        if self.is_inside(os.readlink(b"/proc/self/fd/%d" % fd)):
+        if self.is_inside(path_of(fd)):
             return fd, os.fstat(fd)
         os.close(fd)
         raise HttpError(HTTPStatus.NOT_FOUND)
@@ -320,6 +320,15 @@ class HttpSession:
         if self.file is not None:
             self.file.close()
             self.file = None
+
+
+def path_of(fd: int) -> bytes:
+    """Where an open file lies, links followed."""
+    if sys.platform == "darwin":
+        import fcntl
+
+        return fcntl.fcntl(fd, fcntl.F_GETPATH, bytes(1024)).partition(b"\0")[0]
+    return os.readlink(b"/proc/self/fd/%d" % fd)
 
 
 def log_to_stderr(text: str) -> None:

@@ -60,8 +60,7 @@ cdef class Acceptor(Watcher):
         cdef bint accepted = False
         while count < ACCEPTS_PER_TURN and self.may_accept():
             size = sizeof(peer)
-            connection = system.accept4(
-                self.fd, <system.sockaddr *> &peer, &size, system.SOCK_NONBLOCK | system.SOCK_CLOEXEC)
+            connection = system.accept_connection(self.fd, <system.sockaddr *> &peer, &size)
             if connection >= 0:
                 try:
                     self.take_in(connection, <system.sockaddr *> &peer, size)
@@ -73,9 +72,8 @@ cdef class Acceptor(Watcher):
             elif errno == system.EAGAIN:
                 self.drained = True
                 break
-            elif errno in (system.EINTR, system.ECONNABORTED, system.EPROTO, system.EPERM, system.ENETDOWN, system.ENOPROTOOPT,
-                           system.EHOSTDOWN, system.ENONET, system.EHOSTUNREACH, system.EOPNOTSUPP, system.ENETUNREACH):
-                count += 1  # that connection's trouble, not the listener's: accept(2), "Error handling"
+            elif system.accept_goes_on(errno):
+                count += 1
             else:
                 self.rest(errno)
                 break

@@ -2,15 +2,14 @@
 
 from sslsock._version import __version__
 
+cdef extern from "system.h":
+    const char *C_LIBRARY
+
 cdef extern from *:
     """
     #include <openssl/crypto.h>
     #include <openssl/ssl.h>
     #include <openssl/x509.h>
-    #include <features.h>
-
-    #define TEXT_OF(x) #x
-    #define TEXT(x) TEXT_OF(x)
 
     #if defined(__clang__)
     #define SSLSOCK_COMPILER "clang " __clang_version__
@@ -18,13 +17,6 @@ cdef extern from *:
     #define SSLSOCK_COMPILER "gcc " __VERSION__
     #else
     #define SSLSOCK_COMPILER "unknown"
-    #endif
-
-    /* musl names itself nowhere (wiki.musl-libc.org/faq.html). */
-    #if defined(__GLIBC__)
-    #define SSLSOCK_C_LIBRARY "glibc " TEXT(__GLIBC__) "." TEXT(__GLIBC_MINOR__)
-    #else
-    #define SSLSOCK_C_LIBRARY "musl"
     #endif
 
     #ifdef OPENSSL_NO_AUTOLOAD_CONFIG
@@ -38,7 +30,6 @@ cdef extern from *:
     #endif
     """
     const char *SSLSOCK_COMPILER
-    const char *SSLSOCK_C_LIBRARY
     bint SSLSOCK_STATIC
     bint SSLSOCK_NO_CONFIGURATION
     bint SSLSOCK_DEBUG
@@ -97,6 +88,6 @@ def build_info():
         "openssl_configuration": "ignored" if SSLSOCK_NO_CONFIGURATION else "read",
         "cpu": openssl_words(OPENSSL_CPU_INFO),
         "compiler": SSLSOCK_COMPILER.decode("ascii", "replace").strip(),
-        "c_library": SSLSOCK_C_LIBRARY.decode("ascii", "replace"),
+        "c_library": C_LIBRARY.decode("ascii", "replace"),
         "mode": "debug" if SSLSOCK_DEBUG else "release",
     }

@@ -95,6 +95,7 @@ cdef class Channel(EndingLink):
         if self.phase != PHASE_NEW:
             raise RuntimeError("the channel has a descriptor already")
         self.start_watching(fd, POLLIN | POLLRDHUP | POLLPRI)
+        system.forbid_sigpipe(fd)
         if owner is not None:
             owner.number = -1
         self.phase = PHASE_OPEN

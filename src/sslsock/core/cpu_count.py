@@ -2,10 +2,11 @@
 
 import os
 import posixpath
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["usable_cpus"]
+__all__ = ["default_threads", "usable_cpus"]
 
 
 def usable_cpus(root: str = "/") -> int:
@@ -22,6 +23,12 @@ def usable_cpus(root: str = "/") -> int:
         if quota > 0 and period > 0:
             count = min(count, -(-quota // period))
     return max(count, 1)
+
+
+def default_threads() -> int:
+    """How many threads a server has that nobody has said a number for. Each has listening sockets of its own: as many as CPUs
+    where the system spreads connections over those (socket(7), SO_REUSEPORT), else one."""
+    return usable_cpus() if sys.platform == "linux" else 1
 
 
 def quotas(root: Path) -> Iterator[tuple[int, int]]:

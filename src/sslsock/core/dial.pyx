@@ -91,7 +91,7 @@ cdef class Dial(Watcher):
         self.loop.require()
         if self.fd >= 0 or self.consumer is None:
             raise RuntimeError("a dial is started once")
-        fd = system.socket(family_of(self.address), system.SOCK_STREAM | system.SOCK_NONBLOCK | system.SOCK_CLOEXEC, 0)
+        fd = system.stream_socket(family_of(self.address))
         if fd < 0:
             number = errno
             self.consumer = None

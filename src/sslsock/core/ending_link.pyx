@@ -92,8 +92,8 @@ cdef class EndingLink(InputLink):
             self.flush_out()
         if told and self.out.size == 0 and not self.dead:
             # A close over bytes that were not read is a reset, which can overtake the alert (RFC 2525, 2.17): what is here
-            # already is thrown away (tcp(7): MSG_TRUNC). What comes later meets a closed socket, and the kernel resets.
-            system.recv(self.fd, NULL, REFUSED_SIZE, system.MSG_TRUNC | system.MSG_DONTWAIT)
+            # already is thrown away. What comes later meets a closed socket, and the kernel resets.
+            system.discard_received(self.fd, REFUSED_SIZE)
         else:
             self.resets = True
         self.close_now()

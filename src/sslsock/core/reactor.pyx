@@ -53,7 +53,7 @@ cdef class Watcher:
             # Its descriptor was closed behind our back. If a duplicate is open, the set still has its address.
             self.loop.lost.append(before)
         self.loop.watchers[number] = self
-        if poller_add(&self.loop.poller, fd, events, self.address(fd)) < 0:
+        if poller_add(&self.loop.poller, fd, events, self.address(fd), before is not None) < 0:
             error = errno
             if before is None:
                 del self.loop.watchers[number]
@@ -181,7 +181,7 @@ cdef class LevelWatcher(Watcher):
         elif events != self.events:
             if poller_change(&self.loop.poller, fd, events, self.address(fd)) < 0:
                 # ENOENT: the descriptor was closed behind our back, and the number is another's by now.
-                if errno != system.ENOENT or poller_add(&self.loop.poller, fd, events, self.address(fd)) < 0:
+                if errno != system.ENOENT or poller_add(&self.loop.poller, fd, events, self.address(fd), False) < 0:
                     raise OSError(errno, os.strerror(errno))
             self.events = events
         return 0

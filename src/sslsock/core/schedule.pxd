@@ -4,9 +4,9 @@ cimport system
 
 
 cdef inline int64_t monotonic_ns() noexcept nogil:
-    """The clock of timers: nanoseconds of CLOCK_MONOTONIC."""
+    """The clock of timers: nanoseconds of the monotonic clock."""
     cdef system.timespec now
-    system.clock_gettime(system.CLOCK_MONOTONIC, &now)
+    system.clock_gettime(system.MONOTONIC_CLOCK, &now)
     return now.tv_sec * 1000000000 + now.tv_nsec
 
 

@@ -40,13 +40,13 @@ cdef bytes raw_peername(int fd):
 cdef int family_of(bytes raw):
     """AF_*; 0: not known."""
     cdef const char *data = raw
-    return (<const system.sockaddr *> data).sa_family if len(raw) >= <Py_ssize_t> sizeof(system.sa_family_t) else 0
+    return (<const system.sockaddr *> data).sa_family if len(raw) >= system.NAME_HEAD else 0
 
 
 cdef object socket_name(bytes raw):
     """As `socket.getsockname` has it; None for another family, and where it is not known."""
     cdef const char *data = raw
-    cdef Py_ssize_t path_size = len(raw) - <Py_ssize_t> sizeof(system.sa_family_t)
+    cdef Py_ssize_t path_size = len(raw) - system.NAME_HEAD
     cdef char[system.INET6_ADDRSTRLEN] text
     cdef const system.sockaddr_in *four = <const system.sockaddr_in *> data
     cdef const system.sockaddr_in6 *six = <const system.sockaddr_in6 *> data
@@ -58,7 +58,7 @@ cdef object socket_name(bytes raw):
         system.inet_ntop(system.AF_INET6, &six.sin6_addr, text, system.INET6_ADDRSTRLEN)
         return PyUnicode_FromString(text), system.ntohs(six.sin6_port), system.ntohl(six.sin6_flowinfo), six.sin6_scope_id
     if family == system.AF_UNIX:
-        data += sizeof(system.sa_family_t)
+        data += system.NAME_HEAD
         if path_size > 0 and data[0] == 0:  # in the abstract namespace: unix(7)
             return data[:path_size]
         return PyUnicode_DecodeFSDefaultAndSize(data, <Py_ssize_t> strnlen(data, path_size))

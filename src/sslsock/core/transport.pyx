@@ -102,9 +102,8 @@ cdef class SocketTransport(ProtocolTransport):
         return 0
 
     cdef bint all_acknowledged(self) noexcept:
-        """Whether the peer's system has all that was sent (tcp(7), SIOCOUTQ)."""
-        cdef int left = 0
-        return system.ioctl(self.channel.fd, system.SIOCOUTQ, &left) == 0 and left == 0
+        """Whether the peer's system has all that was sent."""
+        return system.unacknowledged(self.channel.fd) == 0
 
     # About it
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from sys import float_info
 from typing import NoReturn, Optional, Union
 
-from ..core.cpu_count import usable_cpus
+from ..core.cpu_count import default_threads
 from ..sockets.host_port import parse_connect_address, parse_listen_address
 from . import hosts
 from .allowed import NameList
@@ -187,7 +187,7 @@ def settings_of(top: Table, listeners: Sequence[tuple[Table, Sequence[Table]]]) 
             idle_timeout=top.seconds("idle-timeout", defaults.idle_timeout),
             drain_timeout=top.seconds("drain-timeout", defaults.drain_timeout),
         ),
-        threads=top.count("threads", 1, MOST_THREADS, usable_cpus()),
+        threads=top.count("threads", 1, MOST_THREADS, default_threads()),
         ticket_key_file=top.file("ticket-key-file"),
         metrics=metrics_address(top),
         log_format=top.choice("log-format", "text", "json"),

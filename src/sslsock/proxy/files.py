@@ -223,7 +223,7 @@ def serve(channel: socket.socket, paths: Sequence[str]) -> NoReturn:
         nowhere = os.open(os.devnull, os.O_RDWR)
         for standard in range(3):
             os.dup2(nowhere, standard)
-        for name in os.listdir("/proc/self/fd"):
+        for name in os.listdir("/dev/fd"):
             if int(name) > own:
                 with suppress(OSError):
                     os.close(int(name))

@@ -210,8 +210,9 @@ def drop_to(user: str) -> None:
             os.initgroups(account.name, account.gid)
         else:
             os.setgroups([account.gid])
-        os.setresgid(account.gid, account.gid, account.gid)
-        os.setresuid(account.uid, account.uid, account.uid)
+        # By root, these change the saved ids too (setuid(2)).
+        os.setgid(account.gid)
+        os.setuid(account.uid)
     except OSError as exc:
         refuse(user, exc.strerror or str(exc))
     verify_dropped(user, account)
@@ -303,7 +304,9 @@ def way_to(path: str) -> Iterator[tuple[str, int, int, int]]:
 
 def verify_dropped(user: str, account: Account) -> None:
     """That the ids are what was asked for, saved ones too, and that there is no way back (a capability that was kept, say)."""
-    if os.getresuid() != (account.uid,) * 3 or os.getresgid() != (account.gid,) * 3 or 0 in os.getgroups():
+    users = os.getresuid() if hasattr(os, "getresuid") else (os.getuid(), os.geteuid())
+    groups = os.getresgid() if hasattr(os, "getresgid") else (os.getgid(), os.getegid())
+    if {*users} != {account.uid} or {*groups} != {account.gid} or 0 in os.getgroups():
         refuse(user, "the system did not change all ids")
     for regain in (os.setuid, os.seteuid, os.setgid, os.setegid):
         with suppress(OSError):

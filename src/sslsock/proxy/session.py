@@ -377,7 +377,7 @@ class Session:
         """Whether the client has sent nothing yet."""
         front = self._front
         fd = front.fileno() if isinstance(front, Channel) else front
-        if fd < 0:
+        if fd < 0 or not hasattr(socket, "TCP_INFO"):  # not known on macOS
             return False
         with socket.socket(fileno=fd) as connection:
             try:

@@ -79,7 +79,8 @@ class OwnSocket(socket.socket):
     __slots__ = ()
 
     def __init__(self, family: int) -> None:
-        super().__init__(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        super().__init__(family, socket.SOCK_STREAM)
+        self.setblocking(False)
 
     def __del__(self) -> None:
         if self.fileno() >= 0:  # else there is nothing to close, and perhaps nothing that `close` needs: no descriptor was left

@@ -44,8 +44,9 @@ BACKLOG = 4096  # the system cuts it to net.core.somaxconn
 
 def listening_socket(family: int, address: str, port: int, both: bool, reuse_port: bool) -> socket.socket:
     """A listening socket; `both`: for IPv4 as well. OSError."""
-    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    sock = socket.socket(family, socket.SOCK_STREAM)
     try:
+        sock.setblocking(False)
         # A server that was just stopped may start again, though old connections of its port still fade out.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if reuse_port:
