@@ -142,7 +142,7 @@ INPUTS="setup.py pyproject.toml MANIFEST.in README.md LICENSE src include"
 build_key() {
     (
         cd "$ROOT" || exit
-        env | grep -E '^(SSLSOCK_(OPENSSL_PREFIX|OPENSSL_STATIC|DEBUG|SANITIZE|WERROR)|CC|CFLAGS|LDFLAGS)=' | sort
+        env | grep -E '^(SSLSOCK_(OPENSSL_PREFIX|OPENSSL_STATIC|POLLER|DEBUG|SANITIZE|WERROR)|CC|CFLAGS|LDFLAGS)=' | sort
         pkg-config --modversion libssl 2>/dev/null || :
         for _input in $INPUTS; do
             [ ! -e "$_input" ] || find "$_input" -type f ! -name '*.so' ! -path '*/__pycache__/*' ! -path '*.egg-info/*'
