@@ -18,6 +18,7 @@ import trustme
 
 import sslsock
 import sslsock.aio
+from peers import needs_sources
 from sslsock.__main__ import make_parser
 from sslsock.proxy import builder
 
@@ -123,6 +124,7 @@ def test_the_server_serves_the_command_of_the_readme(folder, echo_port):
     assert done.returncode == 0 and done.stdout == b"hello\n", done
 
 
+@needs_sources
 def test_what_the_readme_names_is_there():
     names = re.findall(r"\]\((?!https?:)([^)#]+)", README)
     assert len(names) > 10 and [name for name in names if not (ROOT / name).exists()] == []
