@@ -37,7 +37,8 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 def help_of(command: str | None) -> str:
     os.environ["COLUMNS"] = "86"  # argparse folds to it
-    parser = make_parser()
+    os.environ["NO_COLOR"] = "1"  # argparse of CPython 3.14 colours what it prints
+    parser = make_parser(name="sslsock")
     if command is None:
         return parser.format_help()
     commands = next(action for action in parser._actions if action.dest == "command")
