@@ -120,7 +120,10 @@ cdef class BareEngine:
         cdef int error = ssl.SSL_get_error(self.ssl, result)
         if error == ssl.SSL_ERROR_WANT_READ:
             return ENGINE_WANT_READ
-        if error == ssl.SSL_ERROR_ZERO_RETURN:
+        # SSL_ERROR_SYSCALL, without an error, is what libssl 3.6 makes of a close_notify behind user_canceled in a handshake.
+        if error == ssl.SSL_ERROR_ZERO_RETURN or (
+            error == ssl.SSL_ERROR_SYSCALL and ssl.SSL_get_shutdown(self.ssl) & ssl.SSL_RECEIVED_SHUTDOWN
+        ):
             self.peer_closed = True
             return ENGINE_CLOSED
         if error == ssl.SSL_ERROR_WANT_X509_LOOKUP and self.puts_off:
