@@ -339,6 +339,7 @@ def test_the_commands_of_the_pages_are_those_that_there_are(page):
 LINK = re.compile(r"\[[^\]]*\]\((?!https?://|mailto:|#)([^)\s#]+)(?:#[\w-]+)?\)")
 
 
+@needs_sources  # else they lie alone
 @pytest.mark.parametrize("page", sorted(page.relative_to(ROOT).as_posix() for page in ROOT.glob("*.md")))
 def test_files_that_are_linked_to_are_there(page):
     """Of the pages beside docs/, whose links ci/docs looks at."""
