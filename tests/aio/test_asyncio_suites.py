@@ -20,6 +20,13 @@ SUITES = {
     "network with our ssl": "ssl sslproto streams sock_lowlevel sendfile server buffered_proto",
 }
 
+# Tests of what asyncio's own TLS is inside, which ours is not: they look for its objects, or give it a socket that is none.
+INTERNALS = (
+    "test_connection_lost_when_busy",
+    "test_create_connection_ssl_failed_certificate_no_cycles",
+    "test_remote_shutdown_receives_trailing_data_on_slow_socket",
+)
+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
@@ -47,6 +54,7 @@ def test_a_suite_of_the_interpreter(suite: str, tmp_path: Path) -> None:
     modules = [f"test.test_asyncio.test_{name}" for name in SUITES[suite].split()]
     options = ["--ssl"] if suite == "network with our ssl" else []
     failed, said = failures([program, *options, *modules], tmp_path)
+    failed = {name for name in failed if not name.startswith(INTERNALS)}
     if failed:
         failed -= failures(["-m", "unittest", *modules], tmp_path)[0]
     assert not failed, said[-8000:]

@@ -418,3 +418,45 @@ def test_what_a_closed_loop_had_planned_is_freed_and_nothing_is_made() -> None:
     del timer
     timers.clear()
     assert [each for each in left if each() is not None] == []
+
+
+@pytest.mark.parametrize("contexts", ["ours", "the interpreter's"])
+@pytest.mark.parametrize("begins", ["create_connection", "start_tls"])
+def test_a_refused_certificate_leaves_nothing_for_the_collector(begins: str, contexts: str, certificates: Certificates) -> None:
+    """The transport and its protocol end with the exception."""
+    w = World(certificates, True, True, False, module=ssl if contexts != "ours" else None)
+    untrusting = certificates.context(w.ssl, False, trusted=False)
+    left: list[weakref.ref[Any]] = []
+
+    def factory() -> Plain:
+        protocol = Plain(w)
+        w.recorders.clear()
+        left.append(weakref.ref(protocol))
+        return protocol
+
+    async def connect(address: Any, **more: Any) -> None:
+        transport, protocol = await w.loop.create_connection(factory, *address, **more)
+        left.append(weakref.ref(transport))
+        await w.loop.start_tls(transport, protocol, untrusting, server_hostname=NAME)
+
+    async def main() -> None:
+        listener = w.listen()
+        more = {"ssl": untrusting, "server_hostname": NAME} if begins == "create_connection" else {}
+        connecting = w.loop.create_task(connect(listener.getsockname(), **more))
+        sock, _ = await w.loop.sock_accept(listener)
+        far = FarEnd(w.loop, sock)
+        w.closes.append(far.close)
+        with contextlib.suppress(ssl.SSLError, OSError):
+            await far.start_tls(w.far, True)
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await connecting
+        del connecting
+        await w.quiet()
+        assert [one() for one in left] == [None] * (1 if begins == "create_connection" else 2)
+
+    gc.collect()
+    gc.disable()
+    try:
+        w.run(lambda w: main())
+    finally:
+        gc.enable()

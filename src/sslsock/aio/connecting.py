@@ -73,6 +73,8 @@ class Connecting:
         except BaseException:
             transport.abort()
             raise
+        finally:
+            waiter = None  # whose exception has this frame in its traceback: a cycle that keeps the transport
         return transport, protocol
 
     async def create_connection(self, *args: Any, ssl_half_close: bool = False, **options: Any) -> Any:
@@ -258,6 +260,8 @@ class Connecting:
         except BaseException:
             made.abort()
             raise
+        finally:
+            waiter = None  # whose exception has this frame in its traceback: a cycle that keeps the transport
         return made
 
     async def sendfile(
