@@ -6,7 +6,7 @@ debian_mirror() {
     apt-get indextargets --format '$(LABEL) $(REPO_URI)' 'Created-By: Packages' | sed -n "s/^$1 //p" | head -n 1
 }
 
-# open_debian FOLDER deb|deb-src SUITE...: FOLDER becomes the private set-up, which `from_debian` then uses.
+# open_debian FOLDER deb|deb-src SUITE...: FOLDER becomes the private set-up, `_apt`, which `from_debian` then uses.
 open_debian() {
     _apt=$1 _kind=$2
     shift 2

@@ -101,7 +101,7 @@ else:
 # Sets PYTHON to the real path of a fit interpreter (a pyenv shim could later mean another one); installs Debian's if there is none.
 find_python() {
     _tried=
-    _all="python3 python3.14 python3.13 python3.12 python3.11 python3.10 python3.9 /usr/bin/python3"
+    _all="python3 python3.15 python3.14 python3.13 python3.12 python3.11 python3.10 python3.9 /usr/bin/python3"
     for _candidate in ${PYTHON:-$_all "${PYENV_ROOT:-${HOME:-}/.pyenv}"/versions/3.*/bin/python3}; do
         command -v "$_candidate" >/dev/null || continue
         _lacks=$(python_lacks "$_candidate" | tr '\n' ' ')
