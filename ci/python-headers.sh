@@ -17,35 +17,44 @@ if not sysconfig.get_config_var("Py_GIL_DISABLED"):
 # headers_of RELEASE: into $HEADERS/RELEASE come the headers of a CPython, 3.14, or 3.14t, which is 3.14 without the GIL: those of
 # this machine's interpreter, else Debian's, of whatever suite. `release` in it names them. Nothing is done if they are there.
 headers_of() {
-    _headers=$HEADERS/$1 _release=${1%t}
-    [ ! -e "$_headers/release" ] || return 0
-    rm -rf "$_headers" "$_headers.new"
-    mkdir -p "$_headers.new/debian"
-    _interpreter=$(interpreters | sed -n "s/^$_release //p")
-    if [ -n "$_interpreter" ]; then
+    [ ! -e "$HEADERS/$1" ] || return 0
+    rm -rf "$HEADERS/new"
+    mkdir -p "$HEADERS/new"
+    case $1 in
+    *t)
+        headers_of "${1%t}"
+        mkdir -p "$HEADERS/new"
+        cp -R "$HEADERS/${1%t}/." "$HEADERS/new/"
+        sed -i 's,^/\* #undef Py_GIL_DISABLED \*/$,#define Py_GIL_DISABLED 1,' "$HEADERS/new/include/pyconfig.h"
+        grep -q '^#define Py_GIL_DISABLED 1$' "$HEADERS/new/include/pyconfig.h" || die "CPython ${1%t} needs its GIL"
+        ;;
+    *) take_headers "$1" "$(interpreters | sed -n "s/^$1 //p")" "$HEADERS/new" ;;
+    esac
+    mv "$HEADERS/new" "$HEADERS/$1"
+}
+
+# take_headers RELEASE INTERPRETER FOLDER: an empty name of an interpreter means Debian's.
+take_headers() {
+    if [ -n "$2" ]; then
         # Debian's own has in its pyconfig.h only the way to the one of this processor.
-        "$_interpreter" -c 'import platform, shutil, sys, sysconfig
+        "$2" -c 'import platform, shutil, sys, sysconfig
 target = sys.argv[1]
 shutil.copytree(sysconfig.get_path("include"), target)
 shutil.copyfile(sysconfig.get_config_h_filename(), target + "/pyconfig.h")
-print(platform.python_version(), "of this machine")' "$_headers.new/include" >"$_headers.new/release"
-    else
-        [ -e "$HEADERS/apt/apt.conf" ] || open_debian "$HEADERS/apt" deb bullseye bookworm trixie forky sid
-        _apt=$HEADERS/apt
-        (cd "$_headers.new/debian" && quietly from_debian apt-get -qq download "libpython$_release-dev") ||
-            die "neither this machine nor Debian has headers of CPython $_release"
-        _package=$(echo "$_headers.new/debian/"*.deb)
-        dpkg-deb -x "$_package" "$_headers.new/debian"
-        cp -R "$_headers.new/debian/usr/include/python$_release" "$_headers.new/include"
-        cp "$_headers.new/debian/usr/include/"*-linux-gnu/"python$_release/pyconfig.h" "$_headers.new/include/"
-        dpkg-deb -f "$_package" Version | sed 's/-.*/ of Debian/' >"$_headers.new/release"
+print(platform.python_version(), "of this machine")' "$3/include" >"$3/release"
+        return
     fi
-    rm -rf "$_headers.new/debian"
-    if [ "$_release" != "$1" ]; then
-        sed -i 's,^/\* #undef Py_GIL_DISABLED \*/$,#define Py_GIL_DISABLED 1,' "$_headers.new/include/pyconfig.h"
-        grep -q '^#define Py_GIL_DISABLED 1$' "$_headers.new/include/pyconfig.h" || die "CPython $_release needs its GIL"
-    fi
-    mv "$_headers.new" "$_headers"
+    [ -e "$HEADERS/apt/apt.conf" ] || open_debian "$HEADERS/apt" deb bullseye bookworm trixie forky sid
+    _apt=$HEADERS/apt
+    mkdir "$3/debian"
+    (cd "$3/debian" && quietly from_debian apt-get -qq download "libpython$1-dev") ||
+        die "neither this machine nor Debian has headers of CPython $1"
+    _deb=$(echo "$3/debian/"*.deb)
+    dpkg-deb -x "$_deb" "$3/debian"
+    cp -R "$3/debian/usr/include/python$1" "$3/include"
+    cp "$3/debian/usr/include/"*-linux-gnu/"python$1/pyconfig.h" "$3/include/"
+    dpkg-deb -f "$_deb" Version | sed 's/-.*/ of Debian/' >"$3/release"
+    rm -rf "$3/debian"
 }
 
 # all_headers RELEASE...: of each, and no list of Debian's packages is left behind.
