@@ -243,6 +243,11 @@ class NativeBuild(build_ext):
     OpenSSL's functions tells.
     """
 
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        if self.editable_mode:  # setuptools' own choice is a new folder each time, in which nothing has been compiled
+            self.build_temp = f"build/temp.{self.plat_name}-{sys.implementation.cache_tag}"
+
     def preprocessed(self, extension: Extension, text: str, *options: str) -> str:
         with tempfile.TemporaryDirectory() as folder:
             source, target = Path(folder, "headers.c"), Path(folder, "headers.i")

@@ -73,12 +73,12 @@ class Package:
         assert len([path for path in found if path.suffix == ".so"]) <= 1
         return found
 
-    def build(self, *options: str, status: int = 0, **environment: str) -> set[str]:
+    def build(self, *options: str, command: str = "build_ext", status: int = 0, **environment: str) -> set[str]:
         """Builds, and returns the names of what was written."""
         for path in self.products():
             os.utime(path, (1, 1))
         done = subprocess.run(
-            [sys.executable, "setup.py", "-q", "build_ext", *options],
+            [sys.executable, "setup.py", "-q", command, *options],
             cwd=self.folder,
             env={**os.environ, "SSLSOCK_WERROR": "", "SSLSOCK_SANITIZE": "", "SSLSOCK_DEBUG": "1", **environment},
             capture_output=True,
@@ -139,6 +139,13 @@ def test_what_depends_on_a_file_is_compiled(package: Package, name: str, old: st
 def test_other_options_compile_all(package: Package) -> None:
     assert package.build(SSLSOCK_DEBUG="0") == ALL
     assert package.build(SSLSOCK_DEBUG="0") == set()
+
+
+def test_an_editable_install_finds_what_is_compiled(package: Package) -> None:
+    """`pip install --editable`, whose folders setuptools makes anew each time."""
+    package.write("pyproject.toml", '[project]\nname = "small"\nversion = "1"\n')
+    assert package.build(command="editable_wheel") == set()
+    assert [path.name.partition(".")[0] for path in package.folder.glob("src/**/*.so")] == ["_native"]
 
 
 def test_force_compiles_all(package: Package) -> None:
