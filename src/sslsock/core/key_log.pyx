@@ -17,9 +17,8 @@ from openssl_ssl cimport SSL, SSL_CTX, SSL_CTX_get_app_data, SSL_CTX_set_app_dat
 import os
 import sys
 
-cdef extern from "<sys/auxv.h>" nogil:
-    unsigned long getauxval(unsigned long kind)
-    unsigned long AT_SECURE
+cdef extern from "raised_rights.h" nogil:
+    bint has_raised_rights()
 
 cdef extern from "<sys/uio.h>" nogil:
     struct iovec:
@@ -36,7 +35,7 @@ def key_log_of_environment():
     """The file that SSLKEYLOGFILE names: an absolute path, None where it is not set, or not to be heeded: the interpreter ignores its
     environment (-E, -I), or the process has rights that whoever has started it may not have (secure_getenv(3))."""
     name = os.environ.get("SSLKEYLOGFILE")
-    if not name or sys.flags.ignore_environment or getauxval(AT_SECURE):
+    if not name or sys.flags.ignore_environment or has_raised_rights():
         return None
     if os.getuid() != os.geteuid() or os.getgid() != os.getegid():
         return None
