@@ -10,6 +10,7 @@ from fractions import Fraction
 
 import pytest
 
+import sslsock
 from peers import accept, listening, make_tcp_pair
 from sslsock import (
     Relay,
@@ -19,6 +20,7 @@ from sslsock import (
     SslServer,
     SslSession,
     SslSocket,
+    Stream,
     TcpServer,
     TcpSocket,
 )
@@ -223,3 +225,27 @@ def test_a_key_is_not_pickled(certificates, make):
     key = certificates.server().private_key
     with pytest.raises(TypeError, match=r"SslKey|key"):
         make(key)
+
+
+def handlers_of_public_classes():
+    """Every handler of every public class, by what the classes themselves say."""
+    for cls in (getattr(sslsock, name) for name in sslsock.__all__):
+        if isinstance(cls, type) and cls not in (Relay, Stream):  # the one needs sockets, the other is abstract
+            yield from ((cls, name) for name in dir(cls) if name.endswith("_handler") and not name.startswith("_"))
+
+
+@pytest.mark.parametrize(("cls", "name"), [*handlers_of_public_classes()], ids=lambda value: getattr(value, "__name__", value))
+def test_each_handler_is_none_or_a_callable(cls, name):
+    thing = cls()
+    assert getattr(thing, name) is None
+    for wrong in (0, False, "name", b"name", [], {}, object()):
+        with pytest.raises(TypeError, match=rf"{name}.*callable.*{type(wrong).__name__}"):
+            setattr(thing, name, wrong)
+        assert getattr(thing, name) is None
+    setattr(thing, name, print)
+    assert getattr(thing, name) is print
+    with pytest.raises(TypeError):
+        setattr(thing, name, 1)
+    assert getattr(thing, name) is print, "what was refused has changed the handler"
+    setattr(thing, name, None)
+    assert getattr(thing, name) is None

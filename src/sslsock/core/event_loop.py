@@ -72,9 +72,6 @@ class EventLoop(Loop):
 
     `call_soon`, `call_later` and `call_soon_threadsafe` plan calls. `fileno` and `dispatch` nest the loop in another one by
     hand.
-
-    exception_handler: None or callable(loop, {"message", "exception", "source"}), for what handlers raise; None logs it with
-        its traceback.
     """
 
     __slots__ = ("_awaited", "_futures", "_sentinel", "_tasks", "_warned")
@@ -103,6 +100,18 @@ class EventLoop(Loop):
             loop = _local.loop = EventLoop()
         loop._follow_host()
         return loop
+
+    @property  # type: ignore[override]
+    def exception_handler(self) -> Optional[Callable[[EventLoop, dict[str, Any]], object]]:
+        """`exception_handler(loop, {"message": str, "exception": exception, "source": object})`: called with what handlers
+        raise. None logs it with its traceback. TypeError for what cannot be called."""
+        return super().exception_handler
+
+    @exception_handler.setter
+    def exception_handler(self, handler: Optional[Callable[[EventLoop, dict[str, Any]], object]]) -> None:
+        if handler is not None and not callable(handler):
+            raise TypeError(f"exception_handler is None or a callable, not {type(handler).__name__}")
+        Loop.exception_handler.__set__(self, handler)  # type: ignore[union-attr]
 
     def _follow_host(self) -> None:
         """Attach to the asyncio loop that now runs in this thread; if none does, to the one that was set for
