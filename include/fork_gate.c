@@ -8,6 +8,7 @@ static pthread_rwlock_t gate; /* written by who forks */
 static __thread int depth;    /* how often this thread has entered */
 static pthread_mutex_t *guarded[GUARDED];
 static int guarded_count;
+static pthread_mutex_t guarding = PTHREAD_MUTEX_INITIALIZER;
 static int works; /* whether a fork closes the gate */
 
 static void close_gate(void)
@@ -45,12 +46,16 @@ static void begin(void)
 
 int fork_gate_guard(pthread_mutex_t *lock)
 {
+    int done;
     pthread_once(&once, begin);
-    if (!works || guarded_count == GUARDED)
-        return 0;
-    guarded[guarded_count] = lock;
-    __atomic_store_n(&guarded_count, guarded_count + 1, __ATOMIC_RELEASE);
-    return 1;
+    pthread_mutex_lock(&guarding);
+    done = works && guarded_count < GUARDED;
+    if (done) {
+        guarded[guarded_count] = lock;
+        __atomic_store_n(&guarded_count, guarded_count + 1, __ATOMIC_RELEASE);
+    }
+    pthread_mutex_unlock(&guarding);
+    return done;
 }
 
 void fork_gate_enter(void)

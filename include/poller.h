@@ -76,10 +76,8 @@ void poller_wake(poller *poller);
 /* The same, unless such a call has not been heard yet. */
 static inline void poller_wake_once(poller *poller)
 {
-    if (!poller->woken) {
-        poller->woken = 1;
+    if (!__atomic_exchange_n(&poller->woken, 1, __ATOMIC_ACQ_REL))
         poller_wake(poller);
-    }
 }
 
 /* What an event of the waker and one of the timer ask for. */

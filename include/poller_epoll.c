@@ -96,7 +96,7 @@ void poller_hear(poller *poller)
 {
     char rest[256];
 
-    poller->woken = 0; /* first: who comes now writes again */
+    __atomic_exchange_n(&poller->woken, 0, __ATOMIC_ACQ_REL); /* first: who comes now writes again, and what others have planned is seen */
     while (read(poller->wake_read, rest, sizeof rest) == sizeof rest)
         ;
 }

@@ -1,7 +1,7 @@
 """`MemoryBIO`: ciphertext that a program carries between an `SSLObject` and whatever it speaks through.
 
 Its memory is a byte queue, which a connection takes over for a call and gives back (ssl_connection.pyx): libssl reads and
-writes it in place.
+writes it in place. All in its critical section: several threads may use one.
 """
 
 cimport cython
@@ -25,15 +25,18 @@ cdef class MemoryBIO:
         byte_queue_clear(&self.queue)
 
     @property
+    @cython.critical_section
     def pending(self):
         """The number of bytes pending in the memory BIO."""
         return self.queue.size
 
     @property
+    @cython.critical_section
     def eof(self):
         """Whether the memory BIO is at EOF."""
         return self.eof_written and self.queue.size == 0
 
+    @cython.critical_section
     def read(self, int size=-1, /):
         """Read up to size bytes from the memory BIO.
 
@@ -62,15 +65,17 @@ cdef class MemoryBIO:
         try:
             if view.len > INT_MAX:
                 raise OverflowError(f"string longer than {INT_MAX} bytes")
-            if self.eof_written:
-                raise SSLError("cannot write() after write_eof()")
-            kept = byte_queue_append(&self.queue, <const char *> view.buf, view.len)
+            with cython.critical_section(self):
+                if self.eof_written:
+                    raise SSLError("cannot write() after write_eof()")
+                kept = byte_queue_append(&self.queue, <const char *> view.buf, view.len)
             if not kept:
                 raise MemoryError
             return view.len
         finally:
             PyBuffer_Release(&view)
 
+    @cython.critical_section
     def write_eof(self):
         """Write an EOF marker to the memory BIO.
 

@@ -1,7 +1,7 @@
 from sslsock._ssl.memory_bio cimport MemoryBIO
 from sslsock._ssl.ssl_inspection cimport InspectedConnection
 from sslsock._ssl.ssl_io cimport io_call, operation
-from sslsock._ssl.ssl_steps cimport INTERRUPTED, outcome
+from sslsock._ssl.ssl_steps cimport INTERRUPTED, outcome, tls_failure
 
 
 cdef class _SSLSocket(InspectedConnection):
@@ -18,6 +18,8 @@ cdef class _SSLSocket(InspectedConnection):
     cdef bint take_foreign_input(self) except *
     cdef int give_output(self) except -1
     cdef int settle(self, outcome status, io_call *call, str name) except -1
+    cdef tls_failure last_failure(self) except *
+    cdef size_t most_to_read(self) except? 0xffffffff
     cdef object read_bytes(self, int size)
     cdef bint lacks_input(self)
     cdef size_t read_buffer(self, int size, buffer) except? 0xffffffff

@@ -21,13 +21,13 @@ from sslsock._ssl.memory_bio cimport MemoryBIO
 from sslsock._ssl.ssl_context cimport _SSLContext
 from sslsock._ssl.ssl_error cimport (
     connection_error, eof_error, io_error, library_error, want_read_error, want_write_error, zero_return_error)
-from sslsock._ssl.ssl_hooks cimport on_certificate, on_message
+from sslsock._ssl.ssl_hooks cimport HookedContext, context_of, on_certificate, on_message, take_raised
 from sslsock._ssl.ssl_inspection cimport InspectedConnection
 from sslsock._ssl.ssl_io cimport END, HANDSHAKE, READ, WRITE, io_call, operation
 from sslsock._ssl.ssl_session cimport SSLSession
 from sslsock._ssl.ssl_steps cimport (
     BAD_RETRY, DONE, ENTERED, INTERRUPTED, OUT_OF_MEMORY, PEER_CLOSED, SYSTEM_FAILED, TIMED_OUT, TLS_FAILED, WANT_READ,
-    WANT_WRITE, outcome)
+    WANT_WRITE, outcome, tls_failure)
 from sslsock.core.new_bytes cimport new_bytes, shortened
 from system cimport clock_gettime, pthread_mutex_trylock, pthread_mutex_unlock
 from window_bio cimport (
@@ -114,21 +114,22 @@ cdef class _SSLSocket(InspectedConnection):
         self.hooks = context
         self.is_server = server_side
         ERR_clear_error()
-        self.ssl = ssl.SSL_new(context.ctx)
-        if self.ssl == NULL:
-            raise library_error()
-        ssl.SSL_set_app_data(self.ssl, <void *> self)
-        self.set_window()
-        if context.wants_post_handshake_auth:
-            self.allow_post_handshake_auth()
-        if name is not None:
-            self.set_host(name)
-            self.server_hostname = server_hostname
-        if server_side:
-            if context.own_mark is not None and ssl.SSL_get_verify_mode(self.ssl) != ssl.SSL_VERIFY_NONE:
+        with cython.critical_section(context):  # no change of it is seen by half
+            self.ssl = ssl.SSL_new(context.ctx)
+            if self.ssl == NULL:
+                raise library_error()
+            ssl.SSL_set_app_data(self.ssl, <void *> self)
+            self.set_window()
+            if context.wants_post_handshake_auth:
+                self.allow_post_handshake_auth()
+            if name is not None:
+                self.set_host(name)
+                self.server_hostname = server_hostname
+            if server_side and context.own_mark is not None and ssl.SSL_get_verify_mode(self.ssl) != ssl.SSL_VERIFY_NONE:
                 # Its tickets are sealed with keys that others have, who may ask nobody: such a session is not for here.
                 ssl.SSL_set_session_id_context(
                     self.ssl, <const unsigned char *> <const char *> context.own_mark, <unsigned int> len(context.own_mark))
+        if server_side:
             ssl.SSL_set_accept_state(self.ssl)
         else:
             ssl.SSL_set_connect_state(self.ssl)
@@ -171,15 +172,21 @@ cdef class _SSLSocket(InspectedConnection):
         return 0
 
     cdef int adopt(self, owner, session) except -1:
+        """After its making, before anybody else has it."""
         if owner is not None:
             self.owner_reference = weak_reference(owner)
+        cdef HookedContext context = self.hooks
         if session is not None:
             self.session = session
-        elif self.hooks.sessions is not None and self.server_hostname is not None and not self.is_server:
+            return 0
+        with cython.critical_section(context):
+            sessions = context.sessions
+        if sessions is not None and self.server_hostname is not None and not self.is_server:
             self.session_name = self.server_hostname
-            self.session_store = self.hooks.sessions
+            self.session_store = sessions
             self.keeps_sessions = True
-            self.resume()
+            with cython.critical_section(sessions):
+                self.resume()
         return 0
 
     cdef int resume(self) except -1:
@@ -233,13 +240,15 @@ cdef class _SSLSocket(InspectedConnection):
         if self.driven:
             raise ValueError("this connection is read and written by its transport")
         if self.own_incoming is not None:
-            self.eof = self.own_incoming.eof_written
-            if self.input.size == 0:
-                byte_queue_move(&self.input, &self.own_incoming.queue)
-                self.framed, self.own_incoming.framed = self.own_incoming.framed, 0
-                return DONE
-            self.own_incoming.framed = 0
-            kept = byte_queue_join(&self.input, &self.own_incoming.queue)
+            with cython.critical_section(self.own_incoming):
+                self.eof = self.own_incoming.eof_written
+                kept = self.input.size == 0
+                if kept:
+                    byte_queue_move(&self.input, &self.own_incoming.queue)
+                    self.framed, self.own_incoming.framed = self.own_incoming.framed, 0
+                else:
+                    self.own_incoming.framed = 0
+                    kept = byte_queue_join(&self.input, &self.own_incoming.queue)
             return DONE if kept else OUT_OF_MEMORY
         kept = self.take_foreign_input()
         return DONE if kept else OUT_OF_MEMORY
@@ -256,10 +265,11 @@ cdef class _SSLSocket(InspectedConnection):
         cdef bint kept = True
         cdef byte_queue later
         if self.own_incoming is not None and self.input.size > 0:
-            byte_queue_move(&later, &self.own_incoming.queue)  # written meanwhile
-            byte_queue_move(&self.own_incoming.queue, &self.input)
-            self.own_incoming.framed = self.framed
-            kept = byte_queue_join(&self.own_incoming.queue, &later)
+            with cython.critical_section(self.own_incoming):
+                byte_queue_move(&later, &self.own_incoming.queue)  # written meanwhile
+                byte_queue_move(&self.own_incoming.queue, &self.input)
+                self.own_incoming.framed = self.framed
+                kept = byte_queue_join(&self.own_incoming.queue, &later)
         elif self.input.size > 0 and not self.eof and ssl.SSL_get_shutdown(self.ssl) & ssl.SSL_RECEIVED_SHUTDOWN:
             # What follows close_notify is not ours; the program looks for it there. Elsewhere it is the beginning of a record.
             self.take_foreign_input()  # written meanwhile
@@ -268,7 +278,8 @@ cdef class _SSLSocket(InspectedConnection):
             self.framed = 0
         if self.own_outgoing is not None:
             if self.window.spill.size > 0:
-                kept = byte_queue_join(&self.own_outgoing.queue, &self.window.spill) and kept
+                with cython.critical_section(self.own_outgoing):
+                    kept = byte_queue_join(&self.own_outgoing.queue, &self.window.spill) and kept
         elif self.window.spill.size > 0:
             data = byte_queue_front(&self.window.spill)[:self.window.spill.size]
             self.outgoing.write(data)  # should it raise, the next call tries again
@@ -279,12 +290,12 @@ cdef class _SSLSocket(InspectedConnection):
 
     cdef int settle(self, outcome status, io_call *call, str name) except -1:
         """Raise what the outcome means, and what a callback has raised."""
-        if status == DONE and self.raised is None:
-            return 0
-        raised = self.raised
+        cdef tls_failure failure
+        raised = take_raised(self)
         if status == DONE:
-            self.raised = None
-            raise raised
+            if raised is not None:
+                raise raised
+            return 0
         if status == WANT_READ:
             error = want_read_error()
         elif status == WANT_WRITE:
@@ -308,16 +319,23 @@ cdef class _SSLSocket(InspectedConnection):
             error = RuntimeError("this connection is in use by the callback that uses it")
         elif status == OUT_OF_MEMORY:
             error = MemoryError()
-        elif self.failure.ssl_error == ssl.SSL_ERROR_SYSCALL and self.failure.code == 0 and self.socket_reference is None \
-                and name == "handshake" and (FAILURE_IS_END or BEFORE_310):
-            error = io_error()  # again, after the end of the input: they have this for it, and for no other call
         else:
-            error = connection_error(
-                self.failure.ssl_error, self.failure.code, self.failure.verify_result, self.server_hostname)
+            failure = self.last_failure()
+            if failure.ssl_error == ssl.SSL_ERROR_SYSCALL and failure.code == 0 and self.socket_reference is None \
+                    and name == "handshake" and (FAILURE_IS_END or BEFORE_310):
+                error = io_error()  # again, after the end of the input: they have this for it, and for no other call
+            else:
+                error = connection_error(failure.ssl_error, failure.code, failure.verify_result, self.server_hostname)
         if raised is not None:
-            self.raised = None
             error.__context__ = raised
         raise error
+
+    cdef tls_failure last_failure(self) except *:
+        cdef bint entered = self.come_in() == DONE
+        cdef tls_failure failure = self.failure
+        if entered:
+            self.leave()
+        return failure
 
     def do_handshake(self):
         cdef io_call call
@@ -352,7 +370,7 @@ cdef class _SSLSocket(InspectedConnection):
             return b""
         if self.own_incoming is not None and self.settled:
             # No more comes of it, for TLS 1.3 has no compression: a program that asks for much need not get room for it first.
-            most = self.input.size + self.own_incoming.queue.size + ssl.SSL_pending(self.ssl)
+            most = self.most_to_read()
             if most == 0 and self.lacks_input():
                 raise want_read_error()
             size = <int> max(<size_t> 1, min(<size_t> size, most))
@@ -368,10 +386,23 @@ cdef class _SSLSocket(InspectedConnection):
             return data
         return shortened(whole, got)
 
+    cdef size_t most_to_read(self) except? 0xffffffff:
+        """Between two MemoryBIO: bytes of plaintext that there can be now."""
+        cdef size_t most
+        cdef bint entered = self.come_in() == DONE
+        with cython.critical_section(self.own_incoming):
+            most = self.input.size + self.own_incoming.queue.size + ssl.SSL_pending(self.ssl)
+        if entered:
+            self.leave()
+        return most
+
     cdef bint lacks_input(self):
         """Between two MemoryBIO: a read could only ask for input, as most programs have it do at the end of each message."""
         cdef bint found
-        if self.driven or self.raised is not None or self.come_in() != DONE:
+        cdef bint told
+        with cython.critical_section(self):
+            told = self.raised is not None
+        if self.driven or told or self.come_in() != DONE:
             return False
         found = not self.own_incoming.eof_written and not self.failure_kept and not self.end_kept and self.has_nothing()
         self.leave()
@@ -465,11 +496,14 @@ cdef class _SSLSocket(InspectedConnection):
             if not self.settled:  # else a write reads nothing
                 status = self.take_input()
             if status == DONE:
-                if size < RELEASE_GIL_AT and self.handshake_done:
-                    if self.own_outgoing is not None and self.window.spill.size == 0:
-                        # Behind what is there already, with no copy. Without the GIL a program could find it gone.
+                if size < RELEASE_GIL_AT and self.handshake_done and self.own_outgoing is not None and self.window.spill.size == 0:
+                    # Behind what is there already, with no copy. Others do not find it gone.
+                    with cython.critical_section(self.own_outgoing):
                         byte_queue_clear(&self.window.spill)
                         byte_queue_move(&self.window.spill, &self.own_outgoing.queue)
+                        status = self.write_step(data, size, &taken)
+                        self.give_output()
+                elif size < RELEASE_GIL_AT and self.handshake_done:
                     status = self.write_step(data, size, &taken)
                 else:
                     with nogil:
@@ -557,7 +591,7 @@ cdef class _SSLSocket(InspectedConnection):
         on the SSLContext to change the certificate information associated with the
         SSLSocket before the cryptographic exchange handshake messages
         """
-        return self.hooks
+        return context_of(self)
 
     @context.setter
     def context(self, value):
@@ -568,8 +602,9 @@ cdef class _SSLSocket(InspectedConnection):
         context = value
         entered = self.come_in() == DONE
         self.moved = self.moved or self.hooks is not context
-        self.hooks = context
-        ssl.SSL_set_SSL_CTX(self.ssl, context.ctx)
+        with cython.critical_section(self, context):
+            self.hooks = context
+            ssl.SSL_set_SSL_CTX(self.ssl, context.ctx)
         if self.puts_off and not self.handshake_done:  # it goes with the certificates
             ssl.SSL_set_cert_cb(self.ssl, on_certificate, NULL)
         if context.msg_handler is not None:
@@ -582,11 +617,15 @@ cdef class _SSLSocket(InspectedConnection):
     @property
     def owner(self):
         """The Python-level owner of this object. Passed as "self" in servername callback."""
-        return self.owner_reference() if self.owner_reference is not None else None
+        with cython.critical_section(self):
+            reference = self.owner_reference
+        return reference() if reference is not None else None
 
     @owner.setter
     def owner(self, value):
-        self.owner_reference = weak_reference(value)
+        reference = weak_reference(value)
+        with cython.critical_section(self):
+            self.owner_reference = reference
 
 
 cdef object system_error(int number):

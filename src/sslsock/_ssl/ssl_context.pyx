@@ -1,8 +1,8 @@
 """`_SSLContext`: one SSL_CTX, with the settings that connections are made from.
 
-Unlike the family's `Context` it changes at any time, as CPython's does. Every change is one step with the GIL held, and so is
-the making of a connection (SSL_new copies what matters), so that no connection sees half a change; what a handshake reads of
-the SSL_CTX itself, without the GIL, changes while none is in libssl (`HookedContext.settings`).
+Unlike the family's `Context` it changes at any time, as CPython's does. Every change is one step in the context's critical section
+(the GIL's, where there is one), and so is the making of a connection (SSL_new copies what matters), so that no connection sees half a
+change; what a handshake reads of the SSL_CTX itself changes while none is in libssl (`HookedContext.settings`).
 """
 
 import os
@@ -10,6 +10,7 @@ import sys
 from collections import OrderedDict
 from operator import index as as_integer
 
+cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.exc cimport PyErr_WarnEx
 from libc.limits cimport INT_MAX, LONG_MAX, UINT_MAX
@@ -174,6 +175,7 @@ cdef class _SSLContext(TrustingContext):
 
     # Algorithms
 
+    @cython.critical_section
     def set_ciphers(self, cipherlist, /):
         cdef bytes text = c_string(cipherlist, "set_ciphers() argument")
         cdef int done
@@ -184,6 +186,7 @@ cdef class _SSLContext(TrustingContext):
             ERR_clear_error()
             raise SSLError("No cipher can be selected.")
 
+    @cython.critical_section
     def set_ciphersuites(self, ciphersuites, /):
         """The cipher suites of TLS 1.3, by OpenSSL's names with colons between them."""
         cdef bytes text = c_string(ciphersuites, "set_ciphersuites() argument")
@@ -195,6 +198,7 @@ cdef class _SSLContext(TrustingContext):
             ERR_clear_error()
             raise SSLError("No cipher suite can be selected.")
 
+    @cython.critical_section
     def get_ciphers(self):
         cdef int index
         cdef ssl.OPENSSL_CIPHER_STACK *suites
@@ -210,6 +214,7 @@ cdef class _SSLContext(TrustingContext):
             ssl.SSL_free(probe)
         return found
 
+    @cython.critical_section
     def set_groups(self, grouplist, /):
         """The groups for the key exchange, by OpenSSL's names with colons between them."""
         text = c_string(grouplist, "set_groups() argument")
@@ -217,6 +222,7 @@ cdef class _SSLContext(TrustingContext):
             ERR_clear_error()
             raise SSLError("unrecognized group")
 
+    @cython.critical_section
     def get_groups(self, *, bint include_aliases=False):
         """The names of the groups that can be had with this context's protocol versions, a list of str. OpenSSL 3.5 or newer."""
         cdef OPENSSL_NAME_STACK *names
@@ -232,6 +238,7 @@ cdef class _SSLContext(TrustingContext):
         finally:
             free_names(names)
 
+    @cython.critical_section
     def set_client_sigalgs(self, sigalgslist, /):
         """The signature algorithms that a client may sign with, by OpenSSL's names with colons between them."""
         text = c_string(sigalgslist, "set_client_sigalgs() argument")
@@ -239,6 +246,7 @@ cdef class _SSLContext(TrustingContext):
             ERR_clear_error()
             raise SSLError("unrecognized signature algorithm")
 
+    @cython.critical_section
     def set_server_sigalgs(self, sigalgslist, /):
         """The signature algorithms that a server may sign with, by OpenSSL's names with colons between them."""
         text = c_string(sigalgslist, "set_server_sigalgs() argument")
@@ -246,6 +254,7 @@ cdef class _SSLContext(TrustingContext):
             ERR_clear_error()
             raise SSLError("unrecognized signature algorithm")
 
+    @cython.critical_section
     def set_ecdh_curve(self, name, /):
         cdef int nid
         encoded = path_bytes(name, "")
@@ -255,6 +264,7 @@ cdef class _SSLContext(TrustingContext):
         if ssl.SSL_CTX_set1_groups(self.ctx, &nid, 1) != 1:
             raise library_error()
 
+    @cython.critical_section
     def load_dh_params(self, path, /):
         cdef unsigned char *data = NULL
         cdef const unsigned char *start
@@ -279,6 +289,7 @@ cdef class _SSLContext(TrustingContext):
         finally:
             ssl.BIO_free(bio)
 
+    @cython.critical_section
     def _set_alpn_protocols(self, protos, /):
         cdef Py_buffer view
         cdef protocol_list *made
@@ -340,26 +351,32 @@ cdef class _SSLContext(TrustingContext):
         return 0
 
     @property
+    @cython.critical_section
     def minimum_version(self):
         return ssl.SSL_CTX_get_min_proto_version(self.ctx) or MINIMUM_SUPPORTED
 
     @minimum_version.setter
+    @cython.critical_section
     def minimum_version(self, long version):
         self.set_version(version, True)
 
     @property
+    @cython.critical_section
     def maximum_version(self):
         return ssl.SSL_CTX_get_max_proto_version(self.ctx) or MAXIMUM_SUPPORTED
 
     @maximum_version.setter
+    @cython.critical_section
     def maximum_version(self, long version):
         self.set_version(version, False)
 
     @property
+    @cython.critical_section
     def options(self):
         return ssl.SSL_CTX_get_options(self.ctx)
 
     @options.setter
+    @cython.critical_section
     def options(self, value):
         cdef uint64_t wanted, now = ssl.SSL_CTX_get_options(self.ctx)
         if BEFORE_312:
@@ -383,16 +400,19 @@ cdef class _SSLContext(TrustingContext):
             ssl.SSL_CTX_set_options(self.ctx, wanted & ~now)
 
     @property
+    @cython.critical_section
     def security_level(self):
         """The current security level"""
         return ssl.SSL_CTX_get_security_level(self.ctx)
 
     @property
+    @cython.critical_section
     def num_tickets(self):
         """Control the number of TLSv1.3 session tickets"""
         return ssl.SSL_CTX_get_num_tickets(self.ctx)
 
     @num_tickets.setter
+    @cython.critical_section
     def num_tickets(self, long number):
         if number < 0:
             raise ValueError("value must be non-negative")
@@ -401,6 +421,7 @@ cdef class _SSLContext(TrustingContext):
         if ssl.SSL_CTX_set_num_tickets(self.ctx, number) != 1:
             raise ValueError("failed to set num tickets.")
 
+    @cython.critical_section
     def use_ticket_keys(self, TicketKeys keys not None):
         """Seal and open session tickets with `keys` (sslsock.TicketKeys), from the next connection on, for good: every server that
         has the same keys, in any thread or process, resumes what another has begun. A server that asks clients for certificates
@@ -408,16 +429,22 @@ cdef class _SSLContext(TrustingContext):
         """
         if self.protocol != PROTOCOL_TLS_SERVER:
             raise ValueError("SSLContext is not a server context.")
+        cdef int done
         mark = os.urandom(32)  # SSL_MAX_SID_CTX_LENGTH
-        if ticket_keys_use(keys.keys, self.ctx) != 1:
+        begin_change(self)
+        done = ticket_keys_use(keys.keys, self.ctx)
+        end_change(self)
+        if done != 1:
             raise library_error()
         self.own_mark = mark
 
     @property
+    @cython.critical_section
     def post_handshake_auth(self):
         return self.wants_post_handshake_auth
 
     @post_handshake_auth.setter
+    @cython.critical_section
     def post_handshake_auth(self, bint wanted):
         self.wants_post_handshake_auth = wanted
 
@@ -431,6 +458,7 @@ cdef class _SSLContext(TrustingContext):
         return 0
 
     @property
+    @cython.critical_section
     def verify_mode(self):
         cdef int mode = ssl.SSL_CTX_get_verify_mode(self.ctx) & (
             ssl.SSL_VERIFY_PEER | ssl.SSL_VERIFY_FAIL_IF_NO_PEER_CERT)
@@ -439,16 +467,19 @@ cdef class _SSLContext(TrustingContext):
         return CERT_OPTIONAL if mode == ssl.SSL_VERIFY_PEER else CERT_REQUIRED
 
     @verify_mode.setter
+    @cython.critical_section
     def verify_mode(self, int mode):
         if mode == CERT_NONE and self.checks_hostname:
             raise ValueError("Cannot set verify_mode to CERT_NONE when check_hostname is enabled.")
         self.set_mode(mode)
 
     @property
+    @cython.critical_section
     def check_hostname(self):
         return self.checks_hostname
 
     @check_hostname.setter
+    @cython.critical_section
     def check_hostname(self, bint wanted):
         if wanted and ssl.SSL_CTX_get_verify_mode(self.ctx) == ssl.SSL_VERIFY_NONE:
             self.set_mode(CERT_REQUIRED)
@@ -456,10 +487,12 @@ cdef class _SSLContext(TrustingContext):
         self.checks_hostname = wanted
 
     @property
+    @cython.critical_section
     def verify_flags(self):
         return ssl.X509_VERIFY_PARAM_get_flags(ssl.SSL_CTX_get0_param(self.ctx))
 
     @verify_flags.setter
+    @cython.critical_section
     def verify_flags(self, value):
         cdef ssl.X509_VERIFY_PARAM *param = ssl.SSL_CTX_get0_param(self.ctx)
         cdef unsigned long wanted, now = ssl.X509_VERIFY_PARAM_get_flags(param)
@@ -472,10 +505,12 @@ cdef class _SSLContext(TrustingContext):
             raise library_error()
 
     @property
+    @cython.critical_section
     def _host_flags(self):
         return self.host_flags
 
     @_host_flags.setter
+    @cython.critical_section
     def _host_flags(self, value):
         self.host_flags = value.__index__() & 0xffffffff
         self.forget_sessions()
@@ -483,6 +518,7 @@ cdef class _SSLContext(TrustingContext):
 
     # The own certificate
 
+    @cython.critical_section
     def load_cert_chain(self, certfile, keyfile=None, password=None):
         cdef Password asked = None
         path_bytes(certfile, "certfile should be a valid filesystem path")
@@ -502,6 +538,7 @@ cdef class _SSLContext(TrustingContext):
     # What OpenSSL asks or tells while it works
 
     @property
+    @cython.critical_section
     def sni_callback(self):
         """Set a callback that will be called when a server name is provided by the SSL/TLS client in the SNI extension.
 
@@ -513,18 +550,23 @@ cdef class _SSLContext(TrustingContext):
         return self.sni_handler
 
     @sni_callback.setter
+    @cython.critical_section
     def sni_callback(self, handler):
         if self.protocol == PROTOCOL_TLS_CLIENT:
             raise ValueError("sni_callback cannot be set on TLS_CLIENT context")
         self.sni_handler = checked_callable(handler, "not a callable object")
         if handler is not None:
+            begin_change(self)
             ssl.SSL_CTX_set_tlsext_servername_callback(self.ctx, on_server_name)
+            end_change(self)
 
     @property
+    @cython.critical_section
     def _msg_callback(self):
         return self.msg_handler
 
     @_msg_callback.setter
+    @cython.critical_section
     def _msg_callback(self, handler):
         self.msg_handler = checked_callable(handler, "not a callable object")
         if handler is not None:
@@ -533,16 +575,21 @@ cdef class _SSLContext(TrustingContext):
             ssl.SSL_CTX_set_msg_callback(self.ctx, NULL)
 
     @property
+    @cython.critical_section
     def keylog_filename(self):
         return self.key_log.name if self.key_log is not None else None
 
     @keylog_filename.setter
+    @cython.critical_section
     def keylog_filename(self, name):
         self.key_log = None
         if name is not None:
             self.key_log = KeyLog(name)
+            begin_change(self)
             ssl.SSL_CTX_set_keylog_callback(self.ctx, on_key_log)
+            end_change(self)
 
+    @cython.critical_section
     def set_psk_client_callback(self, callback):
         if self.protocol == PROTOCOL_TLS_SERVER:
             raise library_error("Cannot add PSK client callback to a PROTOCOL_TLS_SERVER context")
@@ -552,6 +599,7 @@ cdef class _SSLContext(TrustingContext):
         else:
             ssl.SSL_CTX_set_psk_client_callback(self.ctx, NULL)
 
+    @cython.critical_section
     def set_psk_server_callback(self, callback, identity_hint=None):
         cdef bytes hint = None
         if self.protocol == PROTOCOL_TLS_CLIENT:
@@ -574,6 +622,7 @@ cdef class _SSLContext(TrustingContext):
             ssl.SSL_CTX_set_psk_server_callback(self.ctx, NULL)
 
     @property
+    @cython.critical_section
     def resume_sessions(self):
         """Whether a connection of a client resumes the session of an earlier one to the same `server_hostname`: bool, False unless set.
 
@@ -584,19 +633,23 @@ cdef class _SSLContext(TrustingContext):
         return self.sessions is not None
 
     @resume_sessions.setter
+    @cython.critical_section
     def resume_sessions(self, bint wanted):
         if self.protocol == PROTOCOL_TLS_SERVER:
             raise ValueError("resume_sessions is for clients, and this is a PROTOCOL_TLS_SERVER context")
         if wanted == (self.sessions is not None):
             return
         self.sessions = OrderedDict() if wanted else None
+        begin_change(self)
         if wanted:
             ssl.SSL_CTX_set_session_cache_mode(self.ctx, ssl.SSL_SESS_CACHE_CLIENT | ssl.SSL_SESS_CACHE_NO_INTERNAL)
             ssl.SSL_CTX_sess_set_new_cb(self.ctx, on_new_session)
         else:
             ssl.SSL_CTX_set_session_cache_mode(self.ctx, ssl.SSL_SESS_CACHE_SERVER)
             ssl.SSL_CTX_sess_set_new_cb(self.ctx, NULL)
+        end_change(self)
 
+    @cython.critical_section
     def session_stats(self):
         return {
             "number": ssl.SSL_CTX_sess_number(self.ctx),

@@ -8,10 +8,11 @@ cimport cython
 
 cimport openssl_ssl as ssl
 from sslsock._ssl.ssl_error cimport connection_error
-from sslsock._ssl.ssl_hooks cimport HookedContext, on_certificate
+from shared_value cimport store_int
+from sslsock._ssl.ssl_hooks cimport HookedContext, context_of, on_certificate, take_raised
 from sslsock._ssl.ssl_inspection cimport InspectedConnection
 from sslsock._ssl.ssl_steps cimport DONE
-from sslsock.core.bare_engine cimport ENGINE_OK, USE_POOL, BareEngine
+from sslsock.core.bare_engine cimport ENGINE_OK, USE_POOL, BareEngine, load_use
 
 
 @cython.final
@@ -47,10 +48,10 @@ cdef class ContextEngine(BareEngine):
     cdef int shake_step(self) noexcept nogil:
         cdef bint entered = self.enter_connection()
         cdef int status
-        self.connection.in_pool = self.use == USE_POOL
+        self.connection.in_pool = load_use(self.use) == USE_POOL
         status = BareEngine.shake_step(self)
         if status == ENGINE_OK:
-            self.connection.handshake_done = True
+            store_int(self.connection.handshake_done, True)
         self.leave_connection(entered)
         return status
 
@@ -63,7 +64,7 @@ cdef class ContextEngine(BareEngine):
 
     cdef bint can_put_off(self) noexcept:
         """A server name's callback is called before; those for messages and pre-shared keys would be in the midst of it."""
-        cdef HookedContext context = self.connection.hooks
+        cdef HookedContext context = context_of(self.connection)
         return context.msg_handler is None and context.psk_server_handler is None
 
     cdef int pull(self, char *data, size_t capacity, size_t *got) noexcept nogil:
@@ -86,14 +87,14 @@ cdef class ContextEngine(BareEngine):
 
     cdef list settle(self):
         """Raise what a callback has raised."""
-        raised, self.connection.raised = self.connection.raised, None
+        raised = take_raised(self.connection)
         if raised is not None:
             raise raised
         return None
 
     cdef object failure(self):
         """The exception that `ssl` raises for it."""
-        raised, self.connection.raised = self.connection.raised, None
+        raised = take_raised(self.connection)
         error = connection_error(
             ssl.SSL_ERROR_SSL, self.error_code, ssl.SSL_get_verify_result(self.ssl), self.connection.server_hostname)
         if raised is not None:

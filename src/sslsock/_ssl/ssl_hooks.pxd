@@ -48,6 +48,8 @@ cdef bint has_forked(unsigned long thread) noexcept nogil
 cdef void see_fork(HookedContext context) noexcept
 cdef void begin_change(HookedContext context) noexcept
 cdef void end_change(HookedContext context) noexcept
+cdef object take_raised(HookedConnection connection)
+cdef HookedContext context_of(HookedConnection connection)
 
 cdef int on_certificate(SSL *connection, void *argument) noexcept nogil
 cdef int on_server_name(SSL *connection, int *alert, void *argument) noexcept nogil

@@ -92,8 +92,8 @@ cdef void see_fork(HookedContext context) noexcept:
 
 
 cdef void begin_change(HookedContext context) noexcept:
-    """Wait until nobody reads the settings. With the GIL, which who holds them does not wait for; to the end of the change no Python
-    code may run."""
+    """Wait until nobody reads the settings. Who holds them waits for nothing of Python, and to the end of the change no Python code may
+    run, nor anything that makes or frees an object: a thread that stops the others (the garbage collector) waits for this one."""
     see_fork(context)
     pthread_rwlock_wrlock(&context.settings)
 
@@ -119,14 +119,36 @@ cdef class HookedConnection:
     pass
 
 
+cdef object leave_raised(HookedConnection connection, BaseException error):
+    """For the call that the callback happened in."""
+    with cython.critical_section(connection):
+        connection.raised = error
+
+
+cdef object take_raised(HookedConnection connection):
+    """What a callback has raised, once; or None."""
+    with cython.critical_section(connection):
+        raised, connection.raised = connection.raised, None
+    return raised
+
+
+cdef HookedContext context_of(HookedConnection connection):
+    """The one that it has now: another thread may give it another."""
+    with cython.critical_section(connection):
+        context = connection.hooks
+    return context
+
+
 cdef HookedConnection connection_of(const ssl.SSL *connection):
     return <HookedConnection> ssl.SSL_get_app_data(connection)
 
 
 cdef object seen_as(HookedConnection connection):
     """What a callback gets as its connection: the SSLObject or SSLSocket, or None if that is gone."""
-    if connection.owner_reference is not None:
-        return connection.owner_reference()
+    with cython.critical_section(connection):
+        reference = connection.owner_reference
+    if reference is not None:
+        return reference()
     if connection.socket_reference is not None:
         return connection.socket_reference()
     return connection
@@ -150,9 +172,10 @@ cdef int on_server_name(ssl.SSL *connection, int *alert, void *argument) noexcep
 
 
 cdef int ask_for_server_name(HookedConnection connection, int *alert) noexcept:
-    cdef HookedContext context = connection.hooks
+    cdef HookedContext context = context_of(connection)
     cdef const char *name
-    handler = context.sni_handler
+    with cython.critical_section(context):
+        handler = context.sni_handler
     if handler is None:
         # Asked for a second ClientHello by the context that it was made with: what that has said of the first stands. Else the handler
         # was taken away, and libssl is not told, for it may be about to call.
@@ -211,7 +234,9 @@ cdef void on_message(
 cdef void tell_of_message(
         HookedConnection connection, int write, int version, int content, const unsigned char *data, size_t size) noexcept:
     cdef int kind = -1
-    handler = connection.hooks.msg_handler
+    cdef HookedContext context = context_of(connection)
+    with cython.critical_section(context):
+        handler = context.msg_handler
     if handler is None:
         return
     if content == ssl.SSL3_RT_CHANGE_CIPHER_SPEC:
@@ -227,7 +252,7 @@ cdef void tell_of_message(
         handler(
             seen_as(connection), "write" if write else "read", version, content, kind, (<const char *> data)[:size])
     except BaseException as error:
-        connection.raised = error
+        leave_raised(connection, error)
 
 
 # The key log: SSL_CTX_set_keylog_callback(3).
@@ -241,11 +266,14 @@ cdef void on_key_log(const ssl.SSL *connection, const char *line) noexcept nogil
 
 
 cdef void log_key(HookedConnection connection, const char *line) noexcept:
-    cdef KeyLog log = connection.hooks.key_log
+    cdef HookedContext context = context_of(connection)
+    cdef KeyLog log
     cdef const char *start
     cdef size_t size
     cdef ssize_t written
     cdef int reason
+    with cython.critical_section(context):
+        log = context.key_log
     if log is None:
         return
     text = <bytes> line + b"\n"
@@ -254,7 +282,7 @@ cdef void log_key(HookedConnection connection, const char *line) noexcept:
         written = write_descriptor(log.descriptor, start, size)
         reason = errno
     if written < 0:
-        connection.raised = OSError(reason, os.strerror(reason), log.name)
+        leave_raised(connection, OSError(reason, os.strerror(reason), log.name))
 
 
 # Pre-shared keys: SSL_CTX_set_psk_client_callback(3), SSL_CTX_set_psk_server_callback(3).
@@ -275,7 +303,9 @@ cdef unsigned int ask_client_for_key(
         HookedConnection connection, const char *hint, char *identity, unsigned int identity_room, unsigned char *key,
         unsigned int key_room) noexcept:
     cdef bytes name, secret
-    handler = connection.hooks.psk_client_handler
+    cdef HookedContext context = context_of(connection)
+    with cython.critical_section(context):
+        handler = context.psk_client_handler
     if handler is None:
         return 0
     try:
@@ -307,7 +337,9 @@ cdef unsigned int on_psk_server(
 cdef unsigned int ask_server_for_key(
         HookedConnection connection, const char *identity, unsigned char *key, unsigned int key_room) noexcept:
     cdef bytes secret
-    handler = connection.hooks.psk_server_handler
+    cdef HookedContext context = context_of(connection)
+    with cython.critical_section(context):
+        handler = context.psk_server_handler
     if handler is None:
         return 0
     try:
@@ -339,17 +371,18 @@ cdef int keep_session(HookedConnection connection, ssl.SSL_SESSION *session) noe
     kept, name = connection.session_store, connection.session_name
     if kept is None or name is None:
         return 0
-    made = SSLSession.wrap(session, connection.hooks)
+    made = SSLSession.wrap(session, context_of(connection))
     try:
-        sessions = kept.setdefault(name, [])
-        sessions.append(made)
-        if len(sessions) > SESSIONS_PER_NAME:
-            del sessions[0]
-        kept.move_to_end(name)
-        if len(kept) > SESSION_NAMES:
-            kept.popitem(last=False)
-    except (KeyError, MemoryError):
-        pass  # another thread has changed them; the reference is `made`'s either way
+        with cython.critical_section(kept):
+            sessions = kept.setdefault(name, [])
+            sessions.append(made)
+            if len(sessions) > SESSIONS_PER_NAME:
+                del sessions[0]
+            kept.move_to_end(name)
+            if len(kept) > SESSION_NAMES:
+                kept.popitem(last=False)
+    except MemoryError:
+        pass  # the reference is `made`'s either way
     return 1
 
 

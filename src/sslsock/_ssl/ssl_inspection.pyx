@@ -11,7 +11,8 @@ from openssl_x509 cimport X509_free, X509_up_ref
 from sslsock._ssl.ssl_certificate cimport Certificate, certificate_der, decode_certificate
 from sslsock._ssl.ssl_cipher cimport cipher_tuple
 from sslsock._ssl.ssl_error cimport library_error
-from sslsock._ssl.ssl_hooks cimport HookedContext
+from shared_value cimport load_thread, store_thread
+from sslsock._ssl.ssl_hooks cimport HookedContext, context_of
 from sslsock._ssl.ssl_io cimport Connection
 from sslsock._ssl.ssl_session cimport SSLSession
 from sslsock._ssl.ssl_steps cimport DONE, ENTERED, outcome
@@ -35,11 +36,11 @@ cdef class InspectedConnection(Connection):
         """`enter`, for who has the GIL: it may be wanted by whoever is inside."""
         self.see_fork()
         if pthread_mutex_trylock(&self.libssl_lock) != 0:
-            if self.inside == PyThread_get_thread_ident():
+            if load_thread(self.inside) == PyThread_get_thread_ident():
                 return ENTERED
             with nogil:
                 pthread_mutex_lock(&self.libssl_lock)
-        self.inside = PyThread_get_thread_ident()
+        store_thread(self.inside, PyThread_get_thread_ident())
         return DONE
 
     @property
@@ -236,7 +237,7 @@ cdef class InspectedConnection(Connection):
             session = ssl.SSL_SESSION_dup(session)  # libssl marks its own as bad when the connection is cut
         if entered:
             self.leave()
-        return SSLSession.wrap(session, self.hooks) if session != NULL else None
+        return SSLSession.wrap(session, context_of(self)) if session != NULL else None
 
     @session.setter
     def session(self, value):
@@ -247,11 +248,15 @@ cdef class InspectedConnection(Connection):
         if not isinstance(value, SSLSession):
             raise TypeError("Value is not a SSLSession.")
         given = value
-        if self.hooks.ctx != (<HookedContext> given.context).ctx:
+        if context_of(self).ctx != (<HookedContext> given.context).ctx:
             raise ValueError("Session refers to a different SSLContext.")
         if self.is_server:
             raise ValueError("Cannot set session for server-side SSLSocket.")
-        if ssl.SSL_is_init_finished(self.ssl):
+        entered = self.come_in() == DONE
+        done = ssl.SSL_is_init_finished(self.ssl)
+        if entered:
+            self.leave()
+        if done:
             raise ValueError("Cannot set session after handshake.")
         session = ssl.SSL_SESSION_dup(given.session)
         if session == NULL:

@@ -10,6 +10,7 @@ every read take one record, and nothing of the next.
 import os
 
 cimport system
+from shared_value cimport load_int, load_thread
 from scratch cimport scratch_give, scratch_take
 from sslsock._ssl.ssl_steps cimport (
     BAD_RETRY, DONE, ENTERED, HEADER, INTERRUPTED, OUT_OF_MEMORY, OVERHEAD, PEER_CLOSED, RECORD, SYSTEM_FAILED, TIMED_OUT, TLS_FAILED,
@@ -61,7 +62,7 @@ cdef class Connection(SteppedConnection):
         cdef long long left = SLICE
         if pthread_mutex_trylock(mutex) == 0:
             return DONE
-        if self.inside == PyThread_get_thread_ident():  # it may be our own, from before the callback that we are in
+        if load_thread(self.inside) == PyThread_get_thread_ident():  # it may be our own, from before the callback that we are in
             return ENTERED
         if call.timeout == 0:
             return WANT_WRITE if mutex == &self.writing else WANT_READ
@@ -272,7 +273,7 @@ cdef class Connection(SteppedConnection):
             self.leave()
             if status != WANT_READ:
                 break
-            if not self.handshake_done:
+            if not load_int(self.handshake_done):
                 flushed = self.flush_all(call)
                 if flushed != DONE:
                     status = flushed

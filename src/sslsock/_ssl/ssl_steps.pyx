@@ -11,10 +11,11 @@ from record_buffers cimport record_buffers_forget, record_buffers_used
 from system cimport (
     pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_trylock, pthread_mutex_unlock,
     pthread_rwlock_rdlock, pthread_rwlock_unlock)
+from shared_value cimport load_thread, store_int, store_thread
 from window_bio cimport (
     byte_queue_append, byte_queue_clear, byte_queue_consume, byte_queue_front, byte_queue_reserve, window_bio_clear)
 
-from sslsock._ssl.ssl_hooks cimport fork_count, has_forked, see_fork
+from sslsock._ssl.ssl_hooks cimport context_of, fork_count, has_forked, see_fork
 
 cdef extern from "Python.h" nogil:
     unsigned long PyThread_get_thread_ident()
@@ -49,7 +50,7 @@ cdef class SteppedConnection(HookedConnection):
 
     cdef void make_locks(self) noexcept nogil:
         pthread_mutex_init(&self.libssl_lock, NULL)
-        self.inside = 0
+        store_thread(self.inside, 0)
         self.forks = fork_count()
 
     cdef void see_fork(self) noexcept:
@@ -57,7 +58,7 @@ cdef class SteppedConnection(HookedConnection):
         the network has left libssl in order. In a callback that has forked they are still its own."""
         if self.forks != fork_count() and not has_forked(self.inside):
             self.make_locks()
-        see_fork(self.hooks)
+        see_fork(context_of(self))
 
     def __dealloc__(self):
         if self.ssl != NULL:
@@ -74,14 +75,14 @@ cdef class SteppedConnection(HookedConnection):
     cdef outcome enter(self) noexcept nogil:
         cdef unsigned long me = PyThread_get_thread_ident()
         if pthread_mutex_trylock(&self.libssl_lock) != 0:
-            if self.inside == me:
+            if load_thread(self.inside) == me:
                 return ENTERED
             pthread_mutex_lock(&self.libssl_lock)
-        self.inside = me
+        store_thread(self.inside, me)
         return DONE
 
     cdef void leave(self) noexcept nogil:
-        self.inside = 0
+        store_thread(self.inside, 0)
         pthread_mutex_unlock(&self.libssl_lock)
 
     # The window
@@ -150,7 +151,7 @@ cdef class SteppedConnection(HookedConnection):
             fork_gate_leave()
         if self.handshake_done and not self.settled:
             # TLS 1.3 has one handshake (RFC 8446, 1.2). Older versions repeat it, and a certificate may be asked for later.
-            self.settled = ssl.SSL_version(self.ssl) >= ssl.TLS1_3_VERSION and not self.verifies_later
+            store_int(self.settled, ssl.SSL_version(self.ssl) >= ssl.TLS1_3_VERSION and not self.verifies_later)
 
     # Steps: one call of libssl each, entered
 
@@ -190,7 +191,7 @@ cdef class SteppedConnection(HookedConnection):
         ERR_clear_error()
         result = ssl.SSL_do_handshake(self.ssl)
         if result == 1:
-            self.handshake_done = True
+            store_int(self.handshake_done, True)
         else:
             status = self.classify(result)
         return status if self.close_window(front, whole, given) else OUT_OF_MEMORY
@@ -238,7 +239,7 @@ cdef class SteppedConnection(HookedConnection):
             self.end_kept = status == PEER_CLOSED
             status = DONE
         if not self.handshake_done and ssl.SSL_is_init_finished(self.ssl):
-            self.handshake_done = True
+            store_int(self.handshake_done, True)
         record_buffers_used(&self.buffers)
         return status if self.close_window(front, whole, given) else OUT_OF_MEMORY
 

@@ -7,6 +7,7 @@ authorities come from one of them shares its store, and gets one of its own when
 import os
 from collections import OrderedDict
 
+cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.limits cimport INT_MAX
 
@@ -34,6 +35,7 @@ cdef class TrustingContext(HookedContext):
             self.sessions = OrderedDict()
         return 0
 
+    @cython.critical_section
     def load_verify_locations(self, cafile=None, capath=None, cadata=None):
         cdef bytes file = None, folder = None
         if cafile is None and capath is None and cadata is None:
@@ -157,11 +159,18 @@ cdef class TrustingContext(HookedContext):
 
     cdef int add_folder(self, bytes name) except -1:
         """Its certificates are read when they are needed."""
-        cdef ssl.X509_LOOKUP *lookup = ssl.X509_STORE_add_lookup(self.own_store(), ssl.X509_LOOKUP_hash_dir())
-        if lookup == NULL or ssl.X509_LOOKUP_add_dir(lookup, name, ssl.X509_FILETYPE_PEM) != 1:
+        cdef X509_STORE *store = self.own_store()
+        cdef ssl.X509_LOOKUP *lookup
+        cdef bint added
+        begin_change(self)
+        lookup = ssl.X509_STORE_add_lookup(store, ssl.X509_LOOKUP_hash_dir())
+        added = lookup != NULL and ssl.X509_LOOKUP_add_dir(lookup, name, ssl.X509_FILETYPE_PEM) == 1
+        end_change(self)
+        if not added:
             raise library_error()
         return 0
 
+    @cython.critical_section
     def set_default_verify_paths(self):
         cdef X509_STORE *system = NULL
         cdef int added = 0
@@ -178,9 +187,14 @@ cdef class TrustingContext(HookedContext):
             added = add_store(self.own_store(), system)
         finally:
             ssl.X509_STORE_free(system)
-        if added != 0 or not add_system_folder(ssl.SSL_CTX_get_cert_store(self.ctx)):
+        if added == 0:
+            begin_change(self)
+            added = not add_system_folder(ssl.SSL_CTX_get_cert_store(self.ctx))
+            end_change(self)
+        if added != 0:
             raise library_error()
 
+    @cython.critical_section
     def cert_store_stats(self):
         """Returns quantities of loaded X.509 certificates.
 
@@ -206,6 +220,7 @@ cdef class TrustingContext(HookedContext):
         ssl.X509_STORE_unlock(store)
         return {"x509": certificates, "crl": lists, "x509_ca": authorities}
 
+    @cython.critical_section
     def get_ca_certs(self, bint binary_form=False):
         """Returns a list of dicts with information of loaded CA certs.
 

@@ -127,4 +127,4 @@ cdef class Acceptor(Watcher):
             if not self.borrowed:
                 system.close(fd)
         if retry is not None:
-            retry.cancel()
+            retry.drop()

@@ -55,8 +55,9 @@ cdef class Handle(Timed):
         if not self._cancelled:
             if self._loop.get_debug():
                 self.text = repr(self)
-            self._cancelled = True
-            self._callback = self._args = None
+            with cython.critical_section(self):  # in whatever thread, beside `run`
+                self._cancelled = True
+                self._callback = self._args = None
 
     def cancelled(self):
         """Whether it was cancelled: bool."""
@@ -67,8 +68,12 @@ cdef class Handle(Timed):
 
     cdef int run(self) except -1:
         """What it raises goes to the loop's exception handler; KeyboardInterrupt and SystemExit come out of here."""
-        cdef object callback = self._callback, context = self._context
-        cdef tuple args = <tuple> self._args
+        cdef object callback = None, context = self._context
+        cdef tuple args = None
+        with cython.critical_section(self):
+            callback, args = self._callback, <tuple> self._args
+        if args is None:  # another thread has just cancelled it
+            return 0
         try:
             PyContext_Enter(context)
             try:

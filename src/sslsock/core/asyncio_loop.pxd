@@ -29,6 +29,9 @@ cdef class LoopCore:
     cdef int64_t now(self) except? -1
     cdef int check_open(self) except -1
     cdef Handle planned(self, Handle handle, object callback, tuple args, object context)
+    cdef int queue_from_elsewhere(self, object handle) except -1
+    cdef int hand_over(self, object method, object handle) except -1
+    cdef int claim(self) except -1
     cdef object plan_at(self, object when, object callback, tuple args, object context)
     cdef ReadyWatch watch_of(self, object file)
     cdef ReadyWatch watch_of_closed(self, object file)

@@ -14,6 +14,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t, uint32_t
 
 from poller cimport POLLERR, POLLHUP, POLLIN, POLLOUT
+from shared_value cimport load_int, store_int
 from sslsock.core.asyncio_handle cimport Handle, TimerHandle
 from sslsock.core.loop cimport Loop
 from sslsock.core.reactor cimport LevelWatcher
@@ -144,7 +145,10 @@ cdef class LoopCore:
             self._check_callback(callback, "call_soon")
             return self._call_soon(callback, args, context)
         handle = self.planned(Handle.__new__(Handle), callback, args, context)
-        self.ready.append(handle)
+        if self.core.in_own_thread():
+            self.ready.append(handle)
+        else:  # asyncio lets it pass, but in debug mode
+            self.queue_from_elsewhere(handle)
         return handle
 
     def _call_soon(self, callback, args, context):
@@ -155,13 +159,48 @@ cdef class LoopCore:
         self.ready.append(handle)
         return handle
 
+    cdef int queue_from_elsewhere(self, object handle) except -1:
+        """From any thread: have the call made, by the thread that the loop runs in or is going to run in."""
+        cdef bint here
+        with cython.critical_section(self.core):  # the thread that takes the loop over waits (`Loop.move_to_thread`)
+            here = self.core.in_own_thread()
+            if here:
+                self.ready.append(handle)
+                self.core.wake()
+        if not here:
+            self.hand_over(self._take_in, handle)
+        return 0
+
+    cdef int hand_over(self, object method, object handle) except -1:
+        """Have `method(handle)` called in the loop's thread."""
+        if not self.core.plan_from_elsewhere((method, (handle,))):
+            raise RuntimeError("Event loop is closed")
+        return 0
+
+    def _take_in(self, handle):
+        self.ready.append(handle)
+
+    def _take_in_timer(self, handle):
+        if not handle._cancelled:
+            self.timers.add(<TimerHandle> handle)
+
+    cdef int claim(self) except -1:
+        """For what only the loop's thread may do. A loop that does not run belongs to the thread that uses it."""
+        if not self.core.in_own_thread():
+            if load_int(self.core.is_running):
+                self.core.require_here()
+            self.core.move_to_thread()
+        return 0
+
     def call_soon_threadsafe(self, callback, *args, context=None):
         """`call_soon`, from any thread and from signal handlers."""
         self.check_open()
         if self.debug:
             self._check_callback(callback, "call_soon_threadsafe")
-        handle = self._call_soon(callback, args, context)
-        self.core.wake()
+            handle = asyncio.Handle(callback, args, self, context)
+        else:
+            handle = self.planned(Handle.__new__(Handle), callback, args, context)
+        self.queue_from_elsewhere(handle)
         return handle
 
     def call_later(self, delay, callback, *args, context=None):
@@ -196,11 +235,19 @@ cdef class LoopCore:
         handle = <TimerHandle> self.planned(TimerHandle.__new__(TimerHandle), callback, args, context)
         handle._when = when
         (<Timed> handle).when = at
-        self.timers.add(handle)
+        if self.core.in_own_thread():
+            self.timers.add(handle)
+        else:
+            self.hand_over(self._take_in_timer, handle)
+            self.core.wake()
         return handle
 
     def _timer_handle_cancelled(self, handle):
         cdef Timed entry
+        if not self.core.in_own_thread():
+            if not self._closed:
+                self.hand_over(self._timer_handle_cancelled, handle)
+            return
         if type(handle) is TimerHandle:
             entry = <TimerHandle> handle
         else:
@@ -215,8 +262,8 @@ cdef class LoopCore:
             self.ready.append(handle)
 
     def _add_callback_signalsafe(self, handle):
-        self._add_callback(handle)
-        self.core.wake()
+        if not handle._cancelled:
+            self.queue_from_elsewhere(handle)
 
     def _write_to_self(self):
         self.core.wake()
@@ -244,6 +291,7 @@ cdef class LoopCore:
     cdef object add_watch(self, object file, object callback, tuple args, object context, bint writes):
         cdef ReadyWatch watch
         self.check_open()
+        self.claim()
         if self.debug:
             handle = asyncio.Handle(callback, args, self, context)
         else:
@@ -274,6 +322,7 @@ cdef class LoopCore:
         cdef ReadyWatch watch
         if self._closed:
             return False
+        self.claim()
         watch = self.watch_of(file)
         if watch is None or (watch.writer if writes else watch.reader) is None:
             return False
@@ -370,10 +419,10 @@ cdef class LoopCore:
         """The loop is going to run in this thread."""
         self.check_open()
         self.core.move_to_thread()
-        self.core.is_running = True
+        store_int(self.core.is_running, True)
 
     def _end_run(self):
-        self.core.is_running = False
+        store_int(self.core.is_running, False)
 
     def _close_core(self):
         """Close every channel and forget what is planned."""

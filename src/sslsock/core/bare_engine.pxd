@@ -19,6 +19,12 @@ cdef enum engine_use:
     USE_LENT  # to a relay, for good: nobody else enters
 
 
+cdef extern from "shared_value.h" nogil:
+    # See shared_value.pxd.
+    engine_use load_use "SHARED_LOAD"(engine_use place)
+    void store_use "SHARED_STORE"(engine_use place, engine_use value)
+
+
 cdef enum:
     RECORD_SIZE = 16384  # most plaintext of one record: RFC 8446, 5.1
 
@@ -33,7 +39,8 @@ cdef class BareEngine:
     cdef readonly bint peer_closed
     cdef bint failed, closed
     cdef bint in_backlog  # the open input is the backlog
-    cdef engine_use use
+    cdef engine_use use  # other threads look at it: `load_use`, `store_use`
+    cdef unsigned long home  # the thread of the event loop whose it is, as `load_thread` knows it; 0: whoever calls
     cdef unsigned long error_code
     cdef const char *own_reason  # in place of what libssl says; NULL: none
     cdef int messages  # that came after the last data and brought none
@@ -51,7 +58,9 @@ cdef class BareEngine:
     cdef int set_window(self) except -1
     cdef bint is_server(self) noexcept nogil
     # whose turn it is
+    cdef int require_here(self) except -1
     cdef int require_free(self) except -1
+    cdef int take_use(self) except -1
     cdef int lend(self) except -1
     cdef bint in_use(self) noexcept nogil
     cdef engine_use enter_libssl(self) noexcept nogil

@@ -9,7 +9,7 @@ made leaves by `take_output`. How a call went is an `engine_status`; after ENGIN
 the thread's error queue is empty. What the SSL_CTX calls back, and what is kept of a handshake (`note_step`), is for those who derive
 from it (engine.pyx).
 
-Whose turn it is stands in `use`: whoever the engine belongs to enters libssl without asking, others look first.
+Whose turn it is stands in `use`: the event loop that the engine belongs to (`home`) enters libssl without asking, others look first.
 """
 
 cimport cython
@@ -19,10 +19,16 @@ from fork_gate cimport fork_gate_enter, fork_gate_leave
 from openssl_err cimport (
     ERR_GET_LIB, ERR_GET_REASON, ERR_LIB_SSL, SSL_R_RECORD_LAYER_FAILURE, ERR_clear_error, ERR_get_error, ERR_peek_last_error)
 from openssl_ssl cimport SSL, SSL_CTX
+from shared_value cimport load_thread, shared_exchange_int, store_int
 from sslsock.core.error_words cimport error_words
 from window_bio cimport (
     byte_queue, byte_queue_append, byte_queue_clear, byte_queue_consume, byte_queue_front, byte_queue_join, window_bio_clear,
     window_bio_new)
+
+cdef extern from "pythread.h" nogil:
+    unsigned long PyThread_get_thread_ident()
+
+cdef str AT_WORK = "this engine is at work already, in another thread or below its verify_handler"
 
 cdef enum:
     MESSAGES = 32  # without data that a peer may send between two records with data; libssl bounds empty records by as many
@@ -35,7 +41,7 @@ cdef const char *IMPOSSIBLE_RECORD = b"\x16\x03\x03\xff\xff"
 
 cdef int stop_or_go(SSL *connection, void *argument) noexcept nogil:
     """SSL_CTX_set_cert_cb(3): 1 to go on, -1 to stop."""
-    return 1 if (<BareEngine> argument).use == USE_POOL else -1
+    return 1 if load_use((<BareEngine> argument).use) == USE_POOL else -1
 
 
 cdef class BareEngine:
@@ -82,32 +88,48 @@ cdef class BareEngine:
     # whose turn it is
 
     cdef bint in_use(self) noexcept nogil:
-        return self.use != USE_FREE
+        return load_use(self.use) != USE_FREE
+
+    cdef int require_here(self) except -1:
+        """For the methods of Python, of which an event loop takes no notice."""
+        cdef unsigned long home = load_thread(self.home)
+        if home != 0 and home != PyThread_get_thread_ident():
+            raise RuntimeError("this engine belongs to the event loop of another thread")
+        return 0
 
     cdef int require_free(self) except -1:
-        if self.use == USE_LENT:
+        cdef engine_use use = load_use(self.use)
+        self.require_here()
+        if use == USE_LENT:
             raise RuntimeError("this engine is at work in a relay, for good")
-        if self.use != USE_FREE:
-            raise RuntimeError("this engine is at work already, in another thread or below its verify_handler")
+        if use != USE_FREE:
+            raise RuntimeError(AT_WORK)
+        return 0
+
+    cdef int take_use(self) except -1:
+        """`require_free`, and it is ours, until `use` is USE_FREE again. Of two threads one gets it."""
+        self.require_free()
+        if not shared_exchange_int(<int *> &self.use, USE_FREE, USE_LIBSSL):
+            raise RuntimeError(AT_WORK)
         return 0
 
     cdef int lend(self) except -1:
         """Give it to a relay, for good: from now on nobody else enters libssl, for no lock keeps other threads out while the
         relay's has no GIL."""
         self.require_free()
-        self.use = USE_LENT
+        store_use(self.use, USE_LENT)
         return 0
 
     @cython.final
     cdef engine_use enter_libssl(self) noexcept nogil:
         """Before a call that may leave the GIL or ask verify_handler. Returns what `leave_libssl` goes back to."""
-        cdef engine_use before = self.use
-        self.use = USE_LIBSSL
+        cdef engine_use before = load_use(self.use)
+        store_use(self.use, USE_LIBSSL)
         return before
 
     @cython.final
     cdef void leave_libssl(self, engine_use before) noexcept nogil:
-        self.use = before
+        store_use(self.use, before)
 
     # handshake and outcome
 
@@ -171,7 +193,7 @@ cdef class BareEngine:
             status = self.note_failure()
         status = self.note_step(status)
         if status == ENGINE_OK:
-            self.handshake_done = True
+            store_int(self.handshake_done, True)  # what has been agreed on can be read in any thread
             if self.puts_off:  # another handshake, of TLS 1.2, does not stop
                 ssl.SSL_set_cert_cb(self.ssl, NULL, NULL)
         return status

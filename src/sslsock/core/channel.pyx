@@ -24,8 +24,9 @@ from libc.stdint cimport uint32_t
 
 cimport system
 from poller cimport POLLIN, POLLPRI, POLLRDHUP
+from shared_value cimport store_thread
 from sslsock.core.bare_engine cimport (
-    ENGINE_CLOSED, ENGINE_COSTLY, ENGINE_FAILED, ENGINE_OK, ENGINE_WANT_READ, RECORD_SIZE, USE_FREE, USE_POOL, BareEngine)
+    ENGINE_CLOSED, ENGINE_COSTLY, ENGINE_FAILED, ENGINE_OK, ENGINE_WANT_READ, RECORD_SIZE, USE_FREE, USE_POOL, BareEngine, store_use)
 from sslsock.core.consumer cimport FAILED_HANDSHAKE_TIMEOUT, FAILED_RESET, FAILED_RESOURCE, ChannelConsumer
 from sslsock.core.descriptor cimport Descriptor
 from sslsock.core.handshake_pool cimport HandshakePool, take_back
@@ -58,7 +59,7 @@ cdef void step_done(worker_job *job) noexcept:
     cdef BareEngine engine = <BareEngine> job.kept
     cdef Channel channel = <Channel> job.watcher if job.watcher != NULL else None
     Py_DECREF(engine)
-    engine.use = USE_FREE
+    store_use(engine.use, USE_FREE)
     if channel is not None:
         channel.on_step_done(engine)
 
@@ -128,6 +129,7 @@ cdef class Channel(EndingLink):
             input_clear(&self.input)
         engine.release_buffers(True)  # an idle connection keeps no record buffer
         self.engine = engine
+        store_thread(engine.home, self.loop.owner)
         self.tls = TLS_SHAKING
         self.hold_writes = False
         if self.written:
@@ -199,6 +201,10 @@ cdef class Channel(EndingLink):
 
     cdef void on_loop_closed(self) noexcept:
         self.close_now()
+
+    cdef void on_moved(self) noexcept:
+        if self.engine is not None:
+            store_thread(self.engine.home, self.loop.owner)
 
     cdef size_t waiting_output(self) noexcept:
         return self.unsent()
@@ -395,10 +401,10 @@ cdef class Channel(EndingLink):
         if status == ENGINE_COSTLY:
             if kept and self.leave_to_pool(engine):
                 return
-            engine.use = USE_POOL  # there is no thread: it is this one
+            store_use(engine.use, USE_POOL)  # there is no thread: it is this one
             with nogil:
                 status = engine.shake_step()
-            engine.use = USE_FREE
+            store_use(engine.use, USE_FREE)
             status = engine.conclude(status)
         self.go_on_shaking(engine, status, kept)
 

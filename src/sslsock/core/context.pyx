@@ -527,7 +527,7 @@ cdef class Context:
         self.key_log.attach(self.ctx)
         return 0
 
-    # sessions of a client
+    # sessions of a client: all that changes of a context, in its critical section
 
     cdef bytes mark_of(self, str server_name, str verify_name):
         """What the sessions of connections to a server under these names bear: see session.pyx."""
@@ -535,34 +535,36 @@ cdef class Context:
 
     cdef int keep_session(self, object key, SslSession session) except -1:
         """Remember a session for the next connection with the same key."""
-        sessions = self.sessions.setdefault(key, [])
-        sessions.append(session)
-        if len(sessions) > SESSIONS_PER_KEY:
-            del sessions[0]
-        self.sessions.move_to_end(key)
-        if len(self.sessions) > SESSION_KEYS:
-            self.sessions.popitem(last=False)
+        with cython.critical_section(self):
+            sessions = self.sessions.setdefault(key, [])
+            sessions.append(session)
+            if len(sessions) > SESSIONS_PER_KEY:
+                del sessions[0]
+            self.sessions.move_to_end(key)
+            if len(self.sessions) > SESSION_KEYS:
+                self.sessions.popitem(last=False)
         return 0
 
     cdef int drop_session(self, object key, SslSession session) except -1:
         """A program has offered this one by itself."""
-        sessions = self.sessions.get(key)
-        if sessions and session in sessions:
-            sessions.remove(session)
+        with cython.critical_section(self):
+            sessions = self.sessions.get(key)
+            if sessions and session in sessions:
+                sessions.remove(session)
         return 0
 
     cdef SslSession take_session(self, object key, bytes mark):
         """The newest session for `key` that bears `mark`, or None. A TLS 1.3 session is not offered twice: RFC 8446, C.4."""
-        cdef SslSession newest
-        sessions = self.sessions.get(key)
-        while sessions:
-            newest = <SslSession> sessions[len(sessions) - 1]
-            if newest.serves(mark):
-                if ssl.SSL_SESSION_get_protocol_version(newest.session) >= ssl.TLS1_3_VERSION:
-                    sessions.pop()
-                return newest
-            sessions.pop()
-        return None
+        cdef SslSession newest, found = None
+        with cython.critical_section(self):
+            sessions = self.sessions.get(key)
+            while sessions and found is None:
+                newest = <SslSession> sessions.pop()
+                if newest.serves(mark):
+                    found = newest
+                    if ssl.SSL_SESSION_get_protocol_version(found.session) < ssl.TLS1_3_VERSION:
+                        sessions.append(found)
+        return found
 
 
 cdef bytes digest_of(list policy, list authorities, list service):

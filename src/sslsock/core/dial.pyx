@@ -179,7 +179,7 @@ cdef class Dial(Watcher):
         self.consumer = None
         self.stop_watching()
         if self.deadline is not None:
-            self.deadline.cancel()
+            self.deadline.drop()
             self.deadline = None
         return fd
 

@@ -246,7 +246,7 @@ cdef class EndingLink(InputLink):
         self.cancel_deadline()
         deadline = self.loop.plan(seconds, callback, (), False)
         if self.phase == PHASE_CLOSED:  # what ran meanwhile (the garbage collector) has ended it
-            deadline.cancel()
+            deadline.drop()
         else:
             self.deadline = deadline
 
@@ -254,4 +254,4 @@ cdef class EndingLink(InputLink):
         cdef Timer deadline = self.deadline
         self.deadline = None
         if deadline is not None:
-            deadline.cancel()
+            deadline.drop()

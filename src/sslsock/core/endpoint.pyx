@@ -11,6 +11,7 @@ A method that goes on in the channel holds it in a variable of its own: what run
 that is an exception (`nonecheck`), as everything in Python is.
 """
 
+cimport cython
 from cpython.bytes cimport PyBytes_CheckExact
 
 from sslsock.core.channel cimport Channel
@@ -24,17 +25,22 @@ cdef class Endpoint:
     @property
     def bytes_available(self):
         """Bytes that can be read now: int."""
+        cdef Channel source
         self._loop.meet_host()
-        return self._source.unread() if self._source is not None else 0
+        with cython.critical_section(self):  # other threads may ask too
+            source = self._source
+        return source.unread() if source is not None else 0
 
     @property
     def can_read_line(self):
         """A whole line is in the buffer: bool."""
+        self._loop.require_here()
         self._loop.meet_host()
         return self._source is not None and self._source.line_end() > 0
 
     def read(self, max=None):
         """Take at most `max` bytes (None: all there are): bytes, empty when there are none."""
+        self._loop.require_here()  # the channel is the loop's, and gone when its thread says so
         cdef Channel source = self._source
         if source is None:
             self._check_thread()
@@ -43,6 +49,7 @@ cdef class Endpoint:
 
     def read_all(self):
         """Take all bytes that are there: bytes."""
+        self._loop.require_here()  # the channel is the loop's, and gone when its thread says so
         cdef Channel source = self._source
         if source is None:
             self._check_thread()
@@ -51,6 +58,7 @@ cdef class Endpoint:
 
     def peek(self, max=None):
         """Like `read`, but everything stays to be read: bytes."""
+        self._loop.require_here()  # the channel is the loop's, and gone when its thread says so
         cdef Channel source = self._source
         if source is None:
             self._check_thread()
@@ -59,6 +67,7 @@ cdef class Endpoint:
 
     def read_line(self, max=None):
         """Take a line, up to and with its line feed, at most `max` bytes. With no complete line: what there is. bytes."""
+        self._loop.require_here()  # the channel is the loop's, and gone when its thread says so
         cdef Channel source = self._source
         if source is None:
             self._check_thread()
@@ -67,6 +76,7 @@ cdef class Endpoint:
 
     def read_into(self, buffer):
         """Fill the caller's writable buffer. Returns the number of bytes: int."""
+        self._loop.require_here()  # the channel is the loop's, and gone when its thread says so
         cdef Channel source = self._source
         if source is None:
             self._check_thread()
@@ -78,13 +88,17 @@ cdef class Endpoint:
     @property
     def bytes_to_write(self):
         """Bytes accepted by `write` and not yet handed to the system, those that wait for a handshake included: int."""
+        cdef Channel channel
         self._loop.meet_host()
-        return self._channel.unsent() if self._channel is not None else 0
+        with cython.critical_section(self):  # other threads may ask too
+            channel = self._channel
+        return channel.unsent() if channel is not None else 0
 
     def write(self, data):
         """Write all of a bytes-like object: returns its length in bytes. Before the connection stands it is queued. -1, with
         OPERATION_ERROR, when the socket is not open for writing, not connected or closing. TypeError for anything that is
         not bytes-like."""
+        self._loop.require_here()
         cdef Channel sink = self._sink
         if sink is not None and not PyBytes_CheckExact(data):
             data = memoryview(data).tobytes()  # Python code may run here, and end the connection

@@ -52,6 +52,8 @@ cdef class Engine(BareEngine):
     # for programs
     cdef int enter(self) except -1
     cdef int leave(self, int status) except -1
+    cdef int require_open(self) except -1
+    cdef int require_unclosed(self) except -1
     cdef int look(self) except -1
     cdef int shake_if_needed(self) noexcept
     cdef int pull_some(self, char *data, size_t capacity, size_t *got) noexcept

@@ -27,10 +27,11 @@ from openssl_err cimport (
     ERR_peek_error)
 from openssl_ssl cimport SSL_SESSION, X509_STORE_CTX
 from openssl_x509 cimport X509_up_ref
+from shared_value cimport load_int
 from sslsock.core.context cimport VERIFY_MODE_NONE, VERIFY_MODE_PEER, Context, connection_hooks
 from sslsock.core.agreed cimport forget_agreed, note_agreed, note_peer, peer_chain, verified_chain
 from sslsock.core.bare_engine cimport (
-    ENGINE_FAILED, ENGINE_OK, ENGINE_WANT_READ, RECORD_SIZE, USE_ASKING, USE_FREE, USE_LENT, USE_LIBSSL, USE_POOL, BareEngine, engine_use)
+    ENGINE_FAILED, ENGINE_OK, ENGINE_WANT_READ, RECORD_SIZE, USE_ASKING, USE_FREE, USE_LENT, USE_LIBSSL, USE_POOL, BareEngine, engine_use, load_use, store_use)
 from sslsock.core.binding cimport binding_of, exported
 from sslsock.core.certificate cimport SslCertificate
 from sslsock.core.error_words cimport error_words
@@ -94,7 +95,7 @@ cdef int verify_chain(connection_hooks *hooks, X509_STORE_CTX *store) noexcept n
     if (<Engine> state.engine).context.verify_mode == VERIFY_MODE_NONE:
         ssl.X509_STORE_CTX_set_error(store, ssl.X509_V_OK)
         return 1
-    if (<Engine> state.engine).use == USE_POOL:  # in one record with the ClientHello; and its errors would be the loop's thread's to judge
+    if load_use((<Engine> state.engine).use) == USE_POOL:  # in one record with the ClientHello; and its errors would be the loop's thread's to judge
         (<Engine> state.engine).own_reason = b"the client's certificate came before it was asked for"
         ssl.X509_STORE_CTX_set_error(store, ssl.X509_V_ERR_APPLICATION_VERIFICATION)
         return 0
@@ -319,7 +320,8 @@ cdef class Engine(BareEngine):
             if self.errors is None and self.marked:
                 came.insert(0, session)
         for session in came:
-            self.newest, self.resumed = session, None
+            with cython.critical_section(self):
+                self.newest, self.resumed = session, None
             if self.session_key is not None:
                 self.context.keep_session(self.session_key, session)
         return came or None
@@ -330,9 +332,10 @@ cdef class Engine(BareEngine):
         if self.failed:
             return 0
         ssl.SSL_set_msg_callback(self.ssl, NULL)
-        forget_agreed(&self.agreed)
-        if not note_peer(&self.agreed, self.ssl):
-            raise MemoryError
+        with cython.critical_section(self):
+            forget_agreed(&self.agreed)
+            if not note_peer(&self.agreed, self.ssl):
+                raise MemoryError
         self.certificate_requested = False
         return 0
 
@@ -342,19 +345,21 @@ cdef class Engine(BareEngine):
         cdef bint accepted = False
         handler, self.verify_handler = self.verify_handler, None
         try:
-            self.errors = errors = errors_found(&self.state.found, self.verify_name)
+            errors = errors_found(&self.state.found, self.verify_name)
+            with cython.critical_section(self):
+                self.errors = errors
             if handler is not None:
                 if not self.handshake_done:
                     note_agreed(&self.agreed, self.ssl, False)
                     if not note_peer(&self.agreed, self.ssl):
                         raise MemoryError
-                self.use = USE_ASKING
+                store_use(self.use, USE_ASKING)
                 accepted = bool(handler(list(errors)))
             else:
                 accepted = self.context.verify_mode != VERIFY_MODE_PEER
         except BaseException as exc:
             self.handler_error = exc  # nothing may leave a C callback; raised by whoever called libssl
-        self.use = USE_LIBSSL
+        store_use(self.use, USE_LIBSSL)
         return accepted
 
     cdef int find_key(
@@ -363,12 +368,12 @@ cdef class Engine(BareEngine):
         cdef int size = REFUSED
         handler = self.pre_shared_key_handler
         if handler is not None:
-            self.use = USE_ASKING
+            store_use(self.use, USE_ASKING)
             try:
                 size = use_answer(handler(text_of(said)), identity, identity_room, key, key_room)
             except BaseException as exc:
                 self.handler_error = exc  # raised by whoever called libssl, as in `decide`
-            self.use = USE_LIBSSL
+            store_use(self.use, USE_LIBSSL)
         if size == REFUSED:
             self.own_reason = b"there is no pre-shared key that may be used"
         return size
@@ -396,24 +401,27 @@ cdef class Engine(BareEngine):
     # For programs.
 
     cdef int enter(self) except -1:
-        self.require_free()
-        self.use = USE_LIBSSL
-        return 0
+        return self.take_use()
 
     cdef int leave(self, int status) except -1:
         """After the libssl calls of one method: raise what they have left to raise."""
-        self.use = USE_FREE
-        self.settle()
-        if self.handler_error is not None:
+        try:
+            self.settle()
             error, self.handler_error = self.handler_error, None
+            if error is None and status == ENGINE_FAILED:
+                error = self.failure()
+        finally:
+            store_use(self.use, USE_FREE)
+        if error is not None:
             raise error
-        if status == ENGINE_FAILED:
-            raise self.failure()
         return 0
 
     cdef int look(self) except -1:
         """Before reading what has been agreed on: not while a handshake in another thread may change it."""
-        if self.use == USE_LIBSSL and not self.handshake_done:
+        if load_int(self.handshake_done):
+            return 0
+        self.require_here()
+        if load_use(self.use) == USE_LIBSSL:
             raise RuntimeError("this engine is at work in another thread")
         return 0
 
@@ -438,7 +446,7 @@ cdef class Engine(BareEngine):
         try:
             self.enter()
             if not self.open_in(<const char *> view.buf, view.len):
-                self.use = USE_FREE
+                store_use(self.use, USE_FREE)
                 raise MemoryError
             status = self.shake_if_needed()
             plain = b""
@@ -451,7 +459,7 @@ cdef class Engine(BareEngine):
                 if status == ENGINE_OK:
                     plain += self.pull_rest(&status)
             if not self.close_in():
-                self.use = USE_FREE
+                store_use(self.use, USE_FREE)
                 raise MemoryError
         finally:
             PyBuffer_Release(&view)
@@ -472,14 +480,14 @@ cdef class Engine(BareEngine):
             try:
                 self.enter()
                 if not self.open_in(<const char *> view.buf, view.len):
-                    self.use = USE_FREE
+                    store_use(self.use, USE_FREE)
                     raise MemoryError
                 status = self.shake_if_needed()
                 while status == ENGINE_OK and got < <size_t> room.len:
                     status = self.pull_some(<char *> room.buf + got, room.len - got, &more)
                     got += more
                 if not self.close_in():
-                    self.use = USE_FREE
+                    store_use(self.use, USE_FREE)
                     raise MemoryError
             finally:
                 PyBuffer_Release(&room)
@@ -524,22 +532,24 @@ cdef class Engine(BareEngine):
         cdef bytes cipher
         cdef PyObject *whole
         cdef byte_queue rest
-        cdef size_t records, capacity, waiting = self.window.spill.size
+        cdef size_t records, capacity, waiting
         cdef ssize_t used
         cdef int status
-        self.require_free()
-        if not self.handshake_done:
-            raise RuntimeError("nothing can be encrypted before the handshake is done")
-        if self.closed:
-            raise RuntimeError("nothing can be encrypted after close()")
+        self.require_open()
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         try:
             if view.len == 0:
                 return self.take()
-            records = (<size_t> view.len + RECORD_SIZE - 1) // RECORD_SIZE
-            capacity = view.len + records * self.record_overhead
-            whole = new_bytes(NULL, capacity)
             self.enter()
+            try:
+                self.require_unclosed()
+                waiting = self.window.spill.size
+                records = (<size_t> view.len + RECORD_SIZE - 1) // RECORD_SIZE
+                capacity = view.len + records * self.record_overhead
+                whole = new_bytes(NULL, capacity)
+            except BaseException:
+                store_use(self.use, USE_FREE)
+                raise
             self.open_output(PyBytes_AS_STRING(<object> whole), capacity)
             if view.len < RELEASE_GIL_AT:
                 status = self.push(<const char *> view.buf, view.len)
@@ -561,19 +571,34 @@ cdef class Engine(BareEngine):
             self.leave(status)
         return cipher
 
+    cdef int require_open(self) except -1:
+        """For `encrypt`."""
+        self.require_free()
+        return self.require_unclosed()
+
+    cdef int require_unclosed(self) except -1:
+        if not self.handshake_done:
+            raise RuntimeError("nothing can be encrypted before the handshake is done")
+        if self.closed:
+            raise RuntimeError("nothing can be encrypted after close()")
+        return 0
+
     def take(self):
         """What waits to be sent besides the results of `encrypt`: handshake messages, tickets, alerts. bytes, often empty."""
         cdef bytes waiting
         cdef byte_queue rest
-        self.require_free()
-        if self.window.spill.size == 0:
-            return b""
-        waiting = PyBytes_FromStringAndSize(NULL, self.window.spill.size)
-        memset(&rest, 0, sizeof(rest))
-        self.take_output(&rest)
-        memcpy(PyBytes_AS_STRING(waiting), byte_queue_front(&rest), rest.size)
-        byte_queue_clear(&rest)
-        return waiting
+        self.enter()
+        try:
+            if self.window.spill.size == 0:
+                return b""
+            waiting = PyBytes_FromStringAndSize(NULL, self.window.spill.size)
+            memset(&rest, 0, sizeof(rest))
+            self.take_output(&rest)
+            memcpy(PyBytes_AS_STRING(waiting), byte_queue_front(&rest), rest.size)
+            byte_queue_clear(&rest)
+            return waiting
+        finally:
+            store_use(self.use, USE_FREE)
 
     def close(self):
         """End the outgoing direction. Returns bytes to send, with close_notify at the end. Reading goes on until
@@ -626,9 +651,11 @@ cdef class Engine(BareEngine):
         """The newest session by which this connection can be resumed: SslSession. None for a server, before one has come, where errors
         were ignored, and with a pre_shared_key_handler. A server of TLS 1.3 sends them after the handshake, so they come with `decrypt`."""
         self.look()
-        if self.newest is None and self.handshake_done and self.agreed.session_reused and self.agreed.protocol < ssl.TLS1_3_VERSION:
-            return self.resumed
-        return self.newest
+        with cython.critical_section(self):
+            newest, resumed = self.newest, self.resumed
+        if newest is None and self.handshake_done and self.agreed.session_reused and self.agreed.protocol < ssl.TLS1_3_VERSION:
+            return resumed
+        return newest
 
     @property
     def session_reused(self):
@@ -645,18 +672,22 @@ cdef class Engine(BareEngine):
     @property
     def requested_server_name(self):
         """The SNI name, as the client sent it (see `ClientHello.server_name`): str or None."""
-        cdef const char *name = self.agreed.server_name
+        cdef const char *name
         self.look()
+        name = self.agreed.server_name
         return name.decode("utf-8", "surrogateescape") if name != NULL and name[0] != 0 else None
 
     @property
     def verify_errors(self):
         """All that was wrong with the peer's certificates: list of VerifyError."""
-        return list(self.errors) if self.errors is not None else []
+        with cython.critical_section(self):
+            errors = self.errors
+        return list(errors) if errors is not None else []
 
     @property
     def refused_certificate(self):
         """The peer's own certificate, if verification has refused its chain: SslCertificate or None."""
+        self.look()
         if self.state.found.refused == NULL:
             return None
         X509_up_ref(self.state.found.refused)
@@ -668,8 +699,11 @@ cdef class Engine(BareEngine):
         The answer comes with `decrypt`, between other data: until then `certificate_requested` is True. It is verified as in a
         handshake, `verify_handler` is asked, and TlsError says that it was refused. RuntimeError, with the reason, where that cannot
         be: on a client, with an older protocol, while an answer is awaited, and where the client has not agreed to it."""
-        self.require_free()
-        reason = self.ask_for_certificate()
+        self.enter()
+        try:
+            reason = self.ask_for_certificate()
+        finally:
+            store_use(self.use, USE_FREE)
         if reason:
             raise RuntimeError(reason)
         return self.take()
@@ -693,7 +727,8 @@ cdef class Engine(BareEngine):
             return NOT_ASKED.get(reason, words)
         ssl.SSL_set_msg_callback(self.ssl, note_message)
         forget_verification(&self.state.found)
-        self.errors = None
+        with cython.critical_section(self):
+            self.errors = None
         self.certificate_requested = True
         return ""
 
@@ -706,11 +741,13 @@ cdef class Engine(BareEngine):
     def peer_certificate_chain(self):
         """The peer's certificates as it sent them, its own first: list of SslCertificate."""
         self.look()
-        return peer_chain(&self.agreed, self.context.server_side)
+        with cython.critical_section(self):  # a client may be about to show another
+            return peer_chain(&self.agreed, self.context.server_side)
 
     def peer_verified_chain(self):
         """The chain by which the peer's certificate was verified: its own first, the trusted one last: list of SslCertificate. Empty
         where nothing was verified (VERIFY_NONE, a resumed session, no certificate), or errors were found."""
+        self.require_here()  # this is asked of libssl
         self.look()
         if not self.handshake_done or self.errors is not None or self.context.verify_mode == VERIFY_MODE_NONE:
             return []
@@ -725,10 +762,13 @@ cdef class Engine(BareEngine):
         server with several certificates that has resumed a session. ValueError: there is no such kind.
         """
         check_binding(kind)
-        self.require_free()
-        if not self.handshake_done or (kind == "tls-server-end-point" and self.agreed.pre_shared_key_used):
-            return None
-        return binding_of(self.ssl, &self.agreed, kind, self.context.server_side, self.context.identities == 1)
+        self.enter()
+        try:
+            if not self.handshake_done or (kind == "tls-server-end-point" and self.agreed.pre_shared_key_used):
+                return None
+            return binding_of(self.ssl, &self.agreed, kind, self.context.server_side, self.context.identities == 1)
+        finally:
+            store_use(self.use, USE_FREE)
 
     def export_keying_material(self, label, length, context=None):
         """A secret that both sides can make and nobody else (RFC 5705; RFC 8446, 7.5): bytes.
@@ -745,7 +785,10 @@ cdef class Engine(BareEngine):
         if not name or not 0 < wanted <= MOST_EXPORTED:
             raise ValueError(f"a label is not empty, and a length 1 to {MOST_EXPORTED}, not {wanted}")
         given = None if context is None else bytes(memoryview(context))
-        self.require_free()
-        if not self.handshake_done:
-            raise RuntimeError("nothing can be exported before the handshake is done")
-        return exported(self.ssl, name, given, wanted)
+        self.enter()
+        try:
+            if not self.handshake_done:
+                raise RuntimeError("nothing can be exported before the handshake is done")
+            return exported(self.ssl, name, given, wanted)
+        finally:
+            store_use(self.use, USE_FREE)

@@ -16,7 +16,7 @@ from sslsock.core.files cimport state_of
 cdef enum:
     FILES = 32  # that are kept
 
-cdef object kept = OrderedDict()  # path -> FileStore, the least recently used first
+cdef object kept = OrderedDict()  # path -> FileStore, the least recently used first; used in its critical section
 
 
 @cython.final
@@ -31,10 +31,12 @@ cdef class FileStore:
 
 cdef X509_STORE *file_store(bytes path) except? NULL:
     """What X509_STORE_load_file(3) makes of the file, with a reference for the caller; NULL: OpenSSL's error queue says why not."""
-    cdef FileStore found = kept.get(path)
+    cdef FileStore found
     cdef const char *name = path
     cdef int loaded
     state = state_of(path)  # before it is read: a change meanwhile then shows
+    with cython.critical_section(kept):
+        found = kept.get(path)
     if found is None or state is None or found.state != state:
         found = FileStore()
         found.state = state
@@ -46,13 +48,11 @@ cdef X509_STORE *file_store(bytes path) except? NULL:
         if loaded != 1:
             return NULL
         ERR_clear_error()
+    with cython.critical_section(kept):  # where others have dropped it meanwhile, it is kept again
         kept[path] = found
+        kept.move_to_end(path)
         if len(kept) > FILES:
             kept.popitem(last=False)
-    try:
-        kept.move_to_end(path)
-    except KeyError:
-        pass  # another thread has dropped it
     if ssl.X509_STORE_up_ref(found.store) != 1:
         raise MemoryError
     return found.store

@@ -11,7 +11,7 @@ import atexit
 from cpython.ref cimport Py_DECREF, Py_INCREF
 
 cimport cython
-from sslsock.core.bare_engine cimport USE_FREE, USE_POOL
+from sslsock.core.bare_engine cimport USE_FREE, USE_POOL, store_use
 from worker_pool cimport (
     mailbox_new, worker_job_submit, worker_job_withdraw, worker_pool_free, worker_pool_look, worker_pool_new,
     worker_pool_on_orphan, worker_pool_orphan, worker_pool_stop)
@@ -54,7 +54,7 @@ cdef void take_back(worker_job *job) noexcept:
     cdef BareEngine engine
     if worker_job_withdraw(job):
         engine = <BareEngine> job.kept
-        engine.use = USE_FREE
+        store_use(engine.use, USE_FREE)
         Py_DECREF(engine)
 
 
@@ -72,10 +72,10 @@ cdef class HandshakePool:
             raise TypeError(f"handshake_threads must be an int, not {type(threads).__name__}")
         if not 1 <= threads <= MOST_THREADS:
             raise ValueError(f"handshake_threads must be 1 to {MOST_THREADS}, not {threads}")
-        if not known:
-            atexit.register(_stop)
-            worker_pool_on_orphan(note_orphan)
+        if not known:  # by two threads at once: no harm
             known = True
+            worker_pool_on_orphan(note_orphan)
+            atexit.register(_stop)
         self.most = threads
         self.pool = worker_pool_new(self.most)
         if self.pool == NULL:
@@ -113,10 +113,10 @@ cdef class HandshakePool:
         engine.job.watcher = <void *> watcher
         engine.job.run = run_step
         engine.job.done = done
-        engine.use = USE_POOL
+        store_use(engine.use, USE_POOL)
         Py_INCREF(engine)
         if worker_job_submit(&engine.job, self.pool, watcher.loop.mailbox):
             return True
-        engine.use = USE_FREE
+        store_use(engine.use, USE_FREE)
         Py_DECREF(engine)
         return False

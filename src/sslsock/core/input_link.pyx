@@ -27,11 +27,13 @@ cdef class InputLink(OutputLink):
     @property
     def bytes_available(self):
         """Plaintext that can be read now, in bytes: int."""
+        self.loop.require_here()
         return self.unread()
 
     @property
     def can_read_line(self):
         """Whether a whole line can be read: bool."""
+        self.loop.require_here()
         return self.line_end() > 0
 
     @property

@@ -14,11 +14,13 @@ planned (planner.pyx), what is ready (reactor.pyx). None of them knows of TLS or
 from collections import deque
 
 from cpython.exc cimport PyErr_CheckSignals
+cimport cython
 from libc.math cimport ceil
 from libc.stdint cimport int64_t, uint32_t
 
 cimport system
 from poller cimport poller_close, poller_leave
+from shared_value cimport load_thread, store_int, store_thread
 from sslsock.core.reactor cimport Reactor, Watcher
 from sslsock.core.schedule cimport Timer, TimerHeap, WorkQueue
 from sslsock.core.scratch cimport Scratch
@@ -87,7 +89,7 @@ cdef class Loop(Reactor):
         self.require()
         if self.is_running or self.depth > 0:
             raise RuntimeError("the event loop is running already")
-        self.is_running = True
+        store_int(self.is_running, True)
         try:
             while not self.idle:
                 self.turn(-1)
@@ -97,7 +99,7 @@ cdef class Loop(Reactor):
             if self.left:  # a signal's handler has forked
                 self.require_owner()
         finally:
-            self.is_running = False
+            store_int(self.is_running, False)
             self.stopping = False
             if self.unfinished():
                 self.plan_turn()
@@ -133,9 +135,17 @@ cdef class Loop(Reactor):
 
     cdef int move_to_thread(self) except -1:
         """From now on it belongs to the thread that calls, as an asyncio loop belongs to the one that runs it."""
+        cdef unsigned long here = PyThread_get_thread_ident()
+        cdef Watcher watcher
         if self.depth > 0:
             raise RuntimeError("the event loop is in the middle of a turn")
-        self.owner = PyThread_get_thread_ident()
+        if load_thread(self.owner) == here:
+            return 0
+        with cython.critical_section(self):  # others may just plan something
+            store_thread(self.owner, here)
+        store_thread(self.timers.thread, here)
+        for watcher in list(self.watchers.values()):
+            watcher.on_moved()
         return 0
 
     cdef int turn(self, double seconds) except -1:
@@ -247,11 +257,13 @@ cdef class Loop(Reactor):
         if self.depth > 0:
             raise RuntimeError("the event loop cannot be closed from inside a turn: stop() it first")
         cdef list watchers = list(self.watchers.values()), timers = list(self.timers.entries)
-        self.is_closed = True  # from here on nothing needs memory
+        with cython.critical_section(self):  # nobody wakes it any more
+            store_int(self.is_closed, True)
+        # from here on nothing needs memory
         for watcher in watchers:
             (<Watcher> watcher).on_loop_closed()
         for timer in timers:
-            (<Timer> timer).cancel()
+            (<Timer> timer).drop()
         self.soon.clear()
         self.again.clear()
         self.flushes.clear()

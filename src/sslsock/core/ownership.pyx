@@ -6,6 +6,7 @@ from weakref import WeakSet
 from cpython.ref cimport Py_INCREF
 
 cimport system
+from shared_value cimport load_int, load_thread, store_int
 
 cdef extern from "pythread.h" nogil:
     unsigned long PyThread_get_thread_ident()
@@ -24,6 +25,8 @@ cdef void count_fork() noexcept nogil:
 system.pthread_atfork(NULL, NULL, count_fork)
 
 cdef object alive = WeakSet()  # all of this process
+
+cdef str OTHER_THREAD = "this belongs to the event loop of another thread: use the _async twin or call_soon_threadsafe"
 
 
 def _leave_to_parents():
@@ -62,7 +65,7 @@ cdef class Owned:
         """For `leave_to_parent`: whether it is this thread's. No other thread exists in the child. What another was doing may be
         half done, so nothing of its loop is looked at, or ever freed."""
         if self.owner == PyThread_get_thread_ident():
-            self.is_closed = True
+            store_int(self.is_closed, True)
             return True
         Py_INCREF(self)
         return False
@@ -75,15 +78,21 @@ cdef class Owned:
             self.copies = []
 
     cdef bint in_own_thread(self) noexcept:
-        return self.owner == PyThread_get_thread_ident() and self.fork_count == forks
+        return load_thread(self.owner) == PyThread_get_thread_ident() and self.fork_count == forks
+
+    cdef int require_here(self) except -1:
+        """For what is possible after the loop was closed, and in a child: not in another thread."""
+        if load_thread(self.owner) != PyThread_get_thread_ident() and self.fork_count == forks:
+            raise RuntimeError(OTHER_THREAD)
+        return 0
 
     cdef int require_owner(self) except -1:
         if self.fork_count != forks:
             raise RuntimeError("this event loop belongs to the parent process: a forked child must make its own")
-        if self.is_closed:
+        if load_int(self.is_closed):
             raise RuntimeError("the event loop is closed")
-        if self.owner != PyThread_get_thread_ident():
-            raise RuntimeError("this belongs to the event loop of another thread: use the _async twin or call_soon_threadsafe")
+        if load_thread(self.owner) != PyThread_get_thread_ident():
+            raise RuntimeError(OTHER_THREAD)
         return 0
 
     def in_thread(self):
@@ -93,7 +102,7 @@ cdef class Owned:
     @property
     def closed(self):
         """True after `close()`, and in a forked child."""
-        return self.is_closed
+        return bool(load_int(self.is_closed))
 
     @property
     def _of_parent(self):
@@ -103,4 +112,4 @@ cdef class Owned:
     @property
     def thread_id(self):
         """Identifier of the loop's thread, as `threading.get_ident()` gives it."""
-        return self.owner
+        return load_thread(self.owner)

@@ -12,6 +12,7 @@ cdef class Planner(Nested):
     cdef Py_ssize_t holds
 
     # planning
+    cdef bint plan_from_elsewhere(self, object work) except -1
     cdef Timer plan(self, double seconds, object callback, tuple args, bint background)
     # what a turn does of it
     cdef int64_t due(self) noexcept

@@ -2,9 +2,11 @@
 
 from collections import deque
 
+cimport cython
 from libc.stdint cimport INT64_MAX, int64_t
 
 from poller cimport poller_arm
+from shared_value cimport load_int
 from sslsock.core.nesting cimport Nested
 from sslsock.core.schedule cimport Timer, TimerHeap, WorkQueue, monotonic_ns
 
@@ -48,14 +50,22 @@ cdef class Planner(Nested):
 
     def call_soon_threadsafe(self, callback, *args):
         """Call `callback(*args)` in the loop's thread; may be called from any thread, and from a signal handler."""
-        if self.left:
-            raise RuntimeError("this event loop belongs to the parent process: a forked child must make its own")
-        if self.is_closed:
-            raise RuntimeError("the event loop is closed")
         if not callable(callback):
             raise TypeError(f"a callable is needed, not {type(callback).__name__}")
-        self.foreign.append((callback, args))
-        self.wake()
+        if not self.plan_from_elsewhere((callback, args)):
+            raise RuntimeError("the event loop is closed")
+
+    cdef bint plan_from_elsewhere(self, object work) except -1:
+        """From any thread: have it among `foreign`, and the loop awake. False: it is closed."""
+        cdef bint planned
+        if self.left:
+            raise RuntimeError("this event loop belongs to the parent process: a forked child must make its own")
+        with cython.critical_section(self):  # whoever closes the loop's descriptors has said so in one before
+            planned = not load_int(self.is_closed)
+            if planned:
+                self.foreign.append(work)
+                self.wake()
+        return planned
 
     cdef Timer plan(self, double seconds, object callback, tuple args, bint background):
         cdef double limit = 1e9  # thirty years: keeps the sum inside 64 bits

@@ -41,6 +41,13 @@ transport_class = None
 ssl_transport_class = None
 
 
+cdef int require_here(ProtocolTransport transport) except -1:
+    """RuntimeError in another thread than the loop's."""
+    if transport.channel is not None:
+        transport.channel.loop.require_here()
+    return 0
+
+
 cdef class ProtocolTransport(ChannelConsumer):
     """Base of SocketTransport and LayeredTransport."""
 
@@ -414,6 +421,7 @@ cdef class ProtocolTransport(ChannelConsumer):
 
     def close(self):
         """End in order: what was written is sent, then the protocol is told (`connection_lost(None)`)."""
+        require_here(self)
         if self._closing:
             return
         self._closing = True
@@ -434,10 +442,12 @@ cdef class ProtocolTransport(ChannelConsumer):
 
     def abort(self):
         """End at once. What was not sent is lost."""
+        require_here(self)
         if not self.lost_planned:
             self.lose(None)
 
     def _force_close(self, exc):
+        require_here(self)
         if not self.lost_planned:
             self.lose(exc)
 
@@ -453,6 +463,7 @@ cdef class ProtocolTransport(ChannelConsumer):
 
     def pause_reading(self):
         """From now on the protocol is given no data. No effect if it is so already."""
+        require_here(self)
         if self._closing or self._paused:
             return
         self._paused = True
@@ -462,6 +473,7 @@ cdef class ProtocolTransport(ChannelConsumer):
 
     def resume_reading(self):
         """Data comes again, from the next turn on. No effect if it does already."""
+        require_here(self)
         if self._closing or not self._paused:
             return
         self._paused = False
@@ -573,6 +585,7 @@ cdef class ProtocolTransport(ChannelConsumer):
         """End the outgoing direction, behind what was written; data may still come. NotImplementedError where it is not possible."""
         if not self.can_write_eof():
             raise NotImplementedError
+        require_here(self)
         if self._closing or self._eof:
             return
         self._eof = True
@@ -588,6 +601,7 @@ cdef class ProtocolTransport(ChannelConsumer):
 
     def set_write_buffer_limits(self, high=None, low=None):
         """Above `high` bytes the protocol is paused, from `low` on it is resumed. ValueError unless high >= low >= 0."""
+        require_here(self)
         if high is None:
             high = 4 * low if low is not None else HIGH_TLS if self.channel.tls != TLS_NONE else HIGH_PLAIN
         if low is None:
@@ -620,6 +634,7 @@ cdef class ProtocolTransport(ChannelConsumer):
 
     def set_protocol(self, protocol):
         """From now on `protocol` is told what happens."""
+        require_here(self)
         adopt(protocol)
         self.stream = fed_by(protocol)
         self._protocol = protocol

@@ -43,6 +43,7 @@ cdef class Watcher:
     cdef void on_again(self) noexcept
     cdef void on_flush(self) noexcept
     cdef size_t waiting_output(self) noexcept
+    cdef void on_moved(self) noexcept
     cdef void on_loop_closed(self) noexcept
     cdef void on_fork(self) noexcept
     # called by the loop without the GIL, and for nothing else while `is_nogil`

@@ -152,6 +152,9 @@ cdef class Watcher:
         """Bytes that the system has not taken yet."""
         return 0
 
+    cdef void on_moved(self) noexcept:
+        """The loop belongs to another thread now."""
+
     cdef void on_loop_closed(self) noexcept:
         self.stop_watching()
 

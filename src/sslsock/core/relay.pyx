@@ -479,7 +479,7 @@ cdef class ChannelRelay:
         cdef Timer timer = self.timer
         self.timer = None
         if timer is not None:
-            timer.cancel()
+            timer.drop()
 
     cdef void watch_idle(self, double seconds) noexcept:
         self.stop_timer()

@@ -34,11 +34,12 @@ cdef class Timer(Timed):
     cdef tuple args
     cdef bint background  # does not keep `run` going
 
-    cpdef void cancel(self) noexcept
+    cdef void drop(self) noexcept
 
 
 cdef class TimerHeap(TimedHeap):
     cdef Py_ssize_t background  # how many of them are
+    cdef unsigned long thread  # the loop's: `load_thread`
 
     cdef Timer plan(self, int64_t when, object callback, tuple args, bint background)
     cdef bint waits(self) noexcept

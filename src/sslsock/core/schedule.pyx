@@ -7,6 +7,11 @@ entries that wait for their time would be thousands.
 cimport cython
 from libc.stdint cimport INT64_MAX, int64_t
 
+from shared_value cimport load_thread
+
+cdef extern from "pythread.h" nogil:
+    unsigned long PyThread_get_thread_ident()
+
 cdef enum:
     SMALLEST_QUEUE = 64  # places
 
@@ -96,15 +101,20 @@ cdef class TimedHeap:
 
 @cython.final
 cdef class Timer(Timed):
-    """A planned call. `cancel()` may be called at any time, also after it has run."""
+    """A planned call. `cancel()` may be called at any time, also after it has run, in the loop's thread."""
 
     @property
     def cancelled(self):
         """True when it will not run (any more)."""
         return self.callback is None
 
-    cpdef void cancel(self) noexcept:
-        """Take the call back; no effect once it has run."""
+    def cancel(self):
+        """Take the call back; no effect once it has run. RuntimeError in another thread than the loop's."""
+        if self.heap is not None and load_thread(self.heap.thread) != PyThread_get_thread_ident():
+            raise RuntimeError("a timer is cancelled in the thread of its event loop: use call_soon_threadsafe")
+        self.drop()
+
+    cdef void drop(self) noexcept:
         self.callback = None
         self.args = None
         if self.index >= 0:
@@ -115,6 +125,9 @@ cdef class Timer(Timed):
 @cython.final
 cdef class TimerHeap(TimedHeap):
     """The timers of a loop."""
+
+    def __cinit__(self):
+        self.thread = PyThread_get_thread_ident()
 
     cdef Timer plan(self, int64_t when, object callback, tuple args, bint background):
         cdef Timer timer = Timer.__new__(Timer)

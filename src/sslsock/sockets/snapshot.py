@@ -7,9 +7,10 @@ where a program makes an equal configuration for each.
 
 from __future__ import annotations
 
+import os
+import threading
 from collections import OrderedDict
 from collections.abc import Hashable
-from contextlib import suppress
 from typing import Callable, NamedTuple, Optional, Union
 from weakref import WeakValueDictionary
 
@@ -56,6 +57,16 @@ Key = tuple[Snapshot, Hashable]
 
 contexts: WeakValueDictionary[Key, Context] = WeakValueDictionary()
 recent: OrderedDict[Key, Context] = OrderedDict()  # those used last, which live on a while; the latest last
+lock = threading.RLock()  # for both; reentrant: to compare keys may run anything
+
+
+def _new_lock() -> None:
+    """In a forked child: whoever held it is gone."""
+    global lock
+    lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_new_lock)
 
 
 def key_of(snapshot: Snapshot) -> Key:
@@ -66,12 +77,15 @@ def key_of(snapshot: Snapshot) -> Key:
 def context_of(snapshot: Snapshot) -> Context:
     """The context for these settings, made if there is none. ConfigurationError."""
     key = key_of(snapshot)
-    context = contexts.get(key)
+    with lock:
+        context = contexts.get(key)
     if context is None:
-        context = contexts[key] = Context(**snapshot._asdict())
-    recent.pop(key, None)
-    recent[key] = context
-    while len(recent) > KEPT:
-        with suppress(KeyError):  # another thread has just done it
+        made = Context(**snapshot._asdict())  # it may read many files
+        with lock:
+            context = contexts.setdefault(key, made)
+    with lock:
+        recent.pop(key, None)
+        recent[key] = context
+        while len(recent) > KEPT:
             recent.popitem(last=False)
     return context

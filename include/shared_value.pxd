@@ -1,0 +1,7 @@
+cdef extern from "shared_value.h" nogil:
+    # The first argument is a place: a variable or an attribute.
+    unsigned long load_thread "SHARED_LOAD"(unsigned long place)
+    void store_thread "SHARED_STORE"(unsigned long place, unsigned long value)
+    int load_int "SHARED_LOAD"(int place)
+    void store_int "SHARED_STORE"(int place, int value)
+    bint shared_exchange_int(int *place, int before, int after)
