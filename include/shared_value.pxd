@@ -4,4 +4,6 @@ cdef extern from "shared_value.h" nogil:
     void store_thread "SHARED_STORE"(unsigned long place, unsigned long value)
     int load_int "SHARED_LOAD"(int place)
     void store_int "SHARED_STORE"(int place, int value)
+    Py_ssize_t load_size "SHARED_LOAD"(Py_ssize_t place)
+    void store_size "SHARED_STORE"(Py_ssize_t place, Py_ssize_t value)
     bint shared_exchange_int(int *place, int before, int after)

@@ -14,7 +14,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t, uint32_t
 
 from poller cimport POLLERR, POLLHUP, POLLIN, POLLOUT
-from shared_value cimport load_int, store_int
+from shared_value cimport load_int, load_size, store_int
 from sslsock.core.asyncio_handle cimport Handle, TimerHandle
 from sslsock.core.loop cimport Loop
 from sslsock.core.reactor cimport LevelWatcher
@@ -161,14 +161,14 @@ cdef class LoopCore:
 
     cdef int queue_from_elsewhere(self, object handle) except -1:
         """From any thread: have the call made, by the thread that the loop runs in or is going to run in."""
-        cdef bint here
-        with cython.critical_section(self.core):  # the thread that takes the loop over waits (`Loop.move_to_thread`)
-            here = self.core.in_own_thread()
-            if here:
+        cdef bint queued
+        with cython.critical_section(self.core):  # whoever closes the loop's descriptors has said so in one before
+            queued = not load_int(self.core.is_closed)
+            if queued:
                 self.ready.append(handle)
                 self.core.wake()
-        if not here:
-            self.hand_over(self._take_in, handle)
+        if not queued:
+            raise RuntimeError("Event loop is closed")
         return 0
 
     cdef int hand_over(self, object method, object handle) except -1:
@@ -176,9 +176,6 @@ cdef class LoopCore:
         if not self.core.plan_from_elsewhere((method, (handle,))):
             raise RuntimeError("Event loop is closed")
         return 0
-
-    def _take_in(self, handle):
-        self.ready.append(handle)
 
     def _take_in_timer(self, handle):
         if not handle._cancelled:
@@ -350,7 +347,7 @@ cdef class LoopCore:
         cdef Scratch outer = core.begin_turn()
         cdef double seconds = -1
         try:
-            if self.ready.count or self._stopping:
+            if load_size(self.ready.count) or self._stopping:
                 seconds = 0
             elif self.timers.entries:
                 seconds = max(self.timers.earliest() - self.now(), 0) * 1e-9
@@ -373,8 +370,8 @@ cdef class LoopCore:
                 self.run_due_timers()
         except BaseException as exc:
             self.core.report("the timers that are due could not be queued", exc, self)
-        count = self.ready.count
-        while count > 0 and self.ready.count and not self.core.left:
+        count = load_size(self.ready.count)
+        while count > 0 and load_size(self.ready.count) and not self.core.left:
             count -= 1
             if not self.run_one(self.ready.take()):
                 return

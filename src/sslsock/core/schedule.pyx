@@ -7,7 +7,7 @@ entries that wait for their time would be thousands.
 cimport cython
 from libc.stdint cimport INT64_MAX, int64_t
 
-from shared_value cimport load_thread
+from shared_value cimport load_thread, store_size
 
 cdef extern from "pythread.h" nogil:
     unsigned long PyThread_get_thread_ident()
@@ -157,24 +157,28 @@ cdef class WorkQueue:
 
     A turn does as much as was there when it came to it (`count`). What is planned meanwhile waits for the next turn, so that a chain
     of calls starves nobody. A nested turn finds what the outer one has still to do before what has been planned since.
+
+    Other threads may append, so it is used in its critical section.
     """
 
     def __cinit__(self):
         self.places = [None] * SMALLEST_QUEUE
 
+    @cython.critical_section
     cdef int append(self, object work) except -1:
         while self.count >= len(self.places):
             self.grow()
         self.places[(self.first + self.count) & (len(self.places) - 1)] = work
-        self.count += 1
+        store_size(self.count, self.count + 1)
         return 0
 
+    @cython.critical_section
     cdef object take(self):
         """The first one, of those that there are."""
         cdef Py_ssize_t place = self.first
         work = self.places[place]
         self.first = (place + 1) & (len(self.places) - 1)
-        self.count -= 1
+        store_size(self.count, self.count - 1)
         self.places[place] = None
         return work
 
