@@ -150,7 +150,8 @@ def core_extension() -> Extension:
             "wraparound": False,
             "cdivision": True,
             "initializedcheck": False,
-            "embedsignature": True,
+            "embedsignature": False,  # inspect.signature knows it
+            "auto_pickle": False,  # what can be pickled says so itself
             "freethreading_compatible": flag("SSLSOCK_FREE_THREADED"),
         },
     )

@@ -5,6 +5,8 @@
 #include <openssl/opensslv.h>
 #include <openssl/ssl.h>
 
+#include <time.h>
+
 #if OPENSSL_VERSION_NUMBER < 0x30000000L
 #error "sslsock needs OpenSSL 3.0 or newer"
 #endif
@@ -36,6 +38,25 @@ static inline char *compat_builtin_sigalgs(void)
 #else
     return NULL;
 #endif
+}
+
+/* When the session was agreed. Since 3.3 there is a function for it whose time does not end in 2038; the other is deprecated. */
+static inline time_t compat_session_time(const SSL_SESSION *session)
+{
+#if OPENSSL_VERSION_NUMBER >= 0x30300000L
+    return SSL_SESSION_get_time_ex(session);
+#else
+    return SSL_SESSION_get_time(session);
+#endif
+}
+
+/* What the store holds, for a caller that has locked it. 4.0 deprecates the function for the sake of those who have not. */
+static inline STACK_OF(X509_OBJECT) *compat_store_objects(const X509_STORE *store)
+{
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
+    return X509_STORE_get0_objects(store);
+#pragma GCC diagnostic pop
 }
 
 /* With its certificates. A macro up to 3.1, with a comma in it that Cython cannot write. */

@@ -218,6 +218,7 @@ cdef extern from "openssl/ssl.h" nogil:
 
 cdef extern from "openssl_compat.h" nogil:
     const char *compat_group_name(SSL *ssl)
+    time_t compat_session_time(const SSL_SESSION *session)
     void free_X509_stack(OPENSSL_STACK *stack)
 
 
@@ -265,7 +266,6 @@ cdef extern from "openssl/x509_vfy.h" nogil:
     int X509_LU_X509, X509_LU_CRL
     unsigned long X509_V_FLAG_TRUSTED_FIRST, X509_V_FLAG_CRL_CHECK
 
-    OPENSSL_OBJECT_STACK *X509_STORE_get0_objects(const X509_STORE *store)
     int sk_X509_OBJECT_num(const OPENSSL_OBJECT_STACK *stack)
     X509_OBJECT *sk_X509_OBJECT_value(const OPENSSL_OBJECT_STACK *stack, int index)
     int X509_OBJECT_get_type(const X509_OBJECT *object)
@@ -276,6 +276,10 @@ cdef extern from "openssl/x509_vfy.h" nogil:
     int X509_VERIFY_PARAM_clear_flags(X509_VERIFY_PARAM *param, unsigned long flags)
     unsigned long X509_VERIFY_PARAM_get_flags(const X509_VERIFY_PARAM *param)
     int X509_VERIFY_PARAM_set1_ip(X509_VERIFY_PARAM *param, const unsigned char *address, size_t size)
+
+
+cdef extern from "openssl_compat.h" nogil:
+    OPENSSL_OBJECT_STACK *X509_STORE_get0_objects "compat_store_objects"(const X509_STORE *store)  # which is locked
 
 
 cdef extern from "openssl/ssl.h" nogil:
@@ -340,7 +344,6 @@ cdef extern from "openssl/ssl.h" nogil:
     # sessions
     SSL_SESSION *SSL_get1_session(SSL *ssl)
     const unsigned char *SSL_SESSION_get_id(const SSL_SESSION *session, unsigned int *size)
-    long SSL_SESSION_get_time(const SSL_SESSION *session)
     long SSL_SESSION_get_timeout(const SSL_SESSION *session)
     unsigned long SSL_SESSION_get_ticket_lifetime_hint(const SSL_SESSION *session)
     int SSL_SESSION_has_ticket(const SSL_SESSION *session)

@@ -191,7 +191,7 @@ from sslsock.core.relay import ChannelRelay
 seconds, listening = float(sys.argv[1]), socket.socket(fileno=int(sys.argv[2]))
 
 class Observer:
-    def on_relay_closed(self, reason):
+    def _on_relay_closed(self, reason):
         if not stopping.is_set():
             os._exit(3)  # this machine is too busy for so short a time
         os._exit(4)

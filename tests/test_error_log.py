@@ -138,14 +138,14 @@ def test_a_line_stays_a_line(log):
 def test_accepting_that_fails_is_logged_once_until_it_works_again(own_host, log):
     server = listening(TcpServer())
     for _ in range(3):
-        server.on_accept_error(24)
+        server._on_accept_error(24)
     assert [level for level, _ in log()] == ["WARNING"]
     assert f"a connection to port {server.port} was not accepted: Too many open files" in log()[0][1]
-    server.on_pending()
-    server.on_accept_error(24)
+    server._on_pending()
+    server._on_accept_error(24)
     assert len(log()) == 2
     server.accept_error_handler = lambda s, error: None
-    server.on_accept_error(24)
+    server._on_accept_error(24)
     assert len(log()) == 2
     server.close()
 

@@ -434,7 +434,7 @@ def test_a_fork_while_another_thread_relays_without_the_gil(certificates):
             loops.append(loop)
 
             class Observer:
-                def on_relay_closed(self, reason):
+                def _on_relay_closed(self, reason):
                     finish.set()
 
             for end in ends:

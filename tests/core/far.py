@@ -95,7 +95,7 @@ class Observer:
         self.reasons = []
         self.hook = hook
 
-    def on_relay_closed(self, reason):
+    def _on_relay_closed(self, reason):
         self.reasons.append(reason)
         if self.hook is not None:
             self.hook()

@@ -249,28 +249,28 @@ class Recorder:
     def has(self, *event):
         return event in self.events
 
-    def on_readable(self):
+    def _on_readable(self):
         if self.greedy and self.channel is not None:
             self.received += self.channel.read()
         self._call("readable")
 
-    def on_written(self, count):
+    def _on_written(self, count):
         self.written += count
         self._call("written", count)
 
-    def on_encrypted(self):
+    def _on_encrypted(self):
         self._call("encrypted")
 
     def on_output_ended(self):
         self._call("output_ended")
 
-    def on_drained(self):
+    def _on_drained(self):
         self._call("drained")
 
-    def on_peer_closed(self, clean):
+    def _on_peer_closed(self, clean):
         self._call("peer_closed", clean)
 
-    def on_failed(self, failure, message):
+    def _on_failed(self, failure, message):
         self.failure, self.message = failure, message
         self._call("failed")
 

@@ -66,7 +66,7 @@ def test_without_a_connection_there_is_nothing(loop):
     assert bare.write(b"data") == -1
     with pytest.raises(TypeError):
         bare.write("text")
-    bare.on_readable()  # nobody to tell, nothing to drop
+    bare._on_readable()  # nobody to tell, nothing to drop
 
 
 def test_what_nobody_may_read_is_dropped(loop, endpoint):

@@ -18,17 +18,17 @@ from .pairs import descriptors, drive, turns
 class Waiting:
     """A ListenerConsumer that writes down what it is told."""
 
-    def __init__(self, on_pending=None):
+    def __init__(self, _on_pending=None):
         self.pending = 0
         self.errors = []
-        self.hook = on_pending
+        self.hook = _on_pending
 
-    def on_pending(self):
+    def _on_pending(self):
         self.pending += 1
         if self.hook is not None:
             self.hook()
 
-    def on_accept_error(self, number):
+    def _on_accept_error(self, number):
         self.errors.append(number)
 
 
@@ -304,8 +304,8 @@ def test_without_descriptors_it_rests_and_goes_on_later():
 
         class Consumer:
             errors = []
-            def on_pending(self): pass
-            def on_accept_error(self, number): self.errors.append(number)
+            def _on_pending(self): pass
+            def _on_accept_error(self, number): self.errors.append(number)
 
         loop = Loop()
         listening = socket.create_server(("127.0.0.1", 0))

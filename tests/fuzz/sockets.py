@@ -509,7 +509,7 @@ class SocketPlay:
                     self.note("no relay:", error)
                     self.abandon(front, back)
                     return
-                relay.closed_handler = self.on_relay_closed
+                relay.closed_handler = self._on_relay_closed
                 self.relays.append([relay, 0])
                 self.note("joined")
 
@@ -529,7 +529,7 @@ class SocketPlay:
             for wire in exchange.wires:
                 wire.faulty = True
 
-    def on_relay_closed(self, relay: Relay, reason: int) -> None:
+    def _on_relay_closed(self, relay: Relay, reason: int) -> None:
         self.note("relay closed:", reason.name, relay.error_string)
         for entry in self.relays:
             if entry[0] is relay:

@@ -22,7 +22,7 @@ MODULES = frozenset(
     )
 )
 # No steps: the guards of them and what they do when one has raised.
-SPARED = frozenset(("guarded", "_break_off", "_tell_break_off", "__del__", "on_relay_closed", "on_end_left"))
+SPARED = frozenset(("guarded", "_break_off", "_tell_break_off", "__del__", "_on_relay_closed", "_on_end_left"))
 
 
 class Fault(MemoryError):

@@ -290,7 +290,7 @@ class Hellos(Rounds):
             client.configuration = self.trusting
             client.peer_verify_name = wait
             client.connected_handler = self.on_connected
-            client.encrypted_handler = self.on_encrypted
+            client.encrypted_handler = self._on_encrypted
             client.connect_encrypted("127.0.0.1", self.server.port)
         else:
             client.connected_handler = lambda s: (s.write(wait), s.disconnect() if wait == HALF else None)
@@ -300,7 +300,7 @@ class Hellos(Rounds):
         if client.peer_verify_name == LEFT:
             self.leaving[client.local_port] = client
 
-    def on_encrypted(self, client):
+    def _on_encrypted(self, client):
         self.encrypted[client.peer_verify_name] += 1
 
 

@@ -16,13 +16,19 @@ from sslsock._ssl.ssl_error import SSLError
 
 @cython.final
 cdef class MemoryBIO:
-    """A buffer in memory, for `SSLContext.wrap_bio`."""
+    """MemoryBIO()
+--
+
+    A buffer in memory, for `SSLContext.wrap_bio`."""
 
     def __cinit__(self):
         pass
 
     def __dealloc__(self):
         byte_queue_clear(&self.queue)
+
+    def __repr__(self):
+        return f"<{type(self).__name__} pending={self.pending} eof={self.eof}>"
 
     @property
     @cython.critical_section

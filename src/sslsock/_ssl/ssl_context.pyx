@@ -150,6 +150,10 @@ cdef class _SSLContext(TrustingContext):
     def __dealloc__(self):
         free(self.protocols)
 
+    def __repr__(self):
+        words = [getattr(getattr(self, name), "name", "") for name in ("protocol", "verify_mode")]  # enumerations in SSLContext
+        return f"<{type(self).__name__} {', '.join(words)}>"
+
     cdef int set_defaults(self) except -1:
         ciphers = constants["_DEFAULT_CIPHERS"].encode("ascii")
         if ssl.SSL_CTX_set_cipher_list(self.ctx, <const char *> <bytes> ciphers) != 1:

@@ -29,6 +29,9 @@ cdef class SSLSession:
         if self.session != NULL:
             ssl.SSL_SESSION_free(self.session)
 
+    def __repr__(self):
+        return f"<{type(self).__name__} time={self.time} timeout={self.timeout} has_ticket={self.has_ticket}>"
+
     @property
     def id(self):
         """Session id: bytes."""
@@ -39,7 +42,7 @@ cdef class SSLSession:
     @property
     def time(self):
         """Session creation time (seconds since epoch)."""
-        return ssl.SSL_SESSION_get_time(self.session)
+        return ssl.compat_session_time(self.session)
 
     @property
     def timeout(self):

@@ -162,8 +162,8 @@ class Connecting:
         context: Optional[contextvars.Context] = None,
     ) -> None:
         """context: that of whoever has made the server, from CPython 3.15 on. None: that of whoever starts it."""
-        listen = server._listen if context is None else partial(context.run, server._listen)
-        self._listeners[sock.fileno()] = listen(sock)
+        listener = server._listen(sock) if context is None else context.run(server._listen, sock)
+        self._listeners[sock.fileno()] = listener
 
     def _stop_serving(self, sock: socket.socket) -> None:
         listener = self._listeners.pop(sock.fileno(), None)

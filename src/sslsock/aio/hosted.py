@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 import sys
 import weakref
 from asyncio import base_events, tasks
@@ -145,8 +146,9 @@ def attach(loop: Optional[asyncio.AbstractEventLoop] = None) -> asyncio.Abstract
 
 def with_loop(name: str) -> Any:
     """asyncio's method of that name as a function whose first argument is the loop."""
+    method = getattr(asyncio.SelectorEventLoop, name)
 
-    @functools.wraps(getattr(asyncio.SelectorEventLoop, name))
+    @functools.wraps(method)
     async def function(loop: asyncio.AbstractEventLoop, *args: Any, **kwargs: Any) -> Any:
         for key in ("ssl_incoming_bio_size", "ssl_outgoing_bio_size"):  # aiofastnet's: there are no such buffers here
             size = kwargs.pop(key, None)
@@ -155,4 +157,8 @@ def with_loop(name: str) -> Any:
         return await getattr(hosted(loop), name)(*args, **kwargs)
 
     function.__module__, function.__qualname__ = "sslsock.aio", name
+    function.__doc__ = f"`{name}` of the event loop `loop`, as asyncio documents it."
+    whole = inspect.signature(method)
+    first, *others = whole.parameters.values()
+    function.__signature__ = whole.replace(parameters=[first.replace(name="loop"), *others])  # type: ignore[attr-defined]
     return function

@@ -71,5 +71,8 @@ class StreamReaderProtocol(asyncio.StreamReaderProtocol):
     data_received = stream_reading.data_received
     _drain_helper = stream_writing.drain_helper
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._stream_reader!r}>"  # type: ignore[attr-defined]
+
 
 stream_classes.use_classes(StreamReader, StreamWriter, StreamReaderProtocol)

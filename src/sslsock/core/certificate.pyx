@@ -169,7 +169,10 @@ def _restore_certificate(der: bytes, error: str) -> SslCertificate:
 
 @cython.final
 cdef class SslCertificate(Loaded):
-    """An X.509 certificate. Immutable; equal, hashed and pickled by its DER, and by OpenSSL's trust settings where
+    """SslCertificate(encoded=b"", format=SslEncoding.PEM)
+--
+
+    An X.509 certificate. Immutable; equal, hashed and pickled by its DER, and by OpenSSL's trust settings where
     it has some.
 
     encoded: any buffer, or for PEM a str. Of PEM text the first certificate is loaded, whatever stands around

@@ -69,7 +69,7 @@ cdef class Channel(EndingLink):
 
     loop: Loop. consumer: _ChannelConsumer, told what happens; held until the end.
 
-    read_bound: most plaintext bytes kept unread, 0 for no bound. notify_written, notify_sessions: whether on_written and on_session
+    read_bound: most plaintext bytes kept unread, 0 for no bound. notify_written, notify_sessions: whether _on_written and _on_session
     are called.
     hold_writes: keep what has not left yet until the TLS handshake is done. Every method raises RuntimeError in a foreign thread.
     """
@@ -150,7 +150,7 @@ cdef class Channel(EndingLink):
 
     def request_certificate(self, verify_handler):
         """Ask a client for its certificate after the handshake (Engine.request_certificate); `verify_handler` is asked where it has
-        errors. The consumer's on_certificate tells of the answer. Returns why it cannot be, "" when the client has been asked."""
+        errors. The consumer's _on_certificate tells of the answer. Returns why it cannot be, "" when the client has been asked."""
         cdef BareEngine engine = self.engine
         self.loop.require()
         if self.phase != PHASE_OPEN or self.tls != TLS_OPEN or engine.in_use():

@@ -22,17 +22,17 @@ cdef struct channel_failure:
 
 
 cdef class ChannelConsumer:
-    cdef void on_readable(self) noexcept
+    cdef void _on_readable(self) noexcept
     cdef char *on_room(self, size_t *room) noexcept
     cdef void on_filled(self, size_t size) noexcept
-    cdef void on_written(self, size_t count) noexcept
-    cdef void on_encrypted(self) noexcept
-    cdef void on_session(self, object session) noexcept
-    cdef void on_certificate(self) noexcept
-    cdef void on_peer_closed(self, bint clean) noexcept
+    cdef void _on_written(self, size_t count) noexcept
+    cdef void _on_encrypted(self) noexcept
+    cdef void _on_session(self, object session) noexcept
+    cdef void _on_certificate(self) noexcept
+    cdef void _on_peer_closed(self, bint clean) noexcept
     cdef void on_output_ended(self) noexcept
-    cdef void on_drained(self) noexcept
-    cdef void on_failed(self, const channel_failure *failure) noexcept
+    cdef void _on_drained(self) noexcept
+    cdef void _on_failed(self, const channel_failure *failure) noexcept
 
 
 cdef class ReportingLink(Link):

@@ -10,7 +10,7 @@ from sslsock.core.link cimport TLS_FAILED, Link
 cdef class ChannelConsumer:
     """A consumer in C. No exception comes out of its methods: it says itself what becomes of one."""
 
-    cdef void on_readable(self) noexcept:
+    cdef void _on_readable(self) noexcept:
         """There is plaintext to read. What is left unread is kept."""
 
     cdef char *on_room(self, size_t *room) noexcept:
@@ -21,28 +21,28 @@ cdef class ChannelConsumer:
     cdef void on_filled(self, size_t size) noexcept:
         """After each `on_room` that gave memory: how much has been put there, which may be nothing."""
 
-    cdef void on_written(self, size_t count) noexcept:
+    cdef void _on_written(self, size_t count) noexcept:
         """The system has taken `count` bytes of plaintext, if `notify_written`."""
 
-    cdef void on_encrypted(self) noexcept:
+    cdef void _on_encrypted(self) noexcept:
         """The TLS handshake is done."""
 
-    cdef void on_session(self, object session) noexcept:
+    cdef void _on_session(self, object session) noexcept:
         """A session has come, if `notify_sessions`: what the engine's `settle` has returned."""
 
-    cdef void on_certificate(self) noexcept:
+    cdef void _on_certificate(self) noexcept:
         """A client has answered the request for its certificate (`Channel.request_certificate`)."""
 
-    cdef void on_peer_closed(self, bint clean) noexcept:
+    cdef void _on_peer_closed(self, bint clean) noexcept:
         """The peer has sent its last byte; over TLS `clean` says that it said so itself."""
 
     cdef void on_output_ended(self) noexcept:
         """After `end_output`: all has been handed to the system, and the end of it."""
 
-    cdef void on_drained(self) noexcept:
+    cdef void _on_drained(self) noexcept:
         """After `finish`: all has been handed to the system. The last call; the channel lingers alone."""
 
-    cdef void on_failed(self, const channel_failure *failure) noexcept:
+    cdef void _on_failed(self, const channel_failure *failure) noexcept:
         """The channel has failed, and is closed. The last call."""
 
 
@@ -55,45 +55,45 @@ cdef class ReportingLink(Link):
 
     cdef void tell_readable(self, object consumer) noexcept:
         if self.in_c:
-            (<ChannelConsumer> consumer).on_readable()
+            (<ChannelConsumer> consumer)._on_readable()
             return
         try:
-            consumer.on_readable()
+            consumer._on_readable()
         except BaseException as exc:
-            self.loop.report_call(consumer, "on_readable", exc)
+            self.loop.report_call(consumer, "_on_readable", exc)
 
     cdef void tell_written(self, object consumer, size_t count) noexcept:
         if self.in_c:
-            (<ChannelConsumer> consumer).on_written(count)
+            (<ChannelConsumer> consumer)._on_written(count)
             return
         try:
-            consumer.on_written(count)
+            consumer._on_written(count)
         except BaseException as exc:
-            self.loop.report_call(consumer, "on_written", exc)
+            self.loop.report_call(consumer, "_on_written", exc)
 
     cdef void tell_encrypted(self, object consumer) noexcept:
         if self.in_c:
-            (<ChannelConsumer> consumer).on_encrypted()
+            (<ChannelConsumer> consumer)._on_encrypted()
         else:
-            self.tell(consumer, "on_encrypted", ())
+            self.tell(consumer, "_on_encrypted", ())
 
     cdef void tell_session(self, object consumer, object session) noexcept:
         if self.in_c:
-            (<ChannelConsumer> consumer).on_session(session)
+            (<ChannelConsumer> consumer)._on_session(session)
         else:
-            self.tell(consumer, "on_session", (session,))
+            self.tell(consumer, "_on_session", (session,))
 
     cdef void tell_certificate(self, object consumer) noexcept:
         if self.in_c:
-            (<ChannelConsumer> consumer).on_certificate()
+            (<ChannelConsumer> consumer)._on_certificate()
         else:
-            self.tell(consumer, "on_certificate", ())
+            self.tell(consumer, "_on_certificate", ())
 
     cdef void tell_peer_closed(self, object consumer, bint clean) noexcept:
         if self.in_c:
-            (<ChannelConsumer> consumer).on_peer_closed(clean)
+            (<ChannelConsumer> consumer)._on_peer_closed(clean)
         else:
-            self.tell(consumer, "on_peer_closed", (clean,))
+            self.tell(consumer, "_on_peer_closed", (clean,))
 
     cdef void tell_output_ended(self, object consumer) noexcept:
         if self.in_c:
@@ -103,9 +103,9 @@ cdef class ReportingLink(Link):
 
     cdef void tell_drained(self, object consumer) noexcept:
         if self.in_c:
-            (<ChannelConsumer> consumer).on_drained()
+            (<ChannelConsumer> consumer)._on_drained()
         else:
-            self.tell(consumer, "on_drained", ())
+            self.tell(consumer, "_on_drained", ())
 
     cdef void tell_failed(self, object consumer, channel_failure_kind kind, str message) noexcept:
         """message: None where it is not asked for (`in_c`)."""
@@ -116,9 +116,9 @@ cdef class ReportingLink(Link):
             if self.engine is not None and self.failure.kind == TLS_FAILED:
                 failure.code = self.engine.error_code
                 failure.verify_result = self.engine.verify_result()
-            (<ChannelConsumer> consumer).on_failed(&failure)
+            (<ChannelConsumer> consumer)._on_failed(&failure)
         else:
-            self.tell(consumer, "on_failed", (<int> kind, message))
+            self.tell(consumer, "_on_failed", (<int> kind, message))
 
     cdef void tell(self, object consumer, str method, tuple args) noexcept:
         """Call a method of Python."""

@@ -34,7 +34,7 @@ VERIFY_NONE = VERIFY_MODE_NONE
 VERIFY_QUERY = VERIFY_MODE_QUERY
 VERIFY_PEER = VERIFY_MODE_PEER
 
-cdef dict PROTOCOL_NAMES = {0x0300: "SSL 3", 0x0301: "TLS 1.0", 0x0302: "TLS 1.1", 0x0303: "TLS 1.2", 0x0304: "TLS 1.3"}
+PROTOCOL_NAMES = {0x0300: "SSL 3", 0x0301: "TLS 1.0", 0x0302: "TLS 1.1", 0x0303: "TLS 1.2", 0x0304: "TLS 1.3"}
 
 # Used unless the program names others: forward secrecy and authenticated encryption only (RFC 9325, 4.2), AES-128 first, which
 # loses nothing in practice and spares a fifth of the work of AES-256 and its SHA-384.
@@ -242,7 +242,13 @@ cdef int on_ticket_opened(
 
 
 cdef class Context:
-    """Settings shared by TLS connections of one role, and what they may share: session tickets.
+    """Context(*, server_side, certificate=None, certificate_chain=(), private_key=None, certificates=(), verify_mode=VERIFY_PEER, \
+verify_depth=0, ca_certificates=(), use_system_ca=True, minimum_protocol=0x0303, maximum_protocol=0, ciphers="", ciphersuites="", \
+groups="", next_protocols=(), ticket_keys=None, session_context=b"", key_log=None, verify_flags=0, crls=(), pre_shared_keys=False, \
+pre_shared_key_identity_hint="", post_handshake_authentication=False, legacy_server_connect=False)
+--
+
+    Settings shared by TLS connections of one role, and what they may share: session tickets.
 
     All settings are keyword arguments; ConfigurationError names the one that does not hold.
 
@@ -342,6 +348,10 @@ cdef class Context:
     def __dealloc__(self):
         if self.ctx != NULL:
             ssl.SSL_CTX_free(self.ctx)
+
+    def __repr__(self):
+        mode = {VERIFY_NONE: "VERIFY_NONE", VERIFY_QUERY: "VERIFY_QUERY", VERIFY_PEER: "VERIFY_PEER"}[self.verify_mode]
+        return f"<{type(self).__name__} for {'servers' if self.server_side else 'clients'}, {mode}>"
 
     cdef int set_protocols(self, int minimum, int maximum) except -1:
         cdef int version

@@ -28,7 +28,10 @@ cdef CrlLoader loader = CrlLoader()
 
 @cython.final
 cdef class SslCrl(Loaded):
-    """A certificate revocation list (RFC 5280, 5). Immutable; equal, hashed and pickled by its DER.
+    """SslCrl(encoded=b"", format=SslEncoding.PEM)
+--
+
+    A certificate revocation list (RFC 5280, 5). Immutable; equal, hashed and pickled by its DER.
 
     encoded: any buffer, or for PEM a str. Of PEM text the first list (`X509 CRL`) is loaded, whatever stands around it; DER has to
     be one list and nothing else. Or a list of the package `cryptography`.

@@ -1,6 +1,6 @@
 """The end of a channel, of one direction or of both, in order or by a failure.
 
-finish() -> FINISHING -> (all sent, close_notify too) on_drained -> LINGERING -> CLOSED; abort() or a failure -> CLOSED, a failure that
+finish() -> FINISHING -> (all sent, close_notify too) _on_drained -> LINGERING -> CLOSED; abort() or a failure -> CLOSED, a failure that
 has an alert to send by way of LINGERING. An end or a failure is told once, as the last thing that the consumer hears.
 """
 
@@ -44,7 +44,7 @@ cdef class EndingLink(InputLink):
         return 0
 
     def finish(self, bint failed=False):
-        """End gracefully: what is queued is sent, then close_notify; then the consumer is told (`on_drained`) and the peer's
+        """End gracefully: what is queued is sent, then close_notify; then the consumer is told (`_on_drained`) and the peer's
         end is awaited in the background, LINGER_SECONDS at the most. What comes in meanwhile is thrown away; failed: it is no end
         in order, so as little of it as after any failure."""
         self.loop.require()

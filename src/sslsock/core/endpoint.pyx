@@ -117,7 +117,7 @@ cdef class Endpoint:
 
     # What the channel tells
 
-    def on_readable(self):
+    def _on_readable(self):
         if self._source is None:
             self._drop_input()
         else:
@@ -126,7 +126,7 @@ cdef class Endpoint:
             if self._waits is not None:
                 self._ask_waits()
 
-    def on_written(self, count):
+    def _on_written(self, count):
         if self._written_handler is not None:
             self._written_handler(self, count)
         if self._waits is not None:

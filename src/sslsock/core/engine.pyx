@@ -43,6 +43,7 @@ from sslsock.core.verification cimport (
 from window_bio cimport byte_queue, byte_queue_clear, byte_queue_front
 
 from sslsock.core.binding import check_binding
+from sslsock.core.context import PROTOCOL_NAMES
 from sslsock.core.hostname import ascii_name
 
 cdef enum:
@@ -156,7 +157,11 @@ cdef int give_key(
 
 
 cdef class Engine(BareEngine):
-    """One TLS connection without input or output of its own.
+    """Engine(context, *, server_name=None, verify_name=None, verify_handler=None, session_key=None, release_buffers=False, \
+session=None, pre_shared_key_handler=None)
+--
+
+    One TLS connection without input or output of its own.
 
         engine = Engine(context, server_name="example.com", verify_name="example.com")
         send(engine.start())
@@ -217,6 +222,16 @@ cdef class Engine(BareEngine):
             ssl.SSL_SESSION_free(self.state.sessions[number])
         forget_verification(&self.state.found)
         forget_agreed(&self.agreed)
+
+    def __repr__(self):
+        role = "server" if self.server_side else "client"
+        if self.failed:
+            state = "failed"
+        elif self.closed or self.peer_closed:
+            state = "closed" if self.closed and self.peer_closed else f"closed by {'this side' if self.closed else 'the peer'}"
+        else:
+            state = f"{PROTOCOL_NAMES[self.protocol]} {self.cipher}" if self.handshake_done else "before the end of the handshake"
+        return f"<{type(self).__name__} of a {role}, {state}>"
 
     cdef str set_names(self, str server_name):
         """Returns what the peer's certificate has to be for, None for anything."""

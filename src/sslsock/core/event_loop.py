@@ -88,6 +88,10 @@ class EventLoop(Loop):
         self._sentinel: Optional[AsyncGenerator[None, None]] = None
         self._warned = False
 
+    def __repr__(self) -> str:
+        states = ("closed", self.closed), ("in asyncio", self.host is not None), ("running", self.running)
+        return f"<{type(self).__name__} {next((name for name, is_so in states if is_so), 'not running')}>"
+
     @classmethod
     def current(cls) -> EventLoop:
         """This thread's loop: made if there is none, it is closed, or it came from before a fork. Called inside

@@ -163,5 +163,5 @@ cdef class InputLink(OutputLink):
 
     @cython.final
     cdef void lend_room(self, bint lends) noexcept:
-        """Have what comes put where the consumer, one in C, says (`on_room`), in place of `on_readable`."""
+        """Have what comes put where the consumer, one in C, says (`on_room`), in place of `_on_readable`."""
         self.lends = lends and self.in_c

@@ -315,7 +315,10 @@ cdef bytes public_der(const EVP_PKEY *key):
 
 @cython.final
 cdef class SslKey(Loaded):
-    """A private or a public key. Immutable. Its secret is shown nowhere and pickled never.
+    """SslKey(encoded=b"", algorithm=None, format=SslEncoding.PEM, type=KeyType.PRIVATE, passphrase=None)
+--
+
+    A private or a public key. Immutable. Its secret is shown nowhere and pickled never.
 
     encoded: any buffer, or for PEM a str. Private keys: PKCS #8, encrypted or not, and the older forms of
     RSA, DSA and EC; public keys: SubjectPublicKeyInfo, or the older form of RSA. Of PEM text the first key of

@@ -86,17 +86,17 @@ cdef class Listener(Acceptor):
         consumer = self.consumer
         if consumer is not None and len(self.accepted) > self.taken:
             try:
-                consumer.on_pending()
+                consumer._on_pending()
             except BaseException as exc:
-                self.loop.report_call(consumer, "on_pending", exc)
+                self.loop.report_call(consumer, "_on_pending", exc)
 
     cdef void on_out(self, int number) noexcept:
         consumer = self.consumer
         if consumer is not None:
             try:
-                consumer.on_accept_error(number)
+                consumer._on_accept_error(number)
             except BaseException as exc:
-                self.loop.report_call(consumer, "on_accept_error", exc)
+                self.loop.report_call(consumer, "_on_accept_error", exc)
 
     def take(self):
         """The oldest connection that waits: (descriptor, address, port), the descriptor becomes the caller's; or None."""

@@ -200,7 +200,7 @@ cdef class ProtocolTransport(ChannelConsumer):
     cdef void escape(self, object exc) noexcept:
         self.channel.loop.report("exception in a transport", exc, self)
 
-    cdef void on_readable(self) noexcept:
+    cdef void _on_readable(self) noexcept:
         try:
             self.readable()
         except BaseException as exc:
@@ -220,19 +220,19 @@ cdef class ProtocolTransport(ChannelConsumer):
         except BaseException as exc:
             self.escape(exc)
 
-    cdef void on_written(self, size_t count) noexcept:
+    cdef void _on_written(self, size_t count) noexcept:
         try:
             self.room_was_made()
         except BaseException as exc:
             self.escape(exc)
 
-    cdef void on_encrypted(self) noexcept:
+    cdef void _on_encrypted(self) noexcept:
         try:
             self.hands_shaken()
         except BaseException as exc:
             self.escape(exc)
 
-    cdef void on_peer_closed(self, bint clean) noexcept:
+    cdef void _on_peer_closed(self, bint clean) noexcept:
         self.clean, self.clean_known = clean, True
         try:
             if self._paused or self.held_back:
@@ -242,14 +242,14 @@ cdef class ProtocolTransport(ChannelConsumer):
         except BaseException as exc:
             self.escape(exc)
 
-    cdef void on_drained(self) noexcept:
+    cdef void _on_drained(self) noexcept:
         # All is with the kernel, and the channel waits for the peer's end by itself.
         try:
             self.lose(None)
         except BaseException as exc:
             self.escape(exc)
 
-    cdef void on_failed(self, const channel_failure *failure) noexcept:
+    cdef void _on_failed(self, const channel_failure *failure) noexcept:
         try:
             self.failed(failure)
         except BaseException as exc:

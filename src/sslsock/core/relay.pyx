@@ -516,9 +516,9 @@ cdef class ChannelRelay:
         self.cut()
         if observer is not None and not self.loop.is_closed:
             try:
-                observer.on_relay_closed(self.reason)
+                observer._on_relay_closed(self.reason)
             except BaseException as exc:
-                self.loop.report_call(observer, "on_relay_closed", exc)
+                self.loop.report_call(observer, "_on_relay_closed", exc)
 
     cdef void cut(self) noexcept:
         self.front.peer = self.back.peer = None

@@ -38,7 +38,10 @@ cdef SSL_SESSION *session_from_der(Source source) except? NULL:
 
 @cython.final
 cdef class SslSession(Loaded):
-    """A TLS session that a client may resume: what spares the next connection to the same server a full handshake. From
+    """SslSession(encoded=b"")
+--
+
+    A TLS session that a client may resume: what spares the next connection to the same server a full handshake. From
     `SslSocket.session` or `SslSocket.new_session_handler`, and given to the next socket as its `session`. Immutable; equal and
     hashed by its bytes. It holds a secret, like a private key, which is shown nowhere and pickled never.
 
@@ -87,7 +90,7 @@ cdef class SslSession(Loaded):
         own = ssl.SSL_SESSION_get0_id_context(self.session, &size)
         if size != <size_t> PyBytes_GET_SIZE(mark) or memcmp(own, PyBytes_AS_STRING(mark), size) != 0:
             return False
-        age = now - ssl.SSL_SESSION_get_time(self.session)
+        age = now - ssl.compat_session_time(self.session)
         lifetime = <long> ssl.SSL_SESSION_get_ticket_lifetime_hint(self.session)
         if age > MOST_AGE or (lifetime > 0 and age > lifetime):
             return False
@@ -112,7 +115,7 @@ cdef class SslSession(Loaded):
         found = None
         if self.session != NULL:
             try:
-                found = datetime.fromtimestamp(ssl.SSL_SESSION_get_time(self.session), timezone.utc)
+                found = datetime.fromtimestamp(ssl.compat_session_time(self.session), timezone.utc)
             except (OverflowError, ValueError, OSError):  # bytes of somebody else's making
                 pass
         return found

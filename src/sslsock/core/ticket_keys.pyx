@@ -17,7 +17,10 @@ MOST_KEYS = TICKET_KEYS_MOST
 
 @cython.final
 cdef class TicketKeys:
-    """The keys that a server seals its session tickets with, for `Context(ticket_keys=)`: contexts that share them resume each
+    """TicketKeys(*, older=2)
+--
+
+    The keys that a server seals its session tickets with, for `Context(ticket_keys=)`: contexts that share them resume each
     other's sessions, as far as their policies agree (`session_context`).
 
     The first key seals new tickets, every key opens; a ticket that another than the first has opened is renewed. It begins with

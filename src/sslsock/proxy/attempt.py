@@ -225,11 +225,11 @@ class Attempt:
             timeout = max(self._dialed_at + timeout - worker.loop.time(), LEAST_SECONDS)
         channel.start_tls(engine, timeout)
 
-    def on_encrypted(self) -> None:
+    def _on_encrypted(self) -> None:
         if not self._over:
             self._connected(self._back, b"")
 
-    def on_failed(self, failure: int, message: str) -> None:
+    def _on_failed(self, failure: int, message: str) -> None:
         if self._over:
             return
         back, self._back = self._back, -1
@@ -245,14 +245,14 @@ class Attempt:
         self._pass_over(reason, message, blamed)
         self.dial_next()
 
-    def on_readable(self) -> None:
+    def _on_readable(self) -> None:
         """It waits for the relay."""
 
-    def on_written(self, count: int) -> None:
+    def _on_written(self, count: int) -> None:
         pass
 
-    def on_drained(self) -> None:
+    def _on_drained(self) -> None:
         pass
 
-    def on_peer_closed(self, clean: bool) -> None:
+    def _on_peer_closed(self, clean: bool) -> None:
         """The relay passes it on."""

@@ -130,7 +130,7 @@ class Session:
         self._stage = HELLO
         self._heard = False
         self._set_deadline(self._worker.limits.handshake_timeout)
-        self.on_readable()
+        self._on_readable()
 
     def _begin(self, context: Optional[Context]) -> None:
         """Route and context are known."""
@@ -146,7 +146,7 @@ class Session:
         self._drop_deadline()
         self._front.start_tls(self._engine, timeout)
 
-    def on_readable(self) -> None:
+    def _on_readable(self) -> None:
         front = self._front
         assert isinstance(front, Channel)
         if self._stage == HEADER:
@@ -210,7 +210,7 @@ class Session:
 
     # What the client's channel tells
 
-    def on_encrypted(self) -> None:
+    def _on_encrypted(self) -> None:
         engine, told = self._engine, self.record
         if engine is None:  # it is over
             return
@@ -244,13 +244,13 @@ class Session:
             self.record.client_name = ",".join(certificate.subject.get("CN", ())) or None
         return True
 
-    def on_written(self, count: int) -> None:
+    def _on_written(self, count: int) -> None:
         pass
 
-    def on_drained(self) -> None:
+    def _on_drained(self) -> None:
         pass
 
-    def on_peer_closed(self, clean: bool) -> None:
+    def _on_peer_closed(self, clean: bool) -> None:
         """A client may have said all it wants to say; the relay passes the end on."""
         if self._stage >= HANDSHAKE:
             return
@@ -259,7 +259,7 @@ class Session:
         what = "the PROXY header" if self._stage == HEADER else "the ClientHello"
         self._client_ends(stages.CLOSED, f"the connection ended within {what}")
 
-    def on_failed(self, failure: int, message: str) -> None:
+    def _on_failed(self, failure: int, message: str) -> None:
         if self._stage == OVER:
             return
         kind = stages.kind_of_failure(failure)
@@ -357,7 +357,7 @@ class Session:
             self.record.bytes_back = relay.bytes_back
         return self.record
 
-    def on_relay_closed(self, reason: int) -> None:
+    def _on_relay_closed(self, reason: int) -> None:
         relay = self._relay
         assert relay is not None
         told = self.progress()

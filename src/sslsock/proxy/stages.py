@@ -100,12 +100,12 @@ HANDSHAKES = {
 
 
 def kind_of_failure(failure: int) -> int:
-    """failure: of a channel, as `on_failed` is told."""
+    """failure: of a channel, as `_on_failed` is told."""
     return FAILURES[failure]
 
 
 def kind_of_relay_end(end: int) -> int:
-    """end: as `on_relay_closed` is told."""
+    """end: as `_on_relay_closed` is told."""
     return RELAY_ENDS[end]
 
 

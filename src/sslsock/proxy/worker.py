@@ -66,7 +66,7 @@ class Entrance:
         """Whether its connections begin with something that they have to say."""
         return self.policy.tls or self.policy.settings.proxy_protocol_in
 
-    def on_pending(self) -> None:
+    def _on_pending(self) -> None:
         while not self.waiting and self._take_next():
             place = self._worker.gate.enter(self)
             if place is None:
@@ -105,10 +105,10 @@ class Entrance:
             return
         self._admit(place)
         self._listener.resume()
-        self.on_pending()
+        self._on_pending()
 
-    def on_accept_error(self, errno: int) -> None:
-        self._worker.on_accept_error(self.policy, errno)
+    def _on_accept_error(self, errno: int) -> None:
+        self._worker._on_accept_error(self.policy, errno)
 
     def forget_next(self) -> None:
         """Close whoever waits for a place, at the end of the worker."""
@@ -266,7 +266,7 @@ class Worker:
         else:
             self.say_once(f"{gate.most_handshakes} handshakes are under way, the limit; the oldest give way to others")
 
-    def on_accept_error(self, policy: ListenerPolicy, errno: int) -> None:
+    def _on_accept_error(self, policy: ListenerPolicy, errno: int) -> None:
         self.counters.accept_failed()
         self.say_once(f"{policy.name}: a connection was not accepted: {os.strerror(errno)}")
 

@@ -21,8 +21,8 @@ __all__ = ["Admission", "HandshakePlace"]
 class Consumer(Protocol):
     """Who takes the connections."""
 
-    def on_pending(self) -> None: ...
-    def on_accept_error(self, errno: int) -> None: ...
+    def _on_pending(self) -> None: ...
+    def _on_accept_error(self, errno: int) -> None: ...
 
 
 class HandshakePlace:
@@ -136,20 +136,20 @@ class Admission:
 
     # What the listener tells
 
-    def on_pending(self) -> None:
+    def _on_pending(self) -> None:
         if self._trusted is None:
             self._tell()
         else:
             self._fill()
 
-    def on_accept_error(self, errno: int) -> None:
-        self._consumer.on_accept_error(errno)
+    def _on_accept_error(self, errno: int) -> None:
+        self._consumer._on_accept_error(errno)
 
     # Steps
 
     def _tell(self) -> None:
         if self.pending:
-            self._consumer.on_pending()
+            self._consumer._on_pending()
 
     def _heed(self) -> None:
         """Whether it is accepted now."""

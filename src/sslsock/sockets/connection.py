@@ -70,14 +70,14 @@ FAILURES = {
 
 # What a program knows the channel's calls by.
 HANDLER_NAMES = {
-    "on_readable": "ready_read_handler",
-    "on_written": "bytes_written_handler",
-    "on_encrypted": "encrypted_handler",
-    "on_session": "new_session_handler",
-    "on_certificate": "peer_certificate_handler",
-    "on_drained": "disconnected_handler",
-    "on_peer_closed": "error_handler or disconnected_handler",
-    "on_failed": "error_handler or disconnected_handler",
+    "_on_readable": "ready_read_handler",
+    "_on_written": "bytes_written_handler",
+    "_on_encrypted": "encrypted_handler",
+    "_on_session": "new_session_handler",
+    "_on_certificate": "peer_certificate_handler",
+    "_on_drained": "disconnected_handler",
+    "_on_peer_closed": "error_handler or disconnected_handler",
+    "_on_failed": "error_handler or disconnected_handler",
     "verify_handler": "ssl_errors_handler",
     "pre_shared_key_handler": "pre_shared_key_handler",
 }
@@ -160,20 +160,20 @@ class Connection(Awaiting, ErrorConstants):
     # What the connector tells
 
     @whole
-    def on_host_found(self) -> None:
+    def _on_host_found(self) -> None:
         generation = self._generation
         self._emit("_host_found_handler")
         if self._generation == generation and self._state is HOST_LOOKUP:
             self._advance(SocketEvent.FOUND)
 
     @whole
-    def on_established(self, descriptor: Descriptor, address: str, port: int) -> None:
+    def _on_established(self, descriptor: Descriptor, address: str, port: int) -> None:
         channel = self._channel
         assert channel is not None
         try:
             channel.attach(descriptor)
         except OSError as exc:
-            self.on_unreachable(SocketError.SOCKET_RESOURCE_ERROR, f"the connection cannot be watched: {exc}")
+            self._on_unreachable(SocketError.SOCKET_RESOURCE_ERROR, f"the connection cannot be watched: {exc}")
             return
         self._begin_connection(plain_address(address), port)
 
@@ -186,7 +186,7 @@ class Connection(Awaiting, ErrorConstants):
             self._emit("_connected_handler")
 
     @whole
-    def on_unreachable(self, error: SocketError, message: str) -> None:
+    def _on_unreachable(self, error: SocketError, message: str) -> None:
         """There will be no connection. `error_handler` finds the socket UNCONNECTED, and may connect it again."""
         generation = self._generation
         self._error = error
@@ -198,16 +198,16 @@ class Connection(Awaiting, ErrorConstants):
 
     # What the channel tells
 
-    def on_encrypted(self) -> None:
+    def _on_encrypted(self) -> None:
         pass
 
     @whole
-    def on_drained(self) -> None:
+    def _on_drained(self) -> None:
         if self._state is CLOSING:
             self._leave(DRAINED)
 
     @whole
-    def on_peer_closed(self, clean: bool) -> None:
+    def _on_peer_closed(self, clean: bool) -> None:
         if self._relay is not None:
             return  # the channel remembers it, and the relay passes it on
         self._clean = clean
@@ -225,7 +225,7 @@ class Connection(Awaiting, ErrorConstants):
             self._finish()
 
     @whole
-    def on_failed(self, failure: int, message: str) -> None:
+    def _on_failed(self, failure: int, message: str) -> None:
         self._fall(FAILURES.get(failure, SocketError.UNKNOWN_ERROR), self._with_peer(message))
 
     # Steps
@@ -355,7 +355,7 @@ class Connection(Awaiting, ErrorConstants):
         self._failure = (error, message)
         self._join_ends()  # the channel is closed
         if self._relay is not None:
-            self._relay.on_end_failed(error, message)
+            self._relay._on_end_failed(error, message)
         # A peer that has closed does not take our last bytes any more: no second news, nor a cut of what it sent.
         if not (self._peer_closed and error is SocketError.REMOTE_HOST_CLOSED_ERROR):
             self._clean = False
@@ -366,7 +366,7 @@ class Connection(Awaiting, ErrorConstants):
     def _leave(self, event: SocketEvent, keep_input: bool = True) -> None:
         """The connection, or the attempt at one, is over."""
         if self._relay is not None:
-            self._relay.on_end_left()
+            self._relay._on_end_left()
             return
         was_connected = self._state is CONNECTED or self._state is CLOSING
         mode_changed = self._drop_connection(keep_input)
@@ -411,7 +411,7 @@ class Connection(Awaiting, ErrorConstants):
         message = self._with_peer(f"{type(exc).__name__}, which ended the connection: {exc}")
         relay, self._relay = self._relay, None
         if relay is not None:
-            relay.on_end_failed(error, message)
+            relay._on_end_failed(error, message)
             relay.close()
         mode_changed = self._drop_connection(keep_input=False)
         self._failure = (error, message)

@@ -108,9 +108,9 @@ def bound_socket(port: int) -> OwnSocket:
 class ConnectorConsumer(Protocol):
     """Who a connector reports to, from the loop; never once `cancel` has been called."""
 
-    def on_host_found(self) -> None: ...
-    def on_established(self, descriptor: Descriptor, address: str, port: int) -> None: ...
-    def on_unreachable(self, error: SocketError, message: str) -> None: ...
+    def _on_host_found(self) -> None: ...
+    def _on_established(self, descriptor: Descriptor, address: str, port: int) -> None: ...
+    def _on_unreachable(self, error: SocketError, message: str) -> None: ...
 
     def _break_off(self, exc: BaseException) -> None:
         """There will be no connection, for something has raised."""
@@ -256,7 +256,7 @@ class Connector:
             self._fail(error, f"the host {self._hostname!r} {found}: {words}")
             return
         self._addresses = in_turns(answer)
-        consumer.on_host_found()
+        consumer._on_host_found()
         if self._consumer is not None:
             self._next()
 
@@ -309,7 +309,7 @@ class Connector:
         consumer, self._consumer = self._consumer, None
         self._release()
         if consumer is not None:
-            consumer.on_established(descriptor, attempt.address[1][0], self._port)
+            consumer._on_established(descriptor, attempt.address[1][0], self._port)
 
     def _fail_all(self) -> None:
         assert self._failure is not None
@@ -332,4 +332,4 @@ class Connector:
         consumer, self._consumer = self._consumer, None
         self._release()
         if consumer is not None:
-            consumer.on_unreachable(error, message)
+            consumer._on_unreachable(error, message)

@@ -60,11 +60,11 @@ class LateCertificate(PreSharedKeys):
         return reason
 
     @whole
-    def on_certificate(self) -> None:
+    def _on_certificate(self) -> None:
         """Called by the channel."""
         self._emit("_peer_certificate_handler")
         if self._relay is not None:
-            self._relay.on_end_ready()
+            self._relay._on_end_ready()
 
     def _on_verify_errors(self, errors: list[_VerifyError]) -> bool:
         raise NotImplementedError

@@ -23,7 +23,7 @@ from .waits import PENDING, Wait, Waits
 
 __all__ = ["Relay"]
 
-HANDLER_NAMES = {"on_relay_closed": "closed_handler"}
+HANDLER_NAMES = {"_on_relay_closed": "closed_handler"}
 
 # What a side's error before both were ready means; any other is NETWORK_ERROR.
 REASONS = {
@@ -109,7 +109,7 @@ class Relay(Waits):
         try:
             for one in ends:
                 one._enter_relay(self)
-            self.on_end_ready()
+            self._on_end_ready()
         except BaseException as exc:
             self._break_off(exc)
             raise
@@ -190,7 +190,7 @@ class Relay(Waits):
         if self._core is not None:
             self._core.close()
         else:
-            self.on_end_left()
+            self._on_end_left()
 
     close_async = twin(close)
 
@@ -200,7 +200,7 @@ class Relay(Waits):
 
     # What the sockets and the core tell
 
-    def on_end_ready(self) -> None:
+    def _on_end_ready(self) -> None:
         """Join, if the other one is ready too."""
         if self._core is not None or self._noted is not None or self._reason is not None:
             return
@@ -212,19 +212,19 @@ class Relay(Waits):
         except (OSError, MemoryError) as exc:
             self._noted = RelayReason.RESOURCE_ERROR
             self._error_string = f"the sockets cannot be joined: {exc}"
-            self._loop.call_soon(self.on_end_left)  # nobody could have set `closed_handler` yet
+            self._loop.call_soon(self._on_end_left)  # nobody could have set `closed_handler` yet
 
-    def on_end_failed(self, error: SocketError, message: str) -> None:
+    def _on_end_failed(self, error: SocketError, message: str) -> None:
         """A side has failed before both were ready, and will leave when it has told its `error_handler`."""
         self._noted = REASONS.get(error, RelayReason.NETWORK_ERROR)
         self._error_string = message
 
-    def on_relay_closed(self, reason: int) -> None:
+    def _on_relay_closed(self, reason: int) -> None:
         """What the core calls."""
         self._noted = RelayReason(reason)
-        self.on_end_left()
+        self._on_end_left()
 
-    def on_end_left(self) -> None:
+    def _on_end_left(self) -> None:
         """The end, of whichever."""
         if self._reason is None:
             try:

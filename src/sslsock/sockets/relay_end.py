@@ -17,13 +17,13 @@ class RelayOwner(Protocol):
     @property
     def closed_handler(self) -> Any: ...
 
-    def on_end_ready(self) -> None:
+    def _on_end_ready(self) -> None:
         """The socket's handshake is done."""
 
-    def on_end_failed(self, error: SocketError, message: str) -> None:
+    def _on_end_failed(self, error: SocketError, message: str) -> None:
         """The socket has failed before both were ready, and will leave when it has told its `error_handler`."""
 
-    def on_end_left(self) -> None:
+    def _on_end_left(self) -> None:
         """The socket's connection is over."""
 
     def close(self) -> None:

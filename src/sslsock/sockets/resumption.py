@@ -53,6 +53,6 @@ class Resumption(Agreed):
         return self._engine.session_reused if self._engine is not None else False
 
     @whole
-    def on_session(self, session: SslSession) -> None:
+    def _on_session(self, session: SslSession) -> None:
         """Called by the channel."""
         self._emit("_new_session_handler", session)

@@ -273,15 +273,15 @@ class SslSocket(LateCertificate):
             self._start_if_plain(ModeEvent.START_CLIENT)
 
     @whole
-    def on_peer_closed(self, clean: bool) -> None:
+    def _on_peer_closed(self, clean: bool) -> None:
         if self._hello is not None:
             message = "the peer closed the connection during the TLS handshake"
             self._fail_hello(self._hello, core.FAILURE_HANDSHAKE_CLOSED, message)
         else:
-            super().on_peer_closed(clean)
+            super()._on_peer_closed(clean)
 
     @whole
-    def on_encrypted(self) -> None:
+    def _on_encrypted(self) -> None:
         self._encrypted = True
         if self._place is not None:
             self._leave_place()
@@ -289,7 +289,7 @@ class SslSocket(LateCertificate):
             self._ask_waits()
         self._emit("_encrypted_handler")
         if self._relay is not None:
-            self._relay.on_end_ready()
+            self._relay._on_end_ready()
 
     def _on_verify_errors(self, errors: list[_VerifyError]) -> bool:
         """Called by the engine in the middle of the handshake: go on in spite of these?"""
@@ -525,7 +525,7 @@ class SslSocket(LateCertificate):
         else:
             channel.finish(failed=True)
         if self._hello is wait:  # else it failed at that, and has been told
-            self.on_failed(failure, message)
+            self._on_failed(failure, message)
 
     def _read_buffer_size_changed(self) -> None:
         if self._hello is None:

@@ -90,7 +90,7 @@ class TcpServer(Waits, ErrorConstants):
     port.
     """
 
-    _handler_names = {"on_pending": "new_connection_handler", "on_accept_error": "accept_error_handler"}
+    _handler_names = {"_on_pending": "new_connection_handler", "_on_accept_error": "accept_error_handler"}
 
     __slots__ = (
         "__weakref__",
@@ -293,7 +293,7 @@ class TcpServer(Waits, ErrorConstants):
 
     # What the listener tells
 
-    def on_pending(self) -> None:
+    def _on_pending(self) -> None:
         self._refusing = False
         handler: Optional[Callable[[Any], object]] = self._new_connection_handler
         if handler is not None:
@@ -301,7 +301,7 @@ class TcpServer(Waits, ErrorConstants):
         if self._waits is not None:
             self._ask_waits()
 
-    def on_accept_error(self, errno: int) -> None:
+    def _on_accept_error(self, errno: int) -> None:
         self._error = error_of(errno)
         self._error_string = f"a connection to port {self.port} was not accepted: {os.strerror(errno)}"
         handler: Optional[Callable[[Any, SocketError], object]] = self._accept_error_handler
