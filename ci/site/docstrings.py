@@ -22,7 +22,6 @@ Member = Union[griffe.Attribute, griffe.Function]
 
 PUBLIC = ("sslsock", "sslsock.aio")  # the modules whose names are the public ones
 FACE = "sslsock.ssl"  # and this, of which the names that the interpreter's `ssl` lacks on some version
-SIGNATURE = re.compile(r"\A[\w.]+\(.*\)( -> .*)?(\n+|\Z)")  # the line that Cython puts in front
 FIELD = re.compile(r"(\*{0,2}[a-z]\w*(?:, \w+)*): (?=\S)")
 CODE = re.compile(r"(?<![\[`])`(\w+)(?:\.(\w+))?(?:\(\))?`(?![\]`])")
 HANDLED = {"Seconds": "float", "Flag": "bool"}  # the types of what descriptors hold
@@ -77,9 +76,7 @@ def docstring_of(path: str) -> str:
     text = getattr(thing, "__doc__", None)
     if not isinstance(text, str) or (not inspect.isclass(thing) and text == type(thing).__doc__):
         return ""
-    text = SIGNATURE.sub("", inspect.cleandoc(text))
-    name = path.rpartition(".")[2]
-    return "" if re.fullmatch(rf"{name}: .+", text) else text  # all that Cython has to say of an attribute: its type
+    return inspect.cleandoc(text)
 
 
 def explain(obj: griffe.Object) -> None:
@@ -301,7 +298,7 @@ class Docstrings(griffe.Extension):
     def entries(self, path: str, obj: griffe.Object) -> Iterator[tuple[str, griffe.Object]]:
         yield path, obj
         for name, member in obj.members.items() if obj.is_class else ():
-            if not name.startswith("_") and not name.isupper() and not name.startswith("on_"):
+            if not name.startswith("_") and not name.isupper():
                 yield f"{path}.{name}", member
 
     def reference(self, found: re.Match[str], *, path: str, obj: griffe.Object, place: str, paths: dict[str, str]) -> str:
