@@ -8,21 +8,30 @@ descriptor announces (`plan_turn`) is told to the host, or by the descriptor.
 import os
 import sys
 
+cimport cython
+
 from poller cimport poller_close, poller_init, poller_open, poller_wake, poller_wake_once
+from shared_value cimport load_int, store_int
 from sslsock.core.ownership cimport Owned
 
-cdef object get_running_loop = None  # asyncio's, once the program has imported it
+cdef object get_running_loop = None  # asyncio's, once the program has imported it; never changed then
+cdef int is_found = 0
+cdef object finding = object()  # its critical section
 
 
 cpdef object running_host():
     """The asyncio loop that runs in this thread, or None."""
     global get_running_loop
-    if get_running_loop is None:
+    if not load_int(is_found):
         # asyncio is never imported here: a program that has a running asyncio loop has done so. It lacks the function while
         # another thread is still importing it.
-        get_running_loop = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)
-        if get_running_loop is None:
+        found = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)
+        if found is None:
             return None
+        with cython.critical_section(finding):
+            if not load_int(is_found):
+                get_running_loop = found
+                store_int(is_found, 1)
     return get_running_loop()
 
 
@@ -82,7 +91,7 @@ cdef class Nested(Owned):
         """Become part of `host`, an asyncio loop of this thread, which need not run yet: for a derived class to do."""
 
     cdef int meet_host(self) except -1:
-        if self.depth == 0 and not self.is_closed and self.in_own_thread():
+        if self.in_own_thread() and self.depth == 0 and not self.is_closed:
             self.look_for_host()
         return 0
 
