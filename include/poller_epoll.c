@@ -96,9 +96,11 @@ void poller_hear(poller *poller)
 {
     char rest[256];
 
-    __atomic_exchange_n(&poller->woken, 0, __ATOMIC_ACQ_REL); /* first: who comes now writes again, and what others have planned is seen */
     while (read(poller->wake_read, rest, sizeof rest) == sizeof rest)
         ;
+    /* Last: were it 0 before, what comes meanwhile would be read here with its mark left behind, and nobody would write again. Who comes
+     * from now on writes; what was planned before is seen. */
+    __atomic_exchange_n(&poller->woken, 0, __ATOMIC_ACQ_REL);
 }
 
 void poller_rewind(poller *poller)

@@ -247,9 +247,9 @@ void poller_hear(poller *poller)
 {
     char rest[256];
 
-    poller->woken = 0; /* first: who comes now writes again */
     while (read(poller->wake_read, rest, sizeof rest) == sizeof rest)
         ;
+    __atomic_exchange_n(&poller->woken, 0, __ATOMIC_ACQ_REL); /* last: see poller_epoll.c */
 }
 
 void poller_wake(poller *poller)
