@@ -13,6 +13,8 @@ Environment
     SSLSOCK_DEBUG            "1": assertions and object counts compiled in, no optimisation
     SSLSOCK_SANITIZE         a list for -fsanitize=, for example "address,undefined"
     SSLSOCK_WERROR           "1": warnings of the C compiler are errors
+    SSLSOCK_FREE_THREADED    "1": the modules declare that they need no GIL (docs/threads.md). After a change
+                             of it build/cython has to be made anew
 """
 
 import functools
@@ -150,7 +152,7 @@ def core_extension() -> Extension:
             "initializedcheck": False,
             "embedsignature": False,  # inspect.signature knows it
             "auto_pickle": False,  # what can be pickled says so itself
-            "freethreading_compatible": True,
+            "freethreading_compatible": flag("SSLSOCK_FREE_THREADED"),
         },
     )
     sources = [source for module in modules for source in module.sources]
