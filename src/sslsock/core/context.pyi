@@ -25,8 +25,8 @@ def protocol_supported(version: int) -> bool: ...
 class Context:
     """One SSL_CTX, made from settings that do not change afterwards."""
 
-    def __init__(
-        self,
+    def __new__(
+        cls,
         *,
         server_side: bool,
         certificate: Optional[SslCertificate] = None,
@@ -52,7 +52,7 @@ class Context:
         pre_shared_key_identity_hint: str = "",
         post_handshake_authentication: bool = False,
         legacy_server_connect: bool = False,
-    ) -> None: ...
+    ) -> Context: ...
     @property
     def server_side(self) -> bool:
         """Role: bool."""

@@ -34,7 +34,7 @@ VERIFY_NONE = VERIFY_MODE_NONE
 VERIFY_QUERY = VERIFY_MODE_QUERY
 VERIFY_PEER = VERIFY_MODE_PEER
 
-PROTOCOL_NAMES = {0x0300: "SSL 3", 0x0301: "TLS 1.0", 0x0302: "TLS 1.1", 0x0303: "TLS 1.2", 0x0304: "TLS 1.3"}
+_PROTOCOL_NAMES = {0x0300: "SSL 3", 0x0301: "TLS 1.0", 0x0302: "TLS 1.1", 0x0303: "TLS 1.2", 0x0304: "TLS 1.3"}
 
 # Used unless the program names others: forward secrecy and authenticated encryption only (RFC 9325, 4.2), AES-128 first, which
 # loses nothing in practice and spares a fifth of the work of AES-256 and its SHA-384.
@@ -356,14 +356,14 @@ pre_shared_key_identity_hint="", post_handshake_authentication=False, legacy_ser
     cdef int set_protocols(self, int minimum, int maximum) except -1:
         cdef int version
         for version in (minimum, maximum or minimum):  # a minimum of 0 would be all that OpenSSL has
-            if version not in PROTOCOL_NAMES:
+            if version not in _PROTOCOL_NAMES:
                 raise ConfigurationError(f"unknown protocol version {version:#06x}")
             if version < 0x0303 and not protocol_supported(version):
                 raise ConfigurationError(
-                    f"{openssl_version()} was built or configured without {PROTOCOL_NAMES[version]}")
+                    f"{openssl_version()} was built or configured without {_PROTOCOL_NAMES[version]}")
         if maximum and minimum > maximum:
             raise ConfigurationError(
-                f"minimum_protocol {PROTOCOL_NAMES[minimum]} is newer than maximum_protocol {PROTOCOL_NAMES[maximum]}")
+                f"minimum_protocol {_PROTOCOL_NAMES[minimum]} is newer than maximum_protocol {_PROTOCOL_NAMES[maximum]}")
         if minimum < 0x0303:
             allow_old_protocols(self.ctx)
         if ssl.SSL_CTX_set_min_proto_version(self.ctx, minimum) != 1 \

@@ -25,8 +25,8 @@ class TlsError(Exception):
 class Engine(BareEngine):
     """TLS without input or output of its own: bytes in, bytes out."""
 
-    def __init__(
-        self,
+    def __new__(
+        cls,
         context: Context,
         *,
         server_name: Optional[str] = None,
@@ -36,7 +36,7 @@ class Engine(BareEngine):
         release_buffers: bool = False,
         session: Optional[SslSession] = None,
         pre_shared_key_handler: Optional[_KeyHandler] = None,
-    ) -> None: ...
+    ) -> Engine: ...
     def start(self) -> bytes: ...
     def decrypt(self, data: _Buffer) -> bytes: ...
     def decrypt_into(self, data: _Buffer, buffer: Union[bytearray, memoryview]) -> int: ...

@@ -43,7 +43,7 @@ from sslsock.core.verification cimport (
 from window_bio cimport byte_queue, byte_queue_clear, byte_queue_front
 
 from sslsock.core.binding import check_binding
-from sslsock.core.context import PROTOCOL_NAMES
+from sslsock.core.context import _PROTOCOL_NAMES
 from sslsock.core.hostname import ascii_name
 
 cdef enum:
@@ -230,7 +230,7 @@ session=None, pre_shared_key_handler=None)
         elif self.closed or self.peer_closed:
             state = "closed" if self.closed and self.peer_closed else f"closed by {'this side' if self.closed else 'the peer'}"
         else:
-            state = f"{PROTOCOL_NAMES[self.protocol]} {self.cipher}" if self.handshake_done else "before the end of the handshake"
+            state = f"{_PROTOCOL_NAMES[self.protocol]} {self.cipher}" if self.handshake_done else "before the end of the handshake"
         return f"<{type(self).__name__} of a {role}, {state}>"
 
     cdef str set_names(self, str server_name):

@@ -8,7 +8,7 @@ MOST_KEYS: int
 class TicketKeys:
     """The keys that contexts seal their session tickets with."""
 
-    def __init__(self, *, older: int = 2) -> None: ...
+    def __new__(cls, *, older: int = 2) -> TicketKeys: ...
     @property
     def older(self) -> int:
         """How many of the keys before the first one `rotate` keeps: int."""
