@@ -45,6 +45,7 @@ class Site:
         try:
             while True:
                 await response.write(LARGE[:65536])
+                await asyncio.sleep(0)  # a write alone may never wait, and the loop not hear that the client has gone
         except (ConnectionError, asyncio.CancelledError):  # whichever comes first
             self.vanished.set_result("told")
             raise
