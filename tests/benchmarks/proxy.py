@@ -448,7 +448,8 @@ def cost_of_threads(target: int, threads: int, load: Load) -> tuple[float, Threa
         # The load goes first wherever both want a core, so that the threads always have something to do.
         os.setpriority(os.PRIO_PROCESS, proxy.pid, 10)
         for task in tree_threads(proxy.pid):
-            os.setpriority(os.PRIO_PROCESS, task, 10)
+            with contextlib.suppress(ProcessLookupError):  # a thread of the start that has ended
+                os.setpriority(os.PRIO_PROCESS, task, 10)
         load.run(proxy.port, max(1, load.count // 20))  # warms up
         before = proxy.cpu_seconds()
         with Threads(proxy.pid) as told, ThreadPoolExecutor(LOADS) as pool:
