@@ -315,5 +315,19 @@ class NativeBuild(build_ext):
         super().build_extension(extension)
 
 
+def description() -> str:
+    """The README as an index shows it, where relative links lead nowhere: they are made links to the source's home."""
+    source = re.search(r'^Source = "(.*)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert source is not None
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = re.sub(r"(!\[[^\]]*\]\()(?=[\w.]+[/.)])", rf"\1{source[1]}/raw/main/", text)
+    return re.sub(r"(?<=\]\()(?=[\w.]+[/.)])(?!https?:)", f"{source[1]}/blob/main/", text)
+
+
 if __name__ == "__main__":  # cythonize's processes may import this file: from CPython 3.14 on they are no forks
-    setup(ext_modules=[core_extension()], cmdclass={"build_ext": NativeBuild})
+    setup(
+        ext_modules=[core_extension()],
+        cmdclass={"build_ext": NativeBuild},
+        long_description=description(),
+        long_description_content_type="text/markdown",
+    )

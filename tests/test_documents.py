@@ -346,3 +346,17 @@ def test_files_that_are_linked_to_are_there(page):
     text = re.sub(r"```[\s\S]*?```", "", (ROOT / page).read_text())
     lost = [path for path in LINK.findall(text) if not (ROOT / path).exists()]
     assert not lost, f"{page} links to what is not there: {lost}"
+
+
+# The README on an index
+
+
+@needs_sources
+def test_an_index_gets_no_relative_link():
+    code = "import runpy; print(runpy.run_path('setup.py', run_name='setup')['description']())"
+    text = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True, timeout=60).stdout
+    targets = re.findall(r"\]\(([^)\s]+)\)", text)
+    assert len(targets) == len(re.findall(r"\]\([^)\s]+\)", README)) > 10
+    for target in targets:
+        home, _, path = target.partition("/blob/main/" if "/blob/" in target else "/raw/main/")
+        assert home.startswith("https://") and (not path or (ROOT / path).exists()), target
