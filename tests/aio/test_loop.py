@@ -107,6 +107,31 @@ def test_a_call_from_another_thread_ends_the_wait(loop: EventLoop) -> None:
     loop.run_forever()
 
 
+@pytest.mark.skipif(not hasattr(asyncio.events, "_ThreadSafeHandle"), reason="so in asyncio from CPython 3.14 on")
+@pytest.mark.parametrize("debug", [False, True], ids=["", "debug"])
+def test_cancelling_in_another_thread_waits_for_a_call_that_runs(loop: EventLoop, debug: bool) -> None:
+    loop.set_debug(debug)
+    seen: list[str] = []
+    canceller: list[threading.Thread] = []
+
+    def cancel() -> None:
+        handle.cancel()
+        seen.append("cancelled")
+
+    def call() -> None:
+        canceller.append(threading.Thread(target=cancel))
+        canceller[0].start()
+        canceller[0].join(0.05)
+        seen.append("called")
+
+    handle = loop.call_soon_threadsafe(call)
+    loop.call_soon_threadsafe(loop.stop)
+    loop.run_forever()
+    canceller[0].join(60)
+    assert seen == ["called", "cancelled"]
+    assert handle.cancelled()
+
+
 def test_it_belongs_to_the_thread_that_runs_it(loop: EventLoop) -> None:
     results: list[object] = []
     thread = threading.Thread(target=lambda: results.append(loop.run_until_complete(asyncio.sleep(0, "there"))))

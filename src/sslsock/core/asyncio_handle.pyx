@@ -10,6 +10,7 @@ from asyncio.format_helpers import _format_callback_source
 cimport cython
 from cpython.object cimport PyObject
 
+from shared_value cimport load_int, store_int
 from sslsock.core.schedule cimport Timed
 
 cdef extern from "Python.h":
@@ -33,6 +34,22 @@ cdef class Handle(Timed):
         return AsyncioHandle
 
     @property
+    def _callback(self):
+        with cython.critical_section(self):
+            callback = self.callback
+        return callback
+
+    @property
+    def _args(self):
+        with cython.critical_section(self):
+            arguments = self.arguments
+        return arguments
+
+    @property
+    def _cancelled(self):
+        return bool(load_int(self.is_cancelled))
+
+    @property
     def _source_traceback(self):
         return None
 
@@ -52,16 +69,16 @@ cdef class Handle(Timed):
 
     def cancel(self):
         """Take the call back; no effect once it has run."""
-        if not self._cancelled:
+        if not load_int(self.is_cancelled):
             if self._loop.get_debug():
                 self.text = repr(self)
             with cython.critical_section(self):  # in whatever thread, beside `run`
-                self._cancelled = True
-                self._callback = self._args = None
+                store_int(self.is_cancelled, True)
+                self.callback = self.arguments = None
 
     def cancelled(self):
         """Whether it was cancelled: bool."""
-        return self._cancelled
+        return bool(load_int(self.is_cancelled))
 
     def _run(self):
         self.run()
@@ -71,8 +88,8 @@ cdef class Handle(Timed):
         cdef object callback = None, context = self._context
         cdef tuple args = None
         with cython.critical_section(self):
-            callback, args = self._callback, <tuple> self._args
-        if args is None:  # another thread has just cancelled it
+            callback, args = self.callback, self.arguments
+        if args is None:  # cancelled, perhaps by another thread and just now
             return 0
         try:
             PyContext_Enter(context)
@@ -113,7 +130,7 @@ cdef class TimerHandle(Handle):
 
     def cancel(self):
         """Take the call back; no effect once it has run."""
-        if not self._cancelled:
+        if not load_int(self.is_cancelled):
             self._loop._timer_handle_cancelled(self)
             Handle.cancel(self)
 

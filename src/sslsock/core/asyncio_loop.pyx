@@ -27,6 +27,8 @@ cdef extern from "Python.h":
     object PyContext_CopyCurrent()
 
 cdef object Future = asyncio.Future
+# From CPython 3.14 on: `cancel` waits, in another thread, for the end of a callback that runs.
+cdef object ThreadSafeHandle = getattr(asyncio.events, "_ThreadSafeHandle", None)
 
 cdef double LONGEST = 1e9  # seconds, thirty years: keeps times inside 64 bits
 
@@ -131,8 +133,8 @@ cdef class LoopCore:
 
     cdef Handle planned(self, Handle handle, object callback, tuple args, object context):
         handle._loop = self
-        handle._callback = callback
-        handle._args = args
+        handle.callback = callback
+        handle.arguments = args
         handle._context = PyContext_CopyCurrent() if context is None else context
         return handle
 
@@ -194,6 +196,9 @@ cdef class LoopCore:
         self.check_open()
         if self.debug:
             self._check_callback(callback, "call_soon_threadsafe")
+        if ThreadSafeHandle is not None:
+            handle = ThreadSafeHandle(callback, args, self, context)
+        elif self.debug:
             handle = asyncio.Handle(callback, args, self, context)
         else:
             handle = self.planned(Handle.__new__(Handle), callback, args, context)
@@ -393,13 +398,10 @@ cdef class LoopCore:
 
     cdef bint run_one(self, object handle) noexcept:
         """False when it has raised what ends the turn (KeyboardInterrupt, SystemExit): the calls behind it stay queued."""
-        cdef Handle own
         cdef bint goes_on = True
         try:
             if type(handle) is Handle or type(handle) is TimerHandle:
-                own = <Handle> handle
-                if not own._cancelled:
-                    own.run()
+                (<Handle> handle).run()
             elif not handle._cancelled:
                 if self.debug:
                     self._run_debug(handle)

@@ -141,14 +141,14 @@ class EventLoop(Loop):
         except NotImplementedError:
             raise RuntimeError(f"sockets of sslsock need an asyncio loop with add_reader: {host!r} has none") from None
         self.host = host
-        self.host_call_soon = host.call_soon
+        self._host_call_soon = host.call_soon
         if running_host() is host:
             self._sentinel = when_host_ends(weakref.ref(self))
             with suppress(StopIteration):  # it has come to where it waits to be closed
                 self._sentinel.__anext__().send(None)
 
     def _detach(self) -> None:
-        host, self.host, self.host_call_soon = self.host, None, None
+        host, self.host, self._host_call_soon = self.host, None, None
         sentinel, self._sentinel = self._sentinel, None
         if sentinel is not None:
             with suppress(StopIteration, RuntimeError):  # ended; it is what has called

@@ -287,7 +287,7 @@ cdef class Loop(Reactor):
         self.inherited = [self.watchers, self.graves, self.timers, self.soon, self.foreign, self.again, self.flushes]
         if not self.thread_is_here():
             return
-        self.host = self.host_call_soon = self.asked_host = None
+        self.host = self._host_call_soon = self.asked_host = None
         for watcher in self.watchers.values():
             if not watcher.borrowed:
                 self.copies.append(watcher.fd)

@@ -4,8 +4,8 @@ from sslsock.core.ownership cimport Owned
 
 cdef class Nested(Owned):
     cdef public object host  # the asyncio loop that it is part of
-    cdef public object host_call_soon
-    cdef object asked_host  # the host_call_soon whose call has not come yet
+    cdef public object _host_call_soon
+    cdef object asked_host  # the _host_call_soon whose call has not come yet
     cdef bint host_planned  # the pipe tells already that there is work
     cdef poller poller
     cdef int depth  # of turns, one in another

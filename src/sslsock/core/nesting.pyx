@@ -115,16 +115,16 @@ cdef class Nested(Owned):
         if self.depth > 0 or self.host_planned:
             return
         # A host that does not run now may never run again, and whoever turns the loop in its place is told by the descriptor.
-        if self.host_call_soon is not None and (self.host is None or running_host() is self.host):
+        if self._host_call_soon is not None and (self.host is None or running_host() is self.host):
             # One call at a time: a turn of the host is several of ours, and if each asked for the next, they would multiply.
-            if self.asked_host is self.host_call_soon:
+            if self.asked_host is self._host_call_soon:
                 return
-            self.asked_host = self.host_call_soon
+            self.asked_host = self._host_call_soon
             try:
-                self.host_call_soon(self._host_called)
+                self._host_call_soon(self._host_called)
                 return
             except BaseException as exc:  # the host has been closed: whoever comes next finds the pipe
-                self.host_call_soon = None
+                self._host_call_soon = None
                 if not isinstance(exc, Exception):
                     self.escaped = exc
         self.host_planned = True
@@ -135,6 +135,6 @@ cdef class Nested(Owned):
         poller_wake_once(&self.poller)
 
     def _host_called(self):
-        """What `host_call_soon` is given: the turn that was asked for."""
+        """What `_host_call_soon` is given: the turn that was asked for."""
         self.asked_host = None
         self._host_turn()
