@@ -22,6 +22,7 @@ import sslsock
 import sslsock.aio
 import sslsock.ssl
 from peers import Certificates, Host, make_tcp_pair
+from sslsock.sockets.loop_object import Handler
 
 PACKAGE = Path(sslsock.__file__).resolve().parent
 NOT_MADE = ("ClientHello", "SSLSession")  # by programs: their constructors refuse, in words
@@ -77,9 +78,27 @@ def test_completion_shows_nothing_internal(name: str) -> None:
     cls = CLASSES[name]
     for member, value in public_members(cls):
         assert not member.startswith("on_"), f"{name}.{member} is called by the core, not by programs"
-        described = isinstance(value, (property, classmethod, staticmethod)) or inspect.isroutine(value)
+        described = isinstance(value, (property, classmethod, staticmethod, Handler)) or inspect.isroutine(value)
         if described and name.count(".") == 1:  # else as asyncio's and ssl's, some of which have no text
             assert inspect.getdoc(getattr(cls, member)), f"{name}.{member} is public and not explained"
+
+
+class Client(sslsock.SslSocket):
+    def ready_read_handler(self) -> None:
+        """Reads it all."""
+
+    def encrypted_handler(self) -> None:
+        pass
+
+
+def test_help_of_a_handler() -> None:
+    text = pydoc.plain(pydoc.render_doc(sslsock.SslSocket))
+    assert "`ready_read_handler(stream)`: called when new data can be read." in text
+
+    assert inspect.getdoc(Client.ready_read_handler) == "Reads it all."
+    text = pydoc.plain(pydoc.render_doc(Client))
+    assert "Reads it all." in text
+    assert "`encrypted_handler(socket)`: called when the handshake is done" in text
 
 
 def test_completion_at_the_prompt() -> None:
@@ -111,6 +130,7 @@ def test_every_callable_has_a_signature(name: str) -> None:
     if inspect.isclass(thing) and issubclass(thing, (BaseException, enum.Enum, int)):
         return  # those of the standard library say what they take
     assert str(inspect.signature(thing)) != "(*args, **kwargs)" or not own(thing)
+    assert not [parameter for parameter in inspect.signature(thing).parameters if parameter.startswith("_")]
     for member, value in public_members(thing) if inspect.isclass(thing) else ():
         if callable(getattr(thing, member)) and inspect.isroutine(value):
             assert list(inspect.signature(getattr(thing, member)).parameters) is not None

@@ -80,8 +80,9 @@ def docstring_of(path: str) -> str:
 
 
 def explain(obj: griffe.Object) -> None:
-    """Give an object of a stub the docstring of its module, if it has one: what the stub says may be shorter."""
-    if obj.filepath.suffix == ".pyi" and not obj.name.startswith("__"):  # type: ignore[union-attr]
+    """Give an object the docstring that it has at run time: one of a stub, which may say less, and a handler."""
+    of_handler = obj.is_attribute and str(getattr(obj.value, "function", "")) == "Handler"  # it has its text as an argument
+    if (of_handler or obj.filepath.suffix == ".pyi") and not obj.name.startswith("__"):  # type: ignore[union-attr]
         text = docstring_of(obj.path)
         if text:
             obj.docstring = griffe.Docstring(text, parent=obj)

@@ -133,8 +133,8 @@ class Connection(Awaiting, ErrorConstants):
         "_state_changed_handler",
     )
 
-    def __init__(self, *, _loop: Optional[EventLoop] = None) -> None:
-        super().__init__(_loop=_loop)
+    def _set_up(self, loop: EventLoop) -> None:
+        super()._set_up(loop)
         self._state = UNCONNECTED
         self._error: Optional[SocketError] = None
         self._failure = None

@@ -28,9 +28,11 @@ class LateCertificate(PreSharedKeys):
     _handshake_errors: tuple[SslError, ...]
     _mode: SslMode
 
-    peer_certificate_handler: Handler[Callable[[Self], object]] = Handler()
-    """`peer_certificate_handler(socket)`: called when a client has answered `request_peer_certificate`. `peer_certificate` is
-    what it has sent, None if nothing; `ssl_handshake_errors` is what is wrong with it and was ignored."""
+    peer_certificate_handler: Handler[Callable[[Self], object]] = Handler(
+        """`peer_certificate_handler(socket)`: called when a client has answered `request_peer_certificate`.
+        `peer_certificate` is what it has sent, None if nothing; `ssl_handshake_errors` is what is wrong with it and was
+        ignored."""
+    )
 
     def request_peer_certificate(self) -> bool:
         """Ask a client for its certificate after the handshake, with TLS 1.3. What it sends is verified as

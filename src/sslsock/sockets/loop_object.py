@@ -32,12 +32,13 @@ F = TypeVar("F", bound=Callable[..., object])
 class Handler(Generic[F]):
     """The attribute of a handler.
 
-    method: what is called when nothing was assigned, because a class defines it. told_while: property of the object that says
-    whether the event is still so, for tasks that come to it later. decides: what it does is looked at when it returns, so that
-    no task can run it.
+    doc: its docstring. method: what is called when nothing was assigned, because a class defines it. told_while: property of
+    the object that says whether the event is still so, for tasks that come to it later. decides: what it does is looked at when
+    it returns, so that no task can run it.
     """
 
-    def __init__(self, method: Optional[F] = None, *, told_while: str = "", decides: bool = False) -> None:
+    def __init__(self, doc: str, method: Optional[F] = None, *, told_while: str = "", decides: bool = False) -> None:
+        self.__doc__ = doc
         self._method = method
         self._told_while = told_while
         self._decides = decides
@@ -52,7 +53,8 @@ class Handler(Generic[F]):
 
     def defined(self, method: Optional[F]) -> Handler[F]:
         """The same, for a class that defines it."""
-        return Handler(method, told_while=self._told_while, decides=self._decides)
+        doc = getattr(method, "__doc__", None) or self.__doc__ or ""
+        return Handler(doc, method, told_while=self._told_while, decides=self._decides)
 
     def _slot_value(self, handler: Any, name: str) -> Any:
         """What the slot holds for a handler of the program. TypeError where a call of it would run nothing."""

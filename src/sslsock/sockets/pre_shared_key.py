@@ -92,12 +92,14 @@ class PreSharedKeys(Resumption):
 
     __slots__ = ("_pre_shared_key_handler",)
 
-    pre_shared_key_handler: Handler[Callable[[Self, SslPreSharedKeyAuthenticator], object]] = Handler(decides=True)
-    """`pre_shared_key_handler(socket, authenticator)`: called in the middle of the handshake, on a client perhaps twice, to
-    fill in a key that both sides know (SslPreSharedKeyAuthenticator). Set it before the handshake. It cannot be an `async
-    def`. Where it fills in no key, certificates decide, if both sides can (in TLS 1.3), and else the handshake fails. It
-    fails if the handler raises, or ends the connection. A server may be asked for identities that are nobody's, and then
-    leaves the key out."""
+    pre_shared_key_handler: Handler[Callable[[Self, SslPreSharedKeyAuthenticator], object]] = Handler(
+        """`pre_shared_key_handler(socket, authenticator)`: called in the middle of the handshake, on a client perhaps twice,
+        to fill in a key that both sides know (SslPreSharedKeyAuthenticator). Set it before the handshake. It cannot be an
+        `async def`. Where it fills in no key, certificates decide, if both sides can (in TLS 1.3), and else the handshake
+        fails. It fails if the handler raises, or ends the connection. A server may be asked for identities that are nobody's,
+        and then leaves the key out.""",
+        decides=True,
+    )
 
     @property
     def pre_shared_key_used(self) -> bool:

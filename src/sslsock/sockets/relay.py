@@ -78,8 +78,9 @@ class Relay(Waits):
         "_waits",
     )
 
-    closed_handler: Handler[Callable[[Relay, RelayReason], object]] = Handler()
-    """`closed_handler(relay, reason)`: called when it has ended, and both sockets are closed."""
+    closed_handler: Handler[Callable[[Relay, RelayReason], object]] = Handler(
+        """`closed_handler(relay, reason)`: called when it has ended, and both sockets are closed."""
+    )
 
     def __init__(self, front: TcpSocket, back: TcpSocket, *, idle_timeout: float = 0.0) -> None:
         for sock in (front, back):

@@ -25,10 +25,11 @@ class Resumption(Agreed):
 
     _session: Optional[SslSession]
 
-    new_session_handler: Handler[Callable[[Self, SslSession], object]] = Handler()
-    """`new_session_handler(socket, session)`: called when a client has got a session by which its next connection can be
-    resumed. With TLS 1.3 a server may send several, each for one connection, just before other data; with TLS 1.2
-    it comes after `encrypted_handler`."""
+    new_session_handler: Handler[Callable[[Self, SslSession], object]] = Handler(
+        """`new_session_handler(socket, session)`: called when a client has got a session by which its next connection can be
+        resumed. With TLS 1.3 a server may send several, each for one connection, just before other data; with TLS 1.2 it
+        comes after `encrypted_handler`."""
+    )
 
     @property
     def session(self) -> Optional[SslSession]:

@@ -50,12 +50,15 @@ class SslServer(TcpServer):
 
     handshake_timeout = Seconds()
 
-    client_hello_handler: Handler[Callable[[SslSocket, ClientHello], object]] = Handler()
-    """`client_hello_handler(socket, hello)`: given to the sockets of connections accepted from now on: see
-    `SslSocket.client_hello_handler`."""
-    pre_shared_key_handler: Handler[Callable[[SslSocket, SslPreSharedKeyAuthenticator], object]] = Handler(decides=True)
-    """`pre_shared_key_handler(socket, authenticator)`: given to the sockets of connections accepted from now on: see
-    `SslSocket.pre_shared_key_handler`."""
+    client_hello_handler: Handler[Callable[[SslSocket, ClientHello], object]] = Handler(
+        """`client_hello_handler(socket, hello)`: given to the sockets of connections accepted from now on: see
+        `SslSocket.client_hello_handler`."""
+    )
+    pre_shared_key_handler: Handler[Callable[[SslSocket, SslPreSharedKeyAuthenticator], object]] = Handler(
+        """`pre_shared_key_handler(socket, authenticator)`: given to the sockets of connections accepted from now on: see
+        `SslSocket.pre_shared_key_handler`.""",
+        decides=True,
+    )
 
     def __init__(self) -> None:
         super().__init__()
@@ -149,7 +152,7 @@ class SslServer(TcpServer):
     next_pending_secure_connection_async = twin(next_pending_secure_connection)
 
     def _make_socket(self, accepted: Accepted) -> SslSocket:
-        sock = SslSocket(_loop=self._loop)
+        sock = SslSocket._on(self._loop)
         sock._handshake_timeout = self._handshake_timeout
         sock._handshake_pool = self._handshake_pool
         sock._configuration = self._configuration

@@ -97,21 +97,27 @@ class SslSocket(LateCertificate):
 
     handshake_timeout = Seconds()
 
-    client_hello_handler: Handler[Callable[[Self, ClientHello], object]] = Handler()
-    """`client_hello_handler(socket, hello)`: called on a server's socket before the handshake, when the client has said
-    what it wants. The handler may set another `configuration`, which the handshake then uses, or `hold_handshake()`, or end
-    the connection. If it raises, the handshake fails. Until the handshake begins nothing can be read; what is written waits
-    for its end, and is dropped by a `disconnect` before it begins."""
-    encrypted_handler: Handler[Callable[[Self], object]] = Handler()
-    """`encrypted_handler(socket)`: called when the handshake is done: from now on everything is encrypted."""
-    mode_changed_handler: Handler[Callable[[Self, SslMode], object]] = Handler()
-    """`mode_changed_handler(socket, mode)`: called when `mode` has changed: a handshake begins, or the connection has ended."""
-    ssl_errors_handler: Handler[Callable[[Self, list[SslError]], object]] = Handler(decides=True)
-    """`ssl_errors_handler(socket, errors)`: called in the middle of the handshake when the peer's certificates have errors;
-    `ignore_ssl_errors` may be called here. It cannot be an `async def`."""
+    client_hello_handler: Handler[Callable[[Self, ClientHello], object]] = Handler(
+        """`client_hello_handler(socket, hello)`: called on a server's socket before the handshake, when the client has said
+        what it wants. The handler may set another `configuration`, which the handshake then uses, or `hold_handshake()`, or
+        end the connection. If it raises, the handshake fails. Until the handshake begins nothing can be read; what is written
+        waits for its end, and is dropped by a `disconnect` before it begins."""
+    )
+    encrypted_handler: Handler[Callable[[Self], object]] = Handler(
+        """`encrypted_handler(socket)`: called when the handshake is done: from now on everything is encrypted."""
+    )
+    mode_changed_handler: Handler[Callable[[Self, SslMode], object]] = Handler(
+        """`mode_changed_handler(socket, mode)`: called when `mode` has changed: a handshake begins, or the connection has
+        ended."""
+    )
+    ssl_errors_handler: Handler[Callable[[Self, list[SslError]], object]] = Handler(
+        """`ssl_errors_handler(socket, errors)`: called in the middle of the handshake when the peer's certificates have
+        errors; `ignore_ssl_errors` may be called here. It cannot be an `async def`.""",
+        decides=True,
+    )
 
-    def __init__(self, *, _loop: Optional[EventLoop] = None) -> None:
-        super().__init__(_loop=_loop)
+    def _set_up(self, loop: EventLoop) -> None:
+        super()._set_up(loop)
         self._mode = UNENCRYPTED
         self._encrypted = False
         self._demanding = False  # this handshake is over when the peer's certificates have errors

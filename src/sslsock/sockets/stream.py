@@ -71,15 +71,29 @@ class Stream(LoopObject, Endpoint, ABC):
     )
 
     _loop: EventLoop
-    ready_read_handler: Handler[Callable[[Self], object]] = Handler(told_while="bytes_available")
-    """`ready_read_handler(stream)`: called when new data can be read."""
-    bytes_written_handler: Handler[Callable[[Self, int], object]] = Handler()
-    """`bytes_written_handler(stream, count)`: called when `count` bytes more were handed to the system."""
-    about_to_close_handler: Handler[Callable[[Self], object]] = Handler()
-    """`about_to_close_handler(stream)`: called by `close` before it does anything: unread data can still be read."""
+    ready_read_handler: Handler[Callable[[Self], object]] = Handler(
+        """`ready_read_handler(stream)`: called when new data can be read.""",
+        told_while="bytes_available",
+    )
+    bytes_written_handler: Handler[Callable[[Self, int], object]] = Handler(
+        """`bytes_written_handler(stream, count)`: called when `count` bytes more were handed to the system."""
+    )
+    about_to_close_handler: Handler[Callable[[Self], object]] = Handler(
+        """`about_to_close_handler(stream)`: called by `close` before it does anything: unread data can still be read."""
+    )
 
-    def __init__(self, *, _loop: Optional[EventLoop] = None) -> None:
-        self._loop = EventLoop.current() if _loop is None else _loop  # a server gives its own
+    def __init__(self) -> None:
+        self._set_up(EventLoop.current())
+
+    @classmethod
+    def _on(cls, loop: EventLoop) -> Self:
+        """One that lives on `loop`, whichever is this thread's now: a server's sockets are on its own."""
+        stream = cls.__new__(cls)
+        stream._set_up(loop)
+        return stream
+
+    def _set_up(self, loop: EventLoop) -> None:
+        self._loop = loop
         self._open_mode = 0
         self._error_string = ""
         self._encoding = "utf-8"

@@ -111,11 +111,14 @@ class TcpServer(Waits, ErrorConstants):
 
     reuse_port = Flag()
 
-    new_connection_handler: Handler[Callable[[Self], object]] = Handler(told_while="has_pending_connections")
-    """`new_connection_handler(server)`: called when there are connections to take with `next_pending_connection`."""
-    accept_error_handler: Handler[Callable[[Self, SocketError], object]] = Handler()
-    """`accept_error_handler(server, error)`: called when the system gives no connection, for want of descriptors for example.
-    The server goes on by itself."""
+    new_connection_handler: Handler[Callable[[Self], object]] = Handler(
+        """`new_connection_handler(server)`: called when there are connections to take with `next_pending_connection`.""",
+        told_while="has_pending_connections",
+    )
+    accept_error_handler: Handler[Callable[[Self, SocketError], object]] = Handler(
+        """`accept_error_handler(server, error)`: called when the system gives no connection, for want of descriptors for
+        example. The server goes on by itself."""
+    )
 
     def __init__(self) -> None:
         self._loop = EventLoop.current()
@@ -359,7 +362,7 @@ class TcpServer(Waits, ErrorConstants):
 
     def _make_socket(self, accepted: Accepted) -> TcpSocket:
         """The socket for an accepted connection. The place for a derived class to make one of its own."""
-        return self._adopted(TcpSocket(_loop=self._loop), accepted)
+        return self._adopted(TcpSocket._on(self._loop), accepted)
 
     def _adopted(self, sock: TcpSocket, accepted: Accepted) -> TcpSocket:
         sock._adopt(accepted)

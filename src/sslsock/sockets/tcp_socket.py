@@ -44,19 +44,24 @@ class TcpSocket(Connection):
 
     connect_timeout = Seconds()
 
-    connected_handler: Handler[Callable[[Self], object]] = Handler()
-    """`connected_handler(socket)`: called when the connection stands. With TLS the handshake comes after it."""
-    disconnected_handler: Handler[Callable[[Self], object]] = Handler()
-    """`disconnected_handler(socket)`: called when the connection has ended. Data that came before can still be read."""
-    error_handler: Handler[Callable[[Self, SocketError], object]] = Handler()
-    """`error_handler(socket, error)`: called when something has failed; `error` and `error_string` say what. After an
-    attempt to connect that has failed the socket is UNCONNECTED, and may be connected again here. Without a handler an
-    error is logged ("sslsock", WARNING; DEBUG when the peer has closed in good order), unless a task waits, in which it is
-    raised."""
-    state_changed_handler: Handler[Callable[[Self, SocketState], object]] = Handler()
-    """`state_changed_handler(socket, state)`: called when `state` has changed."""
-    host_found_handler: Handler[Callable[[Self], object]] = Handler()
-    """`host_found_handler(socket)`: called when the name was looked up, before it connects."""
+    connected_handler: Handler[Callable[[Self], object]] = Handler(
+        """`connected_handler(socket)`: called when the connection stands. With TLS the handshake comes after it."""
+    )
+    disconnected_handler: Handler[Callable[[Self], object]] = Handler(
+        """`disconnected_handler(socket)`: called when the connection has ended. Data that came before can still be read."""
+    )
+    error_handler: Handler[Callable[[Self, SocketError], object]] = Handler(
+        """`error_handler(socket, error)`: called when something has failed; `error` and `error_string` say what. After an
+        attempt to connect that has failed the socket is UNCONNECTED, and may be connected again here. Without a handler an
+        error is logged ("sslsock", WARNING; DEBUG when the peer has closed in good order), unless a task waits, in which it
+        is raised."""
+    )
+    state_changed_handler: Handler[Callable[[Self, SocketState], object]] = Handler(
+        """`state_changed_handler(socket, state)`: called when `state` has changed."""
+    )
+    host_found_handler: Handler[Callable[[Self], object]] = Handler(
+        """`host_found_handler(socket)`: called when the name was looked up, before it connects."""
+    )
 
     # State
 
