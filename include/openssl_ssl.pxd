@@ -80,7 +80,8 @@ cdef extern from "openssl/ssl.h" nogil:
     int TLS1_2_VERSION, TLS1_3_VERSION
     uint64_t SSL_OP_NO_COMPRESSION, SSL_OP_NO_RENEGOTIATION, SSL_OP_CIPHER_SERVER_PREFERENCE, SSL_OP_PRIORITIZE_CHACHA
     uint64_t SSL_OP_LEGACY_SERVER_CONNECT
-    long SSL_MODE_RELEASE_BUFFERS, SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER, SSL_MODE_AUTO_RETRY
+    long SSL_MODE_RELEASE_BUFFERS, SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER, SSL_MODE_AUTO_RETRY, SSL_MODE_NO_AUTO_CHAIN
+    int SSL_BUILD_CHAIN_FLAG_NO_ROOT, SSL_BUILD_CHAIN_FLAG_IGNORE_ERROR, SSL_BUILD_CHAIN_FLAG_CLEAR_ERROR
 
     # contexts
     const SSL_METHOD *TLS_client_method()
@@ -101,6 +102,8 @@ cdef extern from "openssl/ssl.h" nogil:
     X509_STORE *SSL_CTX_get_cert_store(const SSL_CTX *context)
     int SSL_CTX_use_certificate(SSL_CTX *context, X509 *certificate)
     int SSL_CTX_add1_chain_cert(SSL_CTX *context, X509 *certificate)
+    int SSL_CTX_select_current_cert(SSL_CTX *context, X509 *certificate)
+    int SSL_CTX_build_cert_chain(SSL_CTX *context, int flags)
     int SSL_CTX_use_PrivateKey(SSL_CTX *context, EVP_PKEY *key)
     int SSL_CTX_add_client_CA(SSL_CTX *context, X509 *certificate)
     void SSL_CTX_set_verify(SSL_CTX *context, int mode, X509_STORE_CTX_verify_cb callback)

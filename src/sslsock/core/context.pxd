@@ -44,6 +44,7 @@ cdef class Context:
     cdef int set_identities(self, identities, bint pre_shared_keys) except -1
     cdef int set_identity_hint(self, str hint) except -1
     cdef int add_identity(self, certificate, chain, key) except -1
+    cdef int complete_chains(self, identities) except -1
     cdef int set_verification(
         self, int depth, ca_certificates, bint use_system_ca, list crls, unsigned long flags, bint later) except -1
     cdef int trust_system(self, bint others_too) except -1

@@ -326,6 +326,7 @@ pre_shared_key_identity_hint="", post_handshake_authentication=False, legacy_ser
         stamp = system_stamp() if use_system_ca and not server_side else None  # before they are read: a change meanwhile shows
         self.set_verification(
             verify_depth, ca_certificates, use_system_ca, crls, verify_flags, post_handshake_authentication and server_side)
+        self.complete_chains(identities)
         if post_handshake_authentication and not server_side:
             ssl.SSL_CTX_set_post_handshake_auth(self.ctx, 1)
         self.set_next_protocols(next_protocols)
@@ -439,6 +440,18 @@ pre_shared_key_identity_hint="", post_handshake_authentication=False, legacy_ser
                 raise ConfigurationError(f"a certificate of the chain did not load: {link.error_string}")
             if ssl.SSL_CTX_add1_chain_cert(self.ctx, (<SslCertificate> link).x509) != 1:
                 raise refused("a certificate of the chain is refused")
+        return 0
+
+    cdef int complete_chains(self, identities) except -1:
+        """Intermediate certificates are sent whether they were given with a certificate or stand among the trusted ones. libssl
+        would look for those, in the system's folder too, in every handshake (SSL_CTX_build_cert_chain(3)); here it is done once."""
+        for certificate, chain, _ in identities:
+            if not chain and ssl.SSL_CTX_select_current_cert(self.ctx, (<SslCertificate> certificate).x509) == 1:
+                ssl.SSL_CTX_build_cert_chain(  # where one is missing, what there is
+                    self.ctx, ssl.SSL_BUILD_CHAIN_FLAG_NO_ROOT | ssl.SSL_BUILD_CHAIN_FLAG_IGNORE_ERROR
+                    | ssl.SSL_BUILD_CHAIN_FLAG_CLEAR_ERROR)
+        ERR_clear_error()
+        ssl.SSL_CTX_set_mode(self.ctx, ssl.SSL_MODE_NO_AUTO_CHAIN)
         return 0
 
     cdef int set_verification(

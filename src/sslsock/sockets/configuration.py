@@ -164,7 +164,8 @@ class SslConfiguration:
     @property
     def local_certificate_chain(self) -> list[SslCertificate]:
         """The certificates that lead from the own one to a root: list of SslCertificate (a copy: assign to
-        change it). It may begin with the own one, which then need not be set apart."""
+        change it). It may begin with the own one, which then need not be set apart. Where none are given, those among the
+        trusted ones are sent, but no root; they are looked for once, when the settings are first used."""
         return list(self._local_certificate_chain)
 
     @local_certificate_chain.setter
