@@ -83,6 +83,7 @@ ATTRIBUTES = [
     (SslConfiguration, "ciphers", *TEXT),
     (SslConfiguration, "ciphersuites", *TEXT),
     (SslConfiguration, "groups", *TEXT),
+    (SslConfiguration, "signature_algorithms", *TEXT),
     (SslConfiguration, "allowed_next_protocols", [None, 1, "h2", [1]], [[""], ["x" * 256], ["x" * 255] * 256]),
 ]
 

@@ -135,6 +135,7 @@ OTHER_SETTINGS = {
     "the ciphers": {"ciphers": "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256"},
     "the suites of TLS 1.3": {"ciphersuites": "TLS_AES_128_GCM_SHA256"},
     "the groups": {"groups": "P-256"},
+    "the signature algorithms": {"signature_algorithms": "ECDSA+SHA256:RSA-PSS+SHA256:RSA+SHA256"},
     "legacy servers": {"legacy_server_connect": True},
     "the own certificate": {"certificate": OWN.ours, "private_key": OWN.our_key},
 }

@@ -5,7 +5,9 @@ import subprocess
 
 import pytest
 
+from judged import issue
 from sslsock.core.certificate import SslCertificate
+from sslsock.core.client_hello import parse_client_hello
 from sslsock.core.context import (
     VERIFY_NONE,
     VERIFY_PEER,
@@ -72,7 +74,7 @@ def test_the_wrong_type_is_a_type_error(setting):
         server_context(verify_mode=1, **{setting: "text"})
 
 
-@pytest.mark.parametrize("setting", ["ciphers", "ciphersuites", "groups"])
+@pytest.mark.parametrize("setting", ["ciphers", "ciphersuites", "groups", "signature_algorithms"])
 @pytest.mark.parametrize("text", ["NO-SUCH-THING", "\0", "AES\0", "x" * 5000])
 def test_an_unknown_algorithm_is_named(setting, text):
     with pytest.raises(ConfigurationError, match=setting):
@@ -88,6 +90,46 @@ def test_algorithms_are_used(version):
     engine, _ = engines(version, client=client)
     assert "CHACHA20" in engine.cipher
     assert engine.group.lower() in names.split()
+
+
+def test_signature_algorithms_are_what_a_client_asks_for(version):
+    client = client_context(version, signature_algorithms="rsa_pss_rsae_sha384:ECDSA+SHA256")
+    assert parse_client_hello(Engine(client).start()).signature_algorithms == (0x0805, 0x0403)
+
+
+def test_signature_algorithms_are_what_a_server_signs_with(version):
+    """The client's are OpenSSL's; the server's alone say no."""
+    with pytest.raises(TlsError, match=r"no suitable signature algorithm|no shared (signature algorithms|cipher)"):
+        engines(version, "rsa", server=server_context(version, "rsa", signature_algorithms="ECDSA+SHA256"))
+    engines(version, "rsa", server=server_context(version, "rsa", signature_algorithms="RSA-PSS+SHA256"))
+
+
+def test_signature_algorithms_are_what_a_clients_certificate_is_asked_for(version):
+    own = identity("rsa")
+    client = client_context(version, certificate=own.certificate, private_key=own.key)
+    settings = {"verify_mode": VERIFY_PEER, "ca_certificates": [own.authority]}
+    engines(version, client=client, server=server_context(version, **settings))
+    server = server_context(version, signature_algorithms="ECDSA+SHA256", **settings)
+    with pytest.raises(TlsError, match="did not return a certificate"):
+        engines(version, client=client, server=server)
+
+
+def test_the_depth_counts_intermediate_certificates(version):
+    root = issue("root", ca=True)
+    middle = issue("middle", root, ca=True)
+    for depth, chains in ((0, [True, False]), (1, [True, True]), (-1, [True, True])):
+        for signer, good in zip((root, middle), chains):
+            own = issue("localhost", signer)
+            server = server_context(
+                version, certificate=own.ours, private_key=own.our_key,
+                certificate_chain=[] if signer is root else [middle.ours],
+            )  # fmt: skip
+            client = client_context(version, ca_certificates=[root.ours], verify_depth=depth)
+            if good:
+                engines(version, client=client, server=server)
+            else:
+                with pytest.raises(TlsError, match="certificate verify failed"):
+                    engines(version, client=client, server=server)
 
 
 @pytest.mark.parametrize("group", ["X25519", "P-256", "P-384", "P-521"])

@@ -280,6 +280,7 @@ POLICIES = {
     "ciphers": {"ciphers": "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-ECDSA-AES128-GCM-SHA256"},
     "ciphersuites": {"ciphersuites": "TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256"},
     "groups": {"groups": "P-256"},
+    "signature algorithms": {"signature_algorithms": "ECDSA+SHA256:RSA-PSS+SHA256"},
     "session context": {"session_context": b"another"},
 }
 

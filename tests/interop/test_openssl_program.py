@@ -205,6 +205,7 @@ def test_a_client_answers_a_hello_retry_request(own_host, start, pki):
         ("ciphersuites", "TLS_CHACHA20_POLY1305_SHA256", ["-tls1_3", "-ciphersuites", "TLS_AES_128_GCM_SHA256"]),
         ("ciphers", "ECDHE-ECDSA-AES256-GCM-SHA384", ["-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-GCM-SHA256"]),
         ("groups", "X25519", ["-tls1_3", "-groups", "P-384"]),
+        ("signature_algorithms", "rsa_pss_rsae_sha256", ["-tls1_3", "-sigalgs", "ecdsa_secp256r1_sha256"]),
     ],
 )
 def test_nothing_in_common_is_a_handshake_failure(own_host, start, pki, setting, value, theirs):

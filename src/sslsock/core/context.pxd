@@ -40,7 +40,8 @@ cdef class Context:
     cdef object __weakref__
 
     cdef int set_protocols(self, int minimum, int maximum) except -1
-    cdef int set_algorithms(self, int minimum, str ciphers, str ciphersuites, str groups) except -1
+    cdef int set_algorithms(
+        self, int minimum, str ciphers, str ciphersuites, str groups, str signature_algorithms) except -1
     cdef int set_identities(self, identities, bint pre_shared_keys) except -1
     cdef int set_identity_hint(self, str hint) except -1
     cdef int add_identity(self, certificate, chain, key) except -1

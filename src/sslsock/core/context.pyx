@@ -243,8 +243,8 @@ cdef int on_ticket_opened(
 
 cdef class Context:
     """Context(*, server_side, certificate=None, certificate_chain=(), private_key=None, certificates=(), verify_mode=VERIFY_PEER, \
-verify_depth=0, ca_certificates=(), use_system_ca=True, minimum_protocol=0x0303, maximum_protocol=0, ciphers="", ciphersuites="", \
-groups="", next_protocols=(), ticket_keys=None, session_context=b"", key_log=None, verify_flags=0, crls=(), pre_shared_keys=False, \
+verify_depth=-1, ca_certificates=(), use_system_ca=True, minimum_protocol=0x0303, maximum_protocol=0, ciphers="", ciphersuites="", \
+groups="", signature_algorithms="", next_protocols=(), ticket_keys=None, session_context=b"", key_log=None, verify_flags=0, crls=(), pre_shared_keys=False, \
 pre_shared_key_identity_hint="", post_handshake_authentication=False, legacy_server_connect=False)
 --
 
@@ -257,7 +257,7 @@ pre_shared_key_identity_hint="", post_handshake_authentication=False, legacy_ser
     certificates: list of (certificate, certificate_chain, private_key) besides, or instead; one for each type of key (RSA, EC,
         ED25519, ...): the peer's signature algorithms decide which one it is shown
     verify_mode: VERIFY_NONE, VERIFY_QUERY (ask, report, go on) or VERIFY_PEER (a server then demands a certificate)
-    verify_depth: most intermediate certificates, 0: OpenSSL's own bound
+    verify_depth: most intermediate certificates, -1: OpenSSL's own bound (100)
     ca_certificates, use_system_ca: whom to trust
     pre_shared_keys: bool, connections may be authenticated by a pre-shared key in place of certificates (Engine,
         pre_shared_key_handler); a server then needs no certificate. pre_shared_key_identity_hint: str, what a server says with
@@ -268,11 +268,12 @@ pre_shared_key_identity_hint="", post_handshake_authentication=False, legacy_ser
     verify_flags: int, VerifyFlag; crls: list of SslCrl, which make the peer's own certificate be looked up in them, if no flag does more
     minimum_protocol, maximum_protocol: version numbers such as 0x0303 (TLS 1.2); maximum 0: the newest
     ciphers (TLS 1.2 and older), ciphersuites (TLS 1.3), groups: OpenSSL's syntax (openssl-ciphers(1)); "": DEFAULT_CIPHERS, DEFAULT_CIPHERSUITES, and of groups DEFAULT_GROUPS for a server, OpenSSL's for a client
+    signature_algorithms: for both sides of the handshake, in the syntax of SSL_CTX_set1_sigalgs_list(3); "": OpenSSL's
     next_protocols: ALPN names (bytes), most wanted first
     ticket_keys: TicketKeys, for a server that resumes what others with the same keys have begun, or None: keys of its own
     session_context: bytes, with ticket_keys: names the service, so that servers with different certificates can be one. A
         session is resumed only where session_context (b"": the certificates), verification (mode, depth, authorities) and
-        algorithms (minimum_protocol, ciphers, ciphersuites, groups) are the same, for a day after its full handshake, and while
+        algorithms (minimum_protocol, ciphers, ciphersuites, groups, signature_algorithms) are the same, for a day after its full handshake, and while
         the client's certificate is valid. What is decided elsewhere (an engine's
         verify_handler, what a program allows to whom) is not in it: where that differs, give different ones.
     key_log: for debugging, where the secrets of connections are told: a path (str or PathLike), whose file is added to, or
@@ -280,10 +281,10 @@ pre_shared_key_identity_hint="", post_handshake_authentication=False, legacy_ser
     """
 
     def __cinit__(self, *, bint server_side, certificate=None, certificate_chain=(), private_key=None, certificates=(),
-                  int verify_mode=VERIFY_MODE_PEER, int verify_depth=0, ca_certificates=(), bint use_system_ca=True,
+                  int verify_mode=VERIFY_MODE_PEER, int verify_depth=-1, ca_certificates=(), bint use_system_ca=True,
                   int minimum_protocol=0x0303, int maximum_protocol=0, str ciphers="", str ciphersuites="",
-                  str groups="", next_protocols=(), TicketKeys ticket_keys=None, bytes session_context not None=b"", key_log=None,
-                  unsigned long verify_flags=0, crls=(), bint pre_shared_keys=False, str pre_shared_key_identity_hint="",
+                  str groups="", str signature_algorithms="", next_protocols=(), TicketKeys ticket_keys=None,
+                  bytes session_context not None=b"", key_log=None, unsigned long verify_flags=0, crls=(), bint pre_shared_keys=False, str pre_shared_key_identity_hint="",
                   bint post_handshake_authentication=False, bint legacy_server_connect=False):
         if verify_mode not in (VERIFY_MODE_NONE, VERIFY_MODE_QUERY, VERIFY_MODE_PEER):
             raise ConfigurationError(f"unknown verification mode {verify_mode}")
@@ -315,7 +316,7 @@ pre_shared_key_identity_hint="", post_handshake_authentication=False, legacy_ser
         self.set_protocols(minimum_protocol, maximum_protocol)
         if pre_shared_keys and not ciphers and minimum_protocol >= 0x0303:
             ciphers = f"{PSK_CIPHERS}:{DEFAULT_CIPHERS}"
-        self.set_algorithms(minimum_protocol, ciphers, ciphersuites, groups)
+        self.set_algorithms(minimum_protocol, ciphers, ciphersuites, groups, signature_algorithms)
         self.set_identities(identities, pre_shared_keys)
         if pre_shared_key_identity_hint:
             self.set_identity_hint(pre_shared_key_identity_hint)
@@ -335,6 +336,7 @@ pre_shared_key_identity_hint="", post_handshake_authentication=False, legacy_ser
         self.session_context = digest_of(
             [str(verify_mode), str(verify_depth), system, str(minimum_protocol),
              ciphers or DEFAULT_CIPHERS, ciphersuites or DEFAULT_CIPHERSUITES, groups, str(verify_flags),
+             *(["signature algorithms", signature_algorithms] if signature_algorithms else []),
              *(["pre-shared keys"] if pre_shared_keys else []),
              *(["legacy servers"] if legacy_server_connect else []),
              *(["certificates later"] if post_handshake_authentication and server_side else [])],
@@ -372,7 +374,8 @@ pre_shared_key_identity_hint="", post_handshake_authentication=False, legacy_ser
             raise refused("the protocol bounds are refused")
         return 0
 
-    cdef int set_algorithms(self, int minimum, str ciphers, str ciphersuites, str groups) except -1:
+    cdef int set_algorithms(
+            self, int minimum, str ciphers, str ciphersuites, str groups, str signature_algorithms) except -1:
         cdef bytes text
         ciphersuites = ciphersuites or DEFAULT_CIPHERSUITES
         if minimum >= 0x0303:  # older protocols know none of these
@@ -393,6 +396,11 @@ pre_shared_key_identity_hint="", post_handshake_authentication=False, legacy_ser
             text = c_text("groups", DEFAULT_GROUPS)
             if ssl.SSL_CTX_set1_groups_list(self.ctx, text) != 1:
                 ERR_clear_error()  # a provider without them all, such as FIPS: OpenSSL's own list is what it has
+        if signature_algorithms:
+            # Of a server's, also what its client may sign with: no list for clients alone is set (SSL_CTX_set1_client_sigalgs_list(3)).
+            text = c_text("signature_algorithms", signature_algorithms)
+            if ssl.SSL_CTX_set1_sigalgs_list(self.ctx, text) != 1:
+                raise refused(f"signature_algorithms {signature_algorithms!r}")
         return 0
 
     cdef int set_identities(self, identities, bint pre_shared_keys) except -1:
@@ -480,7 +488,7 @@ pre_shared_key_identity_hint="", post_handshake_authentication=False, legacy_ser
                     raise refused("a CRL is refused")
             if flags and ssl.X509_VERIFY_PARAM_set_flags(ssl.SSL_CTX_get0_param(self.ctx), flags) != 1:
                 raise refused(f"verify_flags {flags:#x}")
-        if depth > 0:
+        if depth >= 0:
             ssl.SSL_CTX_set_verify_depth(self.ctx, depth)
         ssl.SSL_CTX_set_verify(self.ctx, mode, NULL)
         ssl.SSL_CTX_set_cert_verify_callback(self.ctx, on_verify, NULL)

@@ -119,6 +119,7 @@ class SslConfiguration:
         "_post_handshake_authentication",
         "_pre_shared_key_identity_hint",
         "_private_key",
+        "_signature_algorithms",
         "_use_system_ca",
         "_verify_flags",
         "_verify_hostname",
@@ -140,6 +141,7 @@ class SslConfiguration:
         self._ciphers = ""
         self._ciphersuites = ""
         self._groups = ""
+        self._signature_algorithms = ""
         self._next_protocols: tuple[bytes, ...] = ()
         self._key_log: Optional[KeyLogTarget] = key_log_of_environment()
         self._pre_shared_key_identity_hint = ""
@@ -399,6 +401,17 @@ class SslConfiguration:
         self._changed()
 
     @property
+    def signature_algorithms(self) -> str:
+        """Signature algorithms, colons between them: str, as in "ECDSA+SHA256:rsa_pss_rsae_sha256"; "" for OpenSSL's own. What
+        the peer may sign its handshake with, and what this side signs its own with. Not for protocols before TLS 1.2."""
+        return self._signature_algorithms
+
+    @signature_algorithms.setter
+    def signature_algorithms(self, algorithms: str) -> None:
+        self._signature_algorithms = checked(algorithms, str, "signature_algorithms")
+        self._changed()
+
+    @property
     def allowed_next_protocols(self) -> list[str]:
         """Protocols to agree on by ALPN, most wanted first: list of str (a copy: assign to change it); bytes
         may be assigned as well."""
@@ -456,7 +469,7 @@ class SslConfiguration:
             chain,
             self._private_key,
             CORE_MODES[mode],
-            self._peer_verify_depth,
+            self._peer_verify_depth or -1,
             self._ca_certificates,
             self._use_system_ca,
             self._minimum_protocol,
@@ -464,6 +477,7 @@ class SslConfiguration:
             self._ciphers,
             self._ciphersuites,
             self._groups,
+            self._signature_algorithms,
             self._next_protocols,
             self._key_log,
             int(self._verify_flags),

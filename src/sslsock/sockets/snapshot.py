@@ -43,6 +43,7 @@ class Snapshot(NamedTuple):
     ciphers: str
     ciphersuites: str
     groups: str
+    signature_algorithms: str
     next_protocols: tuple[bytes, ...]
     key_log: Optional[KeyLogTarget]
     verify_flags: int
