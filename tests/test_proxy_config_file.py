@@ -60,6 +60,7 @@ def test_every_key_gets_into_the_settings(tmp_path: Path) -> None:
         connect-timeout = 2.5
         idle-timeout = 0
         drain-timeout = 4
+        shutdown-delay = 5
         ticket-key-file = "t.keys"
         metrics = "[::1]:9100"
         log-format = "text"
@@ -132,7 +133,7 @@ def test_every_key_gets_into_the_settings(tmp_path: Path) -> None:
                 ca_out=local("../made.pem"),
             ),
         ),
-        limits=Limits(100, 1.0, 2.5, 0.0, 4.0),
+        limits=Limits(100, 1.0, 2.5, 0.0, 4.0, shutdown_delay=5.0),
         threads=3,
         ticket_key_file=local("t.keys"),
         metrics=Address("tcp", "::1", 9100),

@@ -61,6 +61,7 @@ def test_every_option_gets_into_the_settings() -> None:
         *("--proxy-protocol-in", "--trusted-proxy", "10.0.0.0/8", "--trusted-proxy", "::1"),
         *("--proxy-protocol-out", "v2", "--threads", "3", "--max-connections", "100"),
         *("--handshake-timeout", "1", "--connect-timeout", "2.5", "--idle-timeout", "0", "--drain-timeout", "4"),
+        *("--shutdown-delay", "5"),
         *("--ticket-key-file", "t.keys", "--metrics", ":9100", "--log-format", "json", "--user", "nobody"),
     )
     assert found == ProxySettings(
@@ -82,7 +83,7 @@ def test_every_option_gets_into_the_settings() -> None:
                 proxy_protocol_out="v2",
             ),
         ),
-        limits=Limits(100, 1.0, 2.5, 0.0, 4.0),
+        limits=Limits(100, 1.0, 2.5, 0.0, 4.0, shutdown_delay=5.0),
         threads=3,
         ticket_key_file="t.keys",
         metrics=Address("tcp", "", 9100),

@@ -31,7 +31,7 @@ __all__ = ["LISTENER", "ROUTE", "TOP", "Table", "refuse_unknown", "settings_of"]
 
 TOP = (
     *("threads", "max-connections", "max-connections-per-source"),
-    *("handshake-timeout", "connect-timeout", "idle-timeout", "drain-timeout"),
+    *("handshake-timeout", "connect-timeout", "idle-timeout", "drain-timeout", "shutdown-delay"),
     *("ticket-key-file", "metrics", "log-format", "log-probes", "user", "keep-reading"),
 )
 BACK_TLS = ("to-ca", "to-cert", "to-key", "to-server-name", "to-alpn", "to-insecure")
@@ -186,6 +186,7 @@ def settings_of(top: Table, listeners: Sequence[tuple[Table, Sequence[Table]]]) 
             connect_timeout=top.seconds("connect-timeout", defaults.connect_timeout),
             idle_timeout=top.seconds("idle-timeout", defaults.idle_timeout),
             drain_timeout=top.seconds("drain-timeout", defaults.drain_timeout),
+            shutdown_delay=top.seconds("shutdown-delay", defaults.shutdown_delay),
         ),
         threads=top.count("threads", 1, MOST_THREADS, default_threads()),
         ticket_key_file=top.file("ticket-key-file"),

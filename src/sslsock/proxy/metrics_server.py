@@ -1,4 +1,4 @@
-"""Where Prometheus asks: an HTTP server for `GET /metrics`, with threads of its own.
+"""Where Prometheus and an orchestrator ask: an HTTP server for `GET /metrics` and probes, with threads of its own.
 
 Apart from `metrics` because http.server and what it imports take as long to load as a third of the proxy, and only who
 asks for `--metrics` needs it.
@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from .metrics import import_prometheus
 
@@ -25,7 +26,7 @@ SCRAPE_TIMEOUT = 10.0  # seconds that a scraper may be silent
 
 
 class MetricsServer:
-    """Serves GET /metrics, in Prometheus's text format or in OpenMetrics'.
+    """Serves GET /metrics, in Prometheus's text format or in OpenMetrics', and probes, whose answer is 200 or 503.
 
     Binds when it is made (so before privileges are dropped) and answers from `start` on; who connects before waits. Each
     scraper has a thread, so that a slow one stops nobody; when there are `SCRAPERS` of them, the oldest has to go.
@@ -42,6 +43,7 @@ class MetricsServer:
         self._socket = socket.create_server(address[:2], family=family, backlog=SCRAPERS)
         self._registry = self._prometheus.CollectorRegistry(auto_describe=False)
         self._prometheus.ProcessCollector(registry=self._registry)
+        self._probes: Mapping[str, Callable[[], str]] = {}
         self._scrapers: dict[socket.socket, None] = {}  # oldest first
         self._held = 0  # connections that are open, those that were cut too
         self._lock = threading.Condition()  # for both; notified when one is closed
@@ -58,9 +60,10 @@ class MetricsServer:
         """How many scrapers may hold at once: a connection each, with one that has to go, and a file read for its answer."""
         return 2 * (SCRAPERS + 1)
 
-    def start(self, collector: Collector) -> None:
-        """Answer from now on. collector: from `make_collector`."""
+    def start(self, collector: Collector, probes: Optional[Mapping[str, Callable[[], str]]] = None) -> None:
+        """Answer from now on. collector: from `make_collector`. probes: by path, what says why the answer is 503, or ""."""
         self._registry.register(collector)
+        self._probes = probes or {}
         self._thread.start()
 
     def close(self) -> None:
@@ -114,6 +117,11 @@ class MetricsServer:
             self._held -= 1
             self._lock.notify_all()
 
+    def probe(self, path: str) -> Optional[str]:
+        """Why not, "" for no reason; None: there is no such probe."""
+        probe = self._probes.get(path)
+        return None if probe is None else probe()
+
     def metrics(self, accept: str) -> tuple[bytes, str]:
         """The body and its type, for what a scraper accepts."""
         encode, content_type = self._prometheus.exposition.choose_encoder(accept)
@@ -133,15 +141,22 @@ class _Handler(BaseHTTPRequestHandler):
         self.do_GET()  # whose answer has the same head (RFC 9110, 9.3.2)
 
     def do_GET(self) -> None:
-        if self.path.partition("?")[0] != "/metrics":
-            self.send_error(404, explain="Only /metrics is here.")
-            return
+        path = self.path.partition("?")[0]
+        status = 200
         try:
-            body, content_type = self.server.metrics(self.headers.get("Accept", ""))
+            if path == "/metrics":
+                body, content_type = self.server.metrics(self.headers.get("Accept", ""))
+            else:
+                problem = self.server.probe(path)
+                if problem is None:
+                    self.send_error(404, explain="/metrics, /healthz and /readyz are here.")
+                    return
+                status = 503 if problem else 200
+                body, content_type = f"{problem or 'ok'}\n".encode(), "text/plain; charset=utf-8"
         except Exception as exc:  # of a view: whoever looks at the metrics is told
             self.send_error(500, explain=repr(exc))
             return
-        self.send_response(200)
+        self.send_response(status)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

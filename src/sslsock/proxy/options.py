@@ -150,13 +150,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ):
         add(f"--{name}-timeout", metavar="SECONDS", type=number, action=Once,
             help=f"time {what} ({seconds}; 0: no limit)")
+    add("--shutdown-delay", metavar="SECONDS", type=number, action=Once,
+        help="take new connections for so long after SIGTERM, until whoever sends them here has heard of the end (0)")
 
     group = parser.add_argument_group("operation")
     add = group.add_argument
     add("--ticket-key-file", metavar="FILE", action=Once,
         help="keys for session tickets that several processes or machines share; without it, keys live in memory")
     add("--metrics", metavar="HOST:PORT", action=Once,
-        help="answer Prometheus here (needs prometheus_client: the extra `proxy`)")
+        help="answer Prometheus here, and probes (/healthz, /readyz); needs prometheus_client: the extra `proxy`")
     add("--log-format", metavar="text|json", action=Once, help="write one line a connection to standard error")
     add("--log-probes", action="store_true",
         help="also for connections that closed without a word, as those of load balancers which look whether somebody listens")

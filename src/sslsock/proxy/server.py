@@ -34,6 +34,8 @@ from .gate import Gate
 from .metrics import MetricsError, ProcessState, make_collector
 from .policy import ListenerPolicy
 from .privileges import PrivilegeError, drop_to, listen_fds, match_sockets
+from .pulse import Pulse
+from .service_manager import ServiceManager
 from .settings import Address, ListenerSettings, ProxySettings, SettingsError
 from .sources import Sources
 from .summary import INTERVAL, Summary
@@ -41,11 +43,14 @@ from .tickets import TicketKeyError, TicketKeyFile, TicketRotation
 from .worker import Worker, borrowed
 
 if TYPE_CHECKING:
+    from ..core.schedule import Timer
     from .metrics_server import MetricsServer
 
 __all__ = ["run"]
 
 TICKET_SECONDS = 1.0  # how often the ticket keys are looked at
+PULSE_SECONDS = 1.0  # how often the workers are asked for a sign of life
+SILENCE_SECONDS = 10.0  # without one of a worker: something is wrong
 RELOAD_SECONDS = 1.0  # that the end waits for a SIGHUP which is being followed
 
 ATTEMPTS = 20  # to find a port that is free at all addresses of a name
@@ -110,6 +115,9 @@ class Server:
         self._reloading: Optional[threading.Thread] = None
         self._reload_again = False
         self._reload_success, self._reloaded = True, time.time()  # the last one; a start is one too
+        self._manager = ServiceManager()
+        self._pulse = Pulse(())
+        self._delay: Optional[Timer] = None  # until the drain begins
         self._status = 0
         self._started = self._ending = False
 
@@ -130,6 +138,7 @@ class Server:
                 signal.signal(number, handler)
             if self._metrics is not None:
                 self._metrics.close()
+            self._manager.close()
         return self._status
 
     # The start
@@ -161,13 +170,17 @@ class Server:
                         lambda: self._writer.dropped,
                         lambda: self._backends_up()[1],
                         self._process_state,
-                    )
+                    ),
+                    {"/healthz": self._unhealthy, "/readyz": self._unready},
                 )
         except PrivilegeError as exc:
             raise Unstartable(exc, 1) from exc
         except (OSError, RuntimeError) as exc:  # no descriptors, no threads
             raise Unstartable(f"the proxy cannot start: {getattr(exc, 'strerror', None) or exc}", 1) from exc
+        if self._manager.problem:
+            self._writer.write(self._manager.problem, WARNING)
         self._plan_timers()
+        self._manager.ready(self._serving())
         return main
 
     def _open(self) -> list[list[list[int]]]:
@@ -305,6 +318,7 @@ class Server:
         elif self._reloading is not None:
             self._reload_again = True
         else:
+            self._manager.reloading()
             self._reloading = threading.Thread(target=self._read_again, args=(self._reload,), name="reload", daemon=True)
             try:
                 self._reloading.start()
@@ -345,6 +359,7 @@ class Server:
             for worker in self._workers:
                 self._tell(worker, worker.follow, policies, settings.limits)
             self._writer.write("SIGHUP: read again; new connections go by the new settings")
+            self._manager.ready(self._serving())
         if self._reload_again:
             self._reload_again = False
             self._on_hangup()
@@ -353,11 +368,27 @@ class Server:
         self._reload_success = False
         reason = str(problem) if isinstance(problem, (*UNUSABLE, RuntimeError)) else repr(problem)
         self._writer.write(f"SIGHUP: the old settings stay in force: {reason}", ERROR)
+        self._manager.ready(f"{self._serving()}; a reload has failed, the old settings are in force")
 
     def _on_terminate(self) -> None:
-        if self._ending:
-            return
-        self._ending = True
+        """A second one ends the delay."""
+        if self._delay is not None:
+            self._delay.cancel()
+            self._drain()
+        elif not self._ending:
+            self._ending = True
+            limits = self._settings.limits
+            # With no bound for the drain nobody knows when it ends.
+            self._manager.stopping(limits.drain_timeout and limits.shutdown_delay + limits.drain_timeout, "ending")
+            if limits.shutdown_delay:
+                text = f"SIGTERM: no longer ready; new connections are taken for {limits.shutdown_delay:g} s more"
+                self._writer.write(text)
+                self._delay = self._loop.call_later(limits.shutdown_delay, self._drain)
+            else:
+                self._drain()
+
+    def _drain(self) -> None:
+        self._delay = None
         seconds = self._settings.limits.drain_timeout
         count = sum(len(worker.sessions) for worker in self._workers)
         time_text = f"{seconds:g} s" if seconds else "all the time they need"
@@ -420,6 +451,9 @@ class Server:
             self._writer.write(text, WARNING)
         return min(wanted, possible) if wanted else possible
 
+    def _serving(self) -> str:
+        return f"serving {', '.join(policy.name for policy in self._policies)}"
+
     def _plan_timers(self) -> None:
         summary = Summary([worker.counters for worker in self._workers], self._writer)
 
@@ -437,6 +471,15 @@ class Server:
                 self._writer.write(f"the old ticket keys stay in force: {exc}", ERROR)
             self._loop.call_later(TICKET_SECONDS, look_at_tickets)
 
+        def look_for_life() -> None:
+            self._pulse.ask()
+            if self._manager.watchdog and self._pulse.silence() < self._manager.watchdog / 2:
+                self._manager.alive()
+            self._loop.call_later(min(PULSE_SECONDS, self._manager.watchdog / 4 or PULSE_SECONDS), look_for_life)
+
+        self._pulse = Pulse(worker.loop for worker in self._workers)
+        if self._manager.watchdog or self._metrics is not None:
+            look_for_life()
         self._loop.call_later(TICKET_SECONDS, look_at_tickets)
         if summary.wanted:
             tell()
@@ -451,6 +494,15 @@ class Server:
 
     def _process_state(self) -> ProcessState:
         return ProcessState(self._reload_success, self._reloaded, self._ticket_source.age())
+
+    def _unhealthy(self) -> str:
+        """Why the process had better be started anew; "": it is well."""
+        silence = self._pulse.silence()
+        return f"a worker has given no sign of life for {silence:.0f} s" if silence > SILENCE_SECONDS else ""
+
+    def _unready(self) -> str:
+        """Why nobody should be sent here; "": send them. Back ends that are down do not count: others may have the same."""
+        return "ending" if self._ending else self._unhealthy()
 
     def _certificates_view(self) -> dict[str, float]:
         return {

@@ -172,6 +172,7 @@ class Limits:
     connect_timeout: float = 5.0
     idle_timeout: float = 300.0
     drain_timeout: float = 30.0
+    shutdown_delay: float = 0.0
     max_connections_per_source: int = 0
 
 
