@@ -5,6 +5,7 @@ from .loop import Loop
 from .reactor import Watcher
 
 def pack_address(family: int, address: tuple[Any, ...]) -> bytes: ...
+def set_keepalive(descriptor: int, seconds: int) -> None: ...
 
 class _DialConsumer(Protocol):
     """Who a dial reports to. Called on the loop's thread; may do anything."""

@@ -12,6 +12,7 @@ from libc.stdint cimport uint32_t
 from libc.string cimport memcmp, memcpy, memset
 
 cimport system
+from keepalive cimport c_set_keepalive
 from poller cimport POLLOUT
 from sslsock.core.descriptor cimport owned
 from sslsock.core.loop cimport Loop
@@ -54,6 +55,13 @@ def pack_address(int family, tuple address):
     six.sin6_scope_id = address[3] if len(address) > 3 else 0
     memcpy(&six.sin6_addr, PyBytes_AS_STRING(host), 16)
     return PyBytes_FromStringAndSize(<char *> &six, sizeof(six))
+
+
+def set_keepalive(int descriptor, int seconds):
+    """Have the system probe the other side of a TCP connection after `seconds` (up to 32767) without a byte; who does not answer
+    is given up after as many seconds again. 0: no probes. The connections that a listening descriptor accepts have it too.
+    A descriptor that is none of TCP is left as it is."""
+    c_set_keepalive(descriptor, seconds)
 
 
 @cython.final

@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Optional, Union
 
 from ..core.channel import Channel
-from ..core.dial import Dial
+from ..core.dial import Dial, set_keepalive
 from ..core.engine import Engine
 from ..core.schedule import Timer
 from . import record, stages
@@ -192,6 +192,8 @@ class Attempt:
         assert backend is not None
         self._dial = None
         self._back = fd = descriptor.take()
+        if self._worker.limits.keepalive:
+            set_keepalive(fd, self._worker.limits.keepalive)
         try:
             head = self.session.proxy_header()
             if backend.address.tls:

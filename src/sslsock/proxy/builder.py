@@ -31,7 +31,7 @@ __all__ = ["LISTENER", "ROUTE", "TOP", "Table", "refuse_unknown", "settings_of"]
 
 TOP = (
     *("threads", "max-connections", "max-connections-per-source"),
-    *("handshake-timeout", "connect-timeout", "idle-timeout", "drain-timeout", "shutdown-delay"),
+    *("keepalive", "handshake-timeout", "connect-timeout", "idle-timeout", "drain-timeout", "shutdown-delay"),
     *("ticket-key-file", "metrics", "log-format", "log-probes", "user", "keep-reading"),
 )
 BACK_TLS = ("to-ca", "to-cert", "to-key", "to-server-name", "to-alpn", "to-insecure")
@@ -42,6 +42,7 @@ ROUTE = ("server-names", "alpn", *TARGET)
 
 MOST_THREADS = 1024
 MOST_CONNECTIONS = 2**31 - 1
+MOST_KEEPALIVE = 32767  # seconds: MAX_TCP_KEEPIDLE of Linux
 
 Part = Union[str, int]
 
@@ -186,6 +187,7 @@ def settings_of(top: Table, listeners: Sequence[tuple[Table, Sequence[Table]]]) 
             connect_timeout=top.seconds("connect-timeout", defaults.connect_timeout),
             idle_timeout=top.seconds("idle-timeout", defaults.idle_timeout),
             drain_timeout=top.seconds("drain-timeout", defaults.drain_timeout),
+            keepalive=top.count("keepalive", 0, MOST_KEEPALIVE, defaults.keepalive),
             shutdown_delay=top.seconds("shutdown-delay", defaults.shutdown_delay),
         ),
         threads=top.count("threads", 1, MOST_THREADS, default_threads()),

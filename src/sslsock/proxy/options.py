@@ -153,6 +153,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--shutdown-delay", metavar="SECONDS", type=number, action=Once,
         help="take new connections for so long after SIGTERM, until whoever sends them here has heard of the end (0)")
 
+    add("--keepalive", metavar="SECONDS", type=whole, action=Once,
+        help="silence on a connection, of a client or to a back end, until TCP asks whether the other side is still there; "
+        "given up after as many again (60; 0: never)")
+
     group = parser.add_argument_group("operation")
     add = group.add_argument
     add("--ticket-key-file", metavar="FILE", action=Once,

@@ -165,7 +165,8 @@ class ListenerSettings:
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of the whole process. max_connections, max_connections_per_source: 0 for none. Times in seconds, 0 for none."""
+    """Bounds of the whole process. max_connections, max_connections_per_source: 0 for none. Times in seconds, 0 for none.
+    keepalive: whole seconds of silence to the first TCP keepalive probe, 0 for no probes."""
 
     max_connections: int = 0
     handshake_timeout: float = 10.0
@@ -174,6 +175,7 @@ class Limits:
     drain_timeout: float = 30.0
     shutdown_delay: float = 0.0
     max_connections_per_source: int = 0
+    keepalive: int = 60
 
 
 @dataclass(frozen=True)

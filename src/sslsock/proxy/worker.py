@@ -19,6 +19,7 @@ from typing import Any, Callable, Optional
 from weakref import WeakValueDictionary
 
 from ..core.channel import Channel
+from ..core.dial import set_keepalive
 from ..core.event_loop import EventLoop
 from ..core.listener import Listener
 from ..core.loop import Loop
@@ -59,7 +60,13 @@ class Entrance:
         self._worker = worker
         self._shared = shared
         self._next: Optional[tuple[int, tuple[str, int], Hashable]] = None  # who waits for a place: descriptor, peer, source
+        set_keepalive(fd, worker.limits.keepalive)
         self._listener = Listener(worker.loop, fd, self, ahead)
+
+    def follow(self, policy: ListenerPolicy, limits: Limits) -> None:
+        """Connections go by these from now on."""
+        self.policy = policy
+        set_keepalive(self._listener.fileno(), limits.keepalive)
 
     @property
     def shakes(self) -> bool:
@@ -328,7 +335,7 @@ class Worker:
         self.limits = limits
         for entrances, policy in zip(self.entrances, policies):
             for entrance in entrances:
-                entrance.policy = policy
+                entrance.follow(policy, limits)
 
     def drain(self) -> None:
         """Accept no more; `drained_handler` is called when the last connection has ended, and the last client that was refused
