@@ -10,9 +10,10 @@ from typing import Optional
 
 from ..proxy.access_log import ERROR, MESSAGES, LineWriter
 from ..proxy.check import Warn, check_files
+from ..proxy.file_watch import obstacles_to, told
 from ..proxy.files import Reader, Reading
 from ..proxy.options import make_settings
-from ..proxy.privileges import PrivilegeError, replaceable_for
+from ..proxy.privileges import PrivilegeError, acting_as, replaceable_for
 from ..proxy.process_log import log, process_log
 from ..proxy.settings import ProxySettings, SettingsError
 from .common import CommandError, print_result
@@ -138,6 +139,16 @@ def guarded_files(settings: ProxySettings) -> list[str]:
     return [path for path in found if path not in loose]
 
 
+def unwatched_files(settings: ProxySettings, reading: Reading) -> dict[str, str]:
+    """Files that --watch auto has to look at, as the user of --user: path → why."""
+    if settings.watch != "auto":
+        return {}
+    if settings.user is None or os.geteuid() != 0:
+        return obstacles_to(reading.marks())
+    with acting_as(settings.user):
+        return obstacles_to(reading.marks())
+
+
 def start(arguments: argparse.Namespace, reading: Reading, signals: StartSignals, writer: LineWriter) -> int:
     def warn(text: str) -> None:
         writer.write(f"sslsock: {text}")
@@ -148,6 +159,8 @@ def start(arguments: argparse.Namespace, reading: Reading, signals: StartSignals
         reading = reading.renewed()
         settings = load(arguments, warn, reading)
     if getattr(arguments, "check", False):
+        for line in told(unwatched_files(settings, reading)):
+            warn(line)
         print_result(f"The settings are good: {summary(settings)}")
         return 0
     from ..proxy import server  # not for --check

@@ -12,6 +12,7 @@ from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader, ModuleS
 
 NAMES = (
     "build",
+    "folder_watch",
     "ownership",
     "nesting",
     "schedule",

@@ -32,7 +32,7 @@ __all__ = ["LISTENER", "ROUTE", "TOP", "Table", "refuse_unknown", "settings_of"]
 TOP = (
     *("threads", "max-connections", "max-connections-per-source"),
     *("keepalive", "handshake-timeout", "connect-timeout", "idle-timeout", "drain-timeout", "shutdown-delay"),
-    *("ticket-key-file", "metrics", "log-format", "log-probes", "user", "keep-reading"),
+    *("ticket-key-file", "metrics", "log-format", "log-probes", "user", "keep-reading", "watch"),
 )
 BACK_TLS = ("to-ca", "to-cert", "to-key", "to-server-name", "to-alpn", "to-insecure")
 TARGET = ("to", "passthrough", *BACK_TLS)
@@ -197,6 +197,7 @@ def settings_of(top: Table, listeners: Sequence[tuple[Table, Sequence[Table]]]) 
         log_probes=log_probes(top),
         user=top.text("user"),
         keep_reading=keep_reading(top),
+        watch=top.choice("watch", "auto", "poll", "off") or "auto",
         places=top.places,
     )
 

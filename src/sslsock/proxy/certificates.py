@@ -27,16 +27,24 @@ from .files import Reading
 from .settings import KeyPair
 
 __all__ = [
+    "CERTIFICATES",
+    "PAIR",
     "CertificateError",
     "CertificateStore",
     "Expiry",
     "Identity",
     "Pair",
+    "files_of",
+    "load_checked",
     "load_pair",
     "make_localhost_pair",
     "read_certificates",
     "write_authority",
 ]
+
+# The kinds of what is loaded: `Reading.load`.
+CERTIFICATES = "certificates"
+PAIR = "pair"
 
 Pair = tuple[SslCertificate, list[SslCertificate], SslKey]
 """Certificate, chain behind it, key: what `Context` takes."""
@@ -229,7 +237,8 @@ def certificates_in(path: str, text: bytes) -> list[SslCertificate]:
 
 def read_certificates(path: str, reading: Optional[Reading] = None) -> list[SslCertificate]:
     """All certificates of a file, at least one: authorities, for instance. CertificateError."""
-    return certificates_in(path, read_file(path, reading))
+    reading = reading or Reading()
+    return reading.load(CERTIFICATES, (path,), lambda: certificates_in(path, read_file(path, reading)))
 
 
 def load_pair(certificate_path: str, key_path: Optional[str], reading: Optional[Reading] = None) -> Pair:
@@ -244,7 +253,16 @@ def load_pair(certificate_path: str, key_path: Optional[str], reading: Optional[
 
 
 def load_checked(paths: KeyPair, reading: Optional[Reading] = None) -> Pair:
-    """Read a pair, and have OpenSSL look whether its halves fit and are strong enough."""
+    """Read a pair, and have OpenSSL look whether its halves fit and are strong enough. CertificateError."""
+    reading = reading or Reading()
+    return reading.load(PAIR, files_of(paths), lambda: load_and_check(paths, reading))
+
+
+def files_of(paths: KeyPair) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((paths.certificate, paths.key)))
+
+
+def load_and_check(paths: KeyPair, reading: Reading) -> Pair:
     pair = load_pair(paths.certificate, paths.key if paths.key != paths.certificate else None, reading)
     certificate, chain, key = pair
     try:

@@ -14,13 +14,22 @@ from ..core.hostname import parse_host
 from ..core.ticket_keys import TicketKeys
 from ..sockets.certificate_text import name_text
 from ..sockets.resolver import numeric_addresses
-from .certificates import CertificateError, CertificateStore, Pair, load_checked, read_certificates
+from .certificates import (
+    CERTIFICATES,
+    PAIR,
+    CertificateError,
+    CertificateStore,
+    Pair,
+    files_of,
+    load_checked,
+    read_certificates,
+)
 from .files import Reading
 from .privileges import PrivilegeError, find_account, replaceable_for, unreadable_for
 from .settings import Address, KeyPair, Place, Places, ProxySettings
 from .tickets import TicketKeyError, TicketKeyFile
 
-__all__ = ["Warn", "check_files"]
+__all__ = ["Warn", "check_certificates", "check_files"]
 
 SOON = timedelta(days=14)
 EXPOSED = stat.S_IROTH | stat.S_IWOTH
@@ -37,27 +46,14 @@ def check_files(settings: ProxySettings, warn: Warn, reading: Optional[Reading] 
     """
     reading = reading or Reading()
     places = settings.places
+    check_certificates(settings, warn, reading)
     for number, listener in enumerate(settings.listeners):
         here = ("listener", number)
-        loaded = []
-        for index, pair in enumerate(listener.key_pairs):
-            members = places.of(*here, "cert", index), places.of(*here, "key", index)
-            loaded.append((check_key_pair(pair, *members, warn, reading), pair.certificate))
-        if loaded:
-            check_together(loaded, places, warn, *here, "cert")
-        if listener.client_ca is not None:
-            check_authorities(listener.client_ca, places.of(*here, "client-ca"), warn, reading)
         if listener.ca_out is not None and reading.starting:
             check_writable(listener.ca_out, places.of(*here, "ca-out"))
         for index, route in enumerate(listener.routes):
-            back = (*here, "route", index)
             for target, address in enumerate(route.to):
-                check_numeric(address, places.of(*back, "to", target))
-            if route.back_tls.ca is not None:
-                check_authorities(route.back_tls.ca, places.of(*back, "to-ca"), warn, reading)
-            if route.back_tls.key_pair is not None:
-                pair = route.back_tls.key_pair
-                check_key_pair(pair, places.of(*back, "to-cert", 0), places.of(*back, "to-key", 0), warn, reading)
+                check_numeric(address, places.of(*here, "route", index, "to", target))
     if settings.ticket_key_file is not None:
         try:
             TicketKeyFile(settings.ticket_key_file, TicketKeys()).load()
@@ -66,6 +62,29 @@ def check_files(settings: ProxySettings, warn: Warn, reading: Optional[Reading] 
     check_system(settings, places)
     if reading.starting:
         check_rights(settings)
+
+
+def check_certificates(settings: ProxySettings, warn: Warn, reading: Reading) -> None:
+    """Certificates, keys and authorities. warn: of those that the reading before has not had. SettingsError."""
+    places = settings.places
+    for number, listener in enumerate(settings.listeners):
+        here = ("listener", number)
+        loaded = []
+        for index, pair in enumerate(listener.key_pairs):
+            members = places.of(*here, "cert", index), places.of(*here, "key", index)
+            loaded.append((check_key_pair(pair, *members, warn, reading), pair.certificate))
+        if loaded:
+            new = any(reading.is_new(PAIR, files_of(pair)) for pair in listener.key_pairs)
+            check_together(loaded, places, warn if new else ignore, *here, "cert")
+        if listener.client_ca is not None:
+            check_authorities(listener.client_ca, places.of(*here, "client-ca"), warn, reading)
+        for index, route in enumerate(listener.routes):
+            back = (*here, "route", index)
+            if route.back_tls.ca is not None:
+                check_authorities(route.back_tls.ca, places.of(*back, "to-ca"), warn, reading)
+            if route.back_tls.key_pair is not None:
+                pair = route.back_tls.key_pair
+                check_key_pair(pair, places.of(*back, "to-cert", 0), places.of(*back, "to-key", 0), warn, reading)
 
 
 def check_numeric(address: Address, place: Place) -> None:
@@ -97,6 +116,8 @@ def check_key_pair(pair: KeyPair, certificate_place: Place, key_place: Place, wa
     except CertificateError as exc:
         in_key = exc.path == pair.key != pair.certificate
         raise (key_place if in_key else certificate_place).error(str(exc)) from None
+    if not reading.is_new(PAIR, files_of(pair)):
+        return loaded
     mode = reading.mode(pair.key)
     if stat.S_ISREG(mode) and mode & EXPOSED:
         text = f"others than its owner and group can read or write this private key (mode {stat.S_IMODE(mode):04o})"
@@ -129,7 +150,8 @@ def check_authorities(file: str, place: Place, warn: Warn, reading: Reading) -> 
         found = read_certificates(file, reading)
     except CertificateError as exc:
         raise place.error(str(exc)) from None
-    warn_of_times(file, found, place, warn)
+    if reading.is_new(CERTIFICATES, (file,)):
+        warn_of_times(file, found, place, warn)
 
 
 def warn_of_times(file: str, certificates: Sequence[SslCertificate], place: Place, warn: Warn) -> None:
@@ -149,6 +171,10 @@ def time_text(begin: Optional[datetime], end: Optional[datetime], now: datetime)
     if end is not None and end - now <= SOON:
         return f"expires on {end:%Y-%m-%d}, in {(end - now).days} days"
     return ""
+
+
+def ignore(text: str) -> None:
+    """A warning that was given before."""
 
 
 def warn_at(place: Place, text: str, warn: Warn) -> None:

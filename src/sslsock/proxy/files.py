@@ -22,9 +22,10 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from typing import NamedTuple, NoReturn, Optional
+from hashlib import sha256
+from typing import Callable, NamedTuple, NoReturn, Optional, TypeVar, cast
 
-__all__ = ["MOST_BYTES", "Reader", "Reading", "open_file", "status_of"]
+__all__ = ["MOST_BYTES", "Mark", "Reader", "Reading", "Unit", "mark_at", "mark_of", "open_file", "status_of"]
 
 REQUEST = 4  # bytes of a place, and of an errno
 ANSWER_SECONDS = 30.0  # that a file system may take
@@ -34,6 +35,9 @@ ANSWER_SECONDS = 30.0  # that a file system may take
 MOST_BYTES = 16 * 1024 * 1024
 PIECE = 64 * 1024  # bytes of one read: what a pipe holds (pipe(7))
 PIPE_SECONDS = 5.0  # that a reload waits for the writer of a pipe
+
+Mark = tuple[int, ...]
+Made = TypeVar("Made")
 
 FLAGS = os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC
 
@@ -72,10 +76,30 @@ def explained(exc: PermissionError, path: str) -> PermissionError:
     return PermissionError(exc.errno, f"{exc.strerror}; {hint}", path)
 
 
+def mark_of(status: os.stat_result) -> Mark:
+    """What tells one state of a file from the next. The time of the last change tells of new permissions too."""
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def mark_at(path: str) -> Mark:
+    """That of what stands at a path, or of why nothing can be seen there."""
+    try:
+        return mark_of(status_of(path))
+    except OSError as exc:
+        return (exc.errno or 0,)
+
+
 class Contents(NamedTuple):
     data: bytes
-    mode: int
-    """st_mode of what they were read from."""
+    status: os.stat_result
+    """Of what they were read from."""
+
+
+class Unit(NamedTuple):
+    """Files that are of use together only. kind: str, what they are made into."""
+
+    kind: str
+    paths: tuple[str, ...]
 
 
 class Reading:
@@ -89,6 +113,9 @@ class Reading:
         self.starting = starting
         self._known: dict[str, Contents] = {}
         self._told: dict[str, Contents] = {}  # of another reading, what cannot be read twice
+        self._made: dict[Unit, object] = {}
+        self._digests: dict[Unit, tuple[bytes, ...]] = {}
+        self._marks: dict[str, Mark] = {}
 
     def read(self, path: str) -> bytes:
         """All of a file, `MOST_BYTES` at the most. OSError; ValueError for a NUL in the path."""
@@ -96,18 +123,49 @@ class Reading:
 
     def mode(self, path: str) -> int:
         """What kind of file it is, and who may do what with it: st_mode. OSError, ValueError."""
-        return self._contents(path).mode
+        return self._contents(path).status.st_mode
 
     def renewed(self) -> Reading:
         """Another one at the start, to read again what can be."""
         again = Reading(self.starting)
-        again._told = {path: known for path, known in self._known.items() if not stat.S_ISREG(known.mode)}
+        again._told = {path: known for path, known in self._known.items() if not stat.S_ISREG(known.status.st_mode)}
         return again
 
+    # What is made of files, and what it was made of
+
+    def load(self, kind: str, paths: tuple[str, ...], make: Callable[[], Made]) -> Made:
+        """What `make` makes of files that belong together: once, and what it raises. kind: tells it from what else is made of
+        the same files."""
+        unit = Unit(kind, paths)
+        if unit not in self._made:
+            made = make()
+            self._keep(unit, made, self._digests_of(unit))
+        return cast(Made, self._made[unit])
+
+    def is_new(self, kind: str, paths: tuple[str, ...]) -> bool:
+        """Whether what `load` has made of these files is not what was there before."""
+        return True
+
+    def loaded(self) -> dict[Unit, tuple[object, tuple[bytes, ...]]]:
+        """What was made, and what tells the contents of its files from others."""
+        return {unit: (made, self._digests[unit]) for unit, made in self._made.items()}
+
+    def marks(self) -> dict[str, Mark]:
+        """Of the files that were loaded, and can be read again: how they were found."""
+        return {path: self._marks[path] for unit in self._made for path in unit.paths if path in self._marks}
+
     def forget(self) -> None:
-        """Nothing of it is needed any more; there are keys among it."""
+        """The contents are not needed any more; there are keys among them."""
         self._known.clear()
         self._told.clear()
+
+    def _keep(self, unit: Unit, made: object, digests: tuple[bytes, ...]) -> None:
+        self._made[unit] = made
+        self._digests[unit] = digests
+
+    def _digests_of(self, unit: Unit) -> tuple[bytes, ...]:
+        """What tells their contents from others. OSError, ValueError."""
+        return tuple(sha256(self.read(path)).digest() for path in unit.paths)
 
     def _contents(self, path: str) -> Contents:
         known = self._known.get(path)
@@ -122,13 +180,15 @@ class Reading:
         refuse_kind(path, mode, self.starting)  # before it is opened, which may do something to a device
         descriptor = open_file(path, 0 if self.starting else os.O_NONBLOCK)
         try:
-            mode = os.fstat(descriptor).st_mode
+            status = os.fstat(descriptor)
             data = read_all(descriptor, path, None if self.starting else time.monotonic() + PIPE_SECONDS)
         finally:
             os.close(descriptor)
-        if not data and not self.starting and stat.S_ISFIFO(mode):
+        if not data and not self.starting and stat.S_ISFIFO(status.st_mode):
             raise OSError(errno.EPIPE, "it is a pipe that nobody writes to", path)
-        return Contents(data, mode)
+        if stat.S_ISREG(status.st_mode):
+            self._marks[path] = mark_of(status)
+        return Contents(data, status)
 
 
 def refuse_kind(path: str, mode: int, starting: bool) -> None:

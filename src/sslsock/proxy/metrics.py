@@ -198,11 +198,15 @@ def total(workers: Iterable[Counters]) -> Totals:
 
 class ProcessState(NamedTuple):
     """reload_success: whether the last reload was one; a start is one too. reloaded: when the last good one was, in seconds
-    since the epoch. ticket_age: seconds since the keys that seal session tickets were changed."""
+    since the epoch. ticket_age: seconds since the keys that seal session tickets were changed. files: each file that is
+    watched → whether what it holds is in force, False once it was told that it cannot be used. changes: of files, "taken" or
+    "refused" → how many there were."""
 
     reload_success: bool
     reloaded: float
     ticket_age: float
+    files: Mapping[str, bool] = {}
+    changes: Mapping[str, int] = {}
 
 
 def import_prometheus() -> Any:
@@ -308,6 +312,19 @@ def make_collector(
             yield gauge(
                 "sslsock_proxy_ticket_key_age_seconds", "Since the session ticket keys were changed.", state.ticket_age
             )
+            in_force = gauge(
+                "sslsock_proxy_file_in_force",
+                "1: what a watched file holds is in force. 0: it cannot be used, and what it held before is.",
+                labels=["file"],
+            )
+            for file, good in state.files.items():
+                in_force.add_metric([file], float(good))
+            changes = core.CounterMetricFamily(
+                "sslsock_proxy_file_changes", "Changes of watched files, by what has become of them.", labels=["result"]
+            )
+            for result, count in state.changes.items():
+                changes.add_metric([result], count)
+            yield from (in_force, changes)
             build = build_info()
             yield core.InfoMetricFamily(
                 "sslsock_proxy_build",

@@ -13,12 +13,21 @@ from contextlib import contextmanager, suppress
 from typing import NamedTuple, NoReturn, Optional
 
 from ..core.hostname import parse_host
+from .paths import way_to
 from .settings import Address
 
-__all__ = ["InheritedSocket", "PrivilegeError", "drop_to", "listen_fds", "match_sockets", "replaceable_for", "unreadable_for"]
+__all__ = [
+    "InheritedSocket",
+    "PrivilegeError",
+    "acting_as",
+    "drop_to",
+    "listen_fds",
+    "match_sockets",
+    "replaceable_for",
+    "unreadable_for",
+]
 
 FIRST_FD = 3  # SD_LISTEN_FDS_START
-MOST_LINKS = 40  # that the system follows: path_resolution(7)
 MOST_FDS = 65536  # sockets that can be meant seriously
 
 
@@ -255,7 +264,7 @@ def unreadable_for(user: str, paths: Iterable[str]) -> list[tuple[str, str]]:
 def replaceable_for(user: str, paths: Iterable[str]) -> dict[str, str]:
     """Those of the paths that `user` could have lead to another file, by a link for one: path → the folder that lets him.
     PrivilegeError."""
-    ways = [(path, list(way_to(path))) for path in paths]
+    ways = [(path, list(folders_to(path))) for path in paths]
     found = {}
     with acting_as(user) as account:
         for path, way in ways:
@@ -269,37 +278,18 @@ def replaceable_for(user: str, paths: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def way_to(path: str) -> Iterator[tuple[str, int, int, int]]:
-    """The folders that the system looks into on its way to a file, by every link: (folder, its owner, its mode, the owner of
-    the entry that is looked for)."""
-    folder, parts, links = "/", os.path.abspath(path).split("/")[::-1], 0
-    while parts:
-        part = parts.pop()
-        if part in ("", "."):
-            continue
-        if part == "..":
-            folder = os.path.dirname(folder)
-            continue
-        entry = os.path.join(folder, part)
+def folders_to(path: str) -> Iterator[tuple[str, int, int, int]]:
+    """The folders that the system looks into on its way to a file: (folder, its owner, its mode, the owner of the entry that is
+    looked for)."""
+    for step in way_to(path):
         try:
-            here = os.stat(folder)
+            here = os.stat(step.folder)
         except OSError:
             return
-        try:
-            there = os.lstat(entry)
-        except OSError:  # not there yet: whoever writes the folder can put it there, whatever the sticky bit says
-            yield folder, here.st_uid, here.st_mode & ~stat.S_ISVTX, here.st_uid
-            return
-        yield folder, here.st_uid, here.st_mode, there.st_uid
-        if stat.S_ISLNK(there.st_mode):
-            links += 1
-            if links > MOST_LINKS:
-                return
-            target = os.readlink(entry)
-            folder = "/" if target.startswith("/") else folder
-            parts += target.split("/")[::-1]
-        else:
-            folder = entry
+        if step.status is not None:
+            yield step.folder, here.st_uid, here.st_mode, step.status.st_uid
+        else:  # whoever writes the folder can put it there, whatever the sticky bit says
+            yield step.folder, here.st_uid, here.st_mode & ~stat.S_ISVTX, here.st_uid
 
 
 def verify_dropped(user: str, account: Account) -> None:

@@ -2,13 +2,15 @@
 
 The main thread is the first worker; the others have a thread each. All listening descriptors are opened here, before
 privileges are dropped, one for each listener and worker (SO_REUSEPORT), so the kernel spreads connections over the workers.
-Files are read in a thread of their own when SIGHUP asks for it: a worker that reads keys would let its connections wait.
+Files are read in a thread of their own when SIGHUP asks for it, or when they have changed (`renewal`): a worker that reads keys
+would let its connections wait.
 """
 
 from __future__ import annotations
 
 import codecs
 import errno
+import logging
 import os
 import signal
 import socket
@@ -29,12 +31,14 @@ from .access_log import ERROR, WARNING, AccessLog, LineWriter
 from .backends import summed_up
 from .certificates import CertificateError
 from .descriptors import AMPLE, Needs, available, open_now, share_out
+from .file_watch import FileWatch
 from .files import Reading
 from .gate import Gate
 from .metrics import MetricsError, ProcessState, make_collector
 from .policy import ListenerPolicy
 from .privileges import PrivilegeError, drop_to, listen_fds, match_sockets
 from .pulse import Pulse
+from .renewal import FileStates, Renewed, renew
 from .service_manager import ServiceManager
 from .settings import Address, ListenerSettings, ProxySettings, SettingsError
 from .sources import Sources
@@ -47,6 +51,8 @@ if TYPE_CHECKING:
     from .metrics_server import MetricsServer
 
 __all__ = ["run"]
+
+log = logging.getLogger("sslsock")
 
 TICKET_SECONDS = 1.0  # how often the ticket keys are looked at
 PULSE_SECONDS = 1.0  # how often the workers are asked for a sign of life
@@ -75,9 +81,9 @@ def run(settings: ProxySettings, reading: Reading, reload: Optional[Reload], wri
     """Run until a signal ends it. Returns the exit status: 0 drained, 1 it could not start, 2 its settings are wrong, 130
     interrupted.
 
-    reading: what the files of the settings were checked by; it is forgotten once they are loaded. reload: makes the settings
-    anew when SIGHUP asks for it, with what it has read, and gives its warnings to the function it is called with; SettingsError
-    leaves the old ones in force. writer: gets every line of the log.
+    reading: what the files of the settings were checked by; the contents are forgotten once they are loaded. reload: makes the
+    settings anew when SIGHUP asks for it, with what it has read, and gives its warnings to the function it is called with;
+    SettingsError leaves the old ones in force. writer: gets every line of the log.
     """
     try:
         return Server(settings, reading, reload, writer).run()
@@ -93,7 +99,7 @@ class Server:
 
     def __init__(self, settings: ProxySettings, reading: Reading, reload: Optional[Reload], writer: LineWriter) -> None:
         self._settings = settings
-        self._reading = reading  # for the start
+        self._reading = reading  # what the policies were made of
         self._reload = reload
         self._writer = writer
         self._log = AccessLog(writer, settings.log_format, settings.log_probes)
@@ -113,7 +119,10 @@ class Server:
         self._failure: Optional[Exception] = None  # that ended one
         self._metrics: Optional[MetricsServer] = None
         self._reloading: Optional[threading.Thread] = None
-        self._reload_again = False
+        self._reload_again = self._renew_again = False
+        self._watch: Optional[FileWatch] = None
+        self._files = FileStates()
+        self._next_look: Optional[Timer] = None
         self._reload_success, self._reloaded = True, time.time()  # the last one; a start is one too
         self._manager = ServiceManager()
         self._pulse = Pulse(())
@@ -131,6 +140,8 @@ class Server:
             self._end_all(record.ABORTED)  # no effect when all have drained
             for thread in self._threads:
                 thread.join()
+            if self._watch is not None:
+                self._watch.close()
             if self._reloading is not None:
                 self._reloading.join(RELOAD_SECONDS)
             self._loop.close()
@@ -161,6 +172,8 @@ class Server:
                 drop_to(settings.user)
             self._start_threads(sockets)
             self._announce(sockets[0])
+            if self._watch is not None:
+                self._watch.start(self._reading.marks())
             if self._metrics is not None:
                 self._metrics.start(
                     make_collector(
@@ -206,6 +219,8 @@ class Server:
                 columns.append(column)
             else:
                 columns.append(open_listeners(address, addresses_of(address), settings.threads, self._writer))
+        if settings.watch != "off":
+            self._watch = FileWatch(self._on_files, self._writer.write, polling=settings.watch == "poll")
         rows = [list(row) for row in zip(*columns)]
         self._doors = sum(map(len, rows[0]))  # a name may have several addresses
         self._held = open_now()
@@ -319,17 +334,24 @@ class Server:
             self._reload_again = True
         else:
             self._manager.reloading()
-            self._reloading = threading.Thread(target=self._read_again, args=(self._reload,), name="reload", daemon=True)
-            try:
-                self._reloading.start()
-            except RuntimeError as exc:  # the system gives no more threads
-                self._reloading = None
-                self._reload_failed(exc)
+            problem = self._begin_reading(self._read_again, self._reload)
+            if problem is not None:
+                self._reload_failed(problem)
+
+    def _begin_reading(self, target: Callable[..., object], *args: object) -> Optional[RuntimeError]:
+        """Read in a thread of its own, one at a time. Returns why not: the system gives no more threads."""
+        self._reloading = threading.Thread(target=target, args=args, name="reload", daemon=True)
+        try:
+            self._reloading.start()
+        except RuntimeError as exc:
+            self._reloading = None
+            return exc
+        return None
 
     def _read_again(self, reload: Reload) -> None:
         """In a thread of its own: read everything again, then have the main thread swap it."""
         problem: Optional[Exception] = None
-        settings, policies = self._settings, self._policies
+        settings, policies, reading = self._settings, self._policies, self._reading
         try:
             settings, reading = reload(self._writer.write)  # which does not block, whatever standard error is
             check_same_shape(self._settings, settings)
@@ -337,12 +359,15 @@ class Server:
                 ListenerPolicy(listener, self._keys, before, reading)
                 for listener, before in zip(settings.listeners, self._policies)
             ]
+            reading.forget()
         except Exception as exc:  # whatever it is, the proxy runs on
             problem = exc
         with suppress(RuntimeError):  # the loop was closed meanwhile
-            self._loop.call_soon_threadsafe(self._swap, settings, policies, problem)
+            self._loop.call_soon_threadsafe(self._swap, settings, policies, reading, problem)
 
-    def _swap(self, settings: ProxySettings, policies: list[ListenerPolicy], problem: Optional[Exception]) -> None:
+    def _swap(
+        self, settings: ProxySettings, policies: list[ListenerPolicy], reading: Reading, problem: Optional[Exception]
+    ) -> None:
         self._reloading = None
         if problem is None and isinstance(self._ticket_source, TicketKeyFile):
             try:
@@ -353,22 +378,75 @@ class Server:
             self._reload_failed(problem)
         else:
             self._reload_success, self._reloaded = True, time.time()
-            self._settings, self._policies = settings, policies
+            self._settings = settings
             self._gate.change(self._connection_limit())
             self._sources.limit = settings.limits.max_connections_per_source
-            for worker in self._workers:
-                self._tell(worker, worker.follow, policies, settings.limits)
+            self._use(policies, reading)
+            self._files.all_good()
+            if self._watch is not None:
+                self._watch.follow(reading.marks())
             self._writer.write("SIGHUP: read again; new connections go by the new settings")
             self._manager.ready(self._serving())
+        self._read_what_waits()
+
+    def _use(self, policies: list[ListenerPolicy], reading: Reading) -> None:
+        """New connections go by these, and by the settings."""
+        self._policies, self._reading = policies, reading
+        for worker in self._workers:
+            self._tell(worker, worker.follow, policies, self._settings.limits)
+
+    def _read_what_waits(self) -> None:
+        """After one reading: what was asked for meanwhile."""
         if self._reload_again:
             self._reload_again = False
             self._on_hangup()
+        elif self._renew_again:
+            self._renew_again = False
+            self._on_files_changed()
 
     def _reload_failed(self, problem: Exception) -> None:
         self._reload_success = False
         reason = str(problem) if isinstance(problem, (*UNUSABLE, RuntimeError)) else repr(problem)
         self._writer.write(f"SIGHUP: the old settings stay in force: {reason}", ERROR)
         self._manager.ready(f"{self._serving()}; a reload has failed, the old settings are in force")
+
+    # Files that change without a signal
+
+    def _on_files(self) -> None:
+        """In the thread that watches them."""
+        with suppress(RuntimeError):  # the loop was closed meanwhile
+            self._loop.call_soon_threadsafe(self._on_files_changed)
+
+    def _on_files_changed(self) -> None:
+        if self._ending:
+            return
+        if self._reloading is not None:
+            self._renew_again = True
+        elif (problem := self._begin_reading(self._renew)) is not None:
+            self._writer.write(f"changed files were not read: {problem}", ERROR)
+
+    def _renew(self) -> None:
+        """In a thread of its own, as `_read_again`."""
+        try:
+            renewed = renew(self._settings, self._policies, self._keys, self._reading)
+        except Exception:  # a mistake of this program, which must not end it
+            log.exception("changed files were not read")
+            renewed = Renewed(self._policies, self._reading)
+        with suppress(RuntimeError):  # the loop was closed meanwhile
+            self._loop.call_soon_threadsafe(self._take_renewed, renewed)
+
+    def _take_renewed(self, renewed: Renewed) -> None:
+        self._reloading = None
+        if renewed.changed:
+            self._use(renewed.policies, renewed.reading)
+        now = time.monotonic()
+        for line, level in self._files.note(renewed, now):
+            self._writer.write(line, level)
+        if self._next_look is not None:
+            self._next_look.cancel()
+        wait = self._files.next_look(now)
+        self._next_look = self._loop.call_later(wait, self._on_files_changed) if wait is not None else None
+        self._read_what_waits()
 
     def _on_terminate(self) -> None:
         """A second one ends the delay."""
@@ -493,7 +571,10 @@ class Server:
         return summed_up(item for worker in self._workers for item in worker.backend_news())
 
     def _process_state(self) -> ProcessState:
-        return ProcessState(self._reload_success, self._reloaded, self._ticket_source.age())
+        refused = self._files.refused_files()
+        in_force = {path: path not in refused for path in self._reading.marks()} if self._watch is not None else {}
+        changes = {"taken": self._files.taken, "refused": self._files.refused}
+        return ProcessState(self._reload_success, self._reloaded, self._ticket_source.age(), in_force, changes)
 
     def _unhealthy(self) -> str:
         """Why the process had better be started anew; "": it is well."""
@@ -575,7 +656,7 @@ def check_same_shape(old: ProxySettings, new: ProxySettings) -> None:
     """ValueError for a change that needs a restart."""
     if [listener.listen for listener in old.listeners] != [listener.listen for listener in new.listeners]:
         raise ValueError("the addresses to listen on have changed, which needs a restart")
-    for name in ("threads", "metrics", "user", "keep_reading", "log_format", "log_probes", "ticket_key_file"):
+    for name in ("threads", "metrics", "user", "keep_reading", "log_format", "log_probes", "ticket_key_file", "watch"):
         if getattr(old, name) != getattr(new, name):
             raise ValueError(f"{name.replace('_', '-')} has changed, which needs a restart")
 

@@ -184,8 +184,9 @@ class ProxySettings:
 
     threads: int, at least 1. metrics: where Prometheus may ask, or None. log_format: "text", "json" or None for no line a
     connection. log_probes: whether connections that said nothing get one too. user: to become after binding, or None.
-    keep_reading: whether a process keeps root's rights to open these files again. file: the TOML file that they come from, or
-    None. places: where each value was written, for messages.
+    keep_reading: whether a process keeps root's rights to open these files again. watch: how files are watched for changes:
+    "auto" (the kernel tells, where it can), "poll" or "off". file: the TOML file that they come from, or None. places: where
+    each value was written, for messages.
     """
 
     listeners: tuple[ListenerSettings, ...]
@@ -197,6 +198,7 @@ class ProxySettings:
     log_probes: bool = False
     user: Optional[str] = None
     keep_reading: bool = False
+    watch: str = "auto"
     file: Optional[str] = field(default=None, compare=False)
     places: Places = field(default_factory=Places, compare=False, repr=False)
 

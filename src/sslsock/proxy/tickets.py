@@ -15,14 +15,13 @@ from typing import Optional
 from ..core.context import TICKET_LIFETIME
 from ..core.ticket_keys import KEY_SIZE, MOST_KEYS, TicketKeys
 from . import files
+from .files import Mark, mark_at, mark_of
 
 __all__ = ["TicketKeyError", "TicketKeyFile", "TicketRotation"]
 
 NAME_SIZE = 16  # bytes of a key that name it
 MOST_BYTES = 65536  # of a file; sixteen keys take 1,744
 EXPOSED = stat.S_IRWXO | stat.S_IWGRP
-
-Mark = tuple[int, ...]
 
 
 class TicketKeyError(Exception):
@@ -89,10 +88,7 @@ class TicketKeyFile:
     def check(self) -> bool:
         """Read the file if it is not as it was when it was looked at last; returns whether it was read. TicketKeyError as with
         `load`, once for each bad state of the file."""
-        try:
-            mark = mark_of(files.status_of(self.path))
-        except OSError as error:
-            mark = (error.errno or 0,)
+        mark = mark_at(self.path)
         if mark == self._seen:
             return False
         self._seen = mark
@@ -122,11 +118,6 @@ class TicketKeyFile:
         if len(text) > MOST_BYTES:
             raise TicketKeyError(f"{self.path}: longer than {MOST_BYTES} bytes")
         return text, status.st_mtime
-
-
-def mark_of(status: os.stat_result) -> Mark:
-    """What tells one state of a file from the next. The time of the last change tells of new permissions too."""
-    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 class TicketRotation:

@@ -1,0 +1,56 @@
+"""How the system gets from a path to a file: by which folders, and by which links."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from typing import NamedTuple, Optional
+
+__all__ = ["Step", "way_to"]
+
+MOST_LINKS = 40  # that the system follows: path_resolution(7)
+
+
+class Step(NamedTuple):
+    """An entry that the system looks for in a folder.
+
+    folder: str, without links. name: str. status: of the entry, a link's own; None: it is not there, or not to be seen. errno:
+    why, 0 where it is.
+    """
+
+    folder: str
+    name: str
+    status: Optional[os.stat_result]
+    errno: int
+
+
+def way_to(path: str) -> Iterator[Step]:
+    """The steps to a file by every link, as far as there is a way. A path with too many links has no last step."""
+    folder, parts, links = "/", os.path.join(os.getcwd(), path).split("/")[::-1], 0
+    while parts:
+        part = parts.pop()
+        if part in ("", "."):
+            continue
+        if part == "..":  # behind a link it is the folder above the link's target
+            folder = os.path.dirname(folder)
+            continue
+        entry = os.path.join(folder, part)
+        try:
+            status = os.lstat(entry)
+        except OSError as exc:
+            yield Step(folder, part, None, exc.errno or 0)
+            return
+        yield Step(folder, part, status, 0)
+        if stat.S_ISLNK(status.st_mode):
+            links += 1
+            if links > MOST_LINKS:
+                return
+            try:
+                target = os.readlink(entry)
+            except OSError:  # it has just gone
+                return
+            folder = "/" if target.startswith("/") else folder
+            parts += target.split("/")[::-1]
+        else:
+            folder = entry
