@@ -55,7 +55,9 @@ cdef class Handle(Timed):
 
     @property
     def _repr(self):
-        return self.text
+        with cython.critical_section(self):
+            text = self.text
+        return text
 
     def _repr_info(self):
         return AsyncioHandle._repr_info(self)
@@ -70,9 +72,10 @@ cdef class Handle(Timed):
     def cancel(self):
         """Take the call back; no effect once it has run."""
         if not load_int(self.is_cancelled):
-            if self._loop.get_debug():
-                self.text = repr(self)
+            text = repr(self) if self._loop.get_debug() else None
             with cython.critical_section(self):  # in whatever thread, beside `run`
+                if not self.is_cancelled:
+                    self.text = text
                 store_int(self.is_cancelled, True)
                 self.callback = self.arguments = None
 

@@ -163,13 +163,11 @@ cdef class LoopCore:
 
     cdef int queue_from_elsewhere(self, object handle) except -1:
         """From any thread: have the call made, by the thread that the loop runs in or is going to run in."""
-        cdef bint queued
-        with cython.critical_section(self.core):  # whoever closes the loop's descriptors has said so in one before
-            queued = not load_int(self.core.is_closed)
-            if queued:
-                self.ready.append(handle)
-                self.core.wake()
-        if not queued:
+        cdef bint is_open = not load_int(self.core.is_closed)
+        if is_open:
+            self.ready.append(handle)
+            is_open = self.core.wake()  # the last to know whether it is
+        if not is_open:
             raise RuntimeError("Event loop is closed")
         return 0
 
@@ -241,7 +239,6 @@ cdef class LoopCore:
             self.timers.add(handle)
         else:
             self.hand_over(self._take_in_timer, handle)
-            self.core.wake()
         return handle
 
     def _timer_handle_cancelled(self, handle):

@@ -16,7 +16,7 @@ cdef class Nested(Owned):
     cdef int look_for_host(self) except -1
     cdef int meet_host(self) except -1
     cdef void plan_turn(self) noexcept
-    cdef void wake(self) noexcept
+    cdef bint wake(self) noexcept
 
 
 cpdef object running_host()

@@ -130,9 +130,14 @@ cdef class Nested(Owned):
         self.host_planned = True
         poller_wake(&self.poller)
 
-    cdef void wake(self) noexcept:
-        """From any thread: end the wait that is under way, or the next."""
-        poller_wake_once(&self.poller)
+    cdef bint wake(self) noexcept:
+        """From any thread: end the wait that is under way, or the next. False: the loop is closed."""
+        cdef bint is_open
+        with cython.critical_section(self):  # whoever closes the loop's descriptors has said so in one before
+            is_open = not load_int(self.is_closed)
+            if is_open:
+                poller_wake_once(&self.poller)
+        return is_open
 
     def _host_called(self):
         """What `_host_call_soon` is given: the turn that was asked for."""

@@ -2,7 +2,6 @@
 
 from collections import deque
 
-cimport cython
 from libc.stdint cimport INT64_MAX, int64_t
 
 from poller cimport poller_arm
@@ -57,15 +56,12 @@ cdef class Planner(Nested):
 
     cdef bint plan_from_elsewhere(self, object work) except -1:
         """From any thread: have it among `foreign`, and the loop awake. False: it is closed."""
-        cdef bint planned
         if self.left:
             raise RuntimeError("this event loop belongs to the parent process: a forked child must make its own")
-        with cython.critical_section(self):  # whoever closes the loop's descriptors has said so in one before
-            planned = not load_int(self.is_closed)
-            if planned:
-                self.foreign.append(work)
-                self.wake()
-        return planned
+        if load_int(self.is_closed):
+            return False
+        self.foreign.append(work)  # has a lock of its own, and waiting for that lets go of others: the loop may be closed now
+        return self.wake()
 
     cdef Timer plan(self, double seconds, object callback, tuple args, bint background):
         cdef double limit = 1e9  # thirty years: keeps the sum inside 64 bits
