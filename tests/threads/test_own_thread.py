@@ -226,11 +226,12 @@ def test_a_loop_is_used_before_the_thread_runs_it() -> None:
             loop.call_soon_threadsafe(print)
 
 
-def test_a_loop_is_closed_while_others_wake_it() -> None:
+@pytest.mark.parametrize("kind", [EventLoop, aio.EventLoop])
+def test_a_loop_is_closed_while_others_wake_it(kind: Callable[[], Any]) -> None:
     """Either a call is taken or it is said that the loop is closed; no descriptor of somebody else is written to."""
 
     def close_and_wake() -> None:
-        loop = EventLoop()
+        loop = kind()
         said: list[str] = []
         begun = threading.Barrier(3)
 
@@ -240,19 +241,46 @@ def test_a_loop_is_closed_while_others_wake_it() -> None:
                 while True:
                     loop.call_soon_threadsafe(print)
             except RuntimeError as exc:
-                said.append(str(exc))
+                said.append(str(exc).lower())
 
         threads = [threading.Thread(target=wake) for _ in range(2)]
         for thread in threads:
             thread.start()
         begun.wait()
         loop.close()
+        pairs = [socket.socketpair() for _ in range(3)]  # they have the numbers that the loop had
         for thread in threads:
             thread.join(DEADLINE)
-        assert said == ["the event loop is closed"] * 2
+        for sock in (sock for pair in pairs for sock in pair):
+            sock.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                sock.recv(1)
+        for sock in (sock for pair in pairs for sock in pair):
+            sock.close()
+        assert [text.replace("the ", "") for text in said] == ["event loop is closed"] * 2
 
     for _ in range(10):
         close_and_wake()
+
+
+def test_a_handle_is_cancelled_by_all_and_looked_at() -> None:
+    """In debug mode it keeps its text from before."""
+    loop = aio.EventLoop()
+    handles = [loop.call_soon(print, object()) for _ in range(200)]
+    timers = [loop.call_later(1000, print, object()) for _ in range(200)]
+    loop.set_debug(True)
+
+    def cancel() -> None:
+        for handle in handles + timers:
+            handle.cancel()
+            assert handle.cancelled() and "cancelled" in repr(handle) and "print" in repr(handle)
+
+    def look() -> None:
+        for handle in handles + timers:
+            assert repr(handle).startswith("<")
+
+    Crowd().work(cancel).meanwhile(look).run()
+    loop.close()
 
 
 def test_twins_are_called_from_everywhere() -> None:

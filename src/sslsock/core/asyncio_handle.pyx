@@ -10,7 +10,7 @@ from asyncio.format_helpers import _format_callback_source
 cimport cython
 from cpython.object cimport PyObject
 
-from shared_value cimport load_int, store_int
+from shared_value cimport load_int, shared_exchange_int
 from sslsock.core.schedule cimport Timed
 
 cdef extern from "Python.h":
@@ -71,12 +71,10 @@ cdef class Handle(Timed):
 
     def cancel(self):
         """Take the call back; no effect once it has run."""
-        if not load_int(self.is_cancelled):
+        if shared_exchange_int(&self.is_cancelled, False, True):  # by one thread, whichever, beside `run`
             text = repr(self) if self._loop.get_debug() else None
-            with cython.critical_section(self):  # in whatever thread, beside `run`
-                if not self.is_cancelled:
-                    self.text = text
-                store_int(self.is_cancelled, True)
+            with cython.critical_section(self):
+                self.text = text
                 self.callback = self.arguments = None
 
     def cancelled(self):
@@ -92,7 +90,7 @@ cdef class Handle(Timed):
         cdef tuple args = None
         with cython.critical_section(self):
             callback, args = self.callback, self.arguments
-        if args is None:  # cancelled, perhaps by another thread and just now
+        if args is None or load_int(self.is_cancelled):  # perhaps by another thread and just now
             return 0
         try:
             PyContext_Enter(context)
