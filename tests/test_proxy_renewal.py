@@ -158,9 +158,7 @@ def test_what_is_no_file_any_more_is_left_to_sighup(tmp_path: Path) -> None:
     running = Running("--cert", path)
     path.unlink()
     os.mkfifo(path)
-    assert running.renew().problems == {
-        pair_of(path): f"--cert: {path}: it is no regular file, which SIGHUP alone reads"
-    }
+    assert running.renew().problems == {pair_of(path): f"--cert: {path}: it is no regular file, which SIGHUP alone reads"}
     path.unlink()
     path.mkdir()
     assert list(running.renew().problems) == [pair_of(path)]

@@ -205,14 +205,12 @@ def test_what_stays_bad_is_an_error_until_it_is_good_again(site: Site, back: Ori
     used, other = site.issue("old", "used.pem"), site.issue("other", "other.pem")
     good = used.read_bytes()
     config = tmp_path / "proxy.toml"
-    config.write_text(
-        f'threads = 1\nmetrics = "{LOCAL}"\n[[listener]]\nlisten = "tls://{LOCAL}"\nto = "{back.url}"\ncert = "used.pem"\n'
-    )
-    with proxy("--config", config) as running:
+    config.write_text(f'threads = 1\n[[listener]]\nlisten = "tls://{LOCAL}"\nto = "{back.url}"\ncert = "used.pem"\n')
+    with proxy("--config", config, "--metrics", LOCAL) as running:
         in_force = "sslsock_proxy_file_in_force", str(used)
         used.write_bytes(good[:-300])
         line = running.wait_for_line("stays in force")
-        assert line.startswith(f"{used}: changed, but what it was stays in force: {config}:6: cert: {used}: "), line
+        assert line.startswith(f"{used}: changed, but what it was stays in force: {config}:5: cert: {used}: "), line
         assert running.metrics()[in_force] == 0
         assert running.metrics()["sslsock_proxy_file_changes_total", "refused"] == 1
         assert shown(running, site.context) == "old"

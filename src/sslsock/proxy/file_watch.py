@@ -11,6 +11,7 @@ Files change together, one after the other. A change is told once nothing has ha
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import select
 import stat
@@ -25,6 +26,8 @@ from .files import Mark, mark_at
 from .paths import Step, way_to
 
 __all__ = ["INTERVAL", "FileWatch", "Ways", "obstacles_to", "told"]
+
+log = logging.getLogger("sslsock")
 
 INTERVAL = 2.0  # seconds between two looks, where the kernel tells nothing
 ROUND = 60.0  # seconds between two looks, where it does
@@ -105,7 +108,9 @@ class Ways:
                 entries.setdefault(number, set()).add(step.name)
                 if remote[step.folder]:
                     obstacles[path] = "it is on a network file system"
-            if way and path not in obstacles:
+            if not way:
+                obstacles[path] = "the working folder is gone"
+            elif path not in obstacles:
                 end = way[-1]
                 if end.errno not in (0, errno.ENOENT, errno.ENOTDIR):
                     obstacles[path] = reason_of(OSError(end.errno, os.strerror(end.errno)), os.path.join(end.folder, end.name))
@@ -175,6 +180,7 @@ class FileWatch:
         self._marks: dict[str, Mark] = {}
         self._orders: list[Mapping[str, Mark]] = []  # the marks to go by from now on; the thread takes them
         self._closed = False
+        self._next_round = 0.0  # when all is looked at, whatever the system tells
         self._looks = polling  # whether there are files that have to be looked at
         self._known: dict[str, str] = {}  # what was told of these
         self._ways: Optional[Ways] = None
@@ -224,27 +230,34 @@ class FileWatch:
     # The thread
 
     def _run(self) -> None:
-        next_round = 0.0
         while not self._closed:
-            happened = False
-            if self._orders:
-                self._marks = dict(self._orders.pop(0))
-                next_round = 0.0
-            else:
-                happened = self._wait_for_event()
-                if happened:
-                    self._wait_for_quiet()
-                if self._closed or self._orders:  # whose marks tell of it
-                    continue
-            now = time.monotonic()
-            if happened or now >= next_round:
-                self._update()  # before anything is read: what happens from here on is a new change
-                next_round = now + ROUND
-            if self._look() and not happened:
-                happened = True
-                self._update()
+            try:
+                self._turn()
+            except Exception:  # a mistake of this program, which must not end it
+                log.exception("the watch of files has failed, and begins anew")
+                self._next_round = 0.0
+                self._nap.poll(ROUND * 1000)
+
+    def _turn(self) -> None:
+        happened = False
+        if self._orders:
+            self._marks = dict(self._orders.pop(0))
+            self._next_round = 0.0
+        else:
+            happened = self._wait_for_event()
             if happened:
-                self._on_change()
+                self._wait_for_quiet()
+            if self._closed or self._orders:  # whose marks tell of it
+                return
+        now = time.monotonic()
+        if happened or now >= self._next_round:
+            self._update()  # before anything is read: what happens from here on is a new change
+            self._next_round = now + ROUND
+        if self._look() and not happened:
+            happened = True
+            self._update()
+        if happened:
+            self._on_change()
 
     def _update(self) -> None:
         if self._ways is not None:

@@ -26,8 +26,14 @@ class Step(NamedTuple):
 
 
 def way_to(path: str) -> Iterator[Step]:
-    """The steps to a file by every link, as far as there is a way. A path with too many links has no last step."""
-    folder, parts, links = "/", os.path.join(os.getcwd(), path).split("/")[::-1], 0
+    """The steps to a file by every link, as far as there is a way. A path with too many links has no last step; a relative one
+    has none at all where the working folder is gone."""
+    if not path.startswith("/"):
+        try:
+            path = f"{os.getcwd()}/{path}"
+        except OSError:
+            return
+    folder, parts, links = "/", path.split("/")[::-1], 0
     while parts:
         part = parts.pop()
         if part in ("", "."):

@@ -11,19 +11,24 @@ from __future__ import annotations
 
 import errno
 import stat
+import time
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from typing import Callable, NamedTuple, Optional, TypeVar
 
 from ..core.context import ConfigurationError
+from ..core.loop import Loop
+from ..core.schedule import Timer
 from ..core.ticket_keys import TicketKeys
-from .access_log import ERROR, INFO
+from .access_log import ERROR, INFO, LineWriter
 from .certificates import CertificateError
 from .check import check_certificates
-from .files import Contents, Reading, Unit, status_of
+from .file_watch import FileWatch
+from .files import Contents, Digests, Reading, Unit, status_of
 from .policy import ListenerPolicy
 from .settings import ProxySettings, SettingsError
 
-__all__ = ["PATIENCE", "FileStates", "Renewal", "Renewed", "renew"]
+__all__ = ["PATIENCE", "FileStates", "Renewal", "Renewed", "WatchedFiles", "renew"]
 
 PATIENCE = 10.0  # seconds that a unit may be bad
 
@@ -70,7 +75,7 @@ class Renewal(Reading):
         """The units whose files are not what they were, good or bad."""
         return [unit for unit, (_, digests) in self._before.items() if self._can_change(unit) and self._differs(unit, digests)]
 
-    def _differs(self, unit: Unit, digests: tuple[bytes, ...]) -> bool:
+    def _differs(self, unit: Unit, digests: Digests) -> bool:
         try:
             return self._digests_of(unit) != digests
         except (OSError, ValueError):
@@ -194,6 +199,64 @@ class FileStates:
     def refused_files(self) -> set[str]:
         """Files of which the operator was told that they cannot be used. From any thread."""
         return {path for unit, problem in self._problems.copy().items() if problem.told for path in unit.paths}
+
+
+class WatchedFiles:
+    """The files of a proxy, watched, with what becomes of their changes. All is called in the loop's thread, but for `state`.
+
+    mode: `ProxySettings.watch`. ask: called when the files should be read again (`renew`), which `take` is told of. The
+    descriptors are there from the beginning, and `start` makes the thread.
+    """
+
+    def __init__(self, loop: Loop, writer: LineWriter, mode: str, ask: Callable[[], object]) -> None:
+        self._loop = loop
+        self._writer = writer
+        self._ask = ask
+        self._states = FileStates()
+        self._next_look: Optional[Timer] = None
+        self._reading: Optional[Reading] = None
+        self._watch = FileWatch(self._on_change, writer.write, polling=mode == "poll") if mode != "off" else None
+
+    def start(self, reading: Reading) -> None:
+        """reading: of which the policies were made. RuntimeError: the system gives no thread."""
+        self._reading = reading
+        if self._watch is not None:
+            self._watch.start(reading.marks())
+
+    def reloaded(self, reading: Reading) -> None:
+        """Everything was read anew, and is in force."""
+        self._reading = reading
+        self._states.all_good()
+        if self._watch is not None:
+            self._watch.follow(reading.marks())
+
+    def take(self, renewed: Renewed) -> None:
+        """What has become of changed files, which is in force."""
+        self._reading = renewed.reading
+        now = time.monotonic()
+        for line, level in self._states.note(renewed, now):
+            self._writer.write(line, level)
+        if self._next_look is not None:
+            self._next_look.cancel()
+        wait = self._states.next_look(now)
+        self._next_look = self._loop.call_later(wait, self._ask) if wait is not None else None
+
+    def state(self) -> tuple[dict[str, bool], dict[str, int]]:
+        """For metrics, from any thread: each file → whether what it holds is in force; what changes came to → how often."""
+        states, reading = self._states, self._reading
+        if self._watch is None or reading is None:
+            return {}, {}
+        refused = states.refused_files()
+        return {path: path not in refused for path in reading.marks()}, {"taken": states.taken, "refused": states.refused}
+
+    def close(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
+
+    def _on_change(self) -> None:
+        """In the thread that watches."""
+        with suppress(RuntimeError):  # the loop was closed meanwhile
+            self._loop.call_soon_threadsafe(self._ask)
 
 
 def names_of(unit: Unit) -> str:

@@ -31,14 +31,13 @@ from .access_log import ERROR, WARNING, AccessLog, LineWriter
 from .backends import summed_up
 from .certificates import CertificateError
 from .descriptors import AMPLE, Needs, available, open_now, share_out
-from .file_watch import FileWatch
 from .files import Reading
 from .gate import Gate
 from .metrics import MetricsError, ProcessState, make_collector
 from .policy import ListenerPolicy
 from .privileges import PrivilegeError, drop_to, listen_fds, match_sockets
 from .pulse import Pulse
-from .renewal import FileStates, Renewed, renew
+from .renewal import Renewed, WatchedFiles, renew
 from .service_manager import ServiceManager
 from .settings import Address, ListenerSettings, ProxySettings, SettingsError
 from .sources import Sources
@@ -120,9 +119,7 @@ class Server:
         self._metrics: Optional[MetricsServer] = None
         self._reloading: Optional[threading.Thread] = None
         self._reload_again = self._renew_again = False
-        self._watch: Optional[FileWatch] = None
-        self._files = FileStates()
-        self._next_look: Optional[Timer] = None
+        self._files = WatchedFiles(self._loop, writer, settings.watch, self._on_files_changed)
         self._reload_success, self._reloaded = True, time.time()  # the last one; a start is one too
         self._manager = ServiceManager()
         self._pulse = Pulse(())
@@ -140,8 +137,7 @@ class Server:
             self._end_all(record.ABORTED)  # no effect when all have drained
             for thread in self._threads:
                 thread.join()
-            if self._watch is not None:
-                self._watch.close()
+            self._files.close()
             if self._reloading is not None:
                 self._reloading.join(RELOAD_SECONDS)
             self._loop.close()
@@ -172,8 +168,7 @@ class Server:
                 drop_to(settings.user)
             self._start_threads(sockets)
             self._announce(sockets[0])
-            if self._watch is not None:
-                self._watch.start(self._reading.marks())
+            self._files.start(self._reading)
             if self._metrics is not None:
                 self._metrics.start(
                     make_collector(
@@ -219,8 +214,6 @@ class Server:
                 columns.append(column)
             else:
                 columns.append(open_listeners(address, addresses_of(address), settings.threads, self._writer))
-        if settings.watch != "off":
-            self._watch = FileWatch(self._on_files, self._writer.write, polling=settings.watch == "poll")
         rows = [list(row) for row in zip(*columns)]
         self._doors = sum(map(len, rows[0]))  # a name may have several addresses
         self._held = open_now()
@@ -382,9 +375,7 @@ class Server:
             self._gate.change(self._connection_limit())
             self._sources.limit = settings.limits.max_connections_per_source
             self._use(policies, reading)
-            self._files.all_good()
-            if self._watch is not None:
-                self._watch.follow(reading.marks())
+            self._files.reloaded(reading)
             self._writer.write("SIGHUP: read again; new connections go by the new settings")
             self._manager.ready(self._serving())
         self._read_what_waits()
@@ -412,11 +403,6 @@ class Server:
 
     # Files that change without a signal
 
-    def _on_files(self) -> None:
-        """In the thread that watches them."""
-        with suppress(RuntimeError):  # the loop was closed meanwhile
-            self._loop.call_soon_threadsafe(self._on_files_changed)
-
     def _on_files_changed(self) -> None:
         if self._ending:
             return
@@ -439,13 +425,7 @@ class Server:
         self._reloading = None
         if renewed.changed:
             self._use(renewed.policies, renewed.reading)
-        now = time.monotonic()
-        for line, level in self._files.note(renewed, now):
-            self._writer.write(line, level)
-        if self._next_look is not None:
-            self._next_look.cancel()
-        wait = self._files.next_look(now)
-        self._next_look = self._loop.call_later(wait, self._on_files_changed) if wait is not None else None
+        self._files.take(renewed)
         self._read_what_waits()
 
     def _on_terminate(self) -> None:
@@ -571,10 +551,7 @@ class Server:
         return summed_up(item for worker in self._workers for item in worker.backend_news())
 
     def _process_state(self) -> ProcessState:
-        refused = self._files.refused_files()
-        in_force = {path: path not in refused for path in self._reading.marks()} if self._watch is not None else {}
-        changes = {"taken": self._files.taken, "refused": self._files.refused}
-        return ProcessState(self._reload_success, self._reloaded, self._ticket_source.age(), in_force, changes)
+        return ProcessState(self._reload_success, self._reloaded, self._ticket_source.age(), *self._files.state())
 
     def _unhealthy(self) -> str:
         """Why the process had better be started anew; "": it is well."""
