@@ -379,18 +379,18 @@ def test_a_connection_can_wait_for_the_first_lookup() -> None:
     bench = Bench("app.test")
     found: list[Optional[Backend]] = []
     assert bench.pool.next() is None
-    bench.pool.call_when_looked_up(lambda: found.append(bench.pool.next()))
+    bench.pool.call_when_known(lambda: found.append(bench.pool.next()))
     assert found == []
     bench.resolver.questions[0].answer("10.0.0.1")
     assert [backend and backend.sockaddr for backend in found] == [("10.0.0.1", 8000)]
-    bench.pool.call_when_looked_up(lambda: found.append(None))
+    bench.pool.call_when_known(lambda: found.append(None))
     assert found[1:] == [None], "with nothing to wait for, the call comes at once"
 
 
 def test_a_failed_first_lookup_ends_the_waiting_and_is_repeated() -> None:
     bench = Bench("app.test")
     called: list[int] = []
-    bench.pool.call_when_looked_up(lambda: called.append(1))
+    bench.pool.call_when_known(lambda: called.append(1))
     bench.resolver.questions[0].fail()
     assert called == [1]
     assert bench.pool.next() is None
@@ -497,9 +497,9 @@ def test_closing_forgets_the_lookups_and_keeps_nobody_waiting() -> None:
     bench = Bench("app.test", "other.test", "10.0.0.9")
     bench.resolver.questions[1].answer("10.0.0.1")
     called: list[int] = []
-    bench.pool.call_when_looked_up(lambda: called.append(1))
+    bench.pool.call_when_known(lambda: called.append(1))
     bench.pool.close()
-    bench.pool.call_when_looked_up(lambda: called.append(2))
+    bench.pool.call_when_known(lambda: called.append(2))
     bench.pool.close()
     assert [question.cancelled for question in bench.resolver.questions] == [True, False]
     bench.clock.now += 3600
@@ -514,7 +514,7 @@ def test_the_resolver_of_the_sockets_answers_on_the_loop(own_host: Host) -> None
     pool = BackendPool((Address("tcp", "localhost", 4433),), partial(Lookup, loop), clock)
     assert pool.looking_up
     done: list[int] = []
-    pool.call_when_looked_up(lambda: done.append(1))
+    pool.call_when_known(lambda: done.append(1))
     own_host.wait_for(lambda: bool(done))
     backend = pool.next()
     assert backend is not None

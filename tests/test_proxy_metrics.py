@@ -210,6 +210,7 @@ def test_a_connection_that_comes_and_goes_meanwhile_makes_no_negative_number() -
         forward = back = count = 0
         reasons: dict[str, int] = {}
         backends: dict[str, int] = {}
+        back_handshakes: dict[bool, int] = {}
         handshakes: dict[tuple[str, str, bool], int] = {}
         handshake_seconds, durations = ListenerCounters().handshake_seconds, ListenerCounters().durations
 

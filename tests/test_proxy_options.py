@@ -15,6 +15,8 @@ from sslsock.proxy.options import make_settings
 from sslsock.proxy.settings import (
     Address,
     BackTls,
+    Balance,
+    HealthCheck,
     KeyPair,
     Limits,
     ListenerSettings,
@@ -283,7 +285,7 @@ def test_wrong_usage_ends_with_status_2(arguments: list[str], words: str, capsys
 def test_with_a_file_no_option_of_a_listener_goes(name: str) -> None:
     takes_value = proxy_actions()[f"--{name}"].nargs != 0
     with pytest.raises(SettingsError, match=f"^--{name} is a listener's, and with --config the file describes those$"):
-        settings("--config", "/nowhere.toml", f"--{name}", *(["x"] if takes_value else []))
+        settings("--config", "/nowhere.toml", f"--{name}", *(["1"] if takes_value else []))
 
 
 def test_messages_name_an_address_as_it_is_written() -> None:
@@ -293,3 +295,67 @@ def test_messages_name_an_address_as_it_is_written() -> None:
 
 def test_settings_that_say_the_same_are_equal_wherever_they_were_written() -> None:
     assert settings(*TLS, *TO_TCP) == settings(*TO_TCP, *TLS, "--idle-timeout", "300")
+
+
+# Back ends
+
+
+def route(*arguments: str) -> Route:
+    return listener("--listen", "tls://localhost:8443", *arguments).routes[0]
+
+
+def test_weights_and_backups_stand_behind_an_address() -> None:
+    found = route("--to", "tcp://a:1 weight=3", "--to", "tcp://b:2", "--to", "tcp://c:3 backup weight=256")
+    assert found.to == (Address("tcp", "a", 1), Address("tcp", "b", 2), Address("tcp", "c", 3))
+    assert found.balance == Balance("round-robin", (3, 1, 256), (False, False, True))
+    assert route(*TO_TCP).balance == Balance()
+
+
+def test_the_method_of_choice() -> None:
+    for method in ("round-robin", "least-connections", "hash-source", "hash-sni"):
+        assert route(*TO_TCP, "--balance", method).balance.method == method
+
+
+def test_checks() -> None:
+    assert route(*TO_TCP).check is None
+    assert route(*TO_TCP, "--to-check", "tcp").check == HealthCheck("tcp")
+    pace = ("--to-check-interval", "5", "--to-check-rise", "4", "--to-check-fall", "1")
+    assert route(*TO_TCP, "--to-check", "tls", *pace).check == HealthCheck("tls", interval=5, timeout=5, rise=4, fall=1)
+    request = ("--to-check-method", "HEAD", "--to-check-path", "/up?x=1", "--to-check-host", "a.example")
+    found = route(*TO_TCP, "--to-check", "http", *request, "--to-check-status", "200,301-302", "--to-check-timeout", "1.5")
+    status = ((200, 200), (301, 302))
+    assert found.check == HealthCheck("http", "HEAD", "/up?x=1", "a.example", status, timeout=1.5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--to", "tcp://a:1 weight=0"], "a weight is a whole number from 1 to 256"),
+        (["--to", "tcp://a:1 weight=257"], "a weight is a whole number from 1 to 256"),
+        (["--to", "tcp://a:1 weight=x"], "a weight is a whole number from 1 to 256"),
+        (["--to", "tcp://a:1 spare"], "behind the address stand weight=N or backup, not 'spare'"),
+        (["--to", "tcp://a:1 backup"], "one at least has to be none"),
+        ([*TO_TCP, "--balance", "random"], "--balance: 'random' is neither"),
+        ([*TO_TCP, "--to-check", "icmp"], "--to-check: 'icmp' is neither tcp nor tls nor http"),
+        ([*TO_TCP, "--to-check-rise", "3"], "--to-check-rise: it needs --to-check"),
+        ([*TO_TCP, "--to-check", "tcp", "--to-check-path", "/"], "--to-check-path: it is for a request of HTTP"),
+        ([*TO_TCP, "--to-check", "tcp", "--to-check-interval", "0"], "is too short"),
+        ([*TO_TCP, "--to-check", "tcp", "--to-check-fall", "0"], "0 is not between 1 and 100"),
+        ([*TO_TCP, "--to-check", "http", "--to-check-method", "POST"], "'POST' is neither GET nor HEAD"),
+        ([*TO_TCP, "--to-check", "http", "--to-check-path", "up"], "a path begins with /"),
+        ([*TO_TCP, "--to-check", "http", "--to-check-path", "/a b"], "only visible ASCII"),
+        ([*TO_TCP, "--to-check", "http", "--to-check-host", "a\r\nX: y"], "only visible ASCII"),
+        ([*TO_TCP, "--to-check", "http", "--to-check-status", "2xx"], "'2xx': a status is a number"),
+        ([*TO_TCP, "--to-check", "http", "--to-check-status", "300-200"], "'300-200': a status is a number"),
+        ([*TO_TCP, "--keepalive", "32768"], "--keepalive: 32768 is not between 0 and 32767"),
+    ],
+)
+def test_what_is_wrong_with_back_ends(arguments: list[str], message: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        route(*arguments)
+    assert message in str(caught.value)
+
+
+def test_a_tcp_listener_sees_no_name_to_hash() -> None:
+    with pytest.raises(SettingsError, match="--balance: a tcp:// listener does not see"):
+        settings(*TCP, *TO_TCP, "--balance", "hash-sni")

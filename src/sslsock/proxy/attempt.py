@@ -61,6 +61,7 @@ class Attempt:
         "_deadline",
         "_dial",
         "_dialed_at",
+        "_engine",
         "_over",
         "_pool",
         "_route",
@@ -82,6 +83,7 @@ class Attempt:
         self._dial: Optional[Dial] = None
         self._dialed_at = 0.0
         self._back: Union[Channel, int] = -1
+        self._engine: Optional[Engine] = None  # of the one in turn
         self._deadline: Optional[Timer] = None  # of a lookup
         self._over = False
 
@@ -92,12 +94,13 @@ class Attempt:
         worker, pool = self._worker, self._pool
         self._drop_deadline()
         while True:
-            backend = pool.next(self._tried)
+            backend = pool.next(self._tried, self._hash_key())
             if backend is None:
                 self._wait_or_give_up()
                 return
             self._backend = backend
             self._dialed_at = worker.loop.time()
+            backend.begin(self._dialed_at)
             self._dial = Dial(worker.loop, backend.packed, self)
             result = self._dial.start(worker.limits.connect_timeout)
             if not isinstance(result, int):
@@ -120,6 +123,7 @@ class Attempt:
         if self._dial is not None:
             self._dial.cancel()
         if self._backend is not None:
+            self._let_go(self._backend)
             self._pool.abandoned(self._backend)
         back, self._back = self._back, -1
         if isinstance(back, Channel):
@@ -127,15 +131,26 @@ class Attempt:
         elif back >= 0:
             reset(back)
 
+    def _hash_key(self) -> str:
+        """Who or what the client is, where that decides which back end it gets."""
+        by, told = self._pool.by, self.session.record
+        if by == "hash-sni" and told.server_name:
+            return told.server_name.lower()
+        return str(source_of(told.peer[0])) if by.startswith("hash") else ""
+
+    def _let_go(self, backend: Backend) -> None:
+        backend.answered(self._worker.loop.time())
+        backend.leave()
+
     def _wait_or_give_up(self) -> None:
         """There is no back end that was not tried."""
         worker, pool = self._worker, self._pool
-        if pool.looking_up:
+        if pool.waiting:
             seconds = worker.limits.connect_timeout
             if seconds > 0:
                 self._deadline = worker.loop.call_later(seconds, self._overdue)
             # Each in a call of its own: what goes wrong in one of those that wait is not the next one's.
-            pool.call_when_looked_up(partial(worker.loop.call_soon, self.dial_next))
+            pool.call_when_known(partial(worker.loop.call_soon, self.dial_next))
             return
         why = self._why if self._tried else "its name was not found"
         self.session.fail(self._trouble, f"no back end of {', '.join(map(str, self._route.route.to))}: {why}")
@@ -144,6 +159,7 @@ class Attempt:
         """No connection to the back end in turn; the next one may have more luck. blamed: it is left out for a while."""
         backend, self._backend, self._dial = self._backend, None, None
         assert backend is not None
+        self._let_go(backend)
         self._tried.append(backend)
         self._trouble, self._why = trouble, why
         if blamed:
@@ -160,8 +176,10 @@ class Attempt:
         backend = self._backend
         assert backend is not None
         self._over = True
+        now = self._worker.loop.time()
+        backend.answered(now)
         self._worker.backend_succeeded(self._pool, backend)
-        self.session.on_connected(backend.peer, self._worker.loop.time() - self._dialed_at, back, head)
+        self.session.on_connected(backend, now - self._dialed_at, back, head)
 
     def _drop_deadline(self) -> None:
         if self._deadline is not None:
@@ -211,7 +229,7 @@ class Attempt:
         worker, route = self._worker, self._route
         offer = route.route.back_tls.alpn or self.session.agreed_protocols  # the same all the way
         server_name, verify_name = route.names(backend.address.host)
-        engine = Engine(
+        self._engine = engine = Engine(
             route.back_context(offer),
             server_name=server_name,
             verify_name=verify_name,
@@ -228,8 +246,11 @@ class Attempt:
         channel.start_tls(engine, timeout)
 
     def _on_encrypted(self) -> None:
-        if not self._over:
-            self._connected(self._back, b"")
+        if self._over:
+            return
+        assert self._engine is not None
+        self._worker.counters.back_handshake(self.session.policy.name, self._engine.session_reused)
+        self._connected(self._back, b"")
 
     def _on_failed(self, failure: int, message: str) -> None:
         if self._over:

@@ -1,4 +1,5 @@
-"""Which back end the next connection goes to: round robin, failed ones left out for a while, names looked up again.
+"""Which back end the next connection goes to: by a rule of choice (`balance`), failed ones left out for a while, names looked
+up again.
 
 A pool belongs to one route in one thread; nothing in it blocks, and time and name lookup come from outside.
 
@@ -6,6 +7,13 @@ A back end that failed is left out for 1 s, then for twice as long after each fu
 trial is one connection, given out in turn once the pause is over; while it is under way the others go elsewhere. Connections
 that were already on their way when the back end failed do not lengthen the pause: a hundred failures at once are one event.
 Where every back end is left out, the one that failed longest ago is tried anyway: there is nothing to lose.
+
+With checks (`checks`), what they say goes before: who has not passed one yet gets no connection, nor does one that is down, nor
+one that has failed since the last check that it has passed. Where nobody has passed one yet, connections wait for the first
+results.
+
+A back end that has not answered anybody for half a second gets no further connection until it has: of a black hole one client
+learns, not all who come within `--connect-timeout`. Spares are used when none of the others is left.
 
 A back end is blamed for what is its own: it refuses, is unreachable or does not answer. A TLS handshake may fail of what comes
 from the client (the protocols it offers, the address that a PROXY header names), so it takes several in a row, from different
@@ -18,17 +26,19 @@ new lookup and goes on with the old ones.
 from __future__ import annotations
 
 import socket
-from collections.abc import Container, Hashable, Iterable
+from collections.abc import Container, Hashable, Iterable, Mapping
 from typing import Any, Callable, NamedTuple, Optional, Protocol, Union
 
 from ..core.dial import pack_address
 from ..core.hostname import parse_host
 from ..sockets.resolver import Address as SocketAddress
 from ..sockets.resolver import numeric_addresses
+from .balance import Tier, tier_of
+from .health import HESITATION, Health
 from .hosts import is_end
-from .settings import Address
+from .settings import Address, Balance
 
-__all__ = ["Backend", "BackendPool", "BackendState", "News", "Resolve", "summed_up"]
+__all__ = ["Backend", "BackendPool", "BackendState", "News", "Resolve", "peer_text", "summed_up"]
 
 FIRST_PAUSE = 1.0  # seconds that a back end is left out after it has failed
 LONGEST_PAUSE = 60.0
@@ -38,6 +48,8 @@ LOOKUP_PAUSE = 1.0  # seconds from a failed lookup to the next
 DOUBTERS = 3  # sources of clients whose handshakes fail in a row, until the back end is left out
 
 NEVER = float("inf")
+ROUND_ROBIN = Balance()
+NOTHING: Mapping[tuple[str, int], list[SocketAddress]] = {}
 
 
 class Cancellable(Protocol):
@@ -102,17 +114,21 @@ class Backend:
     """One address to connect to.
 
     address: the `--to` that it comes of. family, sockaddr: as a socket takes them; packed: as `Dial` does. up: False from a
-    failure to the next success.
+    failure to the next success. health: what all workers know of it; worker: the number of this one.
     reason: the text of the last failure, "" while up. The counters are those of `BackendState`.
     """
 
     __slots__ = (
+        "__weakref__",
+        "_asked",
+        "_asked_since",
         "address",
         "connections",
         "doubters",
         "failed_at",
         "failures",
         "family",
+        "health",
         "moment",
         "packed",
         "pause",
@@ -121,9 +137,16 @@ class Backend:
         "sockaddr",
         "trial_until",
         "up",
+        "worker",
     )
 
-    def __init__(self, address: Address, family: int, sockaddr: Any) -> None:
+    def __init__(
+        self, address: Address, family: int, sockaddr: Any, health: Optional[Health] = None, worker: int = 0
+    ) -> None:
+        self.health = health or Health()
+        self.worker = worker
+        self._asked = 0  # attempts under way
+        self._asked_since = 0.0  # when the first of them began, or the last answer came
         self.address = address
         self.family = family
         self.sockaddr = sockaddr
@@ -141,33 +164,79 @@ class Backend:
 
     @property
     def peer(self) -> str:
-        host, port = self.sockaddr[:2]
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return peer_text(self.sockaddr)
+
+    def usable(self, now: float) -> bool:
+        """Whether it may get a connection; the first one after a failure is its trial."""
+        if (self._asked and now - self._asked_since > HESITATION) or not self.health.trusted(now):
+            return False
+        return self.up or (
+            self.retry_at <= now
+            and self.trial_until <= now
+            and (not self.health.watched or self.health.good_at > self.failed_at)
+        )
+
+    # Its connections. Each that has begun is answered once, and left once.
+
+    @property
+    def load(self) -> int:
+        """How many there are in all workers, those that are being made too."""
+        return sum(self.health.counts)
+
+    def begin(self, now: float) -> None:
+        """An attempt to connect to it."""
+        self.health.counts[self.worker] += 1
+        if not self._asked:
+            self._asked_since = now
+        self._asked += 1
+
+    def answered(self, now: float) -> None:
+        """The attempt has ended, with whatever result."""
+        self._asked -= 1
+        self._asked_since = now
+
+    def leave(self) -> None:
+        """The connection has ended, or the attempt has failed."""
+        self.health.counts[self.worker] -= 1
 
     def __repr__(self) -> str:
         return f"<Backend {self.address} {self.peer} {'up' if self.up else 'left out: ' + self.reason}>"
 
 
+Make = Callable[[Address, int, Any], Backend]
+
+
+def hopelessness(backend: Backend) -> tuple[bool, float, int]:
+    """The order in which those are tried that are all left out: there is nothing to lose."""
+    return backend.health.down, 0.0 if backend.up else backend.failed_at, backend.load
+
+
+def peer_text(sockaddr: Any) -> str:
+    """An address as metrics and log have it: "10.0.0.7:8080", "[fd00::7]:8080"."""
+    host, port = sockaddr[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 class Target:
-    """One `--to`: its back ends, and for a name when it is to be looked up again."""
+    """One `--to`: its back ends, and for a name when it is to be looked up again. make: the back end at an address."""
 
-    __slots__ = ("address", "asked", "backends", "due", "error", "host")
+    __slots__ = ("address", "asked", "backends", "due", "error", "host", "make")
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, make: Make, known: list[SocketAddress]) -> None:
         self.address = address
+        self.make = make
         host = parse_host(address.host)
         self.host = host.name
         self.backends: tuple[Backend, ...] = ()
         self.due = NEVER if host.numeric else 0.0
         self.asked: Optional[Cancellable] = None
         self.error = ""  # of the last lookup
-        if host.numeric:
-            self.use(numeric_addresses(host.name, address.port))
+        self.use(numeric_addresses(host.name, address.port) if host.numeric else known)
 
     def use(self, found: list[SocketAddress]) -> None:
         """Take the addresses of an answer; those known already stay the same back ends."""
         known = {(backend.family, backend.sockaddr): backend for backend in self.backends}
-        self.backends = tuple(known.get(entry) or Backend(self.address, *entry) for entry in dict.fromkeys(found))
+        self.backends = tuple(known.get(entry) or self.make(self.address, *entry) for entry in dict.fromkeys(found))
 
 
 class BackendPool:
@@ -175,7 +244,9 @@ class BackendPool:
 
     addresses: at least one. resolve: see `Resolve`; asked at once for every name. clock: seconds, never going back.
     lookup_handler: called with an address and None when its name was found after it had not been, or with the error when a
-    lookup failed otherwise than the last one did; for the log.
+    lookup failed otherwise than the last one did; for the log. make: gives the back end at an address, which others may know
+    already. balance: how one is chosen. known: what names are known to stand for, by (host, port); it is used until they are
+    looked up. found_handler: called when a lookup has changed the back ends.
 
     ValueError: a host that is none. OSError: a numeric host that this system cannot use (an unknown scope).
     """
@@ -186,49 +257,53 @@ class BackendPool:
         resolve: Resolve,
         clock: Callable[[], float],
         lookup_handler: Optional[Callable[[Address, Optional[Exception]], object]] = None,
+        *,
+        make: Make = Backend,
+        balance: Balance = ROUND_ROBIN,
+        known: Mapping[tuple[str, int], list[SocketAddress]] = NOTHING,
+        found_handler: Optional[Callable[[], object]] = None,
     ) -> None:
         if not addresses:
             raise ValueError("a route needs a back end")
         self._resolve = resolve
         self._clock = clock
         self._lookup_handler = lookup_handler
-        self._targets = tuple(Target(address) for address in addresses)
+        self._found_handler = found_handler
+        self._balance = balance
+        self._targets = tuple(Target(one, make, known.get((one.host, one.port), [])) for one in addresses)
         self._waiting: list[Callable[[], object]] = []
-        self._position = 0
         self._due = 0.0  # when the first of the names is to be looked up
         self._backends: tuple[Backend, ...] = ()
+        self._tiers: tuple[Tier, ...] = ()
         self._sole: Optional[Backend] = None  # the only one there can be, which is next whatever its state
         self._collect()
         self._look_up(clock())
 
-    def next(self, exclude: Container[Backend] = ()) -> Optional[Backend]:
-        """The back end to connect to; None: there is none, or none that is not in `exclude`.
+    @property
+    def by(self) -> str:
+        """The rule of choice: `Balance.method`."""
+        return self._balance.method
 
-        exclude: those that this connection has tried. Every back end that is given out should be reported on by `failed`,
-        `succeeded` or `abandoned`.
+    def next(self, exclude: Container[Backend] = (), key: str = "") -> Optional[Backend]:
+        """The back end to connect to; None: there is none, or none that is not in `exclude`, or none yet: it is `waiting`.
+
+        exclude: those that this connection has tried. key: of the client, where a hash chooses. Every back end that is given
+        out should be reported on by `failed`, `succeeded` or `abandoned`.
         """
         if self._sole is not None and not exclude:
             return self._sole
         now = self._clock()
         if now >= self._due:
             self._look_up(now)
-        backends = self._backends
-        count = len(backends)
-        last: Optional[Backend] = None
-        for step in range(count):
-            index = (self._position + step) % count
-            backend = backends[index]
-            if backend in exclude:
-                continue
-            if not backend.up:
-                if backend.retry_at > now or backend.trial_until > now:
-                    if last is None or backend.failed_at < last.failed_at:
-                        last = backend
-                    continue
-                backend.trial_until = now + TRIAL_LIMIT
-            self._position = (index + 1) % count
-            return backend
-        return last
+        for tier in self._tiers:
+            backend = tier.choose(now, exclude, key)
+            if backend is not None:
+                if not backend.up:
+                    backend.trial_until = now + TRIAL_LIMIT
+                return backend
+            if any(one.health.undecided and one not in exclude for one in tier.backends):
+                return None
+        return min((one for one in self._backends if one not in exclude), key=hopelessness, default=None)
 
     def failed(self, backend: Backend, reason: str) -> None:
         """No connection could be made, and that is the back end's fault. reason: in words, for metrics and the log."""
@@ -274,13 +349,40 @@ class BackendPool:
 
     def states(self) -> list[BackendState]:
         """The back ends as they are now, in the order of `--to`. From any thread."""
-        return [BackendState(str(b.address), b.peer, b.up, b.failures, b.connections) for b in self._backends]
+        return [BackendState(str(b.address), b.peer, self._is_up(b), b.failures, b.connections) for b in self._backends]
 
     def news(self, key: Hashable) -> list[News]:
         """The same for `summed_up`; key: names this pool among those of its worker. From any thread."""
         return [
-            News(key, target.address.place, b.peer, b.up, b.moment) for target in self._targets for b in target.backends
+            News(key, target.address.place, b.peer, self._is_up(b), max(b.moment, b.health.moment))
+            for target in self._targets
+            for b in target.backends
         ]
+
+    @staticmethod
+    def _is_up(backend: Backend) -> bool:
+        """Of a failure that a check has refuted since nobody may have heard yet."""
+        health = backend.health
+        return not health.down and (backend.up or (health.watched and health.good_at > backend.failed_at))
+
+    @property
+    def backends(self) -> tuple[Backend, ...]:
+        return self._backends
+
+    def refresh(self) -> None:
+        """Look up the names whose time has come, though nobody uses them."""
+        now = self._clock()
+        if now >= self._due:
+            self._look_up(now)
+
+    @property
+    def waiting(self) -> bool:
+        """It may be known soon which back end is next: a name has no address yet, or a first check is under way."""
+        return self.looking_up or any(one.health.undecided for one in self._backends)
+
+    def on_checked(self) -> None:
+        """The checks have something new to say: who waits may ask again."""
+        self._call_waiting()
 
     # Names
 
@@ -289,9 +391,17 @@ class BackendPool:
         """A name that has no address yet is being looked up."""
         return any(target.asked is not None and not target.backends for target in self._targets)
 
-    def call_when_looked_up(self, callback: Callable[[], object]) -> None:
-        """Call back once `looking_up` is False, at once if it is. For a connection that was told None, to ask again."""
-        if self.looking_up:
+    def addresses(self) -> dict[tuple[str, int], list[SocketAddress]]:
+        """What the names stand for, for a pool that is made in the place of this one."""
+        return {
+            (target.address.host, target.address.port): [(one.family, one.sockaddr) for one in target.backends]
+            for target in self._targets
+        }
+
+    def call_when_known(self, callback: Callable[[], object]) -> None:
+        """Call back when there is news of what is `waiting`, at once if nothing is. For a connection that was told None, to ask
+        again."""
+        if self.waiting:
             self._waiting.append(callback)
         else:
             callback()
@@ -334,6 +444,8 @@ class BackendPool:
         if not isinstance(answer, Exception):
             target.use(answer)
             self._collect()
+            if self._found_handler is not None:
+                self._found_handler()
         self._due = min(target.due for target in self._targets)
         if self._lookup_handler is not None and target.error != before:
             self._lookup_handler(target.address, error)
@@ -347,5 +459,15 @@ class BackendPool:
 
     def _collect(self) -> None:
         self._backends = tuple(backend for target in self._targets for backend in target.backends)
+        tiers = []
+        for spare in (False, True):
+            backends: list[Backend] = []
+            weights: list[int] = []
+            for index, target in enumerate(self._targets):
+                if self._balance.is_backup(index) == spare:
+                    backends += target.backends
+                    weights += [self._balance.weight(index)] * len(target.backends)
+            tiers.append(tier_of(self._balance.method, backends, weights))
+        self._tiers = tuple(tiers)
         if len(self._backends) == 1 and all(target.due == NEVER and target.asked is None for target in self._targets):
             self._sole = self._backends[0]

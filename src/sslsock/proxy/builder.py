@@ -14,6 +14,7 @@ from ..core.cpu_count import default_threads
 from ..sockets.host_port import parse_connect_address, parse_listen_address
 from . import hosts
 from .allowed import NameList
+from .back_end_values import CHOICE, balance_of, check_of
 from .settings import (
     Address,
     BackTls,
@@ -35,7 +36,7 @@ TOP = (
     *("ticket-key-file", "metrics", "log-format", "log-probes", "user", "keep-reading", "watch"),
 )
 BACK_TLS = ("to-ca", "to-cert", "to-key", "to-server-name", "to-alpn", "to-insecure")
-TARGET = ("to", "passthrough", *BACK_TLS)
+TARGET = ("to", "passthrough", *CHOICE, *BACK_TLS)
 FRONT_TLS = ("cert", "key", "ca-out", "client-ca", "allow-name", "alpn")
 LISTENER = ("listen", *FRONT_TLS, "proxy-protocol-in", "trusted-proxy", "proxy-protocol-out", *TARGET)
 ROUTE = ("server-names", "alpn", *TARGET)
@@ -364,7 +365,8 @@ def server_name(table: Table, text: str, index: int) -> str:
 
 
 def target_of(table: Table, listen: Address, names: tuple[str, ...], alpn: tuple[str, ...]) -> Route:
-    addresses = tuple(parse_address(table, text, False, "to", index) for index, text in enumerate(table.texts("to")))
+    texts, balance = balance_of(table, listen)
+    addresses = tuple(parse_address(table, text, False, "to", index) for index, text in enumerate(texts))
     if not addresses:
         table.fail(f"{table.name('to')} is missing: where connections go, as in tcp://localhost:8080")
     passthrough = table.flag("passthrough")
@@ -396,6 +398,8 @@ def target_of(table: Table, listen: Address, names: tuple[str, ...], alpn: tuple
             insecure=table.flag("to-insecure"),
             alpn=table.protocols("to-alpn"),
         ),
+        balance=balance,
+        check=check_of(table),
     )
 
 

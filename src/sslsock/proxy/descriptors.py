@@ -32,13 +32,15 @@ AMPLE = Rooms(64, 16)
 
 class Needs(NamedTuple):
     """What the process is made of. held: descriptors open at the start; doors: listening descriptors of a worker; names: that
-    may be looked up; scrapers: descriptors for whoever asks for the metrics."""
+    may be looked up; scrapers: descriptors for whoever asks for the metrics; checks: for checks of back ends
+    under way at once."""
 
     held: int
     threads: int
     doors: int
     names: int
     scrapers: int
+    checks: int = 0
 
 
 def available() -> int:
@@ -59,7 +61,7 @@ def open_now() -> int:
 def share_out(limit: int, needs: Needs) -> tuple[int, Rooms]:
     """The connections that are possible at the same time with `limit` descriptors, and the rooms that this leaves to a worker.
     Not one: there are too few."""
-    rest = limit - needs.held - FILES - needs.threads * WORKER - needs.names * LOOKUP - needs.scrapers
+    rest = limit - needs.held - FILES - needs.threads * WORKER - needs.names * LOOKUP - needs.scrapers - needs.checks
     queues = needs.threads * needs.doors
     eighth = max(rest, 0) // 8
     rooms = Rooms(

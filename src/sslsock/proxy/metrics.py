@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
     from prometheus_client.registry import Collector
 
+    from .health import Health
+
 __all__ = ["Counters", "MetricsError", "ProcessState", "Totals", "import_prometheus", "make_collector", "total"]
 
 HANDSHAKE_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
@@ -65,7 +67,10 @@ class Histogram:
 class ListenerCounters:
     """One listening address in one worker, or the sum over workers."""
 
-    __slots__ = ("back", "backends", "durations", "ended", "forward", "handshake_seconds", "handshakes", "opened", "reasons")
+    __slots__ = (
+        *("back", "back_handshakes", "backends", "durations", "ended", "forward", "handshake_seconds", "handshakes", "opened"),
+        "reasons",
+    )
 
     def __init__(self) -> None:
         self.opened = 0
@@ -74,6 +79,7 @@ class ListenerCounters:
         self.back = 0
         self.reasons: dict[str, int] = {}
         self.handshakes: dict[tuple[str, str, bool], int] = {}  # result, version, resumed
+        self.back_handshakes: dict[bool, int] = {}  # resumed
         self.backends: dict[str, int] = {}
         self.handshake_seconds = Histogram(HANDSHAKE_BOUNDS)
         self.durations = Histogram(CONNECTION_BOUNDS)
@@ -86,6 +92,8 @@ class ListenerCounters:
         for mine, theirs in ((self.reasons, other.reasons), (self.backends, other.backends)):
             for key, count in theirs.copy().items():
                 mine[key] = mine.get(key, 0) + count
+        for resumed, count in other.back_handshakes.copy().items():
+            self.back_handshakes[resumed] = self.back_handshakes.get(resumed, 0) + count
         for handshake, count in other.handshakes.copy().items():
             self.handshakes[handshake] = self.handshakes.get(handshake, 0) + count
         self.handshake_seconds.merge(other.handshake_seconds)
@@ -121,6 +129,11 @@ class Counters:
         of.handshakes[key] = of.handshakes.get(key, 0) + 1
         if record.handshake_seconds is not None:
             of.handshake_seconds.add(record.handshake_seconds)
+
+    def back_handshake(self, listener: str, resumed: bool) -> None:
+        """TLS with a back end has begun."""
+        counts = self._of(listener).back_handshakes
+        counts[resumed] = counts.get(resumed, 0) + 1
 
     def progress(self, record: ConnectionRecord) -> None:
         """Count what has moved since the last time: for connections that live on, as often as numbers shall be fresh."""
@@ -225,13 +238,14 @@ def make_collector(
     lines_dropped: Callable[[], int] = lambda: 0,
     addresses_view: Callable[[], Mapping[tuple[str, str], bool]] = dict,
     process_view: Optional[Callable[[], ProcessState]] = None,
+    healths_view: Callable[[], Iterable[Health]] = tuple,
 ) -> Collector:
     """What a registry of prometheus_client asks at each scrape; the functions are called in the scraping thread.
 
     workers: may grow later. backends_view: back end → True when it is used, False when all its addresses are left out for a
     while; addresses_view: the same for (back end, address).
     certificates_view: file → when its certificate expires, in seconds since the epoch. lines_dropped: `LineWriter.dropped`.
-    process_view: of the process as a whole.
+    process_view: of the process as a whole. healths_view: what is known of the back ends; `Board.all`.
 
     MetricsError: the package prometheus_client is missing.
     """
@@ -247,6 +261,7 @@ def make_collector(
             yield from self._connections(sums)
             yield from self._handshakes(sums)
             yield from self._surroundings()
+            yield from self._backends(sums)
             if process_view is not None:
                 yield from self._process(process_view())
 
@@ -297,6 +312,39 @@ def make_collector(
                     results.add_metric([listener, result, version, "true" if resumed else "false"], count)
                 seconds.add_metric([listener], one.handshake_seconds.buckets(), one.handshake_seconds.sum)
             yield from (results, seconds)
+
+        @staticmethod
+        def _backends(sums: dict[str, ListenerCounters]) -> Iterator[Metric]:
+            handshakes = core.CounterMetricFamily(
+                "sslsock_proxy_backend_handshakes",
+                "TLS handshakes with back ends that went well.",
+                labels=["listener", "resumed"],
+            )
+            for listener, one in sums.items():
+                for resumed, count in one.back_handshakes.items():
+                    handshakes.add_metric([listener, "true" if resumed else "false"], count)
+            checks = core.CounterMetricFamily(
+                "sslsock_proxy_backend_checks", "Checks of back ends.", labels=["backend", "address", "result"]
+            )
+            active = core.GaugeMetricFamily(
+                "sslsock_proxy_backend_connections_active",
+                "Connections with a back end that are open or being made now.",
+                labels=["backend", "address"],
+            )
+            # One back end may be spoken to in several manners.
+            loads: dict[tuple[str, str], int] = {}
+            results: dict[tuple[str, str, str], int] = {}
+            for health in healths_view():
+                place = health.name, health.peer
+                loads[place] = loads.get(place, 0) + sum(health.counts)
+                if health.watched:
+                    for result, count in (("ok", health.passed), ("failed", health.failed)):
+                        results[(*place, result)] = results.get((*place, result), 0) + count
+            for labels, count in loads.items():
+                active.add_metric(labels, count)
+            for checked, count in results.items():
+                checks.add_metric(checked, count)
+            yield from (handshakes, checks, active)
 
         @staticmethod
         def _process(state: ProcessState) -> Iterator[Metric]:

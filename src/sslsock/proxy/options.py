@@ -98,13 +98,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--listen", metavar="SCHEME://HOST:PORT", action=OnceWithoutConfig,
         help="tls:// or tcp://; port 0: any free one; no HOST: every address")
     add("--to", metavar="SCHEME://HOST:PORT", action="append",
-        help="back end; repeat it for several, which take turns; one that cannot be reached is left out for a while")
+        help="back end; repeat it for several, which take turns; one that cannot be reached is left out for a while; behind a "
+        "blank may stand weight=N (1 to 256, its share) and backup (used when none of the others is left)")
+    add("--balance", metavar="METHOD", action=Once,
+        help="which back end a connection goes to: round-robin (if nothing is said), least-connections, hash-source, hash-sni")
     add("--proxy-protocol-in", action="store_true",
         help="connections begin with a PROXY header, which says who the client is")
     add("--trusted-proxy", metavar="NETWORK", action="append",
         help="who may send that header (10.0.0.0/8, 192.0.2.1, fd00::/8); repeatable")
     add("--proxy-protocol-out", metavar="v1|v2", action=Once,
         help="tell back ends who the client is, by such a header; v2 also tells them what TLS has agreed on")
+
+    group = parser.add_argument_group("checks of back ends")
+    add = group.add_argument
+    add("--to-check", metavar="tcp|tls|http", action=Once,
+        help="look every few seconds whether each back end takes a connection, a TLS handshake or a request of HTTP/1.1")
+    add("--to-check-interval", metavar="SECONDS", type=number, action=Once, help="from one check to the next (2)")
+    add("--to-check-timeout", metavar="SECONDS", type=number, action=Once, help="time for a check (as the interval)")
+    add("--to-check-rise", metavar="N", type=whole, action=Once, help="good checks in a row until one that was down is up (2)")
+    add("--to-check-fall", metavar="N", type=whole, action=Once, help="bad checks in a row until one that was up is down (3)")
+    add("--to-check-method", metavar="GET|HEAD", action=Once, help="method of the request (GET)")
+    add("--to-check-path", metavar="PATH", action=Once, help="path of the request (/)")
+    add("--to-check-host", metavar="NAME", action=Once, help="its Host (host and port of --to)")
+    add("--to-check-status", metavar="A,B-C", action=Once, help="status codes that are good (200-399)")
 
     group = parser.add_argument_group("TLS with clients (--listen tls://…)")
     add = group.add_argument

@@ -24,8 +24,9 @@ __all__ = ["ListenerPolicy", "RoutePolicy"]
 class RoutePolicy:
     """One route, and how its TLS back ends are spoken to.
 
-    proxy_protocol: of the PROXY header that they get, or None. connecting: all that decides whether a connection to them comes
-    about. What is known of the back ends of one route holds for those of another only where this is the same.
+    proxy_protocol: of the PROXY header that they get, or None. manner: all that decides, beside the address, whether a
+    connection to a back end comes about. What is known of one by one route holds for another only where this is the same.
+    connecting: that, and among which back ends one is chosen, and how.
     """
 
     def __init__(self, route: Route, proxy_protocol: Optional[str] = None, reading: Optional[Reading] = None) -> None:
@@ -35,11 +36,13 @@ class RoutePolicy:
         self._authorities = read_certificates(tls.ca, reading) if tls.ca is not None else []
         self._pairs = [load_checked(tls.key_pair, reading)] if tls.key_pair is not None else []
         self._contexts: dict[tuple[str, ...], Context] = {}
-        self.connecting: Hashable = (
-            *(route.to, tls, proxy_protocol),
+        self.proxy_protocol = proxy_protocol
+        self.manner: Hashable = (
+            *(tls, proxy_protocol, route.check and route.check.question),
             tuple(authority.digest() for authority in self._authorities),  # the files may say something else by now
             tuple(certificate.digest() for certificate, _, _ in self._pairs),
         )
+        self.connecting: Hashable = (route.to, route.balance, self.manner)
         if any(address.tls for address in route.to):
             self.back_context(tls.alpn)  # now, so that what does not hold is told at the start
 

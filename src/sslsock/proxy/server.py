@@ -30,9 +30,11 @@ from . import record
 from .access_log import ERROR, WARNING, AccessLog, LineWriter
 from .backends import summed_up
 from .certificates import CertificateError
+from .checks import Checker
 from .descriptors import AMPLE, Needs, available, open_now, share_out
 from .files import Reading
 from .gate import Gate
+from .health import Board
 from .metrics import MetricsError, ProcessState, make_collector
 from .policy import ListenerPolicy
 from .privileges import PrivilegeError, drop_to, listen_fds, match_sockets
@@ -53,10 +55,14 @@ __all__ = ["run"]
 
 log = logging.getLogger("sslsock")
 
+NAME_SECONDS = 5.0  # how often names are looked at whose back ends are checked
 TICKET_SECONDS = 1.0  # how often the ticket keys are looked at
 PULSE_SECONDS = 1.0  # how often the workers are asked for a sign of life
 SILENCE_SECONDS = 10.0  # without one of a worker: something is wrong
 RELOAD_SECONDS = 1.0  # that the end waits for a SIGHUP which is being followed
+
+CHECKS = 2  # descriptors of an address that is checked: one check is being made, one is seen out
+MANY_CHECKS = 8 * CHECKS  # of a name
 
 ATTEMPTS = 20  # to find a port that is free at all addresses of a name
 NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # addresses of a name that this machine does not have
@@ -106,6 +112,7 @@ class Server:
         self._held = 0  # descriptors that are open when it starts
         self._rooms = AMPLE
         self._gate = Gate(0)
+        self._board = Board(settings.threads)
         self._sources = Sources(settings.limits.max_connections_per_source)
         self._keys = TicketKeys()
         self._ticket_source: Union[TicketKeyFile, TicketRotation]
@@ -166,6 +173,7 @@ class Server:
                 with suppress(ValueError):  # the package idna is missing, as it is allowed to be
                     parse_host("\u00e4")
                 drop_to(settings.user)
+            self._check_back_ends(main)
             self._start_threads(sockets)
             self._announce(sockets[0])
             self._files.start(self._reading)
@@ -178,6 +186,7 @@ class Server:
                         lambda: self._writer.dropped,
                         lambda: self._backends_up()[1],
                         self._process_state,
+                        healths_view=self._board.all,
                     ),
                     {"/healthz": self._unhealthy, "/readyz": self._unready},
                 )
@@ -245,10 +254,28 @@ class Server:
             self._on_drained,
             self._sources,
             self._rooms,
+            self._board,
+            len(self._workers),
         )
         self._workers.append(worker)
         self._running += 1
         return worker
+
+    def _check_back_ends(self, main: Worker) -> None:
+        """The main worker's thread makes the checks for all."""
+
+        def tell() -> None:
+            for worker in self._workers:
+                self._tell(worker, worker.on_checked)
+
+        def look_at_names() -> None:
+            checker.refresh()
+            self._loop.call_later(NAME_SECONDS, look_at_names)
+
+        checker = Checker(main.loop, self._writer, tell)
+        main.backends_handler = lambda: checker.follow(main.routes)
+        main.backends_handler()
+        self._loop.call_later(NAME_SECONDS, look_at_names)
 
     def _start_threads(self, sockets: list[list[list[int]]]) -> None:
         """The other workers. Returns when all of them accept connections."""
@@ -496,6 +523,13 @@ class Server:
             doors=self._doors,
             names=sum(not parse_host(name).numeric for name in names),
             scrapers=self._metrics.most_descriptors if self._metrics is not None else 0,
+            checks=sum(
+                CHECKS if parse_host(address.host).numeric else MANY_CHECKS
+                for listener in settings.listeners
+                for route in listener.routes
+                if route.check is not None
+                for address in route.to
+            ),
         )
         possible, rooms = share_out(limit, needs)
         if not self._workers:  # theirs do not change

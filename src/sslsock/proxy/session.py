@@ -40,6 +40,7 @@ from .sources import SourceLimit
 from .stages import DIALING, HANDSHAKE, HEADER, HELLO, OVER, RELAYING, reason_of
 
 if TYPE_CHECKING:
+    from .backends import Backend
     from .gate import Place
     from .worker import Worker
 
@@ -60,6 +61,7 @@ class Session:
 
     __slots__ = (
         "_attempt",
+        "_backend",
         "_deadline",
         "_engine",
         "_front",
@@ -88,6 +90,7 @@ class Session:
         self._engine: Optional[Engine] = None
         self._relay: Optional[ChannelRelay] = None
         self._attempt: Optional[Attempt] = None
+        self._backend: Optional[Backend] = None  # that it is connected to
         self._deadline: Optional[Timer] = None
         self._route: Optional[RoutePolicy] = None
         self._started = worker.loop.time()
@@ -297,10 +300,11 @@ class Session:
         protocol = self._engine.next_protocol if self._engine is not None else None
         return () if protocol is None else (protocol.decode("utf-8", "surrogateescape"),)
 
-    def on_connected(self, peer: str, seconds: float, back: Union[Channel, int], head: bytes) -> None:
-        """The back end is there: `back`, taken over, to which `head` has to be sent yet."""
+    def on_connected(self, backend: Backend, seconds: float, back: Union[Channel, int], head: bytes) -> None:
+        """The back end is there: `back`, taken over, to which `head` has to be sent yet. `backend` is left at the end."""
         self._attempt = None
-        self.record.backend = peer
+        self._backend = backend
+        self.record.backend = backend.peer
         self.record.connect_seconds = seconds
         self._join(back, head)
 
@@ -423,6 +427,9 @@ class Session:
         told.seconds = self._worker.loop.time() - self._started
         if self._attempt is not None:
             self._attempt.cancel()
+        if self._backend is not None:
+            self._backend.leave()
+            self._backend = None
         if isinstance(self._front, Channel):
             self._worker.see_out(self._front)
         self._front = -1

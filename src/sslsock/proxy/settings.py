@@ -6,6 +6,7 @@ What may be wrong with a value later on, when its file is opened, is told by the
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from typing import Optional, Union
@@ -13,6 +14,8 @@ from typing import Optional, Union
 __all__ = [
     "Address",
     "BackTls",
+    "Balance",
+    "HealthCheck",
     "KeyPair",
     "Limits",
     "ListenerSettings",
@@ -120,12 +123,56 @@ class BackTls:
 
 
 @dataclass(frozen=True)
+class Balance:
+    """Which of a route's back ends a connection goes to.
+
+    method: "round-robin", "least-connections", "hash-source" or "hash-sni". weights: of each `to`, empty: all 1. backups:
+    whether it is a spare, used when no other is left; empty: none is.
+    """
+
+    method: str = "round-robin"
+    weights: tuple[int, ...] = ()
+    backups: tuple[bool, ...] = ()
+
+    def weight(self, index: int) -> int:
+        return self.weights[index] if self.weights else 1
+
+    def is_backup(self, index: int) -> bool:
+        return bool(self.backups) and self.backups[index]
+
+
+@dataclass(frozen=True)
+class HealthCheck:
+    """How the back ends of a route are checked.
+
+    kind: "tcp" (a connection), "tls" (a handshake) or "http" (a request). method, path, host (None: that of `to`), status
+    (ranges, both ends included): of the request and its answer. interval, timeout: seconds. rise, fall: checks in a row that
+    make it up or down.
+    """
+
+    kind: str
+    method: str = "GET"
+    path: str = "/"
+    host: Optional[str] = None
+    status: tuple[tuple[int, int], ...] = ((200, 399),)
+    interval: float = 2.0
+    timeout: float = 2.0
+    rise: int = 2
+    fall: int = 3
+
+    @property
+    def question(self) -> Hashable:
+        """What decides the result."""
+        return self.kind, self.method, self.path, self.host, self.status
+
+
+@dataclass(frozen=True)
 class Route:
     """Where connections go that ask for certain names or protocols; the first route that fits is taken.
 
     server_names: exact names or "*.example.com", lower case; empty: every connection, also one that names none. alpn: fits when
     the client offers one of them, and only these are agreed on then; empty: whatever it offers. passthrough: TLS goes through
-    unopened.
+    unopened. check: None where back ends are not checked.
     """
 
     to: tuple[Address, ...]
@@ -133,6 +180,8 @@ class Route:
     alpn: tuple[str, ...] = ()
     passthrough: bool = False
     back_tls: BackTls = field(default_factory=BackTls)
+    balance: Balance = field(default_factory=Balance)
+    check: Optional[HealthCheck] = None
 
 
 @dataclass(frozen=True)

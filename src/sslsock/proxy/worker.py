@@ -27,9 +27,10 @@ from ..sockets.connection import plain_address
 from ..sockets.resolver import Lookup
 from . import record
 from .access_log import INFO, WARNING, AccessLog, LineWriter
-from .backends import Backend, BackendPool, News
+from .backends import Backend, BackendPool, News, peer_text
 from .descriptors import AMPLE, Rooms
 from .gate import Gate, Place
+from .health import Board
 from .metrics import Counters
 from .policy import ListenerPolicy, RoutePolicy
 from .session import Session
@@ -158,7 +159,8 @@ class Worker:
     policies, descriptors: the listening descriptors of each policy, one for each of its addresses. shared: those of the
     descriptors that others have too. log: where lines about connections go; writer: other lines. wants_details: whether
     somebody reads what costs to find out (cipher, names). drained_handler: called with the worker when it is done after
-    `drain`. sources: of all workers. rooms: what it may hold beside the connections that have a place.
+    `drain`. sources: of all workers. rooms: what it may hold beside the connections that have a place. board: what
+    all workers know of back ends; number: of this worker there.
     """
 
     def __init__(
@@ -174,6 +176,8 @@ class Worker:
         drained_handler: Callable[[Worker], object],
         sources: Optional[Sources] = None,
         rooms: Rooms = AMPLE,
+        board: Optional[Board] = None,
+        number: int = 0,
     ) -> None:
         self.loop = EventLoop.current()
         self.limits = limits
@@ -187,6 +191,11 @@ class Worker:
         # Weak: a pool of older settings goes with the last connection that uses it.
         self._pools: WeakValueDictionary[Hashable, BackendPool] = WeakValueDictionary()
         self._current: list[tuple[Hashable, BackendPool]] = []
+        self._backends: WeakValueDictionary[Hashable, Backend] = WeakValueDictionary()
+        self._board = board or Board()
+        self._number = number
+        self.routes: list[tuple[RoutePolicy, BackendPool]] = []  # in force, each with its pool
+        self.backends_handler: Optional[Callable[[], object]] = None  # called when the back ends may have changed
         self._draining = False
         self._drained_handler = drained_handler
         self._said: set[str] = set()
@@ -299,10 +308,32 @@ class Worker:
         """The one that a connection keeps while it looks for a back end, whatever is read again meanwhile."""
         pool = self._pools.get(route.connecting)
         if pool is None:
+            known = {place: found for _, older in self._current for place, found in older.addresses().items() if found}
             pool = self._pools[route.connecting] = BackendPool(
-                route.route.to, partial(Lookup, self.loop), self.loop.time, self._on_lookup
+                route.route.to,
+                partial(Lookup, self.loop),
+                self.loop.time,
+                self._on_lookup,
+                make=partial(self._backend, route.manner),
+                balance=route.route.balance,
+                known=known,
+                found_handler=self._on_found,
             )
         return pool
+
+    def _backend(self, manner: Hashable, address: Address, family: int, sockaddr: Any) -> Backend:
+        """The one that all pools have which speak to it in the same manner, those of older settings too."""
+        key = manner, address, family, sockaddr
+        backend = self._backends.get(key)
+        if backend is None:
+            health = self._board.find(key, address.place, peer_text(sockaddr))
+            backend = self._backends[key] = Backend(address, family, sockaddr, health, self._number)
+        return backend
+
+    def on_checked(self) -> None:
+        """The checks have something new to say."""
+        for pool in list(self._pools.values()):
+            pool.on_checked()
 
     def backend_failed(self, pool: BackendPool, backend: Backend, reason: str) -> None:
         if backend.up:
@@ -322,6 +353,13 @@ class Worker:
         """A pool for each set of back ends; those that were there before keep what they know."""
         routes = {route.connecting: route for policy in policies for route in policy.routes}
         self._current = [(key, self.pool(route)) for key, route in routes.items()]
+        self.routes = [(route, self.pool(route)) for route in routes.values()]
+        self._on_found()
+
+    def _on_found(self) -> None:
+        """The back ends may be others now."""
+        if self.backends_handler is not None:
+            self.backends_handler()
 
     def _on_lookup(self, address: Address, error: Optional[Exception]) -> None:
         text = "its name was found again" if error is None else f"its name was not found: {error}"
