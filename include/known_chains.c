@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "known_chains.h"
+#include "openssl_compat.h"
 
 #define DIGEST 32
 #define ENTRIES 512 /* each in the place that its first bytes say; 16 KiB */
@@ -74,11 +75,9 @@ static void remember(const unsigned char found[DIGEST])
 static int in_time(STACK_OF(X509) *chain, const X509_VERIFY_PARAM *param)
 {
     int depth;
-    for (depth = 0; depth < sk_X509_num(chain); depth++) {
-        const X509 *certificate = sk_X509_value(chain, depth);
-        if (X509_cmp_timeframe(param, X509_get0_notBefore(certificate), X509_get0_notAfter(certificate)) != 0)
+    for (depth = 0; depth < sk_X509_num(chain); depth++)
+        if (!compat_in_time(param, sk_X509_value(chain, depth)))
             return 0;
-    }
     return 1;
 }
 

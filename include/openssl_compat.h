@@ -50,6 +50,17 @@ static inline time_t compat_session_time(const SSL_SESSION *session)
 #endif
 }
 
+/* Whether the time is within the certificate's, as the parameters count it: 1 yes, 0 no. 4.0 has another function for it. */
+static inline int compat_in_time(const X509_VERIFY_PARAM *param, const X509 *certificate)
+{
+#if OPENSSL_VERSION_NUMBER >= 0x40000000L
+    int error;
+    return X509_check_certificate_times(param, certificate, &error) == 1;
+#else
+    return X509_cmp_timeframe(param, X509_get0_notBefore(certificate), X509_get0_notAfter(certificate)) == 0;
+#endif
+}
+
 /* What the store holds, for a caller that has locked it. 4.0 deprecates the function for the sake of those who have not. */
 static inline STACK_OF(X509_OBJECT) *compat_store_objects(const X509_STORE *store)
 {
