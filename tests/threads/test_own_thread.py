@@ -273,13 +273,15 @@ def test_a_handle_is_cancelled_by_all_and_looked_at() -> None:
     def cancel() -> None:
         for handle in handles + timers:
             handle.cancel()
-            assert handle.cancelled() and "cancelled" in repr(handle) and "print" in repr(handle)
+            assert handle.cancelled() and "cancelled" in repr(handle)
 
     def look() -> None:
         for handle in handles + timers:
             assert repr(handle).startswith("<")
 
     Crowd().work(cancel).meanwhile(look).run()
+    for handle in handles + timers:
+        assert "cancelled" in repr(handle) and "print" in repr(handle)
     loop.close()
 
 
