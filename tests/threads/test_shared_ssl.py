@@ -29,9 +29,9 @@ def contexts() -> tuple[Any, Any]:
 class Pair:
     """A client and a server between MemoryBIO."""
 
-    def __init__(self, client: Any, server: Any, session: Any = None) -> None:
+    def __init__(self, client: Any, server: Any, session: Any = None, name: str = "localhost") -> None:
         self.bios = [ssl.MemoryBIO() for _ in range(4)]
-        self.client = client.wrap_bio(self.bios[0], self.bios[1], server_hostname="localhost", session=session)
+        self.client = client.wrap_bio(self.bios[0], self.bios[1], server_hostname=name, session=session)
         self.server = server.wrap_bio(self.bios[2], self.bios[3], server_side=True)
 
     def carry(self) -> None:
@@ -117,6 +117,30 @@ def test_a_client_context_keeps_sessions_for_all_threads() -> None:
     connect()
     connect()
     assert reused[-1]
+
+
+def test_threads_keep_many_sessions_in_one_context() -> None:
+    """A server that gives a hundred tickets at once: each is kept, or makes room for another, in whatever order."""
+    client, server = contexts()
+    client.resume_sessions = True
+    server.num_tickets = 100
+    names = [f"{number}.localhost" for number in range(4)]
+    client.check_hostname = False
+
+    def connect() -> None:
+        for name in names:
+            pair = Pair(client, server, name=name)
+            pair.shake()
+            pair.talk(b"t")
+
+    Crowd().work(repeated(connect)).run()
+    connect()
+    pair = Pair(client, server)
+    pair.shake()
+    pair.talk(b"t")
+    again = Pair(client, server)
+    again.shake()
+    assert again.client.session_reused
 
 
 def test_one_context_is_given_to_connections_by_a_callback() -> None:

@@ -196,3 +196,19 @@ def test_files_of_authorities_are_read_by_all() -> None:
 
     files()
     Crowd().work(repeated(load)).meanwhile(touch).run()
+
+
+def test_more_files_of_authorities_than_are_kept_are_read_by_all(tmp_path: Path) -> None:
+    from sslsock import ssl
+
+    paths = [tmp_path / f"{number}.pem" for number in range(40)]
+    for path in paths:
+        path.write_bytes(files()[0][0][2])
+
+    def load() -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        for path in paths:
+            context.load_verify_locations(path)
+        assert context.cert_store_stats()["x509"] == 1
+
+    Crowd().work(repeated(load)).run()

@@ -12,7 +12,6 @@ cdef class _SSLSocket(InspectedConnection):
     cdef int allow_post_handshake_auth(self) except -1
     cdef int set_host(self, bytes name) except -1
     cdef int adopt(self, owner, session) except -1
-    cdef int resume(self) except -1
     cdef outcome on_socket(self, operation what, io_call *call) except? INTERRUPTED
     cdef outcome take_input(self) except? INTERRUPTED
     cdef bint take_foreign_input(self) except *

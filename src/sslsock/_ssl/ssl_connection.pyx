@@ -24,7 +24,7 @@ from sslsock._ssl.ssl_error cimport (
 from sslsock._ssl.ssl_hooks cimport HookedContext, context_of, on_certificate, on_message, take_raised
 from sslsock._ssl.ssl_inspection cimport InspectedConnection
 from sslsock._ssl.ssl_io cimport END, HANDSHAKE, READ, WRITE, io_call, operation
-from sslsock._ssl.ssl_session cimport SSLSession
+from sslsock._ssl.ssl_session cimport KeptSessions, SSLSession
 from sslsock._ssl.ssl_steps cimport (
     BAD_RETRY, DONE, ENTERED, INTERRUPTED, OUT_OF_MEMORY, PEER_CLOSED, SYSTEM_FAILED, TIMED_OUT, TLS_FAILED, WANT_READ,
     WANT_WRITE, outcome, tls_failure)
@@ -176,6 +176,8 @@ cdef class _SSLSocket(InspectedConnection):
         if owner is not None:
             self.owner_reference = weak_reference(owner)
         cdef HookedContext context = self.hooks
+        cdef KeptSessions sessions
+        cdef SSLSession newest
         if session is not None:
             self.session = session
             return 0
@@ -185,21 +187,9 @@ cdef class _SSLSocket(InspectedConnection):
             self.session_name = self.server_hostname
             self.session_store = sessions
             self.keeps_sessions = True
-            with cython.critical_section(sessions):
-                self.resume()
-        return 0
-
-    cdef int resume(self) except -1:
-        """Offer the newest session that is kept for the name. One of TLS 1.3 is offered once: RFC 8446, C.4."""
-        cdef SSLSession newest
-        sessions = self.session_store.get(self.session_name)
-        while sessions:
-            newest = sessions.pop()
-            if ssl.SSL_SESSION_is_resumable(newest.session):
-                if ssl.SSL_SESSION_get_protocol_version(newest.session) < ssl.TLS1_3_VERSION:
-                    sessions.append(newest)
+            newest = sessions.take(self.session_name)
+            if newest is not None:
                 ssl.SSL_set_session(self.ssl, newest.session)
-                break
         return 0
 
     # One call
@@ -489,6 +479,7 @@ cdef class _SSLSocket(InspectedConnection):
 
     cdef outcome write_memory(self, const char *data, size_t size) except? INTERRUPTED:
         cdef size_t taken
+        cdef bint kept
         cdef outcome status = self.come_in()
         if status != DONE:
             return status
@@ -502,7 +493,9 @@ cdef class _SSLSocket(InspectedConnection):
                         byte_queue_clear(&self.window.spill)
                         byte_queue_move(&self.window.spill, &self.own_outgoing.queue)
                         status = self.write_step(data, size, &taken)
-                        self.give_output()
+                        kept = byte_queue_join(&self.own_outgoing.queue, &self.window.spill)
+                    if not kept:
+                        raise MemoryError
                 elif size < RELEASE_GIL_AT and self.handshake_done:
                     status = self.write_step(data, size, &taken)
                 else:

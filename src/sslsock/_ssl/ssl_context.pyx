@@ -7,7 +7,6 @@ change; what a handshake reads of the SSL_CTX itself changes while none is in li
 
 import os
 import sys
-from collections import OrderedDict
 from operator import index as as_integer
 
 cimport cython
@@ -30,6 +29,7 @@ from sslsock._ssl.ssl_hooks cimport (
     KeyLog, Password, begin_change, end_change, on_key_log, on_message, on_new_session, on_psk_client, on_psk_server,
     on_server_name)
 from sslsock._ssl.ssl_identity cimport text_bio, use_identity
+from sslsock._ssl.ssl_session cimport KeptSessions
 from sslsock._ssl.ssl_trust cimport TrustingContext
 from sslsock.core.files cimport read_file
 from sslsock.core.ticket_keys cimport TicketKeys
@@ -643,7 +643,7 @@ cdef class _SSLContext(TrustingContext):
             raise ValueError("resume_sessions is for clients, and this is a PROTOCOL_TLS_SERVER context")
         if wanted == (self.sessions is not None):
             return
-        self.sessions = OrderedDict() if wanted else None
+        self.sessions = KeptSessions() if wanted else None
         begin_change(self)
         if wanted:
             ssl.SSL_CTX_set_session_cache_mode(self.ctx, ssl.SSL_SESS_CACHE_CLIENT | ssl.SSL_SESS_CACHE_NO_INTERNAL)

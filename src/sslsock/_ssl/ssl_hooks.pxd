@@ -1,4 +1,5 @@
 from openssl_ssl cimport SSL, SSL_CTX, SSL_SESSION
+from sslsock._ssl.ssl_session cimport KeptSessions
 from system cimport pthread_rwlock_t
 
 
@@ -18,7 +19,7 @@ cdef class HookedContext:
     # need them, but not in a callback; write-held, with the GIL, by who changes them (`begin_change`).
     cdef pthread_rwlock_t settings
     cdef unsigned long forks  # when the lock was made
-    cdef object sessions  # server name -> list of SSLSession, the newest last; None: the program does not want them kept
+    cdef KeptSessions sessions  # None: the program does not want them kept
     cdef object __weakref__
 
 
@@ -29,7 +30,7 @@ cdef class HookedConnection:
     cdef bint moved  # to another context than it was made with
     cdef object owner_reference, socket_reference  # weak, or None
     cdef str session_name  # under which its sessions are kept, None: they are not
-    cdef object session_store  # where: `sessions` of its context as it was made, which a change of what is verified replaces
+    cdef KeptSessions session_store  # where: `sessions` of its context as it was made, which a change of what is verified replaces
     cdef bint keeps_sessions  # the same, for when the object's parts may be gone
     cdef bint holds_settings  # of `hooks`, but for a callback
     cdef object raised  # what a callback has raised; the call it happened in raises it

@@ -27,8 +27,6 @@ cdef extern from "<unistd.h>" nogil:
     ssize_t write_descriptor "write"(int descriptor, const void *data, size_t size)
 
 cdef enum:
-    SESSIONS_PER_NAME = 8
-    SESSION_NAMES = 256
     MESSAGE_CHANGE_CIPHER_SPEC = 0x0101  # CPython's own number: it is no handshake message
 
 
@@ -368,21 +366,13 @@ cdef int on_new_session(ssl.SSL *connection, ssl.SSL_SESSION *session) noexcept 
 
 
 cdef int keep_session(HookedConnection connection, ssl.SSL_SESSION *session) noexcept:
-    kept, name = connection.session_store, connection.session_name
-    if kept is None or name is None:
+    if connection.session_store is None or connection.session_name is None:
         return 0
     made = SSLSession.wrap(session, context_of(connection))
     try:
-        with cython.critical_section(kept):
-            sessions = kept.setdefault(name, [])
-            sessions.append(made)
-            if len(sessions) > SESSIONS_PER_NAME:
-                del sessions[0]
-            kept.move_to_end(name)
-            if len(kept) > SESSION_NAMES:
-                kept.popitem(last=False)
-    except MemoryError:
-        pass  # the reference is `made`'s either way
+        connection.session_store.keep(connection.session_name, made)
+    except Exception:
+        pass  # without memory; the reference is `made`'s either way
     return 1
 
 

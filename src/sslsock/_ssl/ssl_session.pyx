@@ -1,10 +1,16 @@
 """`SSLSession`: what a client keeps of a connection to resume it."""
 
+from collections import OrderedDict
+
 cimport cython
 from libc.string cimport memcmp
 
 cimport openssl_ssl as ssl
 from openssl_ssl cimport SSL_SESSION
+
+cdef enum:
+    SESSIONS_PER_NAME = 8
+    SESSION_NAMES = 256
 
 
 @cython.final
@@ -72,3 +78,39 @@ cdef class SSLSession:
         return own_size == other_size and memcmp(own, others, own_size) == 0
 
     __hash__ = None
+
+
+@cython.final
+cdef class KeptSessions:
+    """Those of a client's context, for all threads.
+
+    They are held in the critical section of this object, not in the dict's: each operation of a dict takes the dict's own, and who takes
+    one for the second time lets go of it while it waits for itself.
+    """
+
+    def __cinit__(self):
+        self.by_name = OrderedDict()
+
+    @cython.critical_section
+    cdef int keep(self, str name, SSLSession session) except -1:
+        cdef list sessions = self.by_name.setdefault(name, [])
+        sessions.append(session)
+        if len(sessions) > SESSIONS_PER_NAME:
+            del sessions[0]
+        self.by_name.move_to_end(name)
+        if len(self.by_name) > SESSION_NAMES:
+            self.by_name.popitem(last=False)
+        return 0
+
+    @cython.critical_section
+    cdef SSLSession take(self, str name):
+        """The newest for the name that can be resumed, or None. One of TLS 1.3 is taken once: RFC 8446, C.4."""
+        cdef SSLSession newest
+        cdef list sessions = self.by_name.get(name)
+        while sessions:
+            newest = <SSLSession> sessions.pop()
+            if ssl.SSL_SESSION_is_resumable(newest.session):
+                if ssl.SSL_SESSION_get_protocol_version(newest.session) < ssl.TLS1_3_VERSION:
+                    sessions.append(newest)
+                return newest
+        return None

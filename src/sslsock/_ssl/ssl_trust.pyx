@@ -5,7 +5,6 @@ authorities come from one of them shares its store, and gets one of its own when
 """
 
 import os
-from collections import OrderedDict
 
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
@@ -20,6 +19,7 @@ from sslsock._ssl.ssl_arguments cimport path_bytes
 from sslsock._ssl.ssl_certificate cimport certificate_der, decode_certificate
 from sslsock._ssl.ssl_error cimport library_error
 from sslsock._ssl.ssl_hooks cimport HookedContext, begin_change, end_change
+from sslsock._ssl.ssl_session cimport KeptSessions
 from sslsock.core.file_store cimport add_store, file_store
 from sslsock.core.files cimport check_file
 from sslsock.core.system_store cimport add_system_folder, system_store
@@ -32,7 +32,7 @@ cdef class TrustingContext(HookedContext):
     cdef int forget_sessions(self) except -1:
         """After a change of what a peer is verified by: a resumption verifies nothing anew."""
         if self.sessions is not None:
-            self.sessions = OrderedDict()
+            self.sessions = KeptSessions()
         return 0
 
     @cython.critical_section

@@ -16,7 +16,9 @@ from sslsock.core.files cimport state_of
 cdef enum:
     FILES = 32  # that are kept
 
-cdef object kept = OrderedDict()  # path -> FileStore, the least recently used first; used in its critical section
+cdef object kept = OrderedDict()  # path -> FileStore, the least recently used first
+# Its critical section is that of `kept`. The dict's own is taken by each operation: who takes one twice lets go of it meanwhile.
+cdef object keeping = object()
 
 
 @cython.final
@@ -35,7 +37,7 @@ cdef X509_STORE *file_store(bytes path) except? NULL:
     cdef const char *name = path
     cdef int loaded
     state = state_of(path)  # before it is read: a change meanwhile then shows
-    with cython.critical_section(kept):
+    with cython.critical_section(keeping):
         found = kept.get(path)
     if found is None or state is None or found.state != state:
         found = FileStore()
@@ -48,7 +50,7 @@ cdef X509_STORE *file_store(bytes path) except? NULL:
         if loaded != 1:
             return NULL
         ERR_clear_error()
-    with cython.critical_section(kept):  # where others have dropped it meanwhile, it is kept again
+    with cython.critical_section(keeping):  # where others have dropped it meanwhile, it is kept again
         kept[path] = found
         kept.move_to_end(path)
         if len(kept) > FILES:
