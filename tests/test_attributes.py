@@ -72,6 +72,7 @@ ATTRIBUTES = [
     (SslConfiguration, "private_key", [1, b"x", SslCertificate], []),
     (SslConfiguration, "post_handshake_authentication", *FLAG),
     (SslConfiguration, "legacy_server_connect", *FLAG),
+    (SslConfiguration, "prefer_server_ciphers", *FLAG),
     (SslConfiguration, "pre_shared_key_identity_hint", [None, 1, ["x"]], ["a\0b", "x" * 257]),
     (SslConfiguration, "peer_verify_mode", *ENUM),
     (SslConfiguration, "peer_verify_depth", COUNT[0], [-1, 2**31, HUGE]),

@@ -23,6 +23,7 @@ CHANGES = {
     "signature_algorithms": "ECDSA+SHA256",
     "post_handshake_authentication": True,
     "legacy_server_connect": True,
+    "prefer_server_ciphers": False,
     "pre_shared_key_identity_hint": "which device?",
     "allowed_next_protocols": ["h2", "http/1.1"],
 }

@@ -114,6 +114,18 @@ def test_signature_algorithms_are_what_a_clients_certificate_is_asked_for(versio
         engines(version, client=client, server=server)
 
 
+@pytest.mark.parametrize("prefer", [True, False])
+def test_whose_order_of_ciphers_decides(version, prefer):
+    suites = ["TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384"]
+    ciphers = ["ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-ECDSA-AES256-GCM-SHA384"]
+    server = server_context(
+        version, ciphers=":".join(ciphers), ciphersuites=":".join(suites), prefer_server_ciphers=prefer
+    )
+    client = client_context(version, ciphers=":".join(ciphers[::-1]), ciphersuites=":".join(suites[::-1]))
+    _, engine = engines(version, client=client, server=server)
+    assert engine.cipher in (ciphers if version == TLS_1_2 else suites)[0 if prefer else 1]
+
+
 def test_the_depth_counts_intermediate_certificates(version):
     root = issue("root", ca=True)
     middle = issue("middle", root, ca=True)

@@ -53,6 +53,7 @@ class Context:
         pre_shared_key_identity_hint: str = "",
         post_handshake_authentication: bool = False,
         legacy_server_connect: bool = False,
+        prefer_server_ciphers: bool = True,
     ) -> Context: ...
     @property
     def server_side(self) -> bool:

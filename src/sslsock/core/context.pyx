@@ -245,7 +245,7 @@ cdef class Context:
     """Context(*, server_side, certificate=None, certificate_chain=(), private_key=None, certificates=(), verify_mode=VERIFY_PEER, \
 verify_depth=-1, ca_certificates=(), use_system_ca=True, minimum_protocol=0x0303, maximum_protocol=0, ciphers="", ciphersuites="", \
 groups="", signature_algorithms="", next_protocols=(), ticket_keys=None, session_context=b"", key_log=None, verify_flags=0, crls=(), pre_shared_keys=False, \
-pre_shared_key_identity_hint="", post_handshake_authentication=False, legacy_server_connect=False)
+pre_shared_key_identity_hint="", post_handshake_authentication=False, legacy_server_connect=False, prefer_server_ciphers=True)
 --
 
     Settings shared by TLS connections of one role, and what they may share: session tickets.
@@ -264,6 +264,7 @@ pre_shared_key_identity_hint="", post_handshake_authentication=False, legacy_ser
         TLS 1.2 for clients to choose theirs by
     post_handshake_authentication: bool, with TLS 1.3 a client agrees to be asked for its certificate after the handshake, a server
         does not ask before (Engine.request_certificate)
+    prefer_server_ciphers: bool, a server's order of cipher suites decides, not its client's; ChaCha20 first where the client has it so
     legacy_server_connect: bool, a client talks to servers without secure renegotiation (RFC 5746) too
     verify_flags: int, VerifyFlag; crls: list of SslCrl, which make the peer's own certificate be looked up in them, if no flag does more
     minimum_protocol, maximum_protocol: version numbers such as 0x0303 (TLS 1.2); maximum 0: the newest
@@ -285,7 +286,8 @@ pre_shared_key_identity_hint="", post_handshake_authentication=False, legacy_ser
                   int minimum_protocol=0x0303, int maximum_protocol=0, str ciphers="", str ciphersuites="",
                   str groups="", str signature_algorithms="", next_protocols=(), TicketKeys ticket_keys=None,
                   bytes session_context not None=b"", key_log=None, unsigned long verify_flags=0, crls=(), bint pre_shared_keys=False, str pre_shared_key_identity_hint="",
-                  bint post_handshake_authentication=False, bint legacy_server_connect=False):
+                  bint post_handshake_authentication=False, bint legacy_server_connect=False,
+                  bint prefer_server_ciphers=True):
         if verify_mode not in (VERIFY_MODE_NONE, VERIFY_MODE_QUERY, VERIFY_MODE_PEER):
             raise ConfigurationError(f"unknown verification mode {verify_mode}")
         if not server_side and (ticket_keys is not None or session_context):
@@ -301,10 +303,12 @@ pre_shared_key_identity_hint="", post_handshake_authentication=False, legacy_ser
         if self.ctx == NULL:
             raise refused("OpenSSL makes no context")
         # Renegotiation and compression have cost more in attacks than they gave (RFC 9325, 3.3 and 3.5).
-        ssl.SSL_CTX_set_options(
-            self.ctx,
-            ssl.SSL_OP_NO_COMPRESSION | ssl.SSL_OP_NO_RENEGOTIATION
-            | ssl.SSL_OP_CIPHER_SERVER_PREFERENCE | ssl.SSL_OP_PRIORITIZE_CHACHA)
+        ssl.SSL_CTX_set_options(self.ctx, ssl.SSL_OP_NO_COMPRESSION | ssl.SSL_OP_NO_RENEGOTIATION)
+        # The system's configuration of OpenSSL may have set it (SSL_CONF_cmd(3), ServerPreference).
+        if prefer_server_ciphers:
+            ssl.SSL_CTX_set_options(self.ctx, ssl.SSL_OP_CIPHER_SERVER_PREFERENCE | ssl.SSL_OP_PRIORITIZE_CHACHA)
+        else:
+            ssl.SSL_CTX_clear_options(self.ctx, ssl.SSL_OP_CIPHER_SERVER_PREFERENCE)
         # The system's configuration of OpenSSL may have set it.
         if legacy_server_connect:
             ssl.SSL_CTX_set_options(self.ctx, ssl.SSL_OP_LEGACY_SERVER_CONNECT)

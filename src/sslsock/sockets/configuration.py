@@ -117,6 +117,7 @@ class SslConfiguration:
         "_peer_verify_depth",
         "_peer_verify_mode",
         "_post_handshake_authentication",
+        "_prefer_server_ciphers",
         "_pre_shared_key_identity_hint",
         "_private_key",
         "_signature_algorithms",
@@ -147,6 +148,7 @@ class SslConfiguration:
         self._pre_shared_key_identity_hint = ""
         self._post_handshake_authentication = False
         self._legacy_server_connect = False
+        self._prefer_server_ciphers = True
         self._contexts: dict[tuple[bool, PeerVerifyMode, bool], Context] = {}
 
     # Who we are
@@ -390,6 +392,17 @@ class SslConfiguration:
         self._changed()
 
     @property
+    def prefer_server_ciphers(self) -> bool:
+        """Whether a server's order of cipher suites decides, and not its client's: bool, True at first. Even so ChaCha20 is
+        taken with a client that puts it first, as those do that lack AES in hardware."""
+        return self._prefer_server_ciphers
+
+    @prefer_server_ciphers.setter
+    def prefer_server_ciphers(self, prefer: bool) -> None:
+        self._prefer_server_ciphers = checked(prefer, bool, "prefer_server_ciphers")
+        self._changed()
+
+    @property
     def groups(self) -> str:
         """Groups for the key exchange, colons between them: str. "": what OpenSSL chooses for a client; a server agrees to
         X25519, P-256, P-384, P-521 and, with OpenSSL 3.5, X25519MLKEM768."""
@@ -486,6 +499,7 @@ class SslConfiguration:
             self._pre_shared_key_identity_hint if pre_shared_keys else "",
             self._post_handshake_authentication,
             self._legacy_server_connect,
+            self._prefer_server_ciphers,
         )
 
     def context(self, server_side: bool, mode: PeerVerifyMode, pre_shared_keys: bool = False) -> Context:

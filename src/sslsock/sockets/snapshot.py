@@ -52,6 +52,7 @@ class Snapshot(NamedTuple):
     pre_shared_key_identity_hint: str
     post_handshake_authentication: bool
     legacy_server_connect: bool
+    prefer_server_ciphers: bool
 
 
 Key = tuple[Snapshot, Hashable]
