@@ -13,10 +13,12 @@ import pytest
 import trustme
 
 from command_helpers import Identity, identity, one_line, run
+from judged import DAY, NOW, issue, revoke
 from sslsock.__main__ import make_parser
 from sslsock.proxy.check import check_files
 from sslsock.proxy.options import make_settings
 from sslsock.proxy.settings import SettingsError
+from sslsock.proxy.tls_profiles import missing_text, profile
 
 __all__ = ["identity"]
 
@@ -95,8 +97,8 @@ def test_the_example_of_the_document_is_good(identity: Identity, tmp_path: Path)
 
 
 def test_the_document_names_every_option_and_default() -> None:
-    rows = {row.split("`")[1].split(" ")[0] for row in DOCUMENT.splitlines() if row.startswith("| `--")}
-    rows |= set(re.findall(r"^\| `--to-cert FILE`, `(--to-key) ", DOCUMENT, re.M))
+    cells = [row.split("|")[1] for row in DOCUMENT.splitlines() if row.startswith("| `--")]
+    rows = {option for cell in cells for option in re.findall(r"`(--[\w-]+)", cell)}
     help_text = run("proxy", "--help").stdout.decode()
     listed = set(re.findall(r"^  (--[\w-]+)", help_text, re.M))
     assert rows == listed
@@ -167,6 +169,70 @@ def test_certificates_of_which_one_would_never_be_used(identity: Identity, tmp_p
     path = tmp_path / "proxy.toml"
     path.write_text(f'[[listener]]\nlisten = "tls://:1"\nto = "tcp://a:1"\ncert = ["{identity.both}",\n"other.pem"]\n')
     assert complaint("--config", path).startswith(f"{path}:5: cert: {other}: ")
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "words"),
+    [
+        ("--ciphers", "NO-SUCH", "'NO-SUCH': no cipher match"),
+        ("--ciphers", "!aNULL", "'!aNULL': no cipher match"),
+        ("--ciphersuites", "TLS_NONE", "'TLS_NONE': "),
+        ("--ciphersuites", "TLS_RSA_WITH_AES_128_CBC_SHA", "'TLS_RSA_WITH_AES_128_CBC_SHA' is a cipher suite of TLS 1.2"),
+        ("--groups", "X25519:P-1", "'X25519:P-1'"),
+        ("--signature-algorithms", "ECDSA+MD6", "'ECDSA+MD6'"),
+        ("--signature-algorithms", "\0", "holds a NUL character"),
+    ],
+)
+def test_algorithms_that_openssl_has_not(tmp_path: Path, option: str, text: str, words: str) -> None:
+    assert complaint(*TLS, option, text).startswith(f"{option}: {words}")
+    assert complaint(*BACK, f"--to-{option[2:]}", text).startswith(f"--to-{option[2:]}: ")
+    if "\0" not in text:
+        needs_toml()
+        path = tmp_path / "proxy.toml"
+        path.write_text(f'[[listener]]\nlisten = "tls://:1"\nto = "tcp://a:1"\n{option[2:]} = "{text}"\n')
+        assert complaint("--config", path).startswith(f"{path}:4: {option[2:]}: {words}")
+
+
+def test_a_cipher_suite_that_is_left_out_is_a_warning() -> None:
+    good = "ECDHE-ECDSA-AES128-GCM-SHA256"
+    assert warnings(*TLS, "--ciphers", f"{good}:ECDHE+AESGCM:!aNULL:-SHA:@SECLEVEL=1") == []
+    for option, known in (("--ciphers", good), ("--ciphersuites", "TLS_AES_128_GCM_SHA256")):
+        found = warnings(*TLS, option, f"{known}:MISTYPED")
+        assert found == [f"warning: {option}: 'MISTYPED': this OpenSSL has no such cipher suite here; it is left out"]
+    assert len(warnings(*TLS, "--ciphers", f"{good}:TLS_AES_128_GCM_SHA256")) == 1, "which is for --ciphersuites"
+
+
+def test_what_openssl_lacks_of_a_profile_is_a_warning(identity: Identity) -> None:
+    """DES-CBC3-SHA is there only with enable-weak-ssl-ciphers. The certificates of `identity` are ECDSA."""
+    assert warnings(*TLS, "--tls-profile", "intermediate", "--cert", identity.both) == []
+    assert warnings(*TLS, "--tls-profile", "modern", "--cert", identity.both) == []
+    found = warnings(*TLS, "--tls-profile", "old", "--cert", identity.both)
+    missing = profile("old").missing
+    assert [line for line in found if "has no" in line] == (
+        [f"warning: --tls-profile: old: {missing_text('old')}; it is left out"] if missing else []
+    )
+    assert found[-1].endswith("old: the guidelines ask for keys of type RSA, and those here are EC")
+
+
+def test_revocation_lists(identity: Identity, tmp_path: Path) -> None:
+    root = issue("root", ca=True)
+    client, crl = ("--client-ca", identity.ca), tmp_path / "some.crl"
+    for text, words in (
+        (revoke(root), ""),
+        (revoke(root, begin=NOW - 2 * DAY, end=NOW - DAY), "the revocation list of CN=root has expired on "),
+        (revoke(root, begin=NOW + DAY, end=NOW + 2 * DAY), "the revocation list of CN=root is not valid before "),
+    ):
+        crl.write_bytes(text)
+        found = warnings(*TLS, *client, "--crl", crl)
+        assert len(found) == bool(words)
+        assert all(line.startswith(f"warning: --crl: {crl}: {words}") for line in found)
+        assert len(warnings(*BACK, "--to-crl", crl)) == bool(words)
+    whole = revoke(root)
+    for text in (b"", b"nonsense\n", identity.ca.read_bytes(), re.sub(rb"\n.{20}", b"\n" + b"A" * 20, whole, count=1)):
+        crl.write_bytes(text)
+        assert complaint(*TLS, *client, "--crl", crl).startswith(f"--crl: {crl}: ")
+        assert complaint(*BACK, "--to-crl", crl).startswith(f"--to-crl: {crl}: ")
+    assert complaint(*TLS, *client, "--crl", tmp_path / "none").endswith("No such file or directory")
 
 
 def test_names_that_cannot_be_meant(identity: Identity) -> None:

@@ -209,6 +209,7 @@ def test_a_connection_that_comes_and_goes_meanwhile_makes_no_negative_number() -
 
         forward = back = count = 0
         reasons: dict[str, int] = {}
+        causes: dict[str, int] = {}
         backends: dict[str, int] = {}
         back_handshakes: dict[bool, int] = {}
         handshakes: dict[tuple[str, str, bool], int] = {}
@@ -296,12 +297,19 @@ def test_prometheus_reads_what_was_counted() -> None:
     served(first, tls(bytes_forward=7, seconds=0.3), tls(reason="client_reset", resumed=True, bytes_back=9))
     first.connection_opened(A)
     served(second, make_record(reason="no_route"))
+    for result, error in (
+        ("failed", "the TLS handshake failed: unsupported protocol"),
+        ("failed", "the TLS handshake failed: no shared cipher"),
+        ("refused", "the TLS handshake failed: certificate verify failed: certificate revoked"),
+        ("timeout", "no ClientHello came in time"),
+    ):
+        served(second, make_record(reason="handshake_failed", handshake_result=result, error=error))
     second.accept_failed()
     backends = {"tcp://b:1": True, "tcp://b:2": False}
     with serving(first, second, backends=backends, certificates={"a.pem": 2e9}, dropped=4) as server:
         got = samples(server)
     expected = {
-        ("sslsock_proxy_connections_total", labels(listener=A)): 4,
+        ("sslsock_proxy_connections_total", labels(listener=A)): 8,
         ("sslsock_proxy_connections_active", labels(listener=A)): 1,
         ("sslsock_proxy_connections_closed_total", labels(listener=A, reason="ended")): 1,
         ("sslsock_proxy_connections_closed_total", labels(listener=A, reason="client_reset")): 1,
@@ -315,9 +323,13 @@ def test_prometheus_reads_what_was_counted() -> None:
         ("sslsock_proxy_handshake_duration_seconds_sum", labels(listener=A)): 0.004,
         ("sslsock_proxy_handshake_duration_seconds_bucket", labels(listener=A, le="0.001")): 0,
         ("sslsock_proxy_handshake_duration_seconds_bucket", labels(listener=A, le="0.0025")): 2,
-        ("sslsock_proxy_connection_duration_seconds_count", labels(listener=A)): 3,
-        ("sslsock_proxy_connection_duration_seconds_bucket", labels(listener=A, le="0.5")): 3,
-        ("sslsock_proxy_connection_duration_seconds_bucket", labels(listener=A, le="+Inf")): 3,
+        ("sslsock_proxy_connection_duration_seconds_count", labels(listener=A)): 7,
+        ("sslsock_proxy_connection_duration_seconds_bucket", labels(listener=A, le="0.5")): 7,
+        ("sslsock_proxy_connection_duration_seconds_bucket", labels(listener=A, le="+Inf")): 7,
+        ("sslsock_proxy_handshake_failures_total", labels(listener=A, cause="protocol")): 1,
+        ("sslsock_proxy_handshake_failures_total", labels(listener=A, cause="cipher")): 1,
+        ("sslsock_proxy_handshake_failures_total", labels(listener=A, cause="certificate")): 1,
+        ("sslsock_proxy_handshake_failures_total", labels(listener=A, cause="other")): None,
         ("sslsock_proxy_backend_up", labels(backend="tcp://b:1")): 1,
         ("sslsock_proxy_backend_up", labels(backend="tcp://b:2")): 0,
         ("sslsock_proxy_certificate_expiry_timestamp_seconds", labels(certificate="a.pem")): 2e9,
@@ -325,7 +337,7 @@ def test_prometheus_reads_what_was_counted() -> None:
         ("sslsock_proxy_log_lines_dropped_total", labels()): 4,
     }
     for key, value in expected.items():
-        assert got.get(key) == pytest.approx(value), f"{key[0]} {dict(key[1])}"
+        assert got.get(key) == (value if value is None else pytest.approx(value)), f"{key[0]} {dict(key[1])}"
     assert got["process_open_fds", labels()] > 0
 
 

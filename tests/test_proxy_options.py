@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+from dataclasses import replace
 from ipaddress import ip_network
 
 import pytest
@@ -23,7 +24,9 @@ from sslsock.proxy.settings import (
     ProxySettings,
     Route,
     SettingsError,
+    TlsPolicy,
 )
+from sslsock.proxy.tls_profiles import profile
 
 TLS = ["--listen", "tls://localhost:8443"]
 TCP = ["--listen", "tcp://localhost:8080"]
@@ -95,6 +98,51 @@ def test_every_option_gets_into_the_settings() -> None:
     assert listener(*TLS, *TO_TCP, "--ca-out", "x/ca.pem").ca_out == "x/ca.pem"
 
 
+POLICY = {
+    "minimum-protocol": ("1.1", {"minimum_protocol": 0x0302}),
+    "maximum-protocol": ("TLSv1.3", {"maximum_protocol": 0x0304}),
+    "ciphers": ("HIGH:!aNULL", {"ciphers": "HIGH:!aNULL"}),
+    "ciphersuites": ("TLS_AES_128_GCM_SHA256", {"ciphersuites": "TLS_AES_128_GCM_SHA256"}),
+    "groups": ("X25519", {"groups": "X25519"}),
+    "signature-algorithms": ("ECDSA+SHA256", {"signature_algorithms": "ECDSA+SHA256"}),
+    "crl": ("a.crl", {"crls": ("a.crl",)}),
+    "partial-chain": (None, {"partial_chain": True}),
+    "verify-depth": ("0", {"verify_depth": 0}),
+}
+
+
+@pytest.mark.parametrize("name", POLICY)
+def test_a_policy_is_of_one_side(name: str) -> None:
+    text, wanted = POLICY[name]
+    value = [] if text is None else [text]
+    front = listener(*TLS, *TO_TLS, "--client-ca", "ca.pem", f"--{name}", *value)
+    assert front.policy == TlsPolicy(**wanted) and front.routes[0].back_tls.policy == TlsPolicy()
+    back = listener(*TLS, *TO_TLS, f"--to-{name}", *value)
+    assert back.policy == TlsPolicy() and back.routes[0].back_tls.policy == TlsPolicy(**wanted)
+
+
+def test_lists_and_names_of_back_ends_are_repeatable() -> None:
+    more = ("--to-crl", "a", "--to-crl", "b", "--to-allow-name", "spiffe://a/*", "--to-allow-name", "x.example")
+    back = listener(*TCP, *TO_TLS, *more).routes[0].back_tls
+    assert (back.policy.crls, back.allow_names) == (("a", "b"), ("spiffe://a/*", "x.example"))
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [("TLSv1", 0x0301), ("TLSv1.0", 0x0301), ("1.0", 0x0301), ("tls1.1", 0x0302), ("TLS 1.2", 0x0303), ("TLSV1.3", 0x0304)],
+)
+def test_how_a_protocol_is_written(text: str, version: int) -> None:
+    assert listener(*TLS, *TO_TCP, "--minimum-protocol", text).policy.minimum_protocol == version
+
+
+@pytest.mark.parametrize("name", ["modern", "intermediate", "old"])
+def test_options_go_before_a_profile(name: str) -> None:
+    plain = listener(*TLS, *TO_TCP, "--tls-profile", name)
+    assert (plain.tls_profile, plain.policy) == (name, profile(name).policy)
+    other = listener(*TLS, *TO_TCP, "--groups", "P-521", "--minimum-protocol", "1.2", "--tls-profile", name)
+    assert other.policy == replace(plain.policy, groups="P-521", minimum_protocol=0x0303)
+
+
 def test_the_command_line_and_the_file_have_the_same_names() -> None:
     names = {name[2:] for name in proxy_actions()} - {"help", "config", "check"}
     # On the command line everything goes through where nothing speaks TLS: that is tcp:// to tcp://.
@@ -157,6 +205,7 @@ def test_a_missing_to_key_is_in_the_to_cert_file() -> None:
     assert back == BackTls(key_pair=KeyPair("c.pem", "c.pem"))
 
 
+PROTOCOLS = "TLSv1.0, TLSv1.1, TLSv1.2, TLSv1.3"
 TLS_NEEDED = "TLS does not end at a tcp:// listener; --listen tls://… does that"
 NO_NAME = "is no host name: it may have letters, digits, hyphens, underscores and dots"
 BACK_NEEDED = "it is for back ends that are spoken to with TLS: --to tls://…"
@@ -200,11 +249,11 @@ BACK_NEEDED = "it is for back ends that are spoken to with TLS: --to tls://…"
         ([*TLS, "--to", ""], "--to: an empty string is in the list"),
         *(
             ([*TCP, *TO_TCP, f"--{name}", "x"], f"--{name}: {TLS_NEEDED}")
-            for name in ("cert", "ca-out", "client-ca", "allow-name", "alpn")
+            for name in ("cert", "ca-out", "client-ca", "allow-name", "alpn", "ciphers", "groups", "crl")
         ),
         *(
             ([*TLS, *TO_TCP, f"--{name}", "x"], f"--{name}: {BACK_NEEDED}")
-            for name in ("to-ca", "to-cert", "to-key", "to-server-name", "to-alpn")
+            for name in ("to-ca", "to-cert", "to-key", "to-server-name", "to-alpn", "to-allow-name", "to-ciphers", "to-crl")
         ),
         ([*TLS, *TO_TCP, "--to-insecure"], f"--to-insecure: {BACK_NEEDED}"),
         ([*TLS, *TO_TCP, "--cert", "c", "--ca-out", "x"], "--ca-out: it is for the certificate that is made without --cert"),
@@ -230,6 +279,30 @@ BACK_NEEDED = "it is for back ends that are spoken to with TLS: --to tls://…"
         ),
         ([*TLS, *TO_TLS, "--to-alpn", "h2,,x"], "--to-alpn: '': the name of a protocol is 1 to 255 bytes long"),
         ([*TLS, *TO_TCP, "--alpn", "x" * 256], f"--alpn: '{'x' * 256}': the name of a protocol is 1 to 255 bytes long"),
+        ([*TLS, *TO_TCP, "--tls-profile", "new"], "--tls-profile: 'new' is neither modern nor intermediate nor old"),
+        *(
+            ([*TLS, *TO_TLS, f"--{side}-protocol", text], f"--{side}-protocol: {text!r} is none of {PROTOCOLS}")
+            for side, text in itertools.product(("minimum", "to-maximum"), ("1.4", "TLSv2", "ssl3", "1.2.", "TLS", "1.²"))
+        ),
+        ([*TLS, *TO_TCP, "--maximum-protocol", "1.1"],
+         "--maximum-protocol: TLSv1.1 is older than the oldest that is allowed, TLSv1.2; --minimum-protocol sets it"),
+        ([*TLS, *TO_TCP, "--tls-profile", "modern", "--maximum-protocol", "1.2"],
+         "--maximum-protocol: TLSv1.2 is older than the oldest that is allowed, TLSv1.3; --minimum-protocol sets it"),
+        ([*TLS, *TO_TLS, "--to-minimum-protocol", "1.3", "--to-ciphers", "HIGH"],
+         "--to-ciphers: it is for TLS 1.2 and older, which are not allowed; for TLS 1.3 there is --to-ciphersuites"),
+        ([*TLS, *TO_TCP, "--maximum-protocol", "1.2", "--ciphersuites", "x"],
+         "--ciphersuites: it is for TLS 1.3, which is not allowed; for TLS 1.2 there is --ciphers"),
+        *(
+            ([*TLS, *TO_TCP, *option], f"{option[0]}: it is about the certificates of clients: it needs --client-ca")
+            for option in (["--crl", "x"], ["--partial-chain"], ["--verify-depth", "0"])
+        ),
+        *(
+            ([*TLS, *TO_TLS, "--to-insecure", *option], f"{option[0]}: nothing is verified with --to-insecure")
+            for option in (["--to-crl", "x"], ["--to-partial-chain"], ["--to-verify-depth", "0"], ["--to-allow-name", "x"])
+        ),
+        ([*TLS, *TO_TLS, "--to-verify-depth", "101"], "--to-verify-depth: 101 is not between 0 and 100"),
+        ([*TLS, *TO_TLS, "--to-allow-name", "10.0.0.300"],
+         "--to-allow-name: '10.0.0.300' looks like an address, but '10.0.0.300' does not appear to be an IPv4 or IPv6 network"),
         ([*TLS, *TO_TCP, "--log-format", "xml"], "--log-format: 'xml' is neither text nor json"),
         ([*TLS, *TO_TCP, "--threads", "0"], "--threads: 0 is not between 1 and 1024"),
         ([*TLS, *TO_TCP, "--max-connections", "2147483648"], "--max-connections: 2147483648 is not between 0 and 2147483647"),

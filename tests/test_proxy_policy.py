@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import trustme
 
+from judged import issue, revoke
 from sslsock.proxy.policy import RoutePolicy
-from sslsock.proxy.settings import Address, BackTls, KeyPair, Route
+from sslsock.proxy.settings import Address, BackTls, KeyPair, Route, TlsPolicy
 
+ROOT = issue("root", ca=True)
 TO = (Address("tls", "192.0.2.1", 443),)
 
 
@@ -21,7 +23,9 @@ def tls(tmp_path: Path) -> BackTls:
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     pair = tmp_path / "own.pem"
     authority.issue_cert("client.example").private_key_and_cert_chain_pem.write_to_path(pair)
-    return BackTls(ca=str(tmp_path / "ca.pem"), key_pair=KeyPair(str(pair), str(pair)))
+    (tmp_path / "some.crl").write_bytes(revoke(ROOT))
+    policy = TlsPolicy(crls=(str(tmp_path / "some.crl"),))
+    return BackTls(ca=str(tmp_path / "ca.pem"), key_pair=KeyPair(str(pair), str(pair)), policy=policy)
 
 
 def test_the_same_is_the_same(tls: BackTls) -> None:
@@ -37,6 +41,9 @@ def test_the_same_is_the_same(tls: BackTls) -> None:
         {"alpn": ("h2",)},
         {"ca": None},
         {"key_pair": None},
+        {"allow_names": ("a.example",)},
+        {"policy": TlsPolicy(groups="P-256")},
+        {"policy": TlsPolicy(verify_depth=0)},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -55,14 +62,16 @@ def test_the_address_and_the_proxy_header_decide(tls: BackTls) -> None:
     assert len(known) == 9
 
 
-@pytest.mark.parametrize("file", ["ca.pem", "own.pem"])
+@pytest.mark.parametrize("file", ["ca.pem", "own.pem", "some.crl"])
 def test_what_the_files_hold_decides(tls: BackTls, tmp_path: Path, file: str) -> None:
     """They may have changed when SIGHUP has them read again."""
     route = Route(TO, back_tls=tls)
     before = RoutePolicy(route).connecting
     assert RoutePolicy(route).connecting == before
     authority = trustme.CA()
-    if file == "ca.pem":
+    if file == "some.crl":
+        (tmp_path / file).write_bytes(revoke(ROOT, issue("a.example", ROOT)))
+    elif file == "ca.pem":
         authority.cert_pem.write_to_path(tmp_path / file)
     else:
         authority.issue_cert("client.example").private_key_and_cert_chain_pem.write_to_path(tmp_path / file)

@@ -19,6 +19,7 @@ from ..core.channel import Channel
 from ..core.dial import Dial, set_keepalive
 from ..core.engine import Engine
 from ..core.schedule import Timer
+from ..sockets.certificate_text import all_names_text
 from . import record, stages
 from .backends import Backend, BackendPool
 from .policy import RoutePolicy
@@ -34,6 +35,7 @@ __all__ = ["LEAST_SECONDS", "Attempt", "reset"]
 
 RESET = struct.pack("ii", 1, 0)  # struct linger
 LEAST_SECONDS = 0.001  # 0 would be no limit
+BAD_CERTIFICATE = 42  # alert: RFC 8446, 6
 
 # What is the back end's fault, or that of the way to it: what Linux makes of ICMP and of a reset (EPIPE if behind a FIN). All
 # else that a dial may fail of (no local port is left: connect(2), EADDRNOTAVAIL) says nothing about it.
@@ -249,6 +251,13 @@ class Attempt:
         if self._over:
             return
         assert self._engine is not None
+        refusal = self._route.refusal(self._engine)
+        if refusal:
+            back, self._back = self._back, -1
+            assert isinstance(back, Channel)
+            back.refuse(BAD_CERTIFICATE)
+            self._ungreeted(record.BACKEND_HANDSHAKE_FAILED, refusal)
+            return
         self._worker.counters.back_handshake(self.session.policy.name, self._engine.session_reused)
         self._connected(self._back, b"")
 
@@ -257,11 +266,19 @@ class Attempt:
             return
         back, self._back = self._back, -1
         assert isinstance(back, Channel) and self._backend is not None
+        certificate = self._engine.refused_certificate if self._engine is not None else None
+        if certificate is not None:
+            message = f"{message}; its names: {all_names_text(certificate)}"
         self._worker.see_out(back)
         reason = reason_of(GREETING, stages.kind_of_failure(failure), of_client=False)
         if reason is record.INTERNAL_ERROR:
             self.session.fail(reason, message)
             return
+        self._ungreeted(reason, message)
+
+    def _ungreeted(self, reason: str, message: str) -> None:
+        """TLS with the back end in turn does not stand."""
+        assert self._backend is not None
         blamed = reason is record.CONNECT_TIMEOUT or self._pool.handshake_failed(
             self._backend, source_of(self.session.record.peer[0])
         )

@@ -6,7 +6,9 @@ Here are all names, the kind of value each takes, and what cannot stand together
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from sys import float_info
 from typing import NoReturn, Optional, Union
 
@@ -16,6 +18,7 @@ from . import hosts
 from .allowed import NameList
 from .back_end_values import CHOICE, balance_of, check_of
 from .settings import (
+    PROTOCOL_NAMES,
     Address,
     BackTls,
     KeyPair,
@@ -26,7 +29,9 @@ from .settings import (
     Places,
     ProxySettings,
     Route,
+    TlsPolicy,
 )
+from .tls_profiles import PROFILES, profile
 
 __all__ = ["LISTENER", "ROUTE", "TOP", "Table", "refuse_unknown", "settings_of"]
 
@@ -35,15 +40,23 @@ TOP = (
     *("keepalive", "handshake-timeout", "connect-timeout", "idle-timeout", "drain-timeout", "shutdown-delay"),
     *("ticket-key-file", "metrics", "log-format", "log-probes", "user", "keep-reading", "watch"),
 )
-BACK_TLS = ("to-ca", "to-cert", "to-key", "to-server-name", "to-alpn", "to-insecure")
+ALGORITHMS = ("minimum-protocol", "maximum-protocol", "ciphers", "ciphersuites", "groups", "signature-algorithms")
+VERIFICATION = ("crl", "partial-chain", "verify-depth")
+BACK_TLS = (
+    *("to-ca", "to-cert", "to-key", "to-server-name", "to-allow-name", "to-alpn", "to-insecure"),
+    *(f"to-{key}" for key in (*ALGORITHMS, *VERIFICATION)),
+)
 TARGET = ("to", "passthrough", *CHOICE, *BACK_TLS)
-FRONT_TLS = ("cert", "key", "ca-out", "client-ca", "allow-name", "alpn")
+FRONT_TLS = ("cert", "key", "ca-out", "client-ca", "allow-name", "alpn", "tls-profile", *ALGORITHMS, *VERIFICATION)
 LISTENER = ("listen", *FRONT_TLS, "proxy-protocol-in", "trusted-proxy", "proxy-protocol-out", *TARGET)
 ROUTE = ("server-names", "alpn", *TARGET)
 
 MOST_THREADS = 1024
 MOST_CONNECTIONS = 2**31 - 1
 MOST_KEEPALIVE = 32767  # seconds: MAX_TCP_KEEPIDLE of Linux
+MOST_DEPTH = 100  # OpenSSL's own bound: SSL_CTX_set_verify_depth(3)
+
+PROTOCOL = re.compile(r"(?:tls ?v?)?1(?:\.([0-3]))?", re.ASCII | re.IGNORECASE)  # TLSv1.2, 1.2, and TLSv1 as OpenSSL has it
 
 Part = Union[str, int]
 
@@ -254,6 +267,9 @@ def listener_of(table: Table, route_tables: Sequence[Table]) -> ListenerSettings
         table.refuse(["ca-out"], f"it is for the certificate that is made without {name('cert')}")
     if "client-ca" not in table:
         table.refuse(["allow-name"], f"names are known of client certificates only: it needs {name('client-ca')}")
+        table.refuse(VERIFICATION, f"it is about the certificates of clients: it needs {name('client-ca')}")
+    profile_name = table.choice("tls-profile", *PROFILES)
+    policy = tls_policy(table, TlsPolicy() if profile_name is None else profile(profile_name).policy)
     networks = tuple(
         parse_network(table, text, index) for index, text in enumerate(table.texts("trusted-proxy"))
     )
@@ -272,11 +288,13 @@ def listener_of(table: Table, route_tables: Sequence[Table]) -> ListenerSettings
         key_pairs=key_pairs(table, "cert", "key"),
         ca_out=table.file("ca-out"),
         client_ca=table.file("client-ca"),
-        allow_names=allowed_names(table),
+        allow_names=allowed_names(table, "allow-name"),
         alpn=table.protocols("alpn"),
         proxy_protocol_in=proxy_protocol_in,
         trusted_proxies=networks,
         proxy_protocol_out=table.choice("proxy-protocol-out", "v1", "v2"),
+        tls_profile=profile_name,
+        policy=policy,
     )
 
 
@@ -293,14 +311,52 @@ def key_pairs(table: Table, cert: str, key: str) -> tuple[KeyPair, ...]:
     return tuple(KeyPair(*pair) for pair in zip(certificates, keys or certificates))
 
 
-def allowed_names(table: Table) -> tuple[str, ...]:
-    names = table.texts("allow-name")
+def allowed_names(table: Table, key: str) -> tuple[str, ...]:
+    names = table.texts(key)
     for index, name in enumerate(names):
         try:
             NameList([name])
         except ValueError as exc:
-            table.fail(str(exc), "allow-name", index)
+            table.fail(str(exc), key, index)
     return names
+
+
+def tls_policy(table: Table, base: TlsPolicy, prefix: str = "") -> TlsPolicy:
+    """What the keys with this prefix make of `base`. What only OpenSSL can tell of them is left to `check`."""
+    made = replace(
+        base,
+        minimum_protocol=protocol(table, f"{prefix}minimum-protocol", base.minimum_protocol),
+        maximum_protocol=protocol(table, f"{prefix}maximum-protocol", base.maximum_protocol),
+        ciphers=table.text(f"{prefix}ciphers") or base.ciphers,
+        ciphersuites=table.text(f"{prefix}ciphersuites") or base.ciphersuites,
+        groups=table.text(f"{prefix}groups") or base.groups,
+        signature_algorithms=table.text(f"{prefix}signature-algorithms") or base.signature_algorithms,
+        crls=table.files(f"{prefix}crl"),
+        partial_chain=table.flag(f"{prefix}partial-chain"),
+        verify_depth=table.count(f"{prefix}verify-depth", 0, MOST_DEPTH, base.verify_depth),
+    )
+    if made.maximum_protocol and made.minimum_protocol > made.maximum_protocol:
+        oldest, newest = PROTOCOL_NAMES[made.minimum_protocol], PROTOCOL_NAMES[made.maximum_protocol]
+        bound = table.name(f"{prefix}minimum-protocol")
+        table.fail(f"{newest} is older than the oldest that is allowed, {oldest}; {bound} sets it", f"{prefix}maximum-protocol")
+    if made.minimum_protocol >= 0x0304:
+        other = table.name(f"{prefix}ciphersuites")
+        table.refuse([f"{prefix}ciphers"], f"it is for TLS 1.2 and older, which are not allowed; for TLS 1.3 there is {other}")
+    if 0 < made.maximum_protocol < 0x0304:
+        other = table.name(f"{prefix}ciphers")
+        table.refuse([f"{prefix}ciphersuites"], f"it is for TLS 1.3, which is not allowed; for TLS 1.2 there is {other}")
+    return made
+
+
+def protocol(table: Table, key: str, default: int) -> int:
+    """A version number."""
+    text = table.text(key)
+    if text is None:
+        return default
+    found = PROTOCOL.fullmatch(text)
+    if found is None:
+        table.fail(f"{text!r} is none of {', '.join(PROTOCOL_NAMES.values())}", key)
+    return 0x0301 + int(found[1] or 0)
 
 
 def parse_network(table: Table, text: str, index: int) -> Network:
@@ -386,6 +442,9 @@ def target_of(table: Table, listen: Address, names: tuple[str, ...], alpn: tuple
             name = hosts.back_end(name).verify_name
         except ValueError as exc:
             table.fail(str(exc), "to-server-name")
+    if table.flag("to-insecure"):
+        keys = ("to-allow-name", *(f"to-{key}" for key in VERIFICATION))
+        table.refuse(keys, f"nothing is verified with {table.name('to-insecure')}")
     return Route(
         to=addresses,
         server_names=names,
@@ -397,6 +456,8 @@ def target_of(table: Table, listen: Address, names: tuple[str, ...], alpn: tuple
             server_name=name,
             insecure=table.flag("to-insecure"),
             alpn=table.protocols("to-alpn"),
+            allow_names=allowed_names(table, "to-allow-name"),
+            policy=tls_policy(table, TlsPolicy(), "to-"),
         ),
         balance=balance,
         check=check_of(table),

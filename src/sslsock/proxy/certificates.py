@@ -21,6 +21,7 @@ from typing import NamedTuple, Optional
 
 from ..core.certificate import SslCertificate
 from ..core.context import VERIFY_NONE, ConfigurationError, Context
+from ..core.crl import SslCrl
 from ..core.issue import LOCALHOST, issue_certificate, make_authority
 from ..core.key import SslKey
 from .files import Reading
@@ -28,6 +29,7 @@ from .settings import KeyPair
 
 __all__ = [
     "CERTIFICATES",
+    "CRLS",
     "PAIR",
     "CertificateError",
     "CertificateStore",
@@ -39,11 +41,13 @@ __all__ = [
     "load_pair",
     "make_localhost_pair",
     "read_certificates",
+    "read_crls",
     "write_authority",
 ]
 
 # The kinds of what is loaded: `Reading.load`.
 CERTIFICATES = "certificates"
+CRLS = "crls"
 PAIR = "pair"
 
 Pair = tuple[SslCertificate, list[SslCertificate], SslKey]
@@ -239,6 +243,23 @@ def read_certificates(path: str, reading: Optional[Reading] = None) -> list[SslC
     """All certificates of a file, at least one: authorities, for instance. CertificateError."""
     reading = reading or Reading()
     return reading.load(CERTIFICATES, (path,), lambda: certificates_in(path, read_file(path, reading)))
+
+
+def read_crls(path: str, reading: Optional[Reading] = None) -> list[SslCrl]:
+    """All revocation lists of a file, at least one. CertificateError."""
+    reading = reading or Reading()
+    return reading.load(CRLS, (path,), lambda: crls_in(path, read_file(path, reading)))
+
+
+def crls_in(path: str, text: bytes) -> list[SslCrl]:
+    try:
+        found = SslCrl.from_bytes(text)
+    except ValueError as exc:
+        raise CertificateError(path, str(exc)) from None
+    if not found:
+        reason = SslCrl(text).error_string
+        raise CertificateError(path, f"it holds no certificate revocation list{': ' if reason else ''}{reason}")
+    return found
 
 
 def load_pair(certificate_path: str, key_path: Optional[str], reading: Optional[Reading] = None) -> Pair:

@@ -4,30 +4,36 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import stat
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Callable, Optional, Union
 
 from ..core.certificate import SslCertificate
+from ..core.context import VERIFY_NONE, ConfigurationError, Context, openssl_version, protocol_supported
 from ..core.hostname import parse_host
 from ..core.ticket_keys import TicketKeys
 from ..sockets.certificate_text import name_text
 from ..sockets.resolver import numeric_addresses
 from .certificates import (
     CERTIFICATES,
+    CRLS,
     PAIR,
     CertificateError,
     CertificateStore,
     Pair,
     files_of,
+    key_type,
     load_checked,
     read_certificates,
+    read_crls,
 )
 from .files import Reading
 from .privileges import PrivilegeError, find_account, replaceable_for, unreadable_for
-from .settings import Address, KeyPair, Place, Places, ProxySettings
+from .settings import PROTOCOL_NAMES, Address, KeyPair, Place, Places, ProxySettings, TlsPolicy
 from .tickets import TicketKeyError, TicketKeyFile
+from .tls_profiles import known, missing_text, profile
 
 __all__ = ["Warn", "check_certificates", "check_files"]
 
@@ -35,6 +41,7 @@ SOON = timedelta(days=14)
 EXPOSED = stat.S_IROTH | stat.S_IWOTH
 
 Warn = Callable[[str], object]
+Path = tuple[Union[str, int], ...]
 
 
 def check_files(settings: ProxySettings, warn: Warn, reading: Optional[Reading] = None) -> None:
@@ -49,11 +56,16 @@ def check_files(settings: ProxySettings, warn: Warn, reading: Optional[Reading] 
     check_certificates(settings, warn, reading)
     for number, listener in enumerate(settings.listeners):
         here = ("listener", number)
+        if listener.tls_profile is not None:
+            pairs = [load_checked(pair, reading) for pair in listener.key_pairs]
+            check_profile(listener.tls_profile, pairs, places.of(*here, "tls-profile"), warn)
+        check_policy(listener.policy, places, here, "", warn)
         if listener.ca_out is not None and reading.starting:
             check_writable(listener.ca_out, places.of(*here, "ca-out"))
         for index, route in enumerate(listener.routes):
             for target, address in enumerate(route.to):
                 check_numeric(address, places.of(*here, "route", index, "to", target))
+            check_policy(route.back_tls.policy, places, (*here, "route", index), "to-", warn)
     if settings.ticket_key_file is not None:
         try:
             TicketKeyFile(settings.ticket_key_file, TicketKeys()).load()
@@ -65,7 +77,7 @@ def check_files(settings: ProxySettings, warn: Warn, reading: Optional[Reading] 
 
 
 def check_certificates(settings: ProxySettings, warn: Warn, reading: Reading) -> None:
-    """Certificates, keys and authorities. warn: of those that the reading before has not had. SettingsError."""
+    """Certificates, keys, authorities, revocation lists. warn: of those that the reading before has not had. SettingsError."""
     places = settings.places
     for number, listener in enumerate(settings.listeners):
         here = ("listener", number)
@@ -78,10 +90,14 @@ def check_certificates(settings: ProxySettings, warn: Warn, reading: Reading) ->
             check_together(loaded, places, warn if new else ignore, *here, "cert")
         if listener.client_ca is not None:
             check_authorities(listener.client_ca, places.of(*here, "client-ca"), warn, reading)
+        for index, file in enumerate(listener.policy.crls):
+            check_crls(file, places.of(*here, "crl", index), warn, reading)
         for index, route in enumerate(listener.routes):
             back = (*here, "route", index)
             if route.back_tls.ca is not None:
                 check_authorities(route.back_tls.ca, places.of(*back, "to-ca"), warn, reading)
+            for place, file in enumerate(route.back_tls.policy.crls):
+                check_crls(file, places.of(*back, "to-crl", place), warn, reading)
             if route.back_tls.key_pair is not None:
                 pair = route.back_tls.key_pair
                 check_key_pair(pair, places.of(*back, "to-cert", 0), places.of(*back, "to-key", 0), warn, reading)
@@ -152,6 +168,65 @@ def check_authorities(file: str, place: Place, warn: Warn, reading: Reading) -> 
         raise place.error(str(exc)) from None
     if reading.is_new(CERTIFICATES, (file,)):
         warn_of_times(file, found, place, warn)
+
+
+def check_profile(name: str, pairs: Sequence[Pair], place: Place, warn: Warn) -> None:
+    """What a profile asks for and does not get."""
+    missing = missing_text(name)
+    if missing:
+        warn_at(place, f"{name}: {missing}; it is left out", warn)
+    wanted = profile(name).keys
+    found = {key_type(key) for _, _, key in pairs}
+    if found and not found & {*wanted}:
+        text = f"the guidelines ask for keys of type {' or '.join(wanted)}, and those here are {' and '.join(sorted(found))}"
+        warn_at(place, f"{name}: {text}", warn)
+
+
+def check_policy(policy: TlsPolicy, places: Places, here: Path, prefix: str, warn: Warn) -> None:
+    """What only OpenSSL can tell of the settings with this prefix."""
+    for key in ("minimum-protocol", "maximum-protocol"):
+        version = getattr(policy, key.replace("-", "_"))
+        if (*here, prefix + key) in places and not protocol_supported(version):
+            reason = f"{openssl_version()} was built or configured without {PROTOCOL_NAMES[version]}"
+            raise places.of(*here, prefix + key).error(reason)
+    for key in ("ciphers", "ciphersuites", "groups", "signature-algorithms"):
+        if (*here, prefix + key) in places:
+            check_algorithms(key, getattr(policy, key.replace("-", "_")), places.of(*here, prefix + key), warn)
+
+
+def check_algorithms(key: str, text: str, place: Place, warn: Warn) -> None:
+    """Whether OpenSSL takes a list. Unknown names in one of cipher suites it leaves out, which may be a mistake."""
+    setting = key.replace("-", "_")
+    try:
+        Context(server_side=False, verify_mode=VERIFY_NONE, use_system_ca=False, **{setting: text})  # type: ignore[arg-type]
+    except ConfigurationError as exc:
+        raise place.error(str(exc)[len(setting) :].lstrip()) from None
+    if setting not in ("ciphers", "ciphersuites"):
+        return
+    for name in re.split("[:, ]", text):
+        if setting == "ciphersuites" and "_WITH_" in name:
+            # OpenSSL takes it, and then has no suite at all.
+            raise place.error(f"{name!r} is a cipher suite of TLS 1.2 and older")
+        if name and name[0] not in "!-+@" and not known(setting, name):
+            warn_at(place, f"{name!r}: this OpenSSL has no such cipher suite here; it is left out", warn)
+
+
+def check_crls(file: str, place: Place, warn: Warn, reading: Reading) -> None:
+    try:
+        found = read_crls(file, reading)
+    except CertificateError as exc:
+        raise place.error(str(exc)) from None
+    if not reading.is_new(CRLS, (file,)):
+        return
+    now = datetime.now(timezone.utc)
+    for crl in found:
+        whose = f"{file}: the revocation list of {name_text(crl.issuer)}"
+        if crl.next_update is not None and crl.next_update <= now:
+            text = f"has expired on {crl.next_update:%Y-%m-%d %H:%M} UTC, so whom this authority vouches for is refused"
+            warn_at(place, f"{whose} {text}", warn)
+        elif crl.last_update is not None and crl.last_update > now:
+            text = f"is not valid before {crl.last_update:%Y-%m-%d %H:%M} UTC, so whom this authority vouches for is refused"
+            warn_at(place, f"{whose} {text}", warn)
 
 
 def warn_of_times(file: str, certificates: Sequence[SslCertificate], place: Place, warn: Warn) -> None:

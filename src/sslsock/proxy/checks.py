@@ -70,6 +70,7 @@ class Check:
         self._done: Optional[Callable[[Optional[str]], object]] = done
         self._dial: Optional[Dial] = None
         self._channel: Optional[Channel] = None
+        self._greeting: Optional[Engine] = None  # its TLS
         self._asked = False
         self._deadline: Optional[Timer] = None
 
@@ -133,7 +134,7 @@ class Check:
         if self._route.proxy_protocol is not None:
             encode = proxy_protocol.encode_v1 if self._route.proxy_protocol == "v1" else proxy_protocol.encode_v2
             channel.write(encode(None, None))
-        engine = self._engine()
+        self._greeting = engine = self._engine()
         if engine is None:
             self._ready()
         else:
@@ -170,7 +171,12 @@ class Check:
     # What the channel tells
 
     def _on_encrypted(self) -> None:
-        if self._done is not None:
+        if self._done is None:
+            return
+        refusal = self._route.refusal(self._greeting) if self._greeting is not None and self._backend.address.tls else ""
+        if refusal:
+            self._conclude(refusal)
+        else:
             self._ready()
 
     def _on_readable(self) -> None:

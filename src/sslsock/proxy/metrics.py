@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
 
 from ..core.build import build_info
+from .causes import cause_of
 from .record import FAILURES, HANDSHAKE_OK, ConnectionRecord
 
 if TYPE_CHECKING:
@@ -68,8 +69,8 @@ class ListenerCounters:
     """One listening address in one worker, or the sum over workers."""
 
     __slots__ = (
-        *("back", "back_handshakes", "backends", "durations", "ended", "forward", "handshake_seconds", "handshakes", "opened"),
-        "reasons",
+        *("back", "back_handshakes", "backends", "causes", "durations", "ended", "forward"),
+        *("handshake_seconds", "handshakes", "opened", "reasons"),
     )
 
     def __init__(self) -> None:
@@ -80,6 +81,7 @@ class ListenerCounters:
         self.reasons: dict[str, int] = {}
         self.handshakes: dict[tuple[str, str, bool], int] = {}  # result, version, resumed
         self.back_handshakes: dict[bool, int] = {}  # resumed
+        self.causes: dict[str, int] = {}  # of handshakes that failed
         self.backends: dict[str, int] = {}
         self.handshake_seconds = Histogram(HANDSHAKE_BOUNDS)
         self.durations = Histogram(CONNECTION_BOUNDS)
@@ -89,7 +91,11 @@ class ListenerCounters:
         self.opened += other.opened
         self.forward += other.forward
         self.back += other.back
-        for mine, theirs in ((self.reasons, other.reasons), (self.backends, other.backends)):
+        for mine, theirs in (
+            (self.reasons, other.reasons),
+            (self.causes, other.causes),
+            (self.backends, other.backends),
+        ):
             for key, count in theirs.copy().items():
                 mine[key] = mine.get(key, 0) + count
         for resumed, count in other.back_handshakes.copy().items():
@@ -127,6 +133,10 @@ class Counters:
         of = self._of(record.listener)
         key = record.handshake_result or "", record.protocol or "", record.resumed
         of.handshakes[key] = of.handshakes.get(key, 0) + 1
+        if record.handshake_result != HANDSHAKE_OK:
+            cause = cause_of(record.handshake_result or "", record.error or "")
+            if cause is not None:
+                of.causes[cause] = of.causes.get(cause, 0) + 1
         if record.handshake_seconds is not None:
             of.handshake_seconds.add(record.handshake_seconds)
 
@@ -239,6 +249,7 @@ def make_collector(
     addresses_view: Callable[[], Mapping[tuple[str, str], bool]] = dict,
     process_view: Optional[Callable[[], ProcessState]] = None,
     healths_view: Callable[[], Iterable[Health]] = tuple,
+    crls_view: Callable[[], Mapping[str, float]] = dict,
 ) -> Collector:
     """What a registry of prometheus_client asks at each scrape; the functions are called in the scraping thread.
 
@@ -246,6 +257,7 @@ def make_collector(
     while; addresses_view: the same for (back end, address).
     certificates_view: file → when its certificate expires, in seconds since the epoch. lines_dropped: `LineWriter.dropped`.
     process_view: of the process as a whole. healths_view: what is known of the back ends; `Board.all`.
+    crls_view: file of revocation lists → when the first of them goes out of date.
 
     MetricsError: the package prometheus_client is missing.
     """
@@ -307,11 +319,18 @@ def make_collector(
             seconds = core.HistogramMetricFamily(
                 "sslsock_proxy_handshake_duration_seconds", "Of TLS handshakes with clients.", labels=["listener"]
             )
+            causes = core.CounterMetricFamily(
+                "sslsock_proxy_handshake_failures",
+                "TLS handshakes with clients that failed or were refused, by what of.",
+                labels=["listener", "cause"],
+            )
             for listener, one in sums.items():
+                for cause, count in one.causes.items():
+                    causes.add_metric([listener, cause], count)
                 for (result, version, resumed), count in one.handshakes.items():
                     results.add_metric([listener, result, version, "true" if resumed else "false"], count)
                 seconds.add_metric([listener], one.handshake_seconds.buckets(), one.handshake_seconds.sum)
-            yield from (results, seconds)
+            yield from (results, causes, seconds)
 
         @staticmethod
         def _backends(sums: dict[str, ListenerCounters]) -> Iterator[Metric]:
@@ -401,8 +420,15 @@ def make_collector(
             )
             for certificate, moment in certificates_view().items():
                 expiry.add_metric([certificate], moment)
+            renewal = core.GaugeMetricFamily(
+                "sslsock_proxy_crl_next_update_timestamp_seconds",
+                "When a file of revocation lists goes out of date, in seconds since the epoch.",
+                labels=["crl"],
+            )
+            for file, moment in crls_view().items():
+                renewal.add_metric([file], moment)
             failures = sum(worker.accept_failures for worker in workers)
-            yield from (up, address_up, expiry)
+            yield from (up, address_up, expiry, renewal)
             yield core.CounterMetricFamily(
                 "sslsock_proxy_accept_failures", "Connections that the system could not give: no descriptors.", failures
             )

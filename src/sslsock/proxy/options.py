@@ -137,6 +137,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--allow-name", metavar="GLOB", action="append",
         help="of those, let in whose subject alternative name or common name is like this, as in *.example.com; repeatable")
     add("--alpn", metavar="A,B", action=Once, help="protocols to agree on, best first")
+    add("--tls-profile", metavar="modern|intermediate|old", action=Once,
+        help="begin with what Mozilla's guidelines for servers (5.7) recommend; the options below go before it")
+    add_policy(add, "", "clients")
 
     group = parser.add_argument_group("TLS with back ends (--to tls://…)")
     add = group.add_argument
@@ -147,8 +150,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="its private key (PEM); may be missing if it is in the --to-cert file")
     add("--to-server-name", metavar="NAME", action=Once,
         help="ask for and verify this name in place of the host in --to")
+    add("--to-allow-name", metavar="GLOB", action="append",
+        help="verify a name like this, as in spiffe://example.org/*, in place of the host in --to; repeatable")
     add("--to-alpn", metavar="A,B", action=Once, help="protocols to offer, best first")
     add("--to-insecure", action="store_true", help="go on in spite of verification errors")
+    add_policy(add, "to-", "back ends")
 
     group = parser.add_argument_group("limits")
     add = group.add_argument
@@ -191,6 +197,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--config", metavar="FILE", action=Once,
         help="read all of this from a TOML file; of the options, only limits and operation go with it, and before it")
     add("--check", action="store_true", help="look whether all settings and files are good, and end")
+
+
+def add_policy(add: Callable[..., object], prefix: str, peers: str) -> None:
+    """The options of one side: what is agreed to, and how certificates of its `peers` are verified."""
+    add(f"--{prefix}minimum-protocol", metavar="TLSv1.x", action=Once, help="oldest protocol (TLSv1.2)")
+    add(f"--{prefix}maximum-protocol", metavar="TLSv1.x", action=Once, help="newest protocol (the newest there is)")
+    add(f"--{prefix}ciphers", metavar="LIST", action=Once,
+        help="cipher suites up to TLS 1.2, as in openssl-ciphers(1) (forward secrecy and authenticated encryption)")
+    add(f"--{prefix}ciphersuites", metavar="A:B", action=Once, help="cipher suites of TLS 1.3 (all three, AES-128 first)")
+    add(f"--{prefix}groups", metavar="A:B", action=Once, help="groups of the key exchange, as in X25519:P-256")
+    add(f"--{prefix}signature-algorithms", metavar="A:B", action=Once,
+        help="what handshakes are signed with, as in ECDSA+SHA256:rsa_pss_rsae_sha256 (OpenSSL's own)")
+    add(f"--{prefix}crl", metavar="FILE", action="append",
+        help=f"refuse {peers} whose certificate, or whose authority's, these revocation lists (PEM) revoke; repeatable")
+    add(f"--{prefix}partial-chain", action="store_true",
+        help=f"trust each certificate in --{prefix or 'client-'}ca as it is, also one that is no root")
+    add(f"--{prefix}verify-depth", metavar="N", type=whole, action=Once,
+        help="most intermediate certificates between the peer's and a trusted one (100)")
 
 
 def make_settings(arguments: argparse.Namespace, reading: Optional[Reading] = None) -> ProxySettings:

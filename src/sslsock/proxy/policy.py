@@ -5,20 +5,58 @@ A policy never changes. To read the files again is to make a new one; connection
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from typing import Optional
+from collections.abc import Hashable, Mapping
+from datetime import datetime
+from typing import Any, Optional
 
 from ..core.certificate import SslCertificate
 from ..core.client_hello import ClientHello
 from ..core.context import VERIFY_NONE, VERIFY_PEER, ConfigurationError, Context
+from ..core.crl import SslCrl
+from ..core.engine import Engine
 from ..core.hostname import parse_host
 from ..core.ticket_keys import TicketKeys
+from ..sockets.certificate_text import all_names_text
+from ..sockets.constants import VerifyFlag
 from .allowed import NameList
-from .certificates import CertificateError, CertificateStore, Identity, load_checked, normal, read_certificates, write_authority
+from .certificates import (
+    CertificateError,
+    CertificateStore,
+    Identity,
+    load_checked,
+    normal,
+    read_certificates,
+    read_crls,
+    write_authority,
+)
 from .files import Reading
-from .settings import ListenerSettings, Route
+from .settings import ListenerSettings, Route, TlsPolicy
 
 __all__ = ["ListenerPolicy", "RoutePolicy"]
+
+
+def arguments_of(policy: TlsPolicy, crls: Mapping[str, list[SslCrl]]) -> dict[str, Any]:
+    """A policy as arguments of `Context`. crls: what its files hold."""
+    lists = [crl for found in crls.values() for crl in found]
+    flags = VerifyFlag.VERIFY_DEFAULT
+    if policy.partial_chain:
+        # Not the whole chain then: for the authority that is trusted OpenSSL wants a list too, and with it the issuer of that
+        # authority, who is not there (X509_V_ERR_UNABLE_TO_GET_CRL_ISSUER). The peer's own certificate is looked up.
+        flags |= VerifyFlag.VERIFY_X509_PARTIAL_CHAIN
+    elif lists:
+        flags |= VerifyFlag.VERIFY_CRL_CHECK_CHAIN
+    return {
+        "minimum_protocol": policy.minimum_protocol,
+        "maximum_protocol": policy.maximum_protocol,
+        "ciphers": policy.ciphers,
+        "ciphersuites": policy.ciphersuites,
+        "groups": policy.groups,
+        "signature_algorithms": policy.signature_algorithms,
+        "prefer_server_ciphers": policy.prefer_server_ciphers,
+        "verify_depth": policy.verify_depth,
+        "verify_flags": int(flags),
+        "crls": lists,
+    }
 
 
 class RoutePolicy:
@@ -34,6 +72,8 @@ class RoutePolicy:
         self.passthrough = route.passthrough
         tls = route.back_tls
         self._authorities = read_certificates(tls.ca, reading) if tls.ca is not None else []
+        self.crls = {file: read_crls(file, reading) for file in tls.policy.crls}
+        self._allowed = NameList(tls.allow_names) if tls.allow_names else None
         self._pairs = [load_checked(tls.key_pair, reading)] if tls.key_pair is not None else []
         self._contexts: dict[tuple[str, ...], Context] = {}
         self.proxy_protocol = proxy_protocol
@@ -41,6 +81,7 @@ class RoutePolicy:
             *(tls, proxy_protocol, route.check and route.check.question),
             tuple(authority.digest() for authority in self._authorities),  # the files may say something else by now
             tuple(certificate.digest() for certificate, _, _ in self._pairs),
+            tuple(map(tuple, self.crls.values())),
         )
         self.connecting: Hashable = (route.to, route.balance, self.manner)
         if any(address.tls for address in route.to):
@@ -67,14 +108,25 @@ class RoutePolicy:
                 ca_certificates=self._authorities,
                 use_system_ca=tls.ca is None,
                 next_protocols=[name.encode("utf-8", "surrogateescape") for name in protocols],
+                **arguments_of(tls.policy, self.crls),
             )
         return context
 
     def names(self, host: str) -> tuple[Optional[str], Optional[str]]:
-        """What to send as SNI and what to verify, for a back end given as `host`."""
+        """What to send as SNI, and the name to verify in the handshake if there is one, for a back end given as `host`."""
         tls = self.route.back_tls
         parsed = parse_host(tls.server_name or host)
-        return parsed.server_name, None if tls.insecure else parsed.verify_name
+        return parsed.server_name, None if tls.insecure or self._allowed is not None else parsed.verify_name
+
+
+    def refusal(self, engine: Engine) -> str:
+        """What is wrong with the names of a back end with whom the handshake is done; "" for nothing."""
+        if self._allowed is None:
+            return ""
+        chain = engine.peer_certificate_chain()
+        if chain and self._allowed.match(chain[0]) is not None:
+            return ""
+        return f"not among the allowed names: {all_names_text(chain[0]) if chain else 'no certificate'}"
 
 
 class ListenerPolicy:
@@ -100,6 +152,7 @@ class ListenerPolicy:
         self.allowed = NameList(settings.allow_names) if settings.allow_names else None
         self.store: Optional[CertificateStore] = None
         self.made_in_memory = False
+        self.crls: dict[str, list[SslCrl]] = {}
         self._contexts: dict[tuple[str, tuple[str, ...]], Context] = {}
         if self.tls and not all(route.passthrough for route in self.routes):
             self._load(keys, before, reading)
@@ -117,6 +170,7 @@ class ListenerPolicy:
                 self.store, authority = CertificateStore.for_localhost(settings.listen.host)
         assert self.store is not None
         client_authorities = read_certificates(settings.client_ca, reading) if settings.client_ca is not None else []
+        self.crls = {file: read_crls(file, reading) for file in settings.policy.crls}
         offers = dict.fromkeys(self._protocols(route) for route in self.routes if not route.passthrough)
         for identity in self.store.identities:
             for protocols in offers:
@@ -131,6 +185,7 @@ class ListenerPolicy:
                         ticket_keys=keys,
                         # Not the certificates, which are renewed: a session of before is as good.
                         session_context=identity.key.encode(),
+                        **arguments_of(settings.policy, self.crls),
                     )
                 except ConfigurationError as exc:
                     path = identity.expiries[0].path or "the certificate made in memory"
@@ -159,3 +214,11 @@ class ListenerPolicy:
                     return route, None
                 return route, self.context(route, self.store.choose(name))
         return None, None
+
+    def crl_ends(self) -> dict[str, datetime]:
+        """When each file of revocation lists, for clients or back ends, has the first one that goes out of date."""
+        files = dict(self.crls)
+        for route in self.routes:
+            files.update(route.crls)
+        ends = {file: [crl.next_update for crl in found if crl.next_update is not None] for file, found in files.items()}
+        return {file: min(times) for file, times in ends.items() if times}

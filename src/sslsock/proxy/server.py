@@ -187,6 +187,7 @@ class Server:
                         lambda: self._backends_up()[1],
                         self._process_state,
                         healths_view=self._board.all,
+                        crls_view=self._crls_view,
                     ),
                     {"/healthz": self._unhealthy, "/readyz": self._unready},
                 )
@@ -595,6 +596,9 @@ class Server:
     def _unready(self) -> str:
         """Why nobody should be sent here; "": send them. Back ends that are down do not count: others may have the same."""
         return "ending" if self._ending else self._unhealthy()
+
+    def _crls_view(self) -> dict[str, float]:
+        return {file: moment.timestamp() for policy in self._policies for file, moment in policy.crl_ends().items()}
 
     def _certificates_view(self) -> dict[str, float]:
         return {

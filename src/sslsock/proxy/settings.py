@@ -12,6 +12,7 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Optional, Union
 
 __all__ = [
+    "PROTOCOL_NAMES",
     "Address",
     "BackTls",
     "Balance",
@@ -24,10 +25,13 @@ __all__ = [
     "ProxySettings",
     "Route",
     "SettingsError",
+    "TlsPolicy",
 ]
 
 Network = Union[IPv4Network, IPv6Network]
 Path = tuple[Union[str, int], ...]
+
+PROTOCOL_NAMES = {0x0301: "TLSv1.0", 0x0302: "TLSv1.1", 0x0303: "TLSv1.2", 0x0304: "TLSv1.3"}
 
 
 class SettingsError(Exception):
@@ -108,11 +112,34 @@ class KeyPair:
 
 
 @dataclass(frozen=True)
+class TlsPolicy:
+    """What is agreed to on one side of the proxy, and how certificates are verified there.
+
+    minimum_protocol, maximum_protocol: version numbers as 0x0303 (TLS 1.2); maximum 0: the newest. ciphers (up to TLS 1.2),
+    ciphersuites (TLS 1.3), groups, signature_algorithms: OpenSSL's syntax, "" for the defaults of `Context`.
+    prefer_server_ciphers: whose order counts. crls: files of revocation lists, PEM. partial_chain: whether authorities are
+    trusted that are no roots. verify_depth: most intermediate certificates, -1 for OpenSSL's own bound.
+    """
+
+    minimum_protocol: int = 0x0303
+    maximum_protocol: int = 0
+    ciphers: str = ""
+    ciphersuites: str = ""
+    groups: str = ""
+    signature_algorithms: str = ""
+    prefer_server_ciphers: bool = True
+    crls: tuple[str, ...] = ()
+    partial_chain: bool = False
+    verify_depth: int = -1
+
+
+@dataclass(frozen=True)
 class BackTls:
     """How a back end is spoken to when its scheme is tls.
 
     ca: PEM file of authorities, None for the system's. key_pair: the client certificate to show, or None. server_name: the
     name to ask for and to verify, None for the host of `--to`. insecure: go on in spite of verification errors. alpn: offered.
+    allow_names: globs for the names of its certificate, in place of the name to verify; empty: that name.
     """
 
     ca: Optional[str] = None
@@ -120,6 +147,8 @@ class BackTls:
     server_name: Optional[str] = None
     insecure: bool = False
     alpn: tuple[str, ...] = ()
+    allow_names: tuple[str, ...] = ()
+    policy: TlsPolicy = field(default_factory=TlsPolicy)
 
 
 @dataclass(frozen=True)
@@ -191,7 +220,7 @@ class ListenerSettings:
     key_pairs: chosen by the client's SNI: exact, wildcard, then the first; empty where TLS ends here (`terminates`): a
     certificate for localhost is made in memory. ca_out: file for that certificate's authority. client_ca: demand client
     certificates of these authorities. allow_names: globs for their subject alternative names or common name; empty: all.
-    proxy_protocol_out: "v1", "v2" or None.
+    proxy_protocol_out: "v1", "v2" or None. tls_profile: the name of the profile that `policy` begins with, or None.
     routes: at least one.
     """
 
@@ -205,6 +234,8 @@ class ListenerSettings:
     proxy_protocol_in: bool = False
     trusted_proxies: tuple[Network, ...] = ()
     proxy_protocol_out: Optional[str] = None
+    tls_profile: Optional[str] = None
+    policy: TlsPolicy = field(default_factory=TlsPolicy)
 
     @property
     def terminates(self) -> bool:
@@ -267,8 +298,12 @@ class ProxySettings:
                 note(pair.certificate, *here, "cert", index)
                 note(pair.key, *here, "key", index)
             note(listener.client_ca, *here, "client-ca")
+            for index, crl in enumerate(listener.policy.crls):
+                note(crl, *here, "crl", index)
             for index, route in enumerate(listener.routes):
                 note(route.back_tls.ca, *here, "route", index, "to-ca")
+                for place, crl in enumerate(route.back_tls.policy.crls):
+                    note(crl, *here, "route", index, "to-crl", place)
                 if route.back_tls.key_pair is not None:
                     note(route.back_tls.key_pair.certificate, *here, "route", index, "to-cert", 0)
                     note(route.back_tls.key_pair.key, *here, "route", index, "to-key", 0)
