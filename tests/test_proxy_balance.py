@@ -253,3 +253,27 @@ def test_the_status_of_an_answer(head: bytes, status: Optional[int]) -> None:
 def test_what_is_no_answer(head: bytes) -> None:
     with pytest.raises(ValueError, match="answer"):
         final_status(head)
+
+
+def test_one_that_falls_silent_again_and_again_is_left_out_for_longer_and_longer() -> None:
+    bench = Bench(2)
+    for pause in (1, 2, 4, 8, 16, 32, 60, 60):
+        for _ in range(20):  # all who have waited at the same time
+            bench.pool.fell_silent(bench[1], "silent")
+        bench.now += pause - 0.5
+        assert 1 not in bench.take(4), f"tried before {pause} s were over"
+        bench.now += 0.5
+        assert bench.take(4).count(1) == 1, f"not tried after {pause} s"
+        bench.pool.succeeded(bench[1])
+    bench[1].mute = False
+    bench.pool.fell_silent(bench[1], "silent")
+    bench.now += 1
+    assert 1 in bench.take(2)
+
+
+def test_one_under_suspicion_goes_before_one_that_has_not_passed_a_check_yet() -> None:
+    bench = Bench(3)
+    bench.watch(b1=None, b2=True, b3=False)
+    bench[2].health.asked_at = bench.now
+    bench.now += HESITATION + 0.01
+    assert bench.take(3) == [2, 2, 2]

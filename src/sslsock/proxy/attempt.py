@@ -96,7 +96,7 @@ class Attempt:
         worker, pool = self._worker, self._pool
         self._drop_deadline()
         while True:
-            backend = pool.next(self._tried, self._hash_key())
+            backend = pool.next(self._tried, self._hash_key() if pool.hashes else "")
             if backend is None:
                 self._wait_or_give_up()
                 return
@@ -134,11 +134,11 @@ class Attempt:
             reset(back)
 
     def _hash_key(self) -> str:
-        """Who or what the client is, where that decides which back end it gets."""
-        by, told = self._pool.by, self.session.record
-        if by == "hash-sni" and told.server_name:
+        """What the client is known by, where that decides which back end it gets."""
+        told = self.session.record
+        if self._pool.by_name and told.server_name:
             return told.server_name.lower()
-        return str(source_of(told.peer[0])) if by.startswith("hash") else ""
+        return str(source_of(told.peer[0]))
 
     def _let_go(self, backend: Backend) -> None:
         backend.answered(self._worker.loop.time())

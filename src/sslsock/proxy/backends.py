@@ -129,7 +129,9 @@ class Backend:
         "failures",
         "family",
         "health",
+        "heard",
         "moment",
+        "mute",
         "packed",
         "pause",
         "reason",
@@ -157,6 +159,8 @@ class Backend:
         self.connections = 0
         self.doubters: Optional[set[Hashable]] = None  # whose handshakes have failed since the last one that did not
         self.moment = 0.0  # of the last result; 0: there was none
+        self.heard = False  # a client has had a byte of it
+        self.mute = False  # it has fallen silent, and was not heard since
         self.failed_at = 0.0
         self.pause = 0.0
         self.retry_at = 0.0
@@ -168,12 +172,13 @@ class Backend:
 
     def usable(self, now: float) -> bool:
         """Whether it may get a connection; the first one after a failure is its trial."""
-        if (self._asked and now - self._asked_since > HESITATION) or not self.health.trusted(now):
+        health = self.health
+        if (self._asked and now - self._asked_since > HESITATION) or (health.watched and not health.trusted(now)):
             return False
         return self.up or (
             self.retry_at <= now
             and self.trial_until <= now
-            and (not self.health.watched or self.health.good_at > self.failed_at)
+            and (not health.watched or health.good_at > self.failed_at)
         )
 
     # Its connections. Each that has begun is answered once, and left once.
@@ -208,7 +213,8 @@ Make = Callable[[Address, int, Any], Backend]
 
 def hopelessness(backend: Backend) -> tuple[bool, float, int]:
     """The order in which those are tried that are all left out: there is nothing to lose."""
-    return backend.health.down, 0.0 if backend.up else backend.failed_at, backend.load
+    health = backend.health
+    return health.watched and not health.up, 0.0 if backend.up else backend.failed_at, backend.load
 
 
 def peer_text(sockaddr: Any) -> str:
@@ -270,6 +276,8 @@ class BackendPool:
         self._lookup_handler = lookup_handler
         self._found_handler = found_handler
         self._balance = balance
+        self.by_name = balance.method == "hash-sni"
+        self.hashes = self.by_name or balance.method == "hash-source"  # so `next` needs a key
         self._targets = tuple(Target(one, make, known.get((one.host, one.port), [])) for one in addresses)
         self._waiting: list[Callable[[], object]] = []
         self._due = 0.0  # when the first of the names is to be looked up
@@ -278,11 +286,6 @@ class BackendPool:
         self._sole: Optional[Backend] = None  # the only one there can be, which is next whatever its state
         self._collect()
         self._look_up(clock())
-
-    @property
-    def by(self) -> str:
-        """The rule of choice: `Balance.method`."""
-        return self._balance.method
 
     def next(self, exclude: Container[Backend] = (), key: str = "") -> Optional[Backend]:
         """The back end to connect to; None: there is none, or none that is not in `exclude`, or none yet: it is `waiting`.
@@ -301,7 +304,8 @@ class BackendPool:
                 if not backend.up:
                     backend.trial_until = now + TRIAL_LIMIT
                 return backend
-            if any(one.health.undecided and one not in exclude for one in tier.backends):
+            left = [one.health for one in tier.backends if one not in exclude]
+            if any(health.undecided for health in left) and not any(health.up for health in left):
                 return None
         return min((one for one in self._backends if one not in exclude), key=hopelessness, default=None)
 
@@ -322,6 +326,22 @@ class BackendPool:
         else:
             return
         backend.retry_at = now + backend.pause
+
+    @property
+    def talks(self) -> bool:
+        """Whether one of the back ends has ever said something to a client. Some protocols know no answers."""
+        return any(one.heard for one in self._backends)
+
+    def fell_silent(self, backend: Backend, reason: str) -> None:
+        """It took what a client said and never said a word, as long as the client stayed. A connection that is only made does
+        not refute that, so the pauses grow from one such failure to the next until it has been heard again."""
+        first = backend.up
+        pause = min(2 * backend.pause, LONGEST_PAUSE) if backend.mute else FIRST_PAUSE
+        self.failed(backend, reason)
+        if first:
+            backend.pause = pause
+            backend.retry_at = backend.failed_at + pause
+            backend.mute = True
 
     def handshake_failed(self, backend: Backend, source: Hashable) -> bool:
         """TLS with it has failed, for a client from `source`. Returns whether that is taken for the back end's fault, so that

@@ -50,8 +50,8 @@ class Health:
         return self.watched and self.up is False
 
     def trusted(self, now: float) -> bool:
-        """Whether its checks, if there are any, speak for it."""
-        return not self.watched or (bool(self.up) and not (self.asked_at and now - self.asked_at > HESITATION))
+        """Whether its checks speak for it."""
+        return bool(self.up) and not (self.asked_at and now - self.asked_at > HESITATION)
 
     def unwatch(self) -> None:
         """It is checked no more, and what the checks have said is forgotten."""

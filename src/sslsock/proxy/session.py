@@ -368,6 +368,12 @@ class Session:
         word = reason_of(RELAYING, stages.kind_of_relay_end(reason), of_client=relay.failed_side != "back")
         if word is record.ABORTED and told.reason is not record.ENDED:
             word = told.reason
+        backend = self._backend
+        assert backend is not None and self._route is not None
+        if told.bytes_back:
+            backend.heard, backend.mute = True, False
+        elif word is record.IDLE_TIMEOUT and told.bytes_forward:
+            self._worker.backend_silent(self._route, backend)
         self._end(word, relay.error_text or None)
 
     # The end

@@ -45,6 +45,7 @@ log = logging.getLogger("sslsock")
 LEAVING_SECONDS = 0.05  # between looks whether those who were refused have gone, when nothing else is left
 LAST_CALL = 0.2  # seconds that a listener stays open for handshakes which are under way when it is to close
 PROGRESS_SECONDS = 2.0  # how often the bytes of live connections are added to the counters
+SILENT = "it took what a client sent and has not answered"
 QUIET_SECONDS = 60.0  # for what would be said again and again
 
 
@@ -339,6 +340,14 @@ class Worker:
         if backend.up:
             self._writer.write(f"{backend.address} ({backend.peer}) is left out: {reason}", WARNING)
         pool.failed(backend, reason)
+
+    def backend_silent(self, route: RoutePolicy, backend: Backend) -> None:
+        """A client has waited for its first byte until the idle timeout."""
+        pool = self.pool(route)
+        if pool.talks:
+            if backend.up:
+                self._writer.write(f"{backend.address} ({backend.peer}) is left out: {SILENT}", WARNING)
+            pool.fell_silent(backend, SILENT)
 
     def backend_succeeded(self, pool: BackendPool, backend: Backend) -> None:
         if not backend.up:
