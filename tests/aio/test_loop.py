@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -130,6 +130,19 @@ def test_cancelling_in_another_thread_waits_for_a_call_that_runs(loop: EventLoop
     canceller[0].join(60)
     assert seen == ["called", "cancelled"]
     assert handle.cancelled()
+
+
+def test_a_handle_knows_in_debug_mode_where_it_was_made(loop: EventLoop) -> None:
+    loop.set_debug(True)
+    plans: list[Callable[[], Any]] = [
+        lambda: loop.call_soon(print), lambda: loop.call_soon_threadsafe(print),
+        lambda: loop.call_later(60, print), lambda: loop.call_at(loop.time() + 60, print),
+    ]  # fmt: skip
+    for plan in plans:
+        handle = plan()
+        frame = handle._source_traceback[-1]
+        assert (frame.filename, frame.lineno) == (__file__, plan.__code__.co_firstlineno)
+        handle.cancel()
 
 
 def test_it_belongs_to_the_thread_that_runs_it(loop: EventLoop) -> None:

@@ -196,6 +196,8 @@ cdef class LoopCore:
             self._check_callback(callback, "call_soon_threadsafe")
         if ThreadSafeHandle is not None:
             handle = ThreadSafeHandle(callback, args, self, context)
+            if self.debug:
+                del handle._source_traceback[-1]  # its own __init__, which comes after the caller
         elif self.debug:
             handle = asyncio.Handle(callback, args, self, context)
         else:
