@@ -354,7 +354,9 @@ VERIFIED = {
     "no intermediate": ("to-verify-depth = 0", "chain too long|unable to get"),
     "one intermediate": ("to-verify-depth = 1", None),
     "an authority that is no root": ('to-ca = "middle.pem"', "unable to get"),
-    "the same, trusted as it is": ('to-ca = "middle.pem"\nto-partial-chain = true', None),
+    "that one, trusted as it is": ('to-ca = "middle.pem"\nto-partial-chain = true', None),
+    "its own certificate": ('to-ca = "leaf.pem"', "unable to get"),
+    "the same, trusted": ('to-ca = "leaf.pem"\nto-partial-chain = true', None),
     "a name that fits, of nobody known": ('to-ca = "stranger.pem"\nto-allow-name = "localhost"', "certificate"),
 }
 
@@ -394,6 +396,7 @@ def back_ends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BackEnds]:
         "root.pem": root.pem,
         "middle.pem": middle.pem,
         "stranger.pem": issue("root", ca=True).pem,
+        "leaf.pem": own.pem,
         "own.pem": key_pem(own.key) + own.pem + middle.pem,
         "root.crl": revoke(root),
         "revoked.crl": revoke(root) + revoke(middle, own),
