@@ -17,9 +17,10 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 
 /* Bytes of a socket's name before what its family has in it. */
-enum { NAME_HEAD = offsetof(struct sockaddr, sa_data) };
+enum { NAME_HEAD = offsetof(struct sockaddr, sa_data), UNIX_PATH_SIZE = sizeof((struct sockaddr_un *) 0)->sun_path };
 
 #ifdef __APPLE__
 

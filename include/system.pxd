@@ -119,7 +119,7 @@ cdef extern from "<poll.h>" nogil:
 
 cdef extern from "system.h" nogil:
     const char *C_LIBRARY
-    int MONOTONIC_CLOCK, NAME_HEAD, MSG_NOSIGNAL, MSG_MORE
+    int MONOTONIC_CLOCK, NAME_HEAD, UNIX_PATH_SIZE, MSG_NOSIGNAL, MSG_MORE
 
     void forbid_sigpipe(int fd)
     int stream_socket(int family)

@@ -207,6 +207,11 @@ def test_the_engine(folder: Path, line_server: int) -> None:
     assert "certificate verify failed" in run(folder, "engine", "localhost", line_server, "client.pem", status=1).stderr
 
 
+def test_a_unix_socket(folder: Path) -> None:
+    assert printed(folder, "unix_socket") == "answered: hello\n"
+    assert not (folder / "echo.sock").exists()
+
+
 def test_the_pinned_client(folder: Path, line_server: int) -> None:
     pem = (folder / "server.pem").read_text().partition("-----END CERTIFICATE-----")
     fingerprint = hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem[0] + pem[1])).hexdigest()

@@ -19,8 +19,14 @@ from sslsock.core.loop cimport Loop
 from system cimport errno
 
 
+cdef double AGAIN_SECONDS = 0.01
+
+
 cdef bint is_address(bytes address) noexcept:
-    return <size_t> PyBytes_GET_SIZE(address) in (sizeof(system.sockaddr_in), sizeof(system.sockaddr_in6))
+    cdef size_t size = <size_t> PyBytes_GET_SIZE(address)
+    if size > system.NAME_HEAD and family_of(address) == system.AF_UNIX:
+        return size <= <size_t> system.NAME_HEAD + system.UNIX_PATH_SIZE
+    return size in (sizeof(system.sockaddr_in), sizeof(system.sockaddr_in6))
 
 
 cdef const system.sockaddr *sockaddr_of(bytes address) noexcept:
@@ -35,13 +41,16 @@ def pack_address(int family, tuple address):
     """An address in the system's form, for `Dial`: bytes.
 
     family: AF_INET or AF_INET6. address: as the `socket` module has it, its host numeric: (host, port) or
-    (host, port, flow, scope). OSError for a host that is not numeric, ValueError for another family.
+    (host, port, flow, scope). Or AF_UNIX, and (path,): bytes, with a NUL character first in the abstract namespace.
+    OSError for a host that is not numeric, ValueError for another family, and for a path that is too long.
     """
     cdef system.sockaddr_in four
     cdef system.sockaddr_in6 six
     cdef bytes host
+    if family == system.AF_UNIX:
+        return unix_address(address[0])
     if family != system.AF_INET and family != system.AF_INET6:
-        raise ValueError(f"only IPv4 and IPv6 addresses can be dialled, not family {family}")
+        raise ValueError(f"only IPv4, IPv6 and UNIX addresses can be dialled, not family {family}")
     host = socket.inet_pton(family, address[0].partition("%")[0])
     if family == system.AF_INET:
         memset(&four, 0, sizeof(four))
@@ -55,6 +64,20 @@ def pack_address(int family, tuple address):
     six.sin6_scope_id = address[3] if len(address) > 3 else 0
     memcpy(&six.sin6_addr, PyBytes_AS_STRING(host), 16)
     return PyBytes_FromStringAndSize(<char *> &six, sizeof(six))
+
+
+cdef bytes unix_address(bytes path):
+    cdef system.sockaddr_storage name
+    cdef char *begin = <char *> &name
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(path)
+    if not 0 < size < system.UNIX_PATH_SIZE:
+        raise ValueError(f"a UNIX socket's path has 1 to {system.UNIX_PATH_SIZE - 1} bytes, not {size}")
+    memset(&name, 0, sizeof(name))
+    (<system.sockaddr *> &name).sa_family = system.AF_UNIX
+    memcpy(begin + system.NAME_HEAD, PyBytes_AS_STRING(path), size)
+    if path[0]:  # of an abstract name every byte counts: unix(7)
+        size += 1
+    return PyBytes_FromStringAndSize(begin, system.NAME_HEAD + size)
 
 
 def set_keepalive(int descriptor, int seconds):
@@ -74,6 +97,9 @@ cdef class Dial(Watcher):
     Nobody connects to itself: where nobody listens, the system may give a port of its own choice to the very socket that
     connects to it, and TCP takes the two requests that meet for a connection (simultaneous open, RFC 9293, 3.5). That is
     refused, as the port would refuse everybody else.
+
+    A UNIX socket whose queue is full answers EAGAIN (connect(2)), and nothing tells when there is room. It is asked again and
+    again until it takes the connection: TCP waits as well.
     """
 
     def __cinit__(self, Loop loop not None, bytes address not None, consumer not None, *, bytes local not None=b""):
@@ -105,16 +131,20 @@ cdef class Dial(Watcher):
             self.consumer = None
             return -number
         number = self.connect(fd)
-        if number == system.EINPROGRESS:
+        if number == system.EINPROGRESS or (number == system.EAGAIN and self.is_unix()):
             try:
-                self.start_watching(fd, POLLOUT)
+                if number == system.EAGAIN:
+                    self.again = self.loop.plan(AGAIN_SECONDS, self._ask_again, (), False)
+                    self.fd = fd  # not watched: a socket that is not connected would be told of all the time
+                else:
+                    self.start_watching(fd, POLLOUT)
                 if timeout > 0:
                     self.deadline = self.loop.plan(timeout, self._overdue, (), False)
                 return -system.EINPROGRESS
             except OSError as exc:  # no room in the system's tables
                 number = exc.errno
             except BaseException:
-                self.stop_watching()
+                self.let_go()
                 system.close(fd)
                 raise
         self.consumer = None
@@ -126,6 +156,10 @@ cdef class Dial(Watcher):
     cdef int connect(self, int fd) noexcept:
         """Ask the system for the connection. Returns 0 when it stands, EINPROGRESS, or the errno of the failure."""
         cdef int one = 1
+        if self.is_unix():
+            if system.connect(fd, sockaddr_of(self.address), <system.socklen_t> PyBytes_GET_SIZE(self.address)) == 0:
+                return 0
+            return errno
         # A program that writes a whole message at once has no use for Nagle's delay (RFC 9293, 3.7.4).
         system.setsockopt(fd, system.IPPROTO_TCP, system.TCP_NODELAY, &one, sizeof(one))
         if self.local:
@@ -159,7 +193,7 @@ cdef class Dial(Watcher):
         return system.ECONNREFUSED
 
     cdef void on_event(self, uint32_t events) noexcept:
-        cdef int number = 0, fd
+        cdef int number = 0
         cdef system.socklen_t size = sizeof(number)
         system.getsockopt(self.fd, system.SOL_SOCKET, system.SO_ERROR, &number, &size)
         if number == 0 and events & POLLOUT:
@@ -167,12 +201,7 @@ cdef class Dial(Watcher):
         if number:
             self.fail(number)
         elif events & POLLOUT:
-            consumer = self.consumer
-            fd = self.give_up()
-            try:
-                consumer.on_dialed(owned(fd))
-            except BaseException as exc:
-                self.loop.report("exception in on_dialed", exc, consumer)
+            self.succeed()
 
     cdef void on_loop_closed(self) noexcept:
         system.close(self.give_up())
@@ -185,11 +214,41 @@ cdef class Dial(Watcher):
         """End the attempt. Returns the descriptor, nobody's now."""
         cdef int fd = self.fd
         self.consumer = None
-        self.stop_watching()
+        self.let_go()
         if self.deadline is not None:
             self.deadline.drop()
             self.deadline = None
         return fd
+
+    cdef void let_go(self) noexcept:
+        """Neither watch the descriptor nor ask again."""
+        if self.again is None:
+            self.stop_watching()
+            return
+        self.again.drop()
+        self.again = None
+        self.fd = -1
+
+    cdef bint is_unix(self) noexcept:
+        return family_of(self.address) == system.AF_UNIX
+
+    def _ask_again(self):
+        """The queue was full."""
+        cdef int number = self.connect(self.fd)
+        if number == system.EAGAIN:
+            self.again = self.loop.plan(AGAIN_SECONDS, self._ask_again, (), False)
+        elif number:
+            self.fail(number)
+        else:
+            self.succeed()
+
+    cdef void succeed(self) noexcept:
+        consumer = self.consumer
+        cdef int fd = self.give_up()
+        try:
+            consumer.on_dialed(owned(fd))
+        except BaseException as exc:
+            self.loop.report("exception in on_dialed", exc, consumer)
 
     cdef void fail(self, int number) noexcept:
         consumer = self.consumer

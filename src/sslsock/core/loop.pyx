@@ -21,7 +21,7 @@ from libc.stdint cimport int64_t, uint32_t
 cimport system
 from poller cimport poller_close, poller_leave
 from shared_value cimport load_thread, store_int, store_thread
-from sslsock.core.reactor cimport Reactor, Watcher
+from sslsock.core.reactor cimport LevelWatcher, Reactor, Watcher
 from sslsock.core.schedule cimport Timer, TimerHeap, WorkQueue
 from sslsock.core.scratch cimport Scratch
 from sslsock.core.watch cimport LevelWatch, Watch
@@ -60,6 +60,11 @@ cdef class Loop(Reactor):
             self.watchers or self.soon.count or self.foreign or self.again.count or self.flushes.count
             or self.holds > 0 or self.timers.waits() or self.escaped is not None
         )
+
+    def _has_watcher(self, int fd):
+        """Whether a descriptor is that of a connection, a server or a watch of edges in this loop: bool."""
+        watcher = self.watchers.get(fd)
+        return watcher is not None and not isinstance(watcher, LevelWatcher)
 
     def watch(self, int fd, uint32_t events, callback):
         """Call `callback(events)` on each edge of `events` (`select.POLLIN` and its like) at `fd`. Returns a Watch; OSError if the

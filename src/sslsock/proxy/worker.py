@@ -23,7 +23,7 @@ from ..core.dial import set_keepalive
 from ..core.event_loop import EventLoop
 from ..core.listener import Listener
 from ..core.loop import Loop
-from ..sockets.connection import plain_address
+from ..sockets.local_path import end_of
 from ..sockets.resolver import Lookup
 from . import record
 from .access_log import INFO, WARNING, AccessLog, LineWriter
@@ -300,8 +300,7 @@ class Worker:
     def local_name(fd: int) -> tuple[str, int]:
         """The address at which a connection arrived."""
         with borrowed(fd) as connection:
-            address, port = connection.getsockname()[:2]
-        return plain_address(address), port
+            return end_of(connection.getsockname())
 
     # Back ends
 

@@ -16,6 +16,7 @@ and the channel, which moves the bytes. Rules:
 
 from __future__ import annotations
 
+import os
 import socket
 from contextlib import suppress
 from functools import wraps
@@ -24,11 +25,13 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 from ..core import channel as core
 from ..core.channel import Channel
 from ..core.event_loop import EventLoop
+from .adopted import adoptable
 from .awaiting import Awaiting
 from .checked import checked_count
-from .connector import Connector, OwnSocket
+from .connector import Connector, LocalConnector, OwnSocket
 from .constants import ErrorConstants, SocketError, SocketState
 from .error_log import DEBUG, WARNING, log_error
+from .local_path import PathLike, checked_path, end_of, plain_address
 from .states import MOVES, SocketEvent
 from .stream import READ, WRITE, Buffer, checked_mode
 
@@ -84,6 +87,8 @@ HANDLER_NAMES = {
 
 NOWHERE = ("", 0)
 
+MOST_DESCRIPTOR = 2**31 - 1
+
 RELAY_UNREAD = 64 * 1024  # bytes kept of one side of a relay while the other is not ready
 
 
@@ -100,11 +105,6 @@ def whole(step: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any, P
             raise
 
     return guarded  # type: ignore[return-value]  # no step takes keywords: to pass them on would cost a dict
-
-
-def plain_address(address: str) -> str:
-    """IPv4 addresses as such, also those that an IPv6 socket shows."""
-    return address[7:] if address.startswith("::ffff:") and "." in address else address
 
 
 def checked_port(port: int, least: int) -> int:
@@ -256,15 +256,30 @@ class Connection(Awaiting, ErrorConstants):
             return
         self._begin(hostname, port, mode, hold_writes)
 
+    def _connect_local(self, path: PathLike, open_mode: int, hold_writes: bool = False) -> None:
+        """`connect_local`."""
+        text = checked_path(path)
+        mode = checked_mode(open_mode)
+        self._loop._follow_host()
+        if self._state is not UNCONNECTED:
+            self._refuse(f"connect_local() while the socket is {self._state.name}")
+            return
+        self._begin(text, 0, mode, hold_writes)
+
     @whole
     def _begin(self, hostname: str, port: int, mode: int, hold_writes: bool) -> None:
+        """port: 0 where `hostname` is a path."""
         self._reset()
         generation = self._generation
-        self._hostname = hostname
+        self._hostname = hostname if port else ""
         self._open_mode = mode
         channel = self._channel = self._make_channel()
         channel.hold_writes = hold_writes
-        connector = Connector(self._loop, self, hostname, port, self._connect_timeout, self._bound)
+        connector = (
+            Connector(self._loop, self, hostname, port, self._connect_timeout, self._bound)
+            if port
+            else LocalConnector(self._loop, self, hostname, self._connect_timeout)
+        )
         self._connector = connector
         self._bound = None
         self._advance(SocketEvent.CONNECT)
@@ -280,6 +295,43 @@ class Connection(Awaiting, ErrorConstants):
         self._remote = (accepted.address, accepted.port)
         self._open_mode = READ | WRITE
         self._advance(ACCEPTED)
+
+    def _set_descriptor(self, descriptor: int, open_mode: int) -> bool:
+        """`set_socket_descriptor`."""
+        number = checked_count(descriptor, "a descriptor", -1, MOST_DESCRIPTOR)
+        mode = checked_mode(open_mode)
+        self._loop._follow_host()
+        if self._state is not UNCONNECTED:
+            self._refuse(f"set_socket_descriptor() while the socket is {self._state.name}")
+            return False
+        try:
+            remote = adoptable(self._loop, number)
+        except OSError as exc:
+            self._fail(SocketError.UNSUPPORTED_SOCKET_OPERATION_ERROR, f"descriptor {number} is refused: {exc.strerror}")
+            return False
+        return self._take_descriptor(number, remote, mode)
+
+    @whole
+    def _take_descriptor(self, number: int, remote: tuple[str, int], mode: int) -> bool:
+        blocking = os.get_blocking(number)
+        os.set_blocking(number, False)
+        channel = self._make_channel()
+        try:
+            channel.attach(number)
+        except BaseException as exc:
+            os.set_blocking(number, blocking)  # it stays the caller's
+            if not isinstance(exc, OSError):
+                raise
+            self._fail(SocketError.SOCKET_RESOURCE_ERROR, f"descriptor {number} cannot be watched: {exc.strerror}")
+            return False
+        self._channel = channel
+        self._reset()
+        self._hostname = ""
+        self._local = None
+        self._remote = remote
+        self._open_mode = mode
+        self._advance(ACCEPTED)
+        return True
 
     @whole
     def _take_port(self, bound: OwnSocket) -> None:
@@ -551,7 +603,9 @@ class Connection(Awaiting, ErrorConstants):
 
     def _with_peer(self, message: str) -> str:
         name = self._hostname or self._remote[0]
-        return f"{name} port {self._remote[1]}: {message}" if name else message
+        if not name:
+            return message
+        return f"{name} port {self._remote[1]}: {message}" if self._hostname or self._remote[1] else f"{name}: {message}"
 
     def _local_name(self) -> tuple[str, int]:
         name = self._local
@@ -560,10 +614,9 @@ class Connection(Awaiting, ErrorConstants):
                 return NOWHERE
             borrowed = socket.socket(fileno=self._channel.fileno())
             try:
-                address, port = borrowed.getsockname()[:2]
+                name = self._local = end_of(borrowed.getsockname())
             finally:
                 borrowed.detach()
-            name = self._local = (plain_address(address), port)
         return name
 
     def _read_buffer_size_changed(self) -> None:

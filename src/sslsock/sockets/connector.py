@@ -24,12 +24,13 @@ from ..core.event_loop import EventLoop
 from ..core.hostname import Host, parse_host
 from ..core.schedule import Timer
 from .constants import SocketError
+from .local_path import system_path
 from .resolver import Address, Answer, Lookup, numeric_addresses
 
 if TYPE_CHECKING:
     from ..core.descriptor import Descriptor
 
-__all__ = ["Connector", "ConnectorConsumer", "OwnSocket", "bound_socket", "error_of"]
+__all__ = ["Connector", "ConnectorConsumer", "LocalConnector", "OwnSocket", "bound_socket", "error_of"]
 
 STAGGER = 0.25  # seconds, "Connection Attempt Delay" of RFC 8305, 5
 
@@ -152,9 +153,10 @@ class Attempt:
     def __init__(self, connector: Connector, loop: EventLoop, address: Address, local_port: int) -> None:
         family, name = address
         local = b"" if not local_port else pack_address(family, ("0.0.0.0" if family == socket.AF_INET else "::", local_port))
+        packed = pack_address(family, name if family != socket.AF_UNIX else (system_path(name[0]),))
         self._connector = connector
         self.address = address
-        self.dial = Dial(loop, pack_address(family, name), self, local=local)
+        self.dial = Dial(loop, packed, self, local=local)
 
     @whole
     def on_dialed(self, descriptor: Descriptor) -> None:
@@ -333,3 +335,27 @@ class Connector:
         self._release()
         if consumer is not None:
             consumer._on_unreachable(error, message)
+
+
+class LocalConnector(Connector):
+    """A run whose only address is a path."""
+
+    __slots__ = ()
+
+    def __init__(self, loop: EventLoop, consumer: ConnectorConsumer, path: str, timeout: float) -> None:
+        super().__init__(loop, consumer, path, 0, timeout)
+
+    def start(self) -> None:
+        if self._timeout > 0:
+            self._deadline = self._loop.call_later(self._timeout, self._on_deadline)
+        self._loop.call_soon(self._on_answer, [(socket.AF_UNIX, (self._hostname,))])
+
+    def _fail_all(self) -> None:
+        assert self._failure is not None
+        code = self._failure[0]
+        # As Qt's QLocalSocket has it: ServerNotFoundError.
+        error = SocketError.HOST_NOT_FOUND_ERROR if code in (errno.ENOENT, errno.ENOTDIR) else error_of(code)
+        self._fail(error, f"no connection to {self._where()}: {os.strerror(code)}")
+
+    def _where(self) -> str:
+        return self._hostname

@@ -87,7 +87,7 @@ class SocketError(NamedInt):
     ADDRESS_IN_USE_ERROR = 8
     """Another program has this address and port."""
     UNSUPPORTED_SOCKET_OPERATION_ERROR = 10
-    """Does not occur here."""
+    """A descriptor is no connection that a socket can take over."""
     UNFINISHED_SOCKET_OPERATION_ERROR = 11
     """Does not occur here."""
     SSL_HANDSHAKE_FAILED_ERROR = 13

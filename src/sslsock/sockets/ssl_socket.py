@@ -27,6 +27,7 @@ from .checked import Seconds
 from .configuration import SslConfiguration, default_configuration
 from .connection import CONNECTED, whole
 from .constants import OpenMode, PeerVerifyMode, SocketError, SslMode
+from .local_path import PathLike
 from .error_log import INFO
 from .fact import TRUE, Fact, not_yet
 from .handler_tasks import DecidingTask, TaskHandler
@@ -223,6 +224,11 @@ class SslSocket(LateCertificate):
         be encrypted."""
         self._connect(hostname, port, open_mode, hold_writes=True)
 
+    def connect_local_encrypted(self, path: PathLike, open_mode: int = OpenMode.READ_WRITE_MODE) -> None:
+        """`connect_local`, and then `start_client_encryption` by itself, as with `connect_encrypted`. A path is no name that a
+        certificate could have: `peer_verify_name` says which to verify."""
+        self._connect_local(path, open_mode, hold_writes=True)
+
     def start_client_encryption(self) -> None:
         """Begin TLS as the client: nothing that is written from now on leaves in the clear. No effect, and a RuntimeWarning,
         unless the socket is CONNECTED and UNENCRYPTED. RuntimeError in a relay."""
@@ -266,6 +272,7 @@ class SslSocket(LateCertificate):
         self._tolerated = self._handshake_errors if errors is None else tuple(errors)
 
     connect_encrypted_async = twin(connect_encrypted)
+    connect_local_encrypted_async = twin(connect_local_encrypted)
     start_client_encryption_async = twin(start_client_encryption)
     start_server_encryption_async = twin(start_server_encryption)
     continue_handshake_async = twin(continue_handshake)
@@ -418,7 +425,7 @@ class SslSocket(LateCertificate):
             elif verify_mode is VERIFY_PEER:
                 raise ValueError("there is no name to verify the peer by: set peer_verify_name")
         server_name = host.server_name if host is not None else None
-        session_key = (self._hostname, self._remote[1], verify_name, server_name)
+        session_key = (self._hostname or self._remote[0], self._remote[1], verify_name, server_name)
         session, self._session = self._session, None
         return Engine(
             context,

@@ -20,6 +20,8 @@ from .connection import NOWHERE, checked_port
 from .connector import error_of
 from .constants import ErrorConstants, SocketError
 from .error_log import WARNING, log_error
+from .local_listener import SocketFile, open_local_socket
+from .local_path import PathLike, checked_path, end_of
 from .loop_object import Handler
 from .socket_failure import SocketFailure
 from .tcp_socket import TcpSocket
@@ -97,6 +99,7 @@ class TcpServer(Waits, ErrorConstants):
         "_accept_error_handler",
         "_error",
         "_error_string",
+        "_file",
         "_listener",
         "_loop",
         "_max_pending",
@@ -126,6 +129,7 @@ class TcpServer(Waits, ErrorConstants):
         self._max_pending = 30
         self._error: Optional[SocketError] = None
         self._error_string = ""
+        self._file: Optional[SocketFile] = None
         self._name = NOWHERE
         self._refusing = False  # accepting has failed since the last connection
         self._reuse_port = False
@@ -151,7 +155,7 @@ class TcpServer(Waits, ErrorConstants):
 
     @property
     def address(self) -> str:
-        """The address listened on ("::": every one), "" while it does not listen: str."""
+        """The address listened on ("::": every one), of a UNIX socket its path, "" while it does not listen: str."""
         self._loop._meet()
         return self._name[0]
 
@@ -213,22 +217,59 @@ class TcpServer(Waits, ErrorConstants):
             raise TypeError(f"an address is a str, not {type(address).__name__}")
         self._loop._follow_host()
         if self._listener is not None:
-            return self._refuse(SocketError.OPERATION_ERROR, f"the server listens on port {self.port} already")
+            return self._refuse_again()
         bare = address[1:-1] if address.startswith("[") and address.endswith("]") else address
         if bare and not is_address(socket.AF_INET, bare) and not is_address(socket.AF_INET6, bare.partition("%")[0]):
             return self._refuse(SocketError.NETWORK_ERROR, f"{address!r} is not an IPv4 or IPv6 address")
         unusable = self._unusable()
         if unusable:
             return self._refuse(SocketError.SSL_INVALID_USERDATA_ERROR, unusable)
+        where = f"{address} port {port}" if address else f"port {port}"
         try:
             sock = open_listening_socket(bare, port, self._reuse_port)
         except OSError as exc:
-            where = f"{address} port {port}" if address else f"port {port}"
-            words = exc.strerror or str(exc)
-            return self._refuse(error_of(exc.errno or 0), f"cannot listen on {where}: {words}")
+            return self._refuse(error_of(exc.errno or 0), f"cannot listen on {where}: {exc.strerror or exc}")
+        return self._use(sock, where)
+
+    def listen_local(self, path: PathLike, mode: Optional[int] = None) -> bool:
+        """Listen on a UNIX socket. Its file is made here and removed by `close`. One that a program has left behind is replaced;
+        where a program listens, and where the file is no socket, False with ADDRESS_IN_USE_ERROR. False, with `error_string`
+        set, also when the system refuses or `reuse_port` is set, which ports alone have. `address` is the path then, and `port`
+        0. Of `trusted_proxies` only True lets anybody in, for who connects has no address: `mode` says who may connect.
+
+        path: str or os.PathLike, up to 107 bytes; "@name" is a name in Linux's abstract namespace, which has no file (and no
+        rights: every process in the network namespace may connect). mode: int, of the file, as in 0o660; None: as the umask has
+        it. TypeError, ValueError.
+        """
+        text = checked_path(path)
+        if mode is not None:
+            mode = checked_count(mode, "mode", 0, 0o777)
+        self._loop._follow_host()
+        if self._listener is not None:
+            return self._refuse_again()
+        if self._reuse_port:
+            return self._refuse(SocketError.OPERATION_ERROR, f"cannot listen on {text}: reuse_port is set, which is for ports")
+        unusable = self._unusable()
+        if unusable:
+            return self._refuse(SocketError.SSL_INVALID_USERDATA_ERROR, unusable)
+        try:
+            sock, self._file = open_local_socket(text, BACKLOG, mode)
+        except OSError as exc:
+            return self._refuse(error_of(exc.errno or 0), f"cannot listen on {text}: {exc.strerror or exc}")
+        return self._use(sock, text)
+
+    def _refuse_again(self) -> bool:
+        return self._refuse(SocketError.OPERATION_ERROR, f"the server listens on {self._where()} already")
+
+    def _where(self) -> str:
+        """What it listens on, in words."""
+        return f"port {self._name[1]}" if self._name[1] else self._name[0]
+
+    def _use(self, sock: socket.socket, where: str) -> bool:
+        """Accept from a socket that listens, which is the server's from now on."""
         with sock:  # closed where that fails
             try:
-                self._name = sock.getsockname()[:2]
+                self._name = end_of(sock.getsockname())
                 self._listener = self._listen_on(sock.fileno())
                 sock.detach()  # it is the listener's now
                 self._error = None
@@ -240,7 +281,7 @@ class TcpServer(Waits, ErrorConstants):
                 self.close()
                 if not isinstance(exc, OSError):
                     raise
-                return self._refuse(error_of(exc.errno or 0), f"port {port} cannot be watched: {exc.strerror}")
+                return self._refuse(error_of(exc.errno or 0), f"{where} cannot be watched: {exc.strerror}")
         return True
 
     def close(self) -> None:
@@ -248,6 +289,9 @@ class TcpServer(Waits, ErrorConstants):
         self._loop.check()
         listener, self._listener = self._listener, None
         self._name = NOWHERE
+        file, self._file = self._file, None
+        if file is not None:
+            file.remove()
         if listener is not None:
             listener.close()
         if self._waits is not None:
@@ -287,12 +331,15 @@ class TcpServer(Waits, ErrorConstants):
             self.close()
 
     listen_async = twin(listen)
+    listen_local_async = twin(listen_local)
     close_async = twin(close)
     next_pending_connection_async = twin(next_pending_connection)
 
     def __repr__(self) -> str:
-        where = f"listening on {self._name[0]} port {self._name[1]}" if self._listener is not None else "not listening"
-        return f"<{type(self).__name__} {where}>"
+        if self._listener is None:
+            return f"<{type(self).__name__} not listening>"
+        address, port = self._name
+        return f"<{type(self).__name__} listening on {address}{f' port {port}' if port else ''}>"
 
     # What the listener tells
 
@@ -306,7 +353,7 @@ class TcpServer(Waits, ErrorConstants):
 
     def _on_accept_error(self, errno: int) -> None:
         self._error = error_of(errno)
-        self._error_string = f"a connection to port {self.port} was not accepted: {os.strerror(errno)}"
+        self._error_string = f"a connection to {self._where()} was not accepted: {os.strerror(errno)}"
         handler: Optional[Callable[[Any, SocketError], object]] = self._accept_error_handler
         if handler is not None:
             handler(self, self._error)

@@ -9,6 +9,7 @@ from .connection import HOST_LOOKUP, NOWHERE, UNCONNECTED, Connection, checked_p
 from .connector import bound_socket, error_of
 from .constants import OpenMode, SocketError, SocketState
 from .loop_object import Handler
+from .local_path import PathLike
 from .socket_failure import SocketFailure
 from .stream import checked_mode
 from .twins import twin
@@ -84,7 +85,7 @@ class TcpSocket(Connection):
 
     @property
     def local_address(self) -> str:
-        """Own address, "" where there is none: str."""
+        """Own address, of a UNIX socket its path, "" where there is none: str."""
         self._loop._meet()
         return self._local_name()[0]
 
@@ -96,7 +97,8 @@ class TcpSocket(Connection):
 
     @property
     def remote_address(self) -> str:
-        """The peer's address, "" while there is no connection: str."""
+        """The peer's address, of a UNIX socket its path, "" while there is no connection, or a UNIX socket has no name (as most
+        clients'): str."""
         self._loop._meet()
         return self._remote[0]
 
@@ -115,6 +117,29 @@ class TcpSocket(Connection):
         hostname: str. port: int, 1 to 65535. open_mode: OpenMode. TypeError, ValueError.
         """
         self._connect(hostname, port, open_mode)
+
+    def connect_local(self, path: PathLike, open_mode: int = OpenMode.READ_WRITE_MODE) -> None:
+        """Connect to a UNIX socket. All is told as with `connect`; `remote_address` is the path, and `remote_port` 0.
+        A server whose queue is full is asked again until `connect_timeout`. OPERATION_ERROR when the socket is not UNCONNECTED,
+        HOST_NOT_FOUND_ERROR when there is no such file, CONNECTION_REFUSED_ERROR when nobody listens there.
+
+        path: str or os.PathLike, up to 107 bytes; "@name" is a name in Linux's abstract namespace, which has no file. open_mode:
+        OpenMode. TypeError, ValueError.
+        """
+        self._connect_local(path, open_mode)
+
+    def set_socket_descriptor(self, descriptor: int, open_mode: int = OpenMode.READ_WRITE_MODE) -> bool:
+        """Take over a connection that was made elsewhere: a connected stream socket of TCP or UNIX, one of a `socketpair` too.
+        The socket is CONNECTED then (`state_changed_handler`, but no `connected_handler`), and TLS may begin.
+
+        True: the descriptor is the socket's, which closes it; from a `socket.socket` it comes by `detach()`. False: it stays the
+        caller's, as it was, and `error_string` says why: it is not open, no socket, a datagram socket, one that listens or is
+        not connected, another socket's of this loop (UNSUPPORTED_SOCKET_OPERATION_ERROR); or this socket is not UNCONNECTED
+        (OPERATION_ERROR).
+
+        descriptor: int. open_mode: OpenMode. TypeError, ValueError.
+        """
+        return self._set_descriptor(descriptor, open_mode)
 
     def disconnect(self) -> None:
         """End the connection. What was written goes out first (CLOSING). One that does not stand yet is given
@@ -193,6 +218,8 @@ class TcpSocket(Connection):
             self.abort()
 
     connect_async = twin(connect)
+    connect_local_async = twin(connect_local)
+    set_socket_descriptor_async = twin(set_socket_descriptor)
     disconnect_async = twin(disconnect)
     abort_async = twin(abort)
     bind_async = twin(bind)
@@ -201,4 +228,6 @@ class TcpSocket(Connection):
         name = type(self).__name__
         if self._remote is NOWHERE:
             return f"<{name} {self._state.name}>"
+        if not self._remote[1]:
+            return f"<{name} {self._state.name} {self._remote[0] or 'a UNIX socket without a name'}>"
         return f"<{name} {self._state.name} {self._remote[0]} port {self._remote[1]}>"
