@@ -6,6 +6,8 @@ Run it:
     python unix_socket.py
 """
 
+from pathlib import Path
+
 import sslsock
 
 
@@ -22,7 +24,9 @@ def answered(socket):
 
 
 server = sslsock.SslServer()
-server.configuration.load_certificate("server.pem", "server.key")
+server.configuration.set_identity(
+    Path("server.pem").read_bytes(), Path("server.key").read_bytes()
+)
 server.new_connection_handler = accept
 if not server.listen_local("echo.sock", mode=0o600):  # this user's programs alone
     raise SystemExit(server.error_string)

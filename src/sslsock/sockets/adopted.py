@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ def adoptable(loop: EventLoop, descriptor: int) -> tuple[str, int]:
     if loop._has_watcher(descriptor):
         raise OSError(errno.EBUSY, "another socket of this loop has it")
     try:
+        blocking = os.get_blocking(descriptor)
         borrowed = socket.socket(fileno=descriptor)
     except OSError as exc:
         words = {errno.EBADF: "it is not open", errno.ENOTSOCK: "it is no socket"}
@@ -42,3 +44,4 @@ def adoptable(loop: EventLoop, descriptor: int) -> tuple[str, int]:
         return remote
     finally:
         borrowed.detach()
+        os.set_blocking(descriptor, blocking)  # which a default timeout of `socket` has changed

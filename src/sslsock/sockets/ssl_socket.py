@@ -27,12 +27,12 @@ from .checked import Seconds
 from .configuration import SslConfiguration, default_configuration
 from .connection import CONNECTED, whole
 from .constants import OpenMode, PeerVerifyMode, SocketError, SslMode
-from .local_path import PathLike
 from .error_log import INFO
 from .fact import TRUE, Fact, not_yet
 from .handler_tasks import DecidingTask, TaskHandler
 from .hello_wait import HelloPhase, HelloWait
 from .late_certificate import LateCertificate
+from .local_path import PathLike
 from .loop_object import Handler
 from .ssl_error import SslError
 from .states import MODE_MOVES, ModeEvent

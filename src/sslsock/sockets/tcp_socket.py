@@ -8,8 +8,8 @@ from .checked import Seconds
 from .connection import HOST_LOOKUP, NOWHERE, UNCONNECTED, Connection, checked_port
 from .connector import bound_socket, error_of
 from .constants import OpenMode, SocketError, SocketState
-from .loop_object import Handler
 from .local_path import PathLike
+from .loop_object import Handler
 from .socket_failure import SocketFailure
 from .stream import checked_mode
 from .twins import twin
