@@ -373,7 +373,8 @@ def test_tls_over_descriptors(host, certificates: Certificates):
 @pytest.fixture
 def wrong(tmp_path):
     """Descriptors that are no connection: by what is said of them."""
-    datagrams, unconnected, listener = socket.socket(type=socket.SOCK_DGRAM), socket.socket(), socket.create_server(("127.0.0.1", 0))
+    datagrams, unconnected = socket.socket(type=socket.SOCK_DGRAM), socket.socket()
+    listener = socket.create_server(("127.0.0.1", 0))
     pipe = os.pipe()
     for one in (datagrams, unconnected, listener):
         one.setblocking(True)

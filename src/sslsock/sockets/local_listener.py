@@ -30,8 +30,8 @@ LOCK_PAUSE = 0.01
 
 
 class SocketFile:
-    """The file of a listening socket, as long as it is ours. To be removed before the socket is closed: until then no other file
-    can have its inode."""
+    """The file of a listening socket, as long as it is ours. To be removed before the socket is closed: until then no other
+    file can have its inode."""
 
     __slots__ = ("_identity", "_path", "_pid")
 

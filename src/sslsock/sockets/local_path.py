@@ -51,8 +51,8 @@ def plain_address(address: str) -> str:
 
 
 def end_of(name: Any) -> tuple[str, int]:
-    """One end of a connection, as `socket.getsockname` has it: an address and a port, or a path and 0; ("", 0) for a UNIX socket
-    that has no name."""
+    """One end of a connection, as `socket.getsockname` has it: an address and a port, or a path and 0; ("", 0) for a UNIX
+    socket that has no name."""
     if isinstance(name, tuple):
         return plain_address(name[0]), name[1]
     if isinstance(name, bytes):

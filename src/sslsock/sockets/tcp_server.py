@@ -232,8 +232,8 @@ class TcpServer(Waits, ErrorConstants):
         return self._use(sock, where)
 
     def listen_local(self, path: PathLike, mode: Optional[int] = None) -> bool:
-        """Listen on a UNIX socket. Its file is made here and removed by `close`. One that a program has left behind is replaced;
-        where a program listens, and where the file is no socket, False with ADDRESS_IN_USE_ERROR. False, with `error_string`
+        """Listen on a UNIX socket. Its file is made here and removed by `close`. One that a program has left behind is
+        replaced; where a program listens, and where the file is no socket, False with ADDRESS_IN_USE_ERROR. False, with `error_string`
         set, also when the system refuses or `reuse_port` is set, which ports alone have. `address` is the path then, and `port`
         0. Of `trusted_proxies` only True lets anybody in, for who connects has no address: `mode` says who may connect.
 

@@ -123,8 +123,8 @@ class TcpSocket(Connection):
         A server whose queue is full is asked again until `connect_timeout`. OPERATION_ERROR when the socket is not UNCONNECTED,
         HOST_NOT_FOUND_ERROR when there is no such file, CONNECTION_REFUSED_ERROR when nobody listens there.
 
-        path: str or os.PathLike, up to 107 bytes; "@name" is a name in Linux's abstract namespace, which has no file. open_mode:
-        OpenMode. TypeError, ValueError.
+        path: str or os.PathLike, up to 107 bytes; "@name" is a name in Linux's abstract namespace, which has no file.
+        open_mode: OpenMode. TypeError, ValueError.
         """
         self._connect_local(path, open_mode)
 
@@ -132,9 +132,9 @@ class TcpSocket(Connection):
         """Take over a connection that was made elsewhere: a connected stream socket of TCP or UNIX, one of a `socketpair` too.
         The socket is CONNECTED then (`state_changed_handler`, but no `connected_handler`), and TLS may begin.
 
-        True: the descriptor is the socket's, which closes it; from a `socket.socket` it comes by `detach()`. False: it stays the
-        caller's, as it was, and `error_string` says why: it is not open, no socket, a datagram socket, one that listens or is
-        not connected, another socket's of this loop (UNSUPPORTED_SOCKET_OPERATION_ERROR); or this socket is not UNCONNECTED
+        True: the descriptor is the socket's, which closes it; from a `socket.socket` it comes by `detach()`. False: it stays
+        the caller's, as it was, and `error_string` says why: it is not open, no socket, a datagram socket, one that listens or
+        is not connected, another socket's of this loop (UNSUPPORTED_SOCKET_OPERATION_ERROR); or this socket is not UNCONNECTED
         (OPERATION_ERROR).
 
         descriptor: int. open_mode: OpenMode. TypeError, ValueError.
