@@ -233,9 +233,9 @@ class TcpServer(Waits, ErrorConstants):
 
     def listen_local(self, path: PathLike, mode: Optional[int] = None) -> bool:
         """Listen on a UNIX socket. Its file is made here and removed by `close`. One that a program has left behind is
-        replaced; where a program listens, and where the file is no socket, False with ADDRESS_IN_USE_ERROR. False, with `error_string`
-        set, also when the system refuses or `reuse_port` is set, which ports alone have. `address` is the path then, and `port`
-        0. Of `trusted_proxies` only True lets anybody in, for who connects has no address: `mode` says who may connect.
+        replaced. `address` is the path then, and `port` 0. False, with `error_string` set: a program listens there, or the file
+        is no socket (ADDRESS_IN_USE_ERROR); the system refuses; `reuse_port` is set, which ports alone have. Of
+        `trusted_proxies` only True lets anybody in, for who connects has no address: `mode` says who may connect.
 
         path: str or os.PathLike, up to 107 bytes; "@name" is a name in Linux's abstract namespace, which has no file (and no
         rights: every process in the network namespace may connect). mode: int, of the file, as in 0o660; None: as the umask has
