@@ -69,7 +69,7 @@ def test_a_bad_file_leaves_the_old_one_in_force_and_says_why(site: Site, back: O
     pair = site.issue("good")
     used = site.folder / "used.pem"
     put(pair, used)
-    with proxy("--listen", f"tls://{LOCAL}", "--to", back.url, "--cert", used) as running:
+    with proxy("--listen", f"tls://{LOCAL}", "--to", back.url, "--cert", used, "--watch", "off") as running:
         for text, reason in ((b"no certificate", "used.pem"), (pair.read_bytes()[:-200], "used.pem"), (None, "No such file")):
             if text is None:
                 used.unlink()
