@@ -192,8 +192,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--keep-reading", action="store_true",
         help="with --user: a second process keeps root's rights, to open the files that were named at the start, for SIGHUP")
     add("--watch", metavar="auto|poll|off", action=Once,
-        help="take certificates, keys, authorities and CRLs that have changed, without a signal (auto: as the system tells of it, or "
-        "by looking where it does not; poll: by looking at all of them; off: SIGHUP alone reads them again)")
+        help="take certificates, keys, authorities and CRLs that have changed, without a signal (auto: as the system tells of "
+        "it, or by looking where it does not; poll: by looking at all of them; off: SIGHUP alone reads them again)")
     add("--config", metavar="FILE", action=Once,
         help="read all of this from a TOML file; of the options, only limits and operation go with it, and before it")
     add("--check", action="store_true", help="look whether all settings and files are good, and end")
