@@ -178,8 +178,8 @@ def test_certificates_of_which_one_would_never_be_used(identity: Identity, tmp_p
         ("--ciphers", "!aNULL", "'!aNULL': no cipher match"),
         ("--ciphersuites", "TLS_NONE", "'TLS_NONE': "),
         ("--ciphersuites", "TLS_RSA_WITH_AES_128_CBC_SHA", "'TLS_RSA_WITH_AES_128_CBC_SHA' is a cipher suite of TLS 1.2"),
-        ("--groups", "X25519:P-1", "'X25519:P-1'"),
-        ("--signature-algorithms", "ECDSA+MD6", "'ECDSA+MD6'"),
+        ("--groups", "X25519:P-1", "'P-1': this OpenSSL has no such group"),
+        ("--signature-algorithms", "ECDSA+MD6", "'ECDSA+MD6': this OpenSSL has no such signature algorithm"),
         ("--signature-algorithms", "\0", "holds a NUL character"),
     ],
 )

@@ -200,6 +200,9 @@ def check_algorithms(key: str, text: str, place: Place, warn: Warn) -> None:
     try:
         Context(server_side=False, verify_mode=VERIFY_NONE, use_system_ca=False, **{setting: text})  # type: ignore[arg-type]
     except ConfigurationError as exc:
+        unknown = [name for name in re.split("[:,]", text) if "\0" not in text and not known(setting, name)]
+        if setting in ("groups", "signature_algorithms") and unknown:  # OpenSSL says "passed invalid argument", or nothing
+            raise place.error(f"{unknown[0]!r}: this OpenSSL has no such {key[:-1].replace('-', ' ')}") from None
         raise place.error(str(exc)[len(setting) :].lstrip()) from None
     if setting not in ("ciphers", "ciphersuites"):
         return
