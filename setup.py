@@ -13,8 +13,7 @@ Environment
     SSLSOCK_DEBUG            "1": assertions and object counts compiled in, no optimisation
     SSLSOCK_SANITIZE         a list for -fsanitize=, for example "address,undefined"
     SSLSOCK_WERROR           "1": warnings of the C compiler are errors
-    SSLSOCK_FREE_THREADED    "1": the modules declare that they need no GIL (docs/threads.md). After a change
-                             of it build/cython has to be made anew
+    SSLSOCK_FREE_THREADED    "1": the modules declare that they need no GIL (docs/threads.md)
 """
 
 import functools
@@ -33,6 +32,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import Cython
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -139,21 +139,29 @@ def core_extension() -> Extension:
     options.setdefault("include_dirs", []).insert(0, "include")
     macros = [("SSLSOCK_DEBUG", "1" if debug else "0"), ("CYTHON_CLINE_IN_TRACEBACK", "0"), *options.pop("define_macros", [])]
 
+    directives = {
+        "language_level": 3,
+        "boundscheck": False,
+        "wraparound": False,
+        "cdivision": True,
+        "initializedcheck": False,
+        "embedsignature": False,  # inspect.signature knows it
+        "auto_pickle": False,  # what can be pickled says so itself
+        "freethreading_compatible": flag("SSLSOCK_FREE_THREADED"),
+    }
+    # cythonize looks at the times of the sources only. What else the C depends on is written beside it.
+    generated = ROOT / "build/cython"
+    made_with, now = generated / "made-with", f"Cython {Cython.__version__} {directives}\n"
+    if made_with.exists() and made_with.read_text() != now:
+        shutil.rmtree(generated)
+    generated.mkdir(parents=True, exist_ok=True)
+    made_with.write_text(now)
     modules = cythonize(
         [Extension(f"sslsock.{folder}.{name}", [f"src/sslsock/{folder}/{name}.pyx"]) for folder, name in MODULES],
         include_path=["include", "src"],
         build_dir="build/cython",
         nthreads=CORES,
-        compiler_directives={
-            "language_level": 3,
-            "boundscheck": False,
-            "wraparound": False,
-            "cdivision": True,
-            "initializedcheck": False,
-            "embedsignature": False,  # inspect.signature knows it
-            "auto_pickle": False,  # what can be pickled says so itself
-            "freethreading_compatible": flag("SSLSOCK_FREE_THREADED"),
-        },
+        compiler_directives=directives,
     )
     sources = [source for module in modules for source in module.sources]
     headers = [str(p.relative_to(ROOT)) for p in (ROOT / "include").glob("*.h")]

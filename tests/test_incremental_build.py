@@ -31,7 +31,18 @@ from sslsock.core.engine cimport Engine
 def limit(Engine engine):
     return engine.limit()
 """
+PROJECT = """
+[project]
+name = "sslsock"
+version = "0"
+dynamic = ["readme"]
+
+[project.urls]
+Source = "https://example.com/sslsock"
+"""
 FILES = {
+    "pyproject.toml": PROJECT,
+    "README.md": "A package.\n",
     "src/sslsock/__init__.py": "",
     "src/sslsock/core/__init__.py": "",
     "src/sslsock/_ssl/__init__.py": "",
@@ -143,9 +154,26 @@ def test_other_options_compile_all(package: Package) -> None:
 
 def test_an_editable_install_finds_what_is_compiled(package: Package) -> None:
     """`pip install --editable`, whose folders setuptools makes anew each time."""
-    package.write("pyproject.toml", '[project]\nname = "small"\nversion = "1"\n')
     assert package.build(command="editable_wheel") == set()
     assert [path.name.partition(".")[0] for path in package.folder.glob("src/**/*.so")] == ["_native"]
+
+
+def test_other_directives_make_the_c_again(package: Package) -> None:
+    modules = {"engine", "context", "memory_bio"}
+    assert package.build(SSLSOCK_FREE_THREADED="1") >= modules  # their objects may be the same: older CPythons look at no GIL
+    assert package.build(SSLSOCK_FREE_THREADED="1") == set()
+    assert package.build() >= modules
+
+
+def test_another_cython_makes_the_c_again(package: Package) -> None:
+    record = package.folder / "build/cython/made-with"
+    now = record.read_text()
+    record.write_text("Cython 3.0.0" + now[now.index(" {") :])
+    made = package.folder / "build/cython/src/sslsock/core/engine.c"
+    before = made.stat().st_mtime_ns
+    package.build()
+    assert made.stat().st_mtime_ns > before
+    assert record.read_text() == now
 
 
 def test_force_compiles_all(package: Package) -> None:
