@@ -25,7 +25,7 @@ from command_helpers import ENVIRONMENT, Identity, command
 TIMEOUT = 90.0  # seconds
 LOG = ("--log-format", "json", "--log-probes")
 ANNOUNCED = re.compile(r'"message": "(?:listening on|metrics at|with a certificate for localhost) ')  # on standard output too
-LISTENING = re.compile(r"listening on (?:tls|tcp)://.*:(\d+), to ")
+LISTENING = re.compile(r"listening on (?:(?:tls|tcp)://.*:(\d+)|(?:tls\+)?unix:.*), to ")
 
 
 class Proxy:
@@ -48,7 +48,7 @@ class Proxy:
                 raise AssertionError(f"the proxy did not start: {self.messages}")
             found = LISTENING.match(line)
             if found is not None:
-                self.ports.append(int(found[1]))
+                self.ports.append(int(found[1] or 0))  # 0: a UNIX socket
 
     @property
     def port(self) -> int:

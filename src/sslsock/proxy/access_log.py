@@ -78,6 +78,8 @@ def _is_plain(text: str) -> bool:
 
 def _end(end: tuple[str, int]) -> str:
     host, port = end
+    if not port and (not host or host[0] in "/@."):  # a path, or a client's UNIX socket, which has no name
+        return f"unix:{host}"
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 

@@ -43,6 +43,7 @@ THEIR_TROUBLE = frozenset(
     (
         *(errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE, errno.ETIMEDOUT),
         *(errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.EPROTO),
+        *(errno.ENOENT, errno.ENOTDIR, errno.EPROTOTYPE),  # UNIX sockets: there is none at this path
         *(errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETUNREACH, errno.ENETDOWN, errno.ENETRESET, errno.ENONET),
     )
 )
@@ -279,9 +280,10 @@ class Attempt:
     def _ungreeted(self, reason: str, message: str) -> None:
         """TLS with the back end in turn does not stand."""
         assert self._backend is not None
-        blamed = reason is record.CONNECT_TIMEOUT or self._pool.handshake_failed(
-            self._backend, source_of(self.session.record.peer[0])
-        )
+        client = self.session.record.peer[0]
+        # Who comes by a UNIX socket is taken for a source of its own.
+        source = source_of(client) if client else object()
+        blamed = reason is record.CONNECT_TIMEOUT or self._pool.handshake_failed(self._backend, source)
         self._pass_over(reason, message, blamed)
         self.dial_next()
 

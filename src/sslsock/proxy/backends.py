@@ -31,6 +31,7 @@ from typing import Any, Callable, NamedTuple, Optional, Protocol, Union
 
 from ..core.dial import pack_address
 from ..core.hostname import parse_host
+from ..sockets.local_path import system_path
 from ..sockets.resolver import Address as SocketAddress
 from ..sockets.resolver import numeric_addresses
 from .balance import Tier, tier_of
@@ -66,7 +67,7 @@ class BackendState(NamedTuple):
     name: str
     """As in `--to`: "tcp://app.internal:8080"."""
     peer: str
-    """The address behind it: "10.0.0.7:8080", "[fd00::7]:8080"."""
+    """The address behind it: "10.0.0.7:8080", "[fd00::7]:8080", "unix:/run/app.sock"."""
     up: bool
     failures: int
     """Connections that failed, since the start."""
@@ -152,7 +153,7 @@ class Backend:
         self.address = address
         self.family = family
         self.sockaddr = sockaddr
-        self.packed = pack_address(family, sockaddr)
+        self.packed = pack_address(family, sockaddr if family != socket.AF_UNIX else (system_path(sockaddr[0]),))
         self.up = True
         self.reason = ""
         self.failures = 0
@@ -218,7 +219,9 @@ def hopelessness(backend: Backend) -> tuple[bool, float, int]:
 
 
 def peer_text(sockaddr: Any) -> str:
-    """An address as metrics and log have it: "10.0.0.7:8080", "[fd00::7]:8080"."""
+    """An address as metrics and log have it: "10.0.0.7:8080", "[fd00::7]:8080", "unix:/run/app.sock"."""
+    if len(sockaddr) == 1:  # a path
+        return f"unix:{sockaddr[0]}"
     host, port = sockaddr[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
@@ -231,12 +234,18 @@ class Target:
     def __init__(self, address: Address, make: Make, known: list[SocketAddress]) -> None:
         self.address = address
         self.make = make
-        host = parse_host(address.host)
-        self.host = host.name
+        self.host = ""
         self.backends: tuple[Backend, ...] = ()
-        self.due = NEVER if host.numeric else 0.0
+        self.due = NEVER
         self.asked: Optional[Cancellable] = None
         self.error = ""  # of the last lookup
+        if address.path is not None:
+            self.use([(socket.AF_UNIX, (address.path,))])
+            return
+        host = parse_host(address.host)
+        self.host = host.name
+        if not host.numeric:
+            self.due = 0.0
         self.use(numeric_addresses(host.name, address.port) if host.numeric else known)
 
     def use(self, found: list[SocketAddress]) -> None:

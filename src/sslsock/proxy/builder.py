@@ -14,6 +14,7 @@ from typing import NoReturn, Optional, Union
 
 from ..core.cpu_count import default_threads
 from ..sockets.host_port import parse_connect_address, parse_listen_address
+from ..sockets.local_path import checked_path, is_abstract
 from . import hosts
 from .allowed import NameList
 from .back_end_values import CHOICE, balance_of, check_of
@@ -48,7 +49,8 @@ BACK_TLS = (
 )
 TARGET = ("to", "passthrough", *CHOICE, *BACK_TLS)
 FRONT_TLS = ("cert", "key", "ca-out", "client-ca", "allow-name", "alpn", "tls-profile", *ALGORITHMS, *VERIFICATION)
-LISTENER = ("listen", *FRONT_TLS, "proxy-protocol-in", "trusted-proxy", "proxy-protocol-out", *TARGET)
+PROXY_PROTOCOL = ("proxy-protocol-in", "trusted-proxy", "proxy-protocol-out")
+LISTENER = ("listen", "listen-mode", "listen-owner", *FRONT_TLS, *PROXY_PROTOCOL, *TARGET)
 ROUTE = ("server-names", "alpn", *TARGET)
 
 MOST_THREADS = 1024
@@ -184,9 +186,12 @@ def settings_of(top: Table, listeners: Sequence[tuple[Table, Sequence[Table]]]) 
     made = tuple(listener_of(listener, routes) for listener, routes in listeners)
     seen: dict[tuple[str, int], Table] = {}
     for (table, _), settings in zip(listeners, made):
+        path = settings.listen.path
         where = hosts.spelled_alike(settings.listen.host), settings.listen.port
+        if path is not None:
+            where = path if is_abstract(path) else os.path.realpath(path), -1
         # SO_REUSEPORT would let both have it, and the kernel deal connections to either.
-        if where in seen and settings.listen.port:
+        if where in seen and where[1]:
             table.fail("another listener has this address", "listen")
         seen[where] = table
     defaults = Limits()
@@ -238,9 +243,12 @@ def metrics_address(top: Table) -> Optional[Address]:
 
 
 def parse_address(table: Table, text: str, listening: bool, *parts: Part) -> Address:
+    for prefix, scheme in (("unix:", "tcp"), ("tls+unix:", "tls")):
+        if text[: len(prefix)].lower() == prefix:
+            return Address(scheme, "", 0, socket_path(table, text, text[len(prefix) :], *parts))
     scheme, separator, rest = text.partition("://")
     if not separator:
-        table.fail(f"{text!r} has no scheme: tls://HOST:PORT or tcp://HOST:PORT is needed", *parts)
+        table.fail(f"{text!r} has no scheme: tls://HOST:PORT, tcp://HOST:PORT, tls+unix:PATH or unix:PATH is needed", *parts)
     if scheme.lower() not in ("tls", "tcp"):
         table.fail(f"{text!r}: the scheme is tls or tcp, not {scheme!r}", *parts)
     try:
@@ -250,6 +258,35 @@ def parse_address(table: Table, text: str, listening: bool, *parts: Part) -> Add
     except ValueError as exc:
         table.fail(str(exc), *parts)
     return Address(scheme.lower(), host, port)
+
+
+def socket_path(table: Table, text: str, path: str, *parts: Part) -> str:
+    """The path of a UNIX socket, in a file relative to that file's folder. Also as in a URL: unix:///run/app.sock."""
+    if path.startswith("//"):
+        if not path.startswith("///"):
+            table.fail(f"{text!r}: a path follows the colon, as in unix:/run/app.sock", *parts)
+        path = path[2:]
+    try:
+        path = checked_path(path)
+        return path if is_abstract(path) else checked_path(table.located(path, *parts))
+    except ValueError as exc:
+        table.fail(str(exc), *parts)
+
+
+def file_mode(table: Table) -> Optional[int]:
+    """Octal digits, as chmod(1) has them; in a file also a number, which TOML can write in octal."""
+    value = table.values.get("listen-mode")
+    if isinstance(value, str):
+        if not (0 < len(value) <= 4 and set(value) <= set("01234567")):
+            table.fail(f"{value!r} is no mode: octal digits are needed, as in 0660", "listen-mode")
+        value = int(value, 8)
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool):
+        table.fail(f"a string of octal digits is needed, as in \"0660\", not {kind(value)}", "listen-mode")
+    if not 0 <= value <= 0o777:
+        table.fail(f"{value:#o} is no mode of a socket: 0 to 0777", "listen-mode")
+    return value
 
 
 def listener_of(table: Table, route_tables: Sequence[Table]) -> ListenerSettings:
@@ -274,7 +311,13 @@ def listener_of(table: Table, route_tables: Sequence[Table]) -> ListenerSettings
         parse_network(table, text, index) for index, text in enumerate(table.texts("trusted-proxy"))
     )
     proxy_protocol_in = table.flag("proxy-protocol-in")
-    if proxy_protocol_in and not networks:
+    if listen.path is None:
+        table.refuse(["listen-mode", "listen-owner"], "it is for the file of a UNIX socket")
+    elif is_abstract(listen.path):
+        table.refuse(["listen-mode", "listen-owner"], "an abstract name has no file, and so neither mode nor owner")
+    if listen.path is not None and networks:
+        table.fail("clients of a UNIX socket have no address: its mode and owner say who may connect", "trusted-proxy")
+    if proxy_protocol_in and not networks and listen.path is None:
         table.fail(
             "anybody could claim any address: name who may send the header by "
             f"{name('trusted-proxy')} NETWORK, as in 10.0.0.0/8",
@@ -295,6 +338,8 @@ def listener_of(table: Table, route_tables: Sequence[Table]) -> ListenerSettings
         proxy_protocol_out=table.choice("proxy-protocol-out", "v1", "v2"),
         tls_profile=profile_name,
         policy=policy,
+        mode=file_mode(table),
+        owner=table.text("listen-owner"),
     )
 
 
@@ -445,6 +490,11 @@ def target_of(table: Table, listen: Address, names: tuple[str, ...], alpn: tuple
     if table.flag("to-insecure"):
         keys = ("to-allow-name", *(f"to-{key}" for key in VERIFICATION))
         table.refuse(keys, f"nothing is verified with {table.name('to-insecure')}")
+    for index, address in enumerate(addresses):
+        verified = name is not None or "to-allow-name" in table or table.flag("to-insecure")
+        if address.tls and address.path is not None and not verified:
+            hint = f"a path is no name that a certificate could have: it needs {table.name('to-server-name')}"
+            table.fail(f"{address}: {hint}", "to", index)
     return Route(
         to=addresses,
         server_names=names,

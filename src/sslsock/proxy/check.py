@@ -15,6 +15,7 @@ from ..core.context import VERIFY_NONE, ConfigurationError, Context, openssl_ver
 from ..core.hostname import parse_host
 from ..core.ticket_keys import TicketKeys
 from ..sockets.certificate_text import name_text
+from ..sockets.local_path import is_abstract
 from ..sockets.resolver import numeric_addresses
 from .certificates import (
     CERTIFICATES,
@@ -30,8 +31,8 @@ from .certificates import (
     read_crls,
 )
 from .files import Reading
-from .privileges import PrivilegeError, find_account, replaceable_for, unreadable_for
-from .settings import PROTOCOL_NAMES, Address, KeyPair, Place, Places, ProxySettings, TlsPolicy
+from .privileges import PrivilegeError, file_owner, find_account, replaceable_for, unreadable_for
+from .settings import PROTOCOL_NAMES, Address, KeyPair, ListenerSettings, Place, Places, ProxySettings, TlsPolicy
 from .tickets import TicketKeyError, TicketKeyFile
 from .tls_profiles import known, missing_text, profile
 
@@ -60,6 +61,8 @@ def check_files(settings: ProxySettings, warn: Warn, reading: Optional[Reading] 
             pairs = [load_checked(pair, reading) for pair in listener.key_pairs]
             check_profile(listener.tls_profile, pairs, places.of(*here, "tls-profile"), warn)
         check_policy(listener.policy, places, here, "", warn)
+        if listener.listen.path is not None and reading.starting:
+            check_socket(listener, places, *here)
         if listener.ca_out is not None and reading.starting:
             check_writable(listener.ca_out, places.of(*here, "ca-out"))
         for index, route in enumerate(listener.routes):
@@ -105,6 +108,8 @@ def check_certificates(settings: ProxySettings, warn: Warn, reading: Reading) ->
 
 def check_numeric(address: Address, place: Place) -> None:
     """What is written as an address may still name an interface that is not here."""
+    if address.path is not None:
+        return
     host = parse_host(address.host)
     if host.numeric:
         try:
@@ -257,6 +262,28 @@ def ignore(text: str) -> None:
 
 def warn_at(place: Place, text: str, warn: Warn) -> None:
     warn(f"warning: {place.error(text)}")
+
+
+def check_socket(listener: ListenerSettings, places: Places, *here: Union[str, int]) -> None:
+    """Whether a UNIX socket can be made. Not whether somebody listens: this very proxy may."""
+    path = listener.listen.path
+    assert path is not None
+    if listener.owner is not None:
+        try:
+            file_owner(listener.owner)
+        except PrivilegeError as exc:
+            raise places.of(*here, "listen-owner").error(str(exc)) from None
+    if is_abstract(path):
+        return
+    place, folder = places.of(*here, "listen"), os.path.dirname(path) or "."
+    if not os.path.isdir(folder):
+        raise place.error(f"{listener.listen}: there is no folder {folder}")
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise place.error(f"{listener.listen}: there is a file which is no socket")
 
 
 def check_writable(file: str, place: Place) -> None:

@@ -153,7 +153,8 @@ class Check:
         if kind == "tls" or route.passthrough:
             # Its certificate is for clients, who know whom they ask for.
             context = Context(server_side=False, verify_mode=VERIFY_NONE, use_system_ca=False)
-            return Engine(context, server_name=parse_host(self._check.host or address.host).server_name)
+            name = self._check.host or address.host  # of a path: none
+            return Engine(context, server_name=parse_host(name).server_name if name else None)
         return None
 
     def _ready(self) -> None:
@@ -162,7 +163,8 @@ class Check:
             return
         check = self._check
         assert self._channel is not None
-        host = check.host or self._backend.address.place
+        address = self._backend.address
+        host = check.host or ("localhost" if address.path is not None else address.place)
         text = f"{check.method} {check.path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: sslsock\r\nConnection: close\r\n\r\n"
         self._asked = True
         self._channel.write(text.encode("ascii"))

@@ -30,6 +30,7 @@ examples:
   %(prog)s --listen tls://:8443 --to tcp://127.0.0.1:8080 --ca-out ca.pem
   %(prog)s --listen tls://:443 --cert site.pem --key site.key --to tcp://10.0.0.1:80 --to tcp://10.0.0.2:80
   %(prog)s --listen tcp://127.0.0.1:5432 --to tls://db.example.com:5432 --to-ca ca.pem
+  %(prog)s --listen tls://:443 --cert site.pem --key site.key --to unix:/run/app.sock
   %(prog)s --config proxy.toml --check
 
 signals: SIGHUP reads certificates, keys, routes and limits again; SIGTERM drains and ends; SIGINT ends at once
@@ -96,10 +97,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("where from, where to")
     add = group.add_argument
     add("--listen", metavar="SCHEME://HOST:PORT", action=OnceWithoutConfig,
-        help="tls:// or tcp://; port 0: any free one; no HOST: every address")
+        help="tls:// or tcp://; port 0: any free one; no HOST: every address. A UNIX socket is tls+unix:PATH or unix:PATH, "
+        "@NAME one without a file")
+    add("--listen-mode", metavar="MODE", action=Once,
+        help="of the file of a UNIX socket, in octal, as in 0660 (as the umask has it)")
+    add("--listen-owner", metavar="[USER][:GROUP]", action=Once, help="whose that file becomes; ids will do")
     add("--to", metavar="SCHEME://HOST:PORT", action="append",
-        help="back end; repeat it for several, which take turns; one that cannot be reached is left out for a while; behind a "
-        "blank may stand weight=N (1 to 256, its share) and backup (used when none of the others is left)")
+        help="back end, spelled alike; repeat it for several, which take turns; one that cannot be reached is left out for a "
+        "while; behind a blank may stand weight=N (1 to 256, its share) and backup (used when none of the others is left)")
     add("--balance", metavar="METHOD", action=Once,
         help="which back end a connection goes to: round-robin (if nothing is said), least-connections, hash-source, hash-sni")
     add("--proxy-protocol-in", action="store_true",

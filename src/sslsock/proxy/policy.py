@@ -115,6 +115,8 @@ class RoutePolicy:
     def names(self, host: str) -> tuple[Optional[str], Optional[str]]:
         """What to send as SNI, and the name to verify in the handshake if there is one, for a back end given as `host`."""
         tls = self.route.back_tls
+        if not host and tls.server_name is None:  # a path, whose back end nobody verifies
+            return None, None
         parsed = parse_host(tls.server_name or host)
         return parsed.server_name, None if tls.insecure or self._allowed is not None else parsed.verify_name
 
@@ -146,7 +148,7 @@ class ListenerPolicy:
     ) -> None:
         self.settings = settings
         self.name = str(settings.listen)
-        self.local = (settings.listen.host, settings.listen.port)
+        self.local = (settings.listen.path or settings.listen.host, settings.listen.port)
         self.tls = settings.listen.tls
         self.routes = tuple(RoutePolicy(route, settings.proxy_protocol_out, reading) for route in settings.routes)
         self.allowed = NameList(settings.allow_names) if settings.allow_names else None

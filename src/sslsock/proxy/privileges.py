@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import NamedTuple, NoReturn, Optional
 
 from ..core.hostname import parse_host
+from ..sockets.local_path import end_of, is_abstract
 from .paths import way_to
 from .settings import Address
 
@@ -21,6 +22,7 @@ __all__ = [
     "PrivilegeError",
     "acting_as",
     "drop_to",
+    "file_owner",
     "listen_fds",
     "match_sockets",
     "replaceable_for",
@@ -56,7 +58,7 @@ def listen_fds(environment: MutableMapping[str, str] = os.environ) -> list[Inher
     """The sockets that the service manager passed to this process, in its order; [] where it passed none.
 
     The variables are taken out of `environment`, so that no child believes that they are meant for it, and the descriptors are
-    closed on exec. To be called once. PrivilegeError: the variables make no sense, or a descriptor is no listening TCP socket.
+    closed on exec. To be called once. PrivilegeError: the variables make no sense, or a descriptor is no listening socket.
     """
     pid, count_text, names_text = (environment.pop(f"LISTEN_{name}", None) for name in ("PID", "FDS", "FDNAMES"))
     environment.pop("LISTEN_PIDFDID", None)
@@ -96,8 +98,8 @@ def take_over(name: str, descriptor: int) -> socket.socket:
         taken = socket.socket(fileno=descriptor)
     except OSError as exc:
         raise PrivilegeError(f"descriptor {descriptor} ({name}) from LISTEN_FDS is no socket: {exc.strerror}") from None
-    if taken.family not in (socket.AF_INET, socket.AF_INET6) or taken.type != socket.SOCK_STREAM:
-        reason = "is no TCP socket"
+    if taken.family not in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX) or taken.type != socket.SOCK_STREAM:
+        reason = "is no TCP socket, nor a stream of UNIX sockets"
     elif not taken.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         reason = "does not listen (Accept=yes is for services of one connection)"
     else:
@@ -116,7 +118,7 @@ def match_sockets(listeners: Sequence[Address], inherited: Sequence[InheritedSoc
     """
     left = [entry.socket for entry in inherited]
     matched: list[Optional[ListenerSockets]] = [None] * len(listeners)
-    for fits in (is_bound_to, may_be_bound_to, lambda bound, address: True):
+    for fits in (is_bound_to, may_be_bound_to, is_of_its_kind):
         for index, listener in enumerate(listeners):
             found = next((bound for bound in left if fits(bound, listener)), None)
             if matched[index] is None and found is not None:
@@ -124,7 +126,7 @@ def match_sockets(listeners: Sequence[Address], inherited: Sequence[InheritedSoc
                 matched[index] = ListenerSockets(found)
     for further in left:
         for index, entry in enumerate(matched):
-            if entry is not None and port_of(entry.socket) == port_of(further):
+            if entry is not None and port_of(further) and port_of(entry.socket) == port_of(further):
                 matched[index] = entry._replace(beside=(*entry.beside, further))
                 break
         else:
@@ -133,10 +135,20 @@ def match_sockets(listeners: Sequence[Address], inherited: Sequence[InheritedSoc
 
 
 def port_of(bound: socket.socket) -> int:
-    return int(bound.getsockname()[1])
+    """0 for a UNIX socket."""
+    return end_of(bound.getsockname())[1]
+
+
+def is_of_its_kind(bound: socket.socket, address: Address) -> bool:
+    return (bound.family == socket.AF_UNIX) == (address.path is not None)
 
 
 def is_bound_to(bound: socket.socket, address: Address) -> bool:
+    if not is_of_its_kind(bound, address):
+        return False
+    if address.path is not None:
+        path = end_of(bound.getsockname())[0]
+        return path == address.path or (not is_abstract(path) and os.path.abspath(path) == os.path.abspath(address.path))
     host, port = bound.getsockname()[:2]
     if port != address.port:
         return False
@@ -150,6 +162,8 @@ def is_bound_to(bound: socket.socket, address: Address) -> bool:
 
 def may_be_bound_to(bound: socket.socket, address: Address) -> bool:
     """For a name: its port."""
+    if address.path is not None or not is_of_its_kind(bound, address):
+        return False
     return not parse_host(address.host or "::").numeric and port_of(bound) == address.port
 
 
@@ -193,6 +207,30 @@ def find_account(user: str) -> Account:
     if name is not None and 0 in os.getgrouplist(name, gid):
         refuse(user, "it belongs to the group of root")
     return Account(uid, gid, name)
+
+
+def file_owner(text: str) -> tuple[int, int]:
+    """Whose a file is to be, as chown(1) has it: "user", "user:group", ":group", names or ids. Returns both ids, -1 for what
+    stays as it is. PrivilegeError."""
+    user, _, group = text.partition(":")
+    uid = gid = -1
+    if user:
+        try:
+            uid = pwd.getpwnam(user).pw_uid
+        except KeyError:
+            if not (user.isascii() and user.isdigit() and int(user[:12]) < 2**32 - 1):
+                raise PrivilegeError(f"there is no user {user!r}") from None
+            uid = int(user)
+    if group:
+        try:
+            gid = grp.getgrnam(group).gr_gid
+        except KeyError:
+            if not (group.isascii() and group.isdigit() and int(group[:12]) < 2**32 - 1):
+                raise PrivilegeError(f"there is no group {group!r}") from None
+            gid = int(group)
+    if uid < 0 and gid < 0:
+        raise PrivilegeError(f"{text!r} names neither a user nor a group")
+    return uid, gid
 
 
 def find_group(user: str, text: str) -> int:

@@ -25,7 +25,9 @@ from ..core.context import ConfigurationError
 from ..core.event_loop import EventLoop
 from ..core.hostname import parse_host
 from ..core.ticket_keys import TicketKeys
-from ..sockets.tcp_server import open_listening_socket
+from ..sockets.local_listener import SocketFile, open_local_socket
+from ..sockets.local_path import end_of
+from ..sockets.tcp_server import BACKLOG, open_listening_socket
 from . import record
 from .access_log import ERROR, WARNING, AccessLog, LineWriter
 from .backends import summed_up
@@ -37,7 +39,7 @@ from .gate import Gate
 from .health import Board
 from .metrics import MetricsError, ProcessState, make_collector
 from .policy import ListenerPolicy
-from .privileges import PrivilegeError, drop_to, listen_fds, match_sockets
+from .privileges import PrivilegeError, drop_to, file_owner, listen_fds, match_sockets
 from .pulse import Pulse
 from .renewal import Renewed, WatchedFiles, renew
 from .service_manager import ServiceManager
@@ -118,6 +120,7 @@ class Server:
         self._ticket_source: Union[TicketKeyFile, TicketRotation]
         self._policies: list[ListenerPolicy] = []
         self._shared: set[int] = set()  # descriptors that were passed in
+        self._files_of_sockets: list[SocketFile] = []  # of the UNIX sockets that are listened on
         self._loop = EventLoop.current()
         self._workers: list[Worker] = []
         self._threads: list[threading.Thread] = []
@@ -141,6 +144,7 @@ class Server:
             if self._failure is not None:
                 raise self._failure
         finally:
+            self._remove_sockets()
             self._end_all(record.ABORTED)  # no effect when all have drained
             for thread in self._threads:
                 thread.join()
@@ -216,12 +220,15 @@ class Server:
         except OSError as exc:
             raise Unstartable(f"--metrics {settings.metrics}: {exc.strerror or exc}", 1) from exc
         columns: list[list[list[int]]] = []
-        for address, given in zip(addresses, inherited):
+        for listener, given in zip(settings.listeners, inherited):
+            address = listener.listen
             if given is not None:
                 first = [passed.detach() for passed in (given.socket, *given.beside)]
                 column = [first, *([os.dup(fd) for fd in first] for _ in range(settings.threads - 1))]
                 self._shared.update(fd for row in column for fd in row)
                 columns.append(column)
+            elif address.path is not None:
+                columns.append(self._open_path(listener))
             else:
                 columns.append(open_listeners(address, addresses_of(address), settings.threads, self._writer))
         rows = [list(row) for row in zip(*columns)]
@@ -229,6 +236,25 @@ class Server:
         self._held = open_now()
         self._gate.change(self._connection_limit())
         return rows
+
+    def _open_path(self, listener: ListenerSettings) -> list[list[int]]:
+        """One UNIX socket, which all workers accept from: SO_REUSEPORT is for ports."""
+        path = listener.listen.path
+        assert path is not None
+        owner, group = file_owner(listener.owner) if listener.owner is not None else (-1, -1)
+        try:
+            sock, file = open_local_socket(path, BACKLOG, listener.mode, owner, group)
+        except OSError as exc:
+            raise unopened(listener.listen, exc) from exc
+        if file is not None:
+            self._files_of_sockets.append(file)
+        first = sock.detach()
+        return [[first], *([os.dup(first)] for _ in range(self._settings.threads - 1))]
+
+    def _remove_sockets(self) -> None:
+        """Nobody new finds the way here."""
+        while self._files_of_sockets:
+            self._files_of_sockets.pop().remove()
 
     def _read_files(self) -> None:
         settings = self._settings
@@ -309,11 +335,14 @@ class Server:
         lines = []
         for policy, (fd, *_) in zip(self._policies, descriptors):
             with borrowed(fd) as listening:
-                host, port = listening.getsockname()[:2]
+                host, port = end_of(listening.getsockname())
             listen = policy.settings.listen
             to = ", ".join(str(address) for route in policy.routes for address in route.route.to)
             own_name = listen.host if fd not in self._shared else ""
-            lines.append(f"listening on {Address(listen.scheme, own_name or host, port)}, to {to}")
+            here = Address(listen.scheme, own_name or host, port)
+            if listen.path is not None:
+                here = Address(listen.scheme, "", 0, host)
+            lines.append(f"listening on {here}, to {to}")
             if policy.made_in_memory:
                 lines.append(f"  with a certificate for localhost made in memory{ca_hint(policy.settings)}")
         if self._metrics is not None and self._settings.metrics is not None:
@@ -481,6 +510,7 @@ class Server:
         self._writer.write(f"SIGTERM: no new connections; {count} are given {time_text} to end")
         if seconds:
             self._loop.call_later(seconds, self._end_all, record.DRAINED)
+        self._remove_sockets()
         for worker in self._workers:
             self._tell(worker, worker.drain)
 
@@ -517,7 +547,8 @@ class Server:
         if not limit:
             return wanted
         settings = self._settings
-        names = {address.host for listener in settings.listeners for route in listener.routes for address in route.to}
+        routes = [route for listener in settings.listeners for route in listener.routes]
+        names = {address.host for route in routes for address in route.to if address.path is None}
         needs = Needs(
             held=self._held,
             threads=settings.threads,
@@ -669,7 +700,8 @@ def open_column(host: str, port: int, count: int) -> list[socket.socket]:
 
 def check_same_shape(old: ProxySettings, new: ProxySettings) -> None:
     """ValueError for a change that needs a restart."""
-    if [listener.listen for listener in old.listeners] != [listener.listen for listener in new.listeners]:
+    shapes = [[(one.listen, one.mode, one.owner) for one in settings.listeners] for settings in (old, new)]
+    if shapes[0] != shapes[1]:
         raise ValueError("the addresses to listen on have changed, which needs a restart")
     for name in ("threads", "metrics", "user", "keep_reading", "log_format", "log_probes", "ticket_key_file", "watch"):
         if getattr(old, name) != getattr(new, name):

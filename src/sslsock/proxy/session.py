@@ -18,6 +18,7 @@ else a reset.
 
 from __future__ import annotations
 
+import select
 import socket
 from collections.abc import Hashable
 from ipaddress import ip_address
@@ -120,7 +121,9 @@ class Session:
             return
         self._front = channel
         if policy.settings.proxy_protocol_in:
-            if not any(ip_address(self.record.peer[0]) in network for network in policy.settings.trusted_proxies):
+            if policy.settings.listen.path is None and not any(
+                ip_address(self.record.peer[0]) in network for network in policy.settings.trusted_proxies
+            ):
                 self.fail(record.UNTRUSTED_PROXY, "it is not among the trusted proxies")
                 return
             self._set_deadline(worker.limits.handshake_timeout)
@@ -391,6 +394,8 @@ class Session:
             return False
         with socket.socket(fileno=fd) as connection:
             try:
+                if connection.family == socket.AF_UNIX:
+                    return not self._heard and not select.select([fd], [], [], 0)[0]
                 told = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, RECEIVED_AT + 8)
             finally:
                 connection.detach()

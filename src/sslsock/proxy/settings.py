@@ -82,12 +82,14 @@ class Places(dict[Path, Place]):
 class Address:
     """One end of `--listen`, `--to` or `--metrics`.
 
-    scheme: "tls" or "tcp". host: str without brackets, "" for every address (listening only). port: int.
+    scheme: "tls" or "tcp". host: str without brackets, "" for every address (listening only). port: int. path: of a UNIX
+    socket, "@name" for one without a file; then there is neither host nor port. None: TCP.
     """
 
     scheme: str
     host: str
     port: int
+    path: Optional[str] = None
 
     @property
     def tls(self) -> bool:
@@ -95,11 +97,15 @@ class Address:
 
     @property
     def place(self) -> str:
-        """Without its scheme: "example.com:443", "[::1]:443"."""
+        """Without its scheme: "example.com:443", "[::1]:443", "unix:/run/app.sock"."""
+        if self.path is not None:
+            return f"unix:{self.path}"
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
 
     def __str__(self) -> str:
+        if self.path is not None:
+            return f"tls+{self.place}" if self.tls else self.place
         return f"{self.scheme}://{self.place}"
 
 
@@ -221,6 +227,8 @@ class ListenerSettings:
     certificate for localhost is made in memory. ca_out: file for that certificate's authority. client_ca: demand client
     certificates of these authorities. allow_names: globs for their subject alternative names or common name; empty: all.
     proxy_protocol_out: "v1", "v2" or None. tls_profile: the name of the profile that `policy` begins with, or None.
+    mode: of the file of a UNIX socket, None as the umask has it. owner: whose it becomes,
+    "user", "user:group" or ":group", None: who starts the proxy.
     routes: at least one.
     """
 
@@ -236,6 +244,8 @@ class ListenerSettings:
     proxy_protocol_out: Optional[str] = None
     tls_profile: Optional[str] = None
     policy: TlsPolicy = field(default_factory=TlsPolicy)
+    mode: Optional[int] = None
+    owner: Optional[str] = None
 
     @property
     def terminates(self) -> bool:

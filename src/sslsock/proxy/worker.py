@@ -132,6 +132,9 @@ class Entrance:
             self._listener.limit = 0
             self._close_when_empty()
             return
+        if self.policy.settings.listen.path is not None:  # its file is gone already, and so nobody new comes
+            self._close_when_empty()
+            return
         try:
             with borrowed(self._listener.fileno()) as listening:
                 drop_new_connections(listening)
