@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from core.pairs import client_context, engines, server_context, shake
+from core.pairs import OPENSSL, client_context, engines, server_context, shake
 from judged import DAY, NOW, Issued, connection_errors, issue, openssl_errors, revoke
 from peers import Recorder, accept, listening, wait_for_end
 from sslsock import (
@@ -50,6 +50,9 @@ FORGER = Issued(MIDDLE.certificate, ec.generate_private_key(ec.SECP256R1()))
 
 OF_ROOT, OF_MIDDLE, OF_BAD_MIDDLE = revoke(ROOT, BAD_MIDDLE), revoke(MIDDLE, BAD), revoke(BAD_MIDDLE)
 
+# Until OpenSSL 3.6, CRL_CHECK_ALL asks for a list of the root, which signs itself, too.
+UNLISTED_ROOT = [(NO_CRL, 2)] if OPENSSL < (3, 6) else []
+
 # name of the case: the chain, lists, flags, what is wrong
 CASES = {
     "good": ([GOOD, MIDDLE], [OF_MIDDLE], LEAF, []),
@@ -59,7 +62,7 @@ CASES = {
     "its authority revoked": ([UNDER_BAD, BAD_MIDDLE], [OF_ROOT, OF_BAD_MIDDLE], CHAIN, [(REVOKED, 1)]),
     "no list": ([GOOD, MIDDLE], [], LEAF, [(NO_CRL, 0)]),
     "a list of another": ([GOOD, MIDDLE], [OF_ROOT], LEAF, [(NO_CRL, 0)]),
-    "no list of the root": ([GOOD, MIDDLE], [OF_MIDDLE], CHAIN, [(NO_CRL, 1), (NO_CRL, 2)]),
+    "no list of the root": ([GOOD, MIDDLE], [OF_MIDDLE], CHAIN, [(NO_CRL, 1), *UNLISTED_ROOT]),
     "list expired": ([GOOD, MIDDLE], [revoke(MIDDLE, begin=NOW - 3 * DAY, end=NOW - DAY)], LEAF, [(CRL_EXPIRED, 0)]),
     "list of tomorrow": ([GOOD, MIDDLE], [revoke(MIDDLE, begin=NOW + DAY, end=NOW + 2 * DAY)], LEAF, [(CRL_NOT_YET, 0)]),
     "list forged": ([GOOD, MIDDLE], [revoke(FORGER)], LEAF, [(BAD_SIGNATURE, 0)]),

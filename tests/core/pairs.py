@@ -19,12 +19,13 @@ from cryptography.x509.oid import NameOID
 
 from sslsock.core.certificate import SslCertificate
 from sslsock.core.channel import Channel
-from sslsock.core.context import VERIFY_NONE, Context
+from sslsock.core.context import VERIFY_NONE, Context, openssl_version
 from sslsock.core.engine import Engine
 from sslsock.core.key import SslKey
 
 TLS_1_2, TLS_1_3 = 0x0303, 0x0304
 VERSIONS = (TLS_1_2, TLS_1_3)
+OPENSSL = tuple(map(int, openssl_version().split()[1].split(".")[:2]))  # the release that is linked, as (3, 0)
 DEADLINE = 60.0  # seconds until a test that waits has failed
 RECORD = 16384
 MIB = 1 << 20
