@@ -218,7 +218,7 @@ BACK_NEEDED = "it is for back ends that are spoken to with TLS: --to tls://…"
         (TLS, "--to is missing: where connections go, as in tcp://localhost:8080"),
         (
             ["--listen", "localhost:1", *TO_TCP],
-            "--listen: 'localhost:1' has no scheme: tls://HOST:PORT or tcp://HOST:PORT is needed",
+            "--listen: 'localhost:1' has no scheme: tls://HOST:PORT or tcp://HOST:PORT is needed, or unix:PATH",
         ),
         (["--listen", "udp://:1", *TO_TCP], "--listen: 'udp://:1': the scheme is tls or tcp, not 'udp'"),
         (["--listen", "tls://h", *TO_TCP], "--listen: 'h' has no port: HOST:PORT is needed"),

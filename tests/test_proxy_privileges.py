@@ -126,7 +126,7 @@ def test_variables_that_make_no_sense(sockets: list[socket.socket], environment:
     [
         ("file", "is no socket"),
         ("udp", "is no TCP socket"),
-        ("unix", "is no TCP socket"),
+        ("unix", "does not listen"),
         ("not listening", "does not listen"),
     ],
 )

@@ -89,7 +89,10 @@ def test_what_is_no_numeric_address_is_refused():
     with pytest.raises(OSError):
         pack_address(socket.AF_INET, ("::1", 80))
     with pytest.raises(ValueError, match="family"):
-        pack_address(socket.AF_UNIX, ("/tmp/x", 80))
+        pack_address(socket.AF_APPLETALK, ("/tmp/x", 80))
+    for path in (b"", bytes(200)):
+        with pytest.raises(ValueError, match="path"):
+            pack_address(socket.AF_UNIX, (path,))
     with pytest.raises(OverflowError):
         pack_address(socket.AF_INET, ("127.0.0.1", 65536))
 

@@ -252,7 +252,7 @@ FRONT = ("--listen", "unix:front.sock")
         (("--listen", "unix://front.sock", *BACK), "a path follows the colon"),
         (("--listen", f"unix:{'x' * 200}", *BACK), "bytes at the most"),
         (("--listen", "unix:missing/front.sock", *BACK), "there is no folder missing"),
-        (("--listen", "front.sock", *BACK), "tls+unix:PATH or unix:PATH is needed"),
+        (("--listen", "front.sock", *BACK), "or unix:PATH"),
         ((*FRONT, *BACK, "--listen-mode", "0888"), "octal digits are needed"),
         ((*FRONT, *BACK, "--listen-mode", "4777"), "no mode of a socket"),
         ((*FRONT, *BACK, "--listen-owner", "nobody-of-this-name"), "there is no user"),

@@ -248,7 +248,7 @@ def parse_address(table: Table, text: str, listening: bool, *parts: Part) -> Add
             return Address(scheme, "", 0, socket_path(table, text, text[len(prefix) :], *parts))
     scheme, separator, rest = text.partition("://")
     if not separator:
-        table.fail(f"{text!r} has no scheme: tls://HOST:PORT, tcp://HOST:PORT, tls+unix:PATH or unix:PATH is needed", *parts)
+        table.fail(f"{text!r} has no scheme: tls://HOST:PORT or tcp://HOST:PORT is needed, or unix:PATH", *parts)
     if scheme.lower() not in ("tls", "tcp"):
         table.fail(f"{text!r}: the scheme is tls or tcp, not {scheme!r}", *parts)
     try:
