@@ -231,6 +231,8 @@ find_peers() {
     for _peer in $PEERS; do
         command -v "${_peer%%:*}" >/dev/null || _need="$_need ${_peer#*:}"
     done
+    # Its name has the version in it.
+    ls /usr/sbin/php-fpm* >/dev/null 2>&1 || _need="$_need php-fpm"
     case $_need in *postfix*)
         # A machine has one mail server: never push out the one that somebody set up.
         if command -v sendmail >/dev/null; then
