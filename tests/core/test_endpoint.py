@@ -81,11 +81,11 @@ def test_the_host_ends_the_connection_while_it_is_read(loop, endpoint, name):
     """Reading below a bound asks the host loop for a turn, which is a call of somebody's Python."""
     endpoint.fill(loop, bound=10)
     expected = DATA[:10]
-    loop.host_call_soon = lambda callback: endpoint.abort()
+    loop._host_call_soon = lambda callback: endpoint.abort()
     try:
         result = READING[name](endpoint)
     finally:
-        loop.host_call_soon = None
+        loop._host_call_soon = None
     assert endpoint.aborted or name == "peek"
     assert result == (5 if name == "read_into" else expected[:5] if name == "read" else expected)
 
@@ -93,11 +93,11 @@ def test_the_host_ends_the_connection_while_it_is_read(loop, endpoint, name):
 @pytest.mark.parametrize("name", WRITING)
 def test_the_host_ends_the_connection_while_it_is_written_to(loop, endpoint, name):
     endpoint._bytes_written_handler = lambda endpoint, count: None
-    loop.host_call_soon = lambda callback: endpoint.abort()
+    loop._host_call_soon = lambda callback: endpoint.abort()
     try:
         assert WRITING[name](endpoint) in (100, 300_000)
     finally:
-        loop.host_call_soon = None
+        loop._host_call_soon = None
     assert endpoint.aborted
     assert loop.watching == 0
 

@@ -848,7 +848,7 @@ def test_a_byte_on_wake_fd_wakes(loop):
 
 def test_a_host_is_asked_for_a_turn_once(loop):
     asked, seen = [], []
-    loop.host_call_soon = asked.append
+    loop._host_call_soon = asked.append
     loop.call_soon(seen.append, 1)
     loop.call_soon(seen.append, 2)
     assert len(asked) == 1 and not ready(loop)
@@ -867,16 +867,16 @@ def test_a_host_that_refuses_is_replaced_by_the_descriptor(loop, exception):
         raise exception("closed")
 
     seen = []
-    loop.host_call_soon = refuse
+    loop._host_call_soon = refuse
     loop.call_soon(seen.append, 1)
-    assert loop.host_call_soon is None and ready(loop)
+    assert loop._host_call_soon is None and ready(loop)
     loop.dispatch(0)
     assert seen == [1]
 
 
 def test_a_host_turn_after_the_end_does_nothing():
     loop, asked = Loop(), []
-    loop.host_call_soon = asked.append
+    loop._host_call_soon = asked.append
     loop.call_soon(print)
     loop.close()
     asked[0]()

@@ -9,7 +9,7 @@ class Nested(Owned):
 
     host: Any
     """The asyncio loop that this one is a part of, or None."""
-    host_call_soon: Optional[Callable[[Callable[[], None]], object]]
+    _host_call_soon: Optional[Callable[[Callable[[], None]], object]]
     """`call_soon` of `host`, or None."""
 
     @property
