@@ -23,7 +23,9 @@ WITH_TLS = AT_ONCE if FULL else 2000  # a handshake in the client takes a millis
 
 # The other end: opens COUNT connections, says so, and when it is told to, says a byte on each and ends them in three ways.
 CLIENT = """
-import resource, socket, ssl, struct, sys
+import os, resource, socket, ssl, struct, sys
+# Before CPython 3.12 asyncio makes a socket of it, and those of the tests have a time limit, which makes them non-blocking.
+os.set_blocking(0, True)
 port, count, authority = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
 context = ssl.create_default_context(cafile=authority) if authority else None
