@@ -1,6 +1,9 @@
 from typing import final
 
 @final
+class KeptSessions: ...
+
+@final
 class SSLSession:
     @property
     def id(self) -> bytes: ...
