@@ -107,7 +107,7 @@ def test_a_call_from_another_thread_ends_the_wait(loop: EventLoop) -> None:
     loop.run_forever()
 
 
-@pytest.mark.skipif(not hasattr(asyncio.events, "_ThreadSafeHandle"), reason="so in asyncio from CPython 3.14 on")
+@pytest.mark.skipif(not hasattr(asyncio.events, "_ThreadSafeHandle"), reason="asyncio has no such handle before CPython 3.14")
 @pytest.mark.parametrize("debug", [False, True], ids=["", "debug"])
 def test_cancelling_in_another_thread_waits_for_a_call_that_runs(loop: EventLoop, debug: bool) -> None:
     loop.set_debug(debug)
