@@ -70,7 +70,7 @@ def talk_with_key_updates(wait_for: WaitFor, client: Talker, server: Talker) -> 
     def send(sender: Talker, receiver: Talker, data: bytes) -> None:
         sender.program.write(data)
         receiver.expected += data
-        wait_for(lambda: len(receiver.data) >= len(receiver.expected), "the data")
+        wait_for(lambda: len(receiver.program.out) >= len(receiver.expected) <= len(receiver.data), "the data")
         assert receiver.data == receiver.expected
 
     def both() -> Iterator[tuple[Talker, Talker]]:
