@@ -22,6 +22,7 @@ import trustme
 
 import sslsock
 from sslsock import EventLoop, SslCertificate, SslConfiguration, SslKey, SslServer, SslSocket, TcpServer, TcpSocket
+from sslsock.core.folder_watch import FolderWatch
 
 INSTRUMENTED = bool(os.environ.get("SSLSOCK_SANITIZE") or os.environ.get("SSLSOCK_VALGRIND"))
 
@@ -31,6 +32,17 @@ MEMORY_TELLS = not INSTRUMENTED
 # A wheel is tested beside the tests alone (ci/prove-wheels); what reads the package's sources needs a checkout.
 SOURCES = Path(__file__).resolve().parent.parent / "src" / "sslsock"
 needs_sources = pytest.mark.skipif(not SOURCES.is_dir(), reason="the sources are not beside the tests")
+
+
+def has_inotify() -> bool:
+    try:
+        FolderWatch().close()
+    except OSError:
+        return False
+    return True
+
+
+needs_inotify = pytest.mark.skipif(not has_inotify(), reason="there is no inotify to be had")
 
 HOSTS = ("own", "asyncio", "uvloop")
 # Seconds until a test that waits has failed: what a busy machine needs. valgrind takes thirty times as long.

@@ -12,7 +12,7 @@ from typing import Any, Callable
 
 import pytest
 
-from peers import open_descriptors, opened_since
+from peers import needs_inotify, open_descriptors, opened_since
 from sslsock.core.folder_watch import FolderWatch, is_remote
 from sslsock.proxy import file_watch
 from sslsock.proxy.file_watch import FileWatch, Ways, obstacles_to, told
@@ -20,17 +20,6 @@ from sslsock.proxy.paths import way_to
 
 TIMEOUT = 90.0  # seconds
 NEVER = (0,)  # a mark that no file has: so the first change is told as soon as all is watched
-
-
-def has_inotify() -> bool:
-    try:
-        FolderWatch().close()
-    except OSError:
-        return False
-    return True
-
-
-needs_inotify = pytest.mark.skipif(not has_inotify(), reason="there is no inotify to be had")
 
 
 class Seen:

@@ -16,7 +16,7 @@ import pytest
 import trustme
 
 from command_helpers import Identity, command, heeding_cuts, run
-from sslsock.core.folder_watch import FolderWatch
+from peers import needs_inotify
 
 from .operations import (
     Origin,
@@ -38,17 +38,6 @@ TAKEN = "read again after a change"
 
 in_full = pytest.mark.skipif(not os.environ.get("SSLSOCK_FULL"), reason="it takes its time; SSLSOCK_FULL=1 runs it")
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-
-
-def has_inotify() -> bool:
-    try:
-        FolderWatch().close()
-    except OSError:
-        return False
-    return True
-
-
-needs_inotify = pytest.mark.skipif(not has_inotify(), reason="there is no inotify to be had")
 
 
 def shown(running: Proxy, context: ssl.SSLContext, listener: int = 0) -> str:
