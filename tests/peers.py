@@ -349,12 +349,12 @@ def end_lookups() -> None:
             thread.join()
 
 
-def open_descriptors() -> dict[str, str]:
-    """Number and target of each, so that a leak can be named."""
+def open_descriptors(pid: int | str = "self") -> dict[str, str]:
+    """Number and target of each that this process, or another, has open, so that a leak can be named."""
     found = {}
-    for number in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):  # the one that lists
-            found[number] = os.readlink(f"/proc/self/fd/{number}")
+    for number in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(OSError):  # closed since: by the other process, or the one that lists
+            found[number] = os.readlink(f"/proc/{pid}/fd/{number}")
     return found
 
 

@@ -261,10 +261,46 @@ def returns_in_except(text: str) -> list[int]:
     return found
 
 
+CONTAINER = r"dict|list|set|bytearray|OrderedDict|deque"
+SECTION = re.compile(r"critical_section\(([^)]*)\)")
+
+
+def containers_as_locks(text: str, declarations: str) -> list[str]:
+    """What `text` takes the critical section of and is a container after `declarations`: declared so, or made so."""
+    named = {name.strip() for names in SECTION.findall(text) for name in names.split(",")}
+    declared = {
+        name
+        for name in named
+        for last in [re.escape(name.rpartition(".")[2])]
+        if re.search(rf"\b(?:{CONTAINER}) {last}\b|\b{last} = (?:[\[{{]|(?:{CONTAINER})\()", declarations)
+    }
+    return sorted(declared)
+
+
+def compiled_sources() -> list[Path]:
+    return [path for folder in ("core", "_ssl") for path in (SOURCES / folder).glob("*.pyx")]
+
+
+def test_no_container_is_a_lock() -> None:
+    # Each of its operations takes its critical section, and on CPython 3.13 who takes one twice waits for itself and lets go
+    # of all it has (docs/threads.md). An OrderedDict does so alone, in one operation: no other section helps.
+    found = {}
+    for path in compiled_sources():
+        text, header = path.read_text(), path.with_suffix(".pxd")
+        if wrong := containers_as_locks(text, text + (header.read_text() if header.exists() else "")):
+            found[path.name] = wrong
+        assert "OrderedDict" not in text, f"{path.name}: use a dict, which is in order too"
+    assert not found, "give them an object of their own, whose critical section it is"
+
+
+def test_how_containers_are_found() -> None:
+    text = "with cython.critical_section(self, self.kept):\n critical_section(mine)\n critical_section(lock)\nmine = {}\n"
+    assert containers_as_locks(text, text + "cdef dict kept, other\ncdef object lock = object()\n") == ["mine", "self.kept"]
+
+
 def test_no_except_of_cython_returns() -> None:
     # The code that Cython 3.3 makes for it releases a traceback that is NULL where memory has run out.
-    paths = [path for folder in ("core", "_ssl") for path in (SOURCES / folder).glob("*.pyx")]
-    found = {path.name: lines for path in paths if (lines := returns_in_except(path.read_text()))}
+    found = {path.name: lines for path in compiled_sources() if (lines := returns_in_except(path.read_text()))}
     assert not found, "take the `return` out of the `except`: its traceback may be NULL (docs/design.md, rule 5)"
 
 

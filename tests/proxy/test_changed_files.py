@@ -16,7 +16,7 @@ import pytest
 import trustme
 
 from command_helpers import Identity, command, heeding_cuts, run
-from peers import needs_inotify
+from peers import needs_inotify, open_descriptors
 
 from .operations import (
     Origin,
@@ -47,12 +47,7 @@ def shown(running: Proxy, context: ssl.SSLContext, listener: int = 0) -> str:
 
 def watches(running: Proxy) -> list[str]:
     """The descriptors of inotify that it has."""
-    links = [f"/proc/{running.pid}/fd/{number}" for number in os.listdir(f"/proc/{running.pid}/fd")]
-    found = []
-    for link in links:
-        with contextlib.suppress(OSError):
-            found.append(os.readlink(link))
-    return [target for target in found if "inotify" in target]
+    return [target for target in open_descriptors(running.pid).values() if "inotify" in target]
 
 
 @pytest.fixture

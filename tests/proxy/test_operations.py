@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from command_helpers import ENVIRONMENT, command
+from peers import open_descriptors
 
 from .operations import (
     DEADLINE,
@@ -365,9 +366,7 @@ def test_signals_while_it_starts(tmp_path: Path, back: Origin, number: signal.Si
 
 
 def has_open(pid: int, path: Path) -> bool:
-    with contextlib.suppress(OSError):
-        return any(os.readlink(entry) == str(path) for entry in Path(f"/proc/{pid}/fd").iterdir())
-    return False
+    return str(path) in open_descriptors(pid).values()
 
 
 @pytest.mark.parametrize(

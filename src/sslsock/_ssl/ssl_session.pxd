@@ -10,7 +10,7 @@ cdef class SSLSession:
 
 
 cdef class KeptSessions:
-    cdef object by_name  # OrderedDict: server name -> list of SSLSession, the newest last; the name that was used last is the last
+    cdef dict by_name  # server name -> list of SSLSession, the newest last; the name that was used last is the last
 
     cdef int keep(self, str name, SSLSession session) except -1
     cdef SSLSession take(self, str name)

@@ -1,7 +1,5 @@
 """`SSLSession`: what a client keeps of a connection to resume it."""
 
-from collections import OrderedDict
-
 cimport cython
 from libc.string cimport memcmp
 
@@ -89,17 +87,17 @@ cdef class KeptSessions:
     """
 
     def __cinit__(self):
-        self.by_name = OrderedDict()
+        self.by_name = {}
 
     @cython.critical_section
     cdef int keep(self, str name, SSLSession session) except -1:
-        cdef list sessions = self.by_name.setdefault(name, [])
+        cdef list sessions = self.by_name.pop(name, None) or []
+        self.by_name[name] = sessions
         sessions.append(session)
         if len(sessions) > SESSIONS_PER_NAME:
             del sessions[0]
-        self.by_name.move_to_end(name)
         if len(self.by_name) > SESSION_NAMES:
-            self.by_name.popitem(last=False)
+            del self.by_name[next(iter(self.by_name))]
         return 0
 
     @cython.critical_section

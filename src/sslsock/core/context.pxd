@@ -34,7 +34,7 @@ cdef class Context:
     cdef bytes next_protocols  # as on the wire: RFC 7301, 3.1
     cdef wire_list offered  # the same, for libssl's callback
     cdef bytes session_context  # the digest of what decides about a peer
-    cdef object sessions  # client: session key -> list of SslSession, least recently used first
+    cdef dict sessions  # client: session key -> list of SslSession, least recently used first
     cdef KeyLog key_log  # or None
     cdef int identities  # certificates of its own
     cdef object __weakref__

@@ -4,7 +4,6 @@ Owns the SSL_CTX and, for clients, the sessions that may be resumed. Settings of
 here: libssl's callbacks find them through `connection_hooks`, which the engine leaves at each connection.
 """
 
-from collections import OrderedDict
 
 cimport cython
 from libc.stdint cimport uint64_t
@@ -297,7 +296,7 @@ pre_shared_key_identity_hint="", post_handshake_authentication=False, legacy_ser
             identities.insert(0, (certificate, certificate_chain, private_key))
         self.server_side = server_side
         self.verify_mode = verify_mode
-        self.sessions = OrderedDict()
+        self.sessions = {}
         ERR_clear_error()
         self.ctx = ssl.SSL_CTX_new(ssl.TLS_server_method() if server_side else ssl.TLS_client_method())
         if self.ctx == NULL:
@@ -571,13 +570,13 @@ pre_shared_key_identity_hint="", post_handshake_authentication=False, legacy_ser
     cdef int keep_session(self, object key, SslSession session) except -1:
         """Remember a session for the next connection with the same key."""
         with cython.critical_section(self):
-            sessions = self.sessions.setdefault(key, [])
+            sessions = self.sessions.pop(key, None) or []
+            self.sessions[key] = sessions
             sessions.append(session)
             if len(sessions) > SESSIONS_PER_KEY:
                 del sessions[0]
-            self.sessions.move_to_end(key)
             if len(self.sessions) > SESSION_KEYS:
-                self.sessions.popitem(last=False)
+                del self.sessions[next(iter(self.sessions))]
         return 0
 
     cdef int drop_session(self, object key, SslSession session) except -1:

@@ -4,8 +4,6 @@ Owns an X509_STORE a file, to which nobody adds; the contexts that trust nobody 
 some 15 ms.
 """
 
-from collections import OrderedDict
-
 cimport cython
 
 cimport openssl_ssl as ssl
@@ -16,7 +14,7 @@ from sslsock.core.files cimport state_of
 cdef enum:
     FILES = 32  # that are kept
 
-cdef object kept = OrderedDict()  # path -> FileStore, the least recently used first
+cdef dict kept = {}  # path -> FileStore, the least recently used first
 # Its critical section is that of `kept`. The dict's own is taken by each operation: who takes one twice lets go of it meanwhile.
 cdef object keeping = object()
 
@@ -51,10 +49,10 @@ cdef X509_STORE *file_store(bytes path) except? NULL:
             return NULL
         ERR_clear_error()
     with cython.critical_section(keeping):  # where others have dropped it meanwhile, it is kept again
+        kept.pop(path, None)
         kept[path] = found
-        kept.move_to_end(path)
         if len(kept) > FILES:
-            kept.popitem(last=False)
+            del kept[next(iter(kept))]
     if ssl.X509_STORE_up_ref(found.store) != 1:
         raise MemoryError
     return found.store
