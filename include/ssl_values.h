@@ -15,7 +15,8 @@ struct ssl_switch {
     int on;
 };
 
-#ifdef OPENSSL_NO_SSL3
+/* 4.0 has lost the code, and with it the macro that says so. */
+#if defined(OPENSSL_NO_SSL3) || OPENSSL_VERSION_NUMBER >= 0x40000000L
 #define SSLSOCK_HAS_SSL3 0
 #else
 #define SSLSOCK_HAS_SSL3 1

@@ -191,7 +191,9 @@ if sys.version_info < (3, 12):  # CPython tells its tables until then
             code: (name, _ssl.err_codes_to_names[code]) for code, name in codes.items() if code in _ssl.err_codes_to_names
         }
         assert len(others) > 1400, "the two tables have little in common"
-        assert {code: pair for code, pair in others.items() if pair[0] != pair[1]} == {}
+        # A new major version of OpenSSL gives a few names and numbers anew: 4.0 what was called after SSL 3.
+        most = 0 if ours.OPENSSL_VERSION_INFO[0] == _ssl.OPENSSL_VERSION_INFO[0] else 30
+        assert sum(name != theirs for name, theirs in others.values()) <= most, others
         assert {number: name for number, name in libraries.items() if _ssl.lib_codes_to_names.get(number, name) != name} == {}
 
     def test_the_tables_are_there_for_who_asks():

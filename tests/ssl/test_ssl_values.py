@@ -219,11 +219,16 @@ def test_arguments_by_keyword():
             function(**keyword)
 
 
+RENAMED = {287}  # ac-auditEntity; OpenSSL 4.0 calls it ac-auditIdentity
+
+
 def test_objects_are_named_as_the_interpreter_names_them():
     same = ours.OPENSSL_VERSION == _ssl.OPENSSL_VERSION
     known = 0
     for nid in range(1, 1500 if same else 900):
         theirs, mine = outcome(_ssl, "nid2obj", (nid,)), outcome(ours, "nid2obj", (nid,))
+        if nid in RENAMED and not same:
+            continue
         assert mine == theirs
         if mine[0] is tuple:
             known += 1

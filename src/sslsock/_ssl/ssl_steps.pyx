@@ -6,7 +6,7 @@ its buffers, what lies here can be counted, and a record that is not one (an HTT
 
 cimport openssl_ssl as ssl
 from fork_gate cimport fork_gate_enter, fork_gate_leave
-from openssl_err cimport ERR_clear_error, ERR_peek_error, ERR_peek_last_error
+from openssl_err cimport ERR_LIB_SSL, ERR_clear_error, ERR_peek_error, ERR_peek_last_error
 from record_buffers cimport record_buffers_forget, record_buffers_used
 from system cimport (
     pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_trylock, pthread_mutex_unlock,
@@ -19,6 +19,12 @@ from sslsock._ssl.ssl_hooks cimport context_of, fork_count, has_forked, see_fork
 
 cdef extern from "Python.h" nogil:
     unsigned long PyThread_get_thread_ident()
+
+cdef extern from "openssl/sslerr.h" nogil:
+    int SSL_R_SHUTDOWN_WHILE_IN_INIT
+
+cdef extern from "module_compat.h" nogil:
+    void raise_openssl_error(int library, int reason)
 
 cdef enum:
     HEADER_V2 = 2
@@ -160,6 +166,9 @@ cdef class SteppedConnection(HookedConnection):
         cdef int error = ssl.SSL_get_error(self.ssl, result)
         if error == ssl.SSL_ERROR_WANT_READ:
             return WANT_READ
+        if error == ssl.SSL_ERROR_SSL and ERR_peek_error() == 0:
+            # A call after one that failed adds nothing to the error queue. Then OpenSSL 3 says one of these.
+            error = ssl.SSL_ERROR_ZERO_RETURN if ssl.SSL_get_shutdown(self.ssl) & ssl.SSL_RECEIVED_SHUTDOWN else ssl.SSL_ERROR_SYSCALL
         if error == ssl.SSL_ERROR_ZERO_RETURN:
             return PEER_CLOSED
         return self.note_failure(error)
@@ -280,6 +289,8 @@ cdef class SteppedConnection(HookedConnection):
         ERR_clear_error()
         result[0] = ssl.SSL_shutdown(self.ssl)
         if result[0] < 0:
+            if ssl.SSL_in_init(self.ssl) and ERR_peek_error() == 0:  # OpenSSL 4.0 has no word for it after a failure
+                raise_openssl_error(ERR_LIB_SSL, SSL_R_SHUTDOWN_WHILE_IN_INIT)
             status = self.classify(result[0])
         return status if self.close_window(front, whole, given) else OUT_OF_MEMORY
 

@@ -202,6 +202,10 @@ def check_policy(policy: TlsPolicy, places: Places, here: Path, prefix: str, war
 def check_algorithms(key: str, text: str, place: Place, warn: Warn) -> None:
     """Whether OpenSSL takes a list. Unknown names in one of cipher suites it leaves out, which may be a mistake."""
     setting = key.replace("-", "_")
+    if setting == "ciphersuites":
+        for name in re.split("[:, ]", text):
+            if "_WITH_" in name:  # OpenSSL 3 takes it, and then has no suite at all; 4.0 has no words for it
+                raise place.error(f"{name!r} is a cipher suite of TLS 1.2 and older")
     try:
         Context(server_side=False, verify_mode=VERIFY_NONE, use_system_ca=False, **{setting: text})  # type: ignore[arg-type]
     except ConfigurationError as exc:
@@ -212,9 +216,6 @@ def check_algorithms(key: str, text: str, place: Place, warn: Warn) -> None:
     if setting not in ("ciphers", "ciphersuites"):
         return
     for name in re.split("[:, ]", text):
-        if setting == "ciphersuites" and "_WITH_" in name:
-            # OpenSSL takes it, and then has no suite at all.
-            raise place.error(f"{name!r} is a cipher suite of TLS 1.2 and older")
         if name and name[0] not in "!-+@" and not known(setting, name):
             warn_at(place, f"{name!r}: this OpenSSL has no such cipher suite here; it is left out", warn)
 
