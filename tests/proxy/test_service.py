@@ -22,9 +22,9 @@ import pytest
 
 from command_helpers import ENVIRONMENT, command
 from peers import MEMORY_TELLS, refused_port
-from sslsock.proxy import server
+from sslsock.proxy import openings
 from sslsock.proxy.access_log import LineWriter
-from sslsock.proxy.server import Unstartable, open_listeners
+from sslsock.proxy.openings import Unstartable, open_listeners
 from sslsock.proxy.settings import Address
 
 from .operations import (
@@ -393,7 +393,7 @@ def test_a_file_name_that_standard_output_cannot_hold(tmp_path: Path, back: Orig
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_port_of_the_systems_choice_is_free_at_every_address_of_a_name(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     """Somebody has the first address's port at the second one, three times."""
-    opened, ports = server.open_column, []
+    opened, ports = openings.open_column, []
 
     def open_column(host: str, port: int, count: int) -> list[socket.socket]:
         column = opened(host, port, count)
@@ -402,7 +402,7 @@ def test_a_port_of_the_systems_choice_is_free_at_every_address_of_a_name(monkeyp
             stack.enter_context(socket.create_server(("127.0.0.2", ports[-1])))
         return column
 
-    monkeypatch.setattr(server, "open_column", open_column)
+    monkeypatch.setattr(openings, "open_column", open_column)
     with contextlib.ExitStack() as stack:
         writer = LineWriter(stack.enter_context(open(os.devnull, "wb")))
         stack.callback(writer.close)

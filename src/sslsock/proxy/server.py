@@ -1,19 +1,16 @@
 """The proxy as a process: start, signals, reload, drain, end.
 
-The main thread is the first worker; the others have a thread each. All listening descriptors are opened here, before
-privileges are dropped, one for each listener and worker (SO_REUSEPORT), so the kernel spreads connections over the workers.
-Files are read in a thread of their own when SIGHUP asks for it, or when they have changed (`renewal`): a worker that reads keys
-would let its connections wait.
+The main thread is the first worker; the others have a thread each. All listening descriptors are opened (`openings`) before
+privileges are dropped. Files are read in a thread of their own when SIGHUP asks for it, or when they have changed (`renewal`):
+a worker that reads keys would let its connections wait.
 """
 
 from __future__ import annotations
 
 import codecs
-import errno
 import logging
 import os
 import signal
-import socket
 import sys
 import threading
 import time
@@ -25,9 +22,7 @@ from ..core.context import ConfigurationError
 from ..core.event_loop import EventLoop
 from ..core.hostname import parse_host
 from ..core.ticket_keys import TicketKeys
-from ..sockets.local_listener import SocketFile, open_local_socket
 from ..sockets.local_path import end_of
-from ..sockets.tcp_server import BACKLOG, open_listening_socket
 from . import record
 from .access_log import ERROR, WARNING, AccessLog, LineWriter
 from .backends import summed_up
@@ -38,8 +33,9 @@ from .files import Reading
 from .gate import Gate
 from .health import Board
 from .metrics import MetricsError, ProcessState, make_collector
+from .openings import Openings, Unstartable
 from .policy import ListenerPolicy
-from .privileges import PrivilegeError, drop_to, file_owner, listen_fds, match_sockets
+from .privileges import PrivilegeError, drop_to, listen_fds, match_sockets
 from .pulse import Pulse
 from .renewal import Renewed, WatchedFiles, renew
 from .service_manager import ServiceManager
@@ -66,22 +62,11 @@ RELOAD_SECONDS = 1.0  # that the end waits for a SIGHUP which is being followed
 CHECKS = 2  # descriptors of an address that is checked: one check is being made, one is seen out
 MANY_CHECKS = 8 * CHECKS  # of a name
 
-ATTEMPTS = 20  # to find a port that is free at all addresses of a name
-NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # addresses of a name that this machine does not have
-
 # What is wrong with the settings or the files that they name.
 UNUSABLE = (SettingsError, CertificateError, ConfigurationError, TicketKeyError, ValueError, OSError)
 
 
 Reload = Callable[[Callable[[str], object]], tuple[ProxySettings, Reading]]
-
-
-class Unstartable(Exception):
-    """Why the proxy cannot start. status: of the process; 1 for the system, 2 for the settings."""
-
-    def __init__(self, reason: object, status: int) -> None:
-        super().__init__(str(reason))
-        self.status = status
 
 
 def run(settings: ProxySettings, reading: Reading, reload: Optional[Reload], writer: LineWriter) -> int:
@@ -119,8 +104,7 @@ class Server:
         self._keys = TicketKeys()
         self._ticket_source: Union[TicketKeyFile, TicketRotation]
         self._policies: list[ListenerPolicy] = []
-        self._shared: set[int] = set()  # descriptors that were passed in
-        self._files_of_sockets: list[SocketFile] = []  # of the UNIX sockets that are listened on
+        self._openings = Openings()
         self._loop = EventLoop.current()
         self._workers: list[Worker] = []
         self._threads: list[threading.Thread] = []
@@ -144,7 +128,7 @@ class Server:
             if self._failure is not None:
                 raise self._failure
         finally:
-            self._remove_sockets()
+            self._openings.remove_files()
             self._end_all(record.ABORTED)  # no effect when all have drained
             for thread in self._threads:
                 thread.join()
@@ -219,42 +203,11 @@ class Server:
             raise Unstartable(exc, 1) from exc
         except OSError as exc:
             raise Unstartable(f"--metrics {settings.metrics}: {exc.strerror or exc}", 1) from exc
-        columns: list[list[list[int]]] = []
-        for listener, given in zip(settings.listeners, inherited):
-            address = listener.listen
-            if given is not None:
-                first = [passed.detach() for passed in (given.socket, *given.beside)]
-                column = [first, *([os.dup(fd) for fd in first] for _ in range(settings.threads - 1))]
-                self._shared.update(fd for row in column for fd in row)
-                columns.append(column)
-            elif address.path is not None:
-                columns.append(self._open_path(listener))
-            else:
-                columns.append(open_listeners(address, addresses_of(address), settings.threads, self._writer))
-        rows = [list(row) for row in zip(*columns)]
+        rows = self._openings.open(settings.listeners, inherited, settings.threads, self._writer)
         self._doors = sum(map(len, rows[0]))  # a name may have several addresses
         self._held = open_now()
         self._gate.change(self._connection_limit())
         return rows
-
-    def _open_path(self, listener: ListenerSettings) -> list[list[int]]:
-        """One UNIX socket, which all workers accept from: SO_REUSEPORT is for ports."""
-        path = listener.listen.path
-        assert path is not None
-        owner, group = file_owner(listener.owner) if listener.owner is not None else (-1, -1)
-        try:
-            sock, file = open_local_socket(path, BACKLOG, listener.mode, owner, group)
-        except OSError as exc:
-            raise unopened(listener.listen, exc) from exc
-        if file is not None:
-            self._files_of_sockets.append(file)
-        first = sock.detach()
-        return [[first], *([os.dup(first)] for _ in range(self._settings.threads - 1))]
-
-    def _remove_sockets(self) -> None:
-        """Nobody new finds the way here."""
-        while self._files_of_sockets:
-            self._files_of_sockets.pop().remove()
 
     def _read_files(self) -> None:
         settings = self._settings
@@ -272,7 +225,7 @@ class Server:
         worker = Worker(
             self._policies,
             descriptors,
-            self._shared,
+            self._openings.shared,
             settings.limits,
             self._gate,
             self._log,
@@ -338,7 +291,7 @@ class Server:
                 host, port = end_of(listening.getsockname())
             listen = policy.settings.listen
             to = ", ".join(str(address) for route in policy.routes for address in route.route.to)
-            own_name = listen.host if fd not in self._shared else ""
+            own_name = listen.host if fd not in self._openings.shared else ""
             here = Address(listen.scheme, own_name or host, port)
             if listen.path is not None:
                 here = Address(listen.scheme, "", 0, host)
@@ -510,7 +463,7 @@ class Server:
         self._writer.write(f"SIGTERM: no new connections; {count} are given {time_text} to end")
         if seconds:
             self._loop.call_later(seconds, self._end_all, record.DRAINED)
-        self._remove_sockets()
+        self._openings.remove_files()
         for worker in self._workers:
             self._tell(worker, worker.drain)
 
@@ -639,63 +592,6 @@ class Server:
             for expiry in policy.store.expiries()
             if expiry.not_after is not None
         }
-
-
-def open_listeners(
-    address: Address, hosts: Sequence[str], count: int, writer: LineWriter, attempts: int = ATTEMPTS
-) -> list[list[int]]:
-    """Descriptors that listen on `address`, which means `hosts`: one for each of them that this machine has, `count` times."""
-    columns: list[list[socket.socket]] = []
-    port, problem = address.port, OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
-    try:
-        for host in hosts:
-            try:
-                columns.append(open_column(host, port, count))
-            except OSError as exc:
-                if exc.errno not in NOT_HERE:
-                    raise
-                problem = exc
-                if len(hosts) > 1:
-                    writer.write(f"{address}: {host} is left out: {exc.strerror}", WARNING)
-            else:
-                port = columns[0][0].getsockname()[1]  # the same for all, if any would do
-        if not columns:
-            raise problem
-    except OSError as exc:
-        for listening in (one for column in columns for one in column):
-            listening.close()
-        if exc.errno == errno.EADDRINUSE and columns and not address.port and attempts > 1:
-            # Any port would do, and somebody has the first host's at another host.
-            return open_listeners(address, hosts, count, writer, attempts - 1)
-        raise unopened(address, exc) from exc
-    return [[listening.detach() for listening in row] for row in zip(*columns)]
-
-
-def unopened(address: Address, exc: OSError) -> Unstartable:
-    return Unstartable(f"cannot listen on {address}: {exc.strerror or exc}", 1)
-
-
-def addresses_of(address: Address) -> list[str]:
-    """The numeric addresses behind the host of a listener; "" for every one."""
-    if not address.host or parse_host(address.host).numeric:
-        return [address.host]
-    try:
-        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-    except OSError as exc:
-        raise unopened(address, exc) from exc
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
-
-
-def open_column(host: str, port: int, count: int) -> list[socket.socket]:
-    """`count` sockets that listen on one numeric address. OSError."""
-    if count > 1 and port:
-        # With SO_REUSEPORT, a port that another process of ours has taken would be shared with it.
-        open_listening_socket(host, port, False).close()
-    opened: list[socket.socket] = []
-    for _ in range(count):
-        opened.append(open_listening_socket(host, port, count > 1))
-        port = opened[0].getsockname()[1]
-    return opened
 
 
 def check_same_shape(old: ProxySettings, new: ProxySettings) -> None:
