@@ -197,7 +197,7 @@ make_venv() {
 # The same with all that the tests use. What compares us with others has no wheel for every Python: only CI insists on it.
 make_test_venv() {
     make_venv test
-    for _other in uvloop OpenSSL:pyopenssl matplotlib argcomplete PyInstaller:pyinstaller twisted; do
+    for _other in uvloop acme OpenSSL:pyopenssl matplotlib argcomplete PyInstaller:pyinstaller twisted; do
         [ -n "${CI:-}" ] || [ "$_other" = uvloop ] || continue
         ! "$VENV/bin/python" -c "import ${_other%%:*}" 2>/dev/null || continue
         say "installing ${_other#*:}"
@@ -221,7 +221,7 @@ add_libraries() {
 # --- Peers: the foreign programs that the tests speak with
 
 # PROGRAM:PACKAGE
-PEERS="openssl:openssl curl:curl gnutls-cli:gnutls-bin nghttp:nghttp2-client ab:apache2-utils dovecot:dovecot-imapd /usr/lib/dovecot/pop3-login:dovecot-pop3d postfix:postfix nginx:nginx-light haproxy:haproxy redis-server:redis-server mosquitto:mosquitto slapd:slapd postgres:postgresql mariadbd:mariadb-server-core vsftpd:vsftpd chromium:chromium promtool:prometheus systemd-analyze:systemd"
+PEERS="openssl:openssl curl:curl gnutls-cli:gnutls-bin nghttp:nghttp2-client ab:apache2-utils dovecot:dovecot-imapd /usr/lib/dovecot/pop3-login:dovecot-pop3d postfix:postfix nginx:nginx-light haproxy:haproxy redis-server:redis-server mosquitto:mosquitto slapd:slapd postgres:postgresql mariadbd:mariadb-server-core vsftpd:vsftpd chromium:chromium promtool:prometheus systemd-analyze:systemd pebble:pebble"
 # Those of them that are started with the machine, by the names of their services.
 SERVICES="dovecot postfix nginx haproxy redis-server mosquitto slapd postgresql vsftpd prometheus"
 
@@ -262,7 +262,14 @@ find_peers() {
         _need=$(printf '%s' "$_need" | sed 's/ chromium//')
         ;;
     esac
+    _authority= # and for this one the same
+    case $_need in *pebble*)
+        _authority=pebble
+        _need=$(printf '%s' "$_need" | sed 's/ pebble//')
+        ;;
+    esac
     # shellcheck disable=SC2086
     [ -z "$_need" ] || apt_install_stopped "programs that the tests speak with are missing" $_need
     [ -z "$_browser" ] || (apt_install "a browser is missing" "$_browser") || say "its test is skipped"
+    [ -z "$_authority" ] || (apt_install "an ACME authority is missing" "$_authority") || say "its tests are skipped"
 }

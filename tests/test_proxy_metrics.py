@@ -69,7 +69,7 @@ def test_every_reason_is_counted_and_is_a_failure_or_not(reason: str) -> None:
     counters = Counters()
     served(counters, make_record(reason=reason))
     assert by_listener([counters])[A].reasons == {reason: 1}
-    harmless = {"ended", "probe", "truncated", "client_reset", "idle_timeout", "drained", "aborted"}
+    harmless = {"ended", "probe", "truncated", "client_reset", "idle_timeout", "acme_challenge", "drained", "aborted"}
     assert total([counters]).failures == (reason not in harmless)
 
 
@@ -490,7 +490,7 @@ def test_scrapers_that_say_nothing_stop_nobody(monkeypatch: pytest.MonkeyPatch) 
         for _ in range(3):
             assert b"200" in ask(server.port, GET)[0]
         assert silent[0].recv(1) == b"", "the oldest is still there"
-        assert len(server._scrapers) <= metrics_server.SCRAPERS
+        assert len(server._peers) <= metrics_server.SCRAPERS
         assert server._held <= metrics_server.SCRAPERS + 1, "those that have to go hold descriptors until they have gone"
 
 
@@ -523,7 +523,7 @@ def test_closing_cuts_scrapers_and_leaves_nothing_behind(monkeypatch: pytest.Mon
         with socket.create_connection(("127.0.0.1", port), PATIENCE) as connection:
             connection.sendall(b"GET /met")
             end = time.monotonic() + PATIENCE
-            while not server._scrapers:
+            while not server._peers:
                 assert time.monotonic() < end, "the scraper is not seen"
             start = time.monotonic()
             server.close()

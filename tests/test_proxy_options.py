@@ -11,7 +11,7 @@ import pytest
 
 from sslsock.__main__ import make_parser
 from sslsock.core.cpu_count import usable_cpus
-from sslsock.proxy.builder import LISTENER, TOP
+from sslsock.proxy.builder import ACME, LISTENER, TOP
 from sslsock.proxy.options import make_settings
 from sslsock.proxy.settings import (
     Address,
@@ -146,7 +146,7 @@ def test_options_go_before_a_profile(name: str) -> None:
 def test_the_command_line_and_the_file_have_the_same_names() -> None:
     names = {name[2:] for name in proxy_actions()} - {"help", "config", "check"}
     # On the command line everything goes through where nothing speaks TLS: that is tcp:// to tcp://.
-    assert names == {*TOP, *LISTENER} - {"passthrough"}
+    assert names == {*TOP, *LISTENER, *(f"acme-{key}" for key in ACME)} - {"passthrough"}
 
 
 def test_the_help_tells_the_defaults_that_are_in_force() -> None:

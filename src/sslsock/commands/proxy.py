@@ -35,8 +35,15 @@ def reload(arguments: argparse.Namespace, warn: Warn) -> tuple[ProxySettings, Re
 def summary(settings: ProxySettings) -> str:
     routes = sum(len(listener.routes) for listener in settings.listeners)
     certificates = sum(len(listener.key_pairs) for listener in settings.listeners)
-    counts = ((len(settings.listeners), "listener"), (routes, "route"), (certificates, "certificate"))
-    return ", ".join(f"{count} {name}{'s' if count != 1 else ''}" for count, name in counts)
+    counts = [(len(settings.listeners), "listener"), (routes, "route"), (certificates, "certificate")]
+    if settings.acme is not None:
+        counts.append((len(settings.acme_names()), "certificate by ACME"))
+    return ", ".join(plural(count, name) for count, name in counts)
+
+
+def plural(count: int, name: str) -> str:
+    first, space, rest = name.partition(" ")
+    return f"{count} {first}{'s' if count != 1 else ''}{space}{rest}"
 
 
 class StartSignals:

@@ -16,6 +16,7 @@ from ..core.cpu_count import default_threads
 from ..sockets.host_port import parse_connect_address, parse_listen_address
 from ..sockets.local_path import checked_path, is_abstract
 from . import hosts
+from .acme_values import ACME, acme_names, acme_of
 from .allowed import NameList
 from .back_end_values import CHOICE, balance_of, check_of
 from .settings import (
@@ -34,7 +35,7 @@ from .settings import (
 )
 from .tls_profiles import PROFILES, profile
 
-__all__ = ["LISTENER", "ROUTE", "TOP", "Table", "refuse_unknown", "settings_of"]
+__all__ = ["ACME", "LISTENER", "ROUTE", "TOP", "Table", "refuse_unknown", "settings_of"]
 
 TOP = (
     *("threads", "max-connections", "max-connections-per-source"),
@@ -48,7 +49,7 @@ BACK_TLS = (
     *(f"to-{key}" for key in (*ALGORITHMS, *VERIFICATION)),
 )
 TARGET = ("to", "passthrough", *CHOICE, *BACK_TLS)
-FRONT_TLS = ("cert", "key", "ca-out", "client-ca", "allow-name", "alpn", "tls-profile", *ALGORITHMS, *VERIFICATION)
+FRONT_TLS = ("cert", "key", "acme", "ca-out", "client-ca", "allow-name", "alpn", "tls-profile", *ALGORITHMS, *VERIFICATION)
 PROXY_PROTOCOL = ("proxy-protocol-in", "trusted-proxy", "proxy-protocol-out")
 LISTENER = ("listen", "listen-mode", "listen-owner", *FRONT_TLS, *PROXY_PROTOCOL, *TARGET)
 ROUTE = ("server-names", "alpn", *TARGET)
@@ -181,8 +182,10 @@ def similar(key: str, known: Sequence[str]) -> str:
     return f"; did you mean {found[0]!r}?" if found else ""
 
 
-def settings_of(top: Table, listeners: Sequence[tuple[Table, Sequence[Table]]]) -> ProxySettings:
-    """The settings of a whole proxy. listeners: each with its routes. SettingsError."""
+def settings_of(
+    top: Table, listeners: Sequence[tuple[Table, Sequence[Table]]], acme: Optional[Table] = None
+) -> ProxySettings:
+    """The settings of a whole proxy. listeners: each with its routes. acme: what is said of ACME. SettingsError."""
     made = tuple(listener_of(listener, routes) for listener, routes in listeners)
     seen: dict[tuple[str, int], Table] = {}
     for (table, _), settings in zip(listeners, made):
@@ -194,6 +197,8 @@ def settings_of(top: Table, listeners: Sequence[tuple[Table, Sequence[Table]]]) 
         if where in seen and where[1]:
             table.fail("another listener has this address", "listen")
         seen[where] = table
+    asking = [(table, settings.listen) for (table, _), settings in zip(listeners, made) if settings.acme]
+    wanted, listening = asking[0][0] if asking else None, [address for _, address in asking]
     defaults = Limits()
     return ProxySettings(
         listeners=made,
@@ -211,12 +216,13 @@ def settings_of(top: Table, listeners: Sequence[tuple[Table, Sequence[Table]]]) 
         ),
         threads=top.count("threads", 1, MOST_THREADS, default_threads()),
         ticket_key_file=top.file("ticket-key-file"),
-        metrics=metrics_address(top),
+        metrics=plain_address(top, "metrics"),
         log_format=top.choice("log-format", "text", "json"),
         log_probes=log_probes(top),
         user=top.text("user"),
         keep_reading=keep_reading(top),
         watch=top.choice("watch", "auto", "poll", "off") or "auto",
+        acme=acme_of(acme, wanted, listening, plain_address(acme, "http") if acme is not None else None),
         places=top.places,
     )
 
@@ -235,11 +241,12 @@ def keep_reading(top: Table) -> bool:
     return wanted
 
 
-def metrics_address(top: Table) -> Optional[Address]:
-    text = top.text("metrics")
+def plain_address(table: Table, key: str) -> Optional[Address]:
+    """Where plain HTTP is spoken, so that there is no scheme to choose."""
+    text = table.text(key)
     if text is not None and "://" in text:
-        top.fail(f"{text!r}: HOST:PORT is needed, without a scheme", "metrics")
-    return None if text is None else parse_address(top, f"tcp://{text}", True, "metrics")
+        table.fail(f"{text!r}: HOST:PORT is needed, without a scheme", key)
+    return None if text is None else parse_address(table, f"tcp://{text}", True, key)
 
 
 def parse_address(table: Table, text: str, listening: bool, *parts: Part) -> Address:
@@ -300,8 +307,9 @@ def listener_of(table: Table, route_tables: Sequence[Table]) -> ListenerSettings
         table.refuse(FRONT_TLS, f"TLS does not end at a tcp:// listener; {name('listen')} tls://… does that")
     elif all(route.passthrough for route in routes):
         table.refuse(FRONT_TLS, "no TLS ends here: every route of this listener is a passthrough")
-    if "cert" in table:
-        table.refuse(["ca-out"], f"it is for the certificate that is made without {name('cert')}")
+    for given in ("cert", "acme"):
+        if given in table:
+            table.refuse(["ca-out"], f"it is for the certificate that is made without {name(given)}")
     if "client-ca" not in table:
         table.refuse(["allow-name"], f"names are known of client certificates only: it needs {name('client-ca')}")
         table.refuse(VERIFICATION, f"it is about the certificates of clients: it needs {name('client-ca')}")
@@ -329,6 +337,7 @@ def listener_of(table: Table, route_tables: Sequence[Table]) -> ListenerSettings
         listen=listen,
         routes=routes,
         key_pairs=key_pairs(table, "cert", "key"),
+        acme=acme_names(table),
         ca_out=table.file("ca-out"),
         client_ca=table.file("client-ca"),
         allow_names=allowed_names(table, "allow-name"),

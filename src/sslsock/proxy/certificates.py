@@ -37,11 +37,15 @@ __all__ = [
     "Identity",
     "Pair",
     "files_of",
+    "key_type",
     "load_checked",
     "load_pair",
     "make_localhost_pair",
+    "normal",
     "read_certificates",
     "read_crls",
+    "wildcard_of",
+    "without_doubles",
     "write_authority",
 ]
 
@@ -184,6 +188,14 @@ class CertificateStore:
         """Certificates that no client is ever shown, for others stand before them wherever they fit."""
         used = {id(expiry) for identity in self.identities for expiry in identity.expiries}
         return [member.expiry for member in self._members if id(member.expiry) not in used]
+
+
+def without_doubles(pairs: Iterable[tuple[Pair, str]], further: Iterable[tuple[Pair, str]]) -> list[tuple[Pair, str]]:
+    """`pairs`, and those of `further` that are not for the same names, with the same kind of key, as one of them: a file may
+    hold by now what is obtained as well, and only one could be used."""
+    found = list(pairs)
+    taken = {(names_of(certificate), key_type(key)) for (certificate, _, key), _ in found}
+    return found + [one for one in further if (names_of(one[0][0]), key_type(one[0][2])) not in taken]
 
 
 def wildcard_of(name: str) -> str:

@@ -75,6 +75,10 @@ def check_files(settings: ProxySettings, warn: Warn, reading: Optional[Reading] 
         except TicketKeyError as exc:
             raise places.of("ticket-key-file").error(str(exc)) from None
     check_system(settings, places)
+    if settings.acme is not None:
+        from .acme.setup import check_acme
+
+        check_acme(settings, reading.starting)
     if reading.starting:
         check_rights(settings)
 

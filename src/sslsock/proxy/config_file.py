@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Optional
 
-from .builder import LISTENER, ROUTE, TOP, Table, refuse_unknown, settings_of
+from .builder import ACME, LISTENER, ROUTE, TOP, Table, refuse_unknown, settings_of
 from .files import Reading
 from .settings import Place, Places, ProxySettings, SettingsError
 from .toml_lines import lines_of
@@ -39,10 +39,13 @@ def read_settings(
     for path, line in lines.items():
         # A member is told by the name of its array. A table is told by none: its line says it.
         name = next((part for part in reversed(path) if isinstance(part, str)), "")
-        places[path] = Place("" if name in ("listener", "route") else name, file, line)
+        places[path] = Place("" if name in ("listener", "route") or path == ("acme",) else name, file, line)
 
     top = Table(values, places)
-    refuse_unknown(top, (*TOP, "listener"), {**IN_ROUTE, **IN_LISTENER})
+    refuse_unknown(top, (*TOP, "listener", "acme"), {**IN_ROUTE, **IN_LISTENER})
+    acme = table_of(top, "acme")
+    if acme is not None:
+        refuse_unknown(acme, ACME, {**IN_ROUTE, **IN_LISTENER, **AT_TOP})
     listeners = []
     for listener in tables_of(top, "listener"):
         refuse_unknown(listener, (*LISTENER, "route"), {**IN_ROUTE, **AT_TOP})
@@ -56,7 +59,7 @@ def read_settings(
     given = overrides or {}
     for key in given:
         places[(key,)] = Place(f"--{key}")
-    return replace(settings_of(Table({**values, **given}, places), listeners), file=file)
+    return replace(settings_of(Table({**values, **given}, places), listeners, acme), file=file)
 
 
 def log_format_in(file: str, reading: Optional[Reading] = None) -> Optional[str]:
@@ -70,6 +73,14 @@ def log_format_in(file: str, reading: Optional[Reading] = None) -> Optional[str]
             return line[2].decode("ascii") if line is not None else None
         return None
     return found if isinstance(found, str) else None
+
+
+def table_of(table: Table, key: str) -> Optional[Table]:
+    """One table, None where there is none."""
+    found = table.values.get(key)
+    if found is not None and not isinstance(found, dict):
+        table.fail(f"a table is needed: [{key}]", key)
+    return None if found is None else Table(found, table.places, (*table.path, key))
 
 
 def tables_of(table: Table, key: str) -> list[Table]:

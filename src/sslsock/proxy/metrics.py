@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
     from prometheus_client.registry import Collector
 
+    from .acme.manager import AcmeState
     from .health import Health
 
 __all__ = ["Counters", "MetricsError", "ProcessState", "Totals", "import_prometheus", "make_collector", "total"]
@@ -250,6 +251,7 @@ def make_collector(
     process_view: Optional[Callable[[], ProcessState]] = None,
     healths_view: Callable[[], Iterable[Health]] = tuple,
     crls_view: Callable[[], Mapping[str, float]] = dict,
+    acme_view: Optional[Callable[[], Iterable[AcmeState]]] = None,
 ) -> Collector:
     """What a registry of prometheus_client asks at each scrape; the functions are called in the scraping thread.
 
@@ -257,7 +259,8 @@ def make_collector(
     while; addresses_view: the same for (back end, address).
     certificates_view: file → when its certificate expires, in seconds since the epoch. lines_dropped: `LineWriter.dropped`.
     process_view: of the process as a whole. healths_view: what is known of the back ends; `Board.all`.
-    crls_view: file of revocation lists → when the first of them goes out of date.
+    crls_view: file of revocation lists → when the first of them goes out of date. acme_view: of the names whose certificates
+    are obtained; None: there are none.
 
     MetricsError: the package prometheus_client is missing.
     """
@@ -276,6 +279,30 @@ def make_collector(
             yield from self._backends(sums)
             if process_view is not None:
                 yield from self._process(process_view())
+            if acme_view is not None:
+                yield from self._acme(acme_view())
+
+        @staticmethod
+        def _acme(states: Iterable[AcmeState]) -> Iterator[Metric]:
+            success = core.GaugeMetricFamily(
+                "sslsock_proxy_acme_success_timestamp_seconds",
+                "When a certificate was last obtained by this process, in seconds since the epoch; 0: not yet.",
+                labels=["name"],
+            )
+            renewal = core.GaugeMetricFamily(
+                "sslsock_proxy_acme_renewal_timestamp_seconds",
+                "When it is next ordered, or tried again, in seconds since the epoch; 0: now.",
+                labels=["name"],
+            )
+            failures = core.CounterMetricFamily(
+                "sslsock_proxy_acme_failures", "Failed attempts to obtain a certificate, by why.", labels=["name", "reason"]
+            )
+            for state in states:
+                success.add_metric([state.name], state.success)
+                renewal.add_metric([state.name], state.renewal)
+                for reason, count in state.failures.items():
+                    failures.add_metric([state.name, reason], count)
+            yield from (success, renewal, failures)
 
         @staticmethod
         def _connections(sums: dict[str, ListenerCounters]) -> Iterator[Metric]:

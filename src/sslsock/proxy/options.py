@@ -146,6 +146,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="begin with what Mozilla's guidelines for servers (5.7) recommend; the options below go before it")
     add_policy(add, "", "clients")
 
+    group = parser.add_argument_group("certificates that are obtained and renewed by themselves (ACME)")
+    add = group.add_argument
+    add("--acme", metavar="NAME", nargs="+", action="extend",
+        help="obtain a certificate for each of these names; needs the package acme: the extra `acme`")
+    add("--acme-terms-agreed", action="store_true", help="I agree to the terms of service of the authority; has to be said")
+    add("--acme-storage", metavar="FOLDER", action=Once,
+        help="where the account, the keys and the certificates are kept; proxies may share it")
+    add("--acme-email", metavar="ADDRESS", action=Once, help="for the authority, whom it may concern")
+    add("--acme-directory", metavar="URL", action=Once, help="of the authority (Let's Encrypt)")
+    add("--acme-directory-ca", metavar="FILE", action=Once,
+        help="trust the authorities in this PEM file for that URL, in place of the usual ones")
+    add("--acme-key-type", metavar="ecdsa|rsa", action=Once,
+        help="of the keys that are made: P-256, or RSA of 2048 bits (ecdsa)")
+    add("--acme-challenge", metavar="tls-alpn-01|http-01", action=Once,
+        help="how the authority sees that a name leads here (tls-alpn-01: on the listener itself; http-01 with --acme-http)")
+    add("--acme-http", metavar="[HOST]:PORT", action=Once,
+        help="answer http-01 here, and send everybody else to https; the authority asks at port 80")
+    add("--acme-eab-kid", metavar="ID", action=Once, help="external account, for authorities that ask for one")
+    add("--acme-eab-key-file", metavar="FILE", action=Once, help="its HMAC key, in base64url")
+
     group = parser.add_argument_group("TLS with back ends (--to tls://…)")
     add = group.add_argument
     add("--to-ca", metavar="FILE", action=Once,
@@ -224,16 +244,17 @@ def add_policy(add: Callable[..., object], prefix: str, peers: str) -> None:
 
 def make_settings(arguments: argparse.Namespace, reading: Optional[Reading] = None) -> ProxySettings:
     """The settings that the command line, and the file it names, ask for. reading: that this file is part of. SettingsError."""
-    from .builder import LISTENER, TOP, Table, settings_of
+    from .builder import ACME, LISTENER, TOP, Table, settings_of
     from .settings import Place, Places, SettingsError
 
     given = {key.replace("_", "-"): value for key, value in vars(arguments).items() if key not in OWN}
     identities = getattr(arguments, "identities", [])
     top = {key: value for key, value in given.items() if key in TOP}
+    acme = {key: given[f"acme-{key}"] for key in ACME if f"acme-{key}" in given}
     listener = {key: value for key, value in given.items() if key in LISTENER}
     if hasattr(arguments, "config"):
-        if listener or identities:
-            key = next(iter(listener), None) or identities[0][0]
+        if listener or identities or acme:
+            key = next(iter(listener), None) or (identities[0][0] if identities else f"acme-{next(iter(acme))}")
             raise SettingsError(None, 0, f"--{key} is a listener's, and with --config the file describes those")
         from .config_file import read_settings
 
@@ -242,8 +263,10 @@ def make_settings(arguments: argparse.Namespace, reading: Optional[Reading] = No
         listener["cert"], listener["key"] = paired(identities)
     places = Places({(key,): Place(f"--{key}") for key in top})
     places.update({("listener", 0, key): Place(f"--{key}") for key in listener})
+    places.update({("acme", key): Place(f"--acme-{key}") for key in acme})
     table = Table(listener, places, ("listener", 0), "--")
-    return settings_of(Table(top, places, (), "--"), [(table, ())])
+    about_acme = Table(acme, places, ("acme",), "--acme-")
+    return settings_of(Table(top, places, (), "--"), [(table, ())], about_acme)
 
 
 def paired(identities: Sequence[tuple[str, str]]) -> tuple[list[str], list[str]]:

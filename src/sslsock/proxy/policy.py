@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from datetime import datetime
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from ..core.certificate import SslCertificate
 from ..core.client_hello import ClientHello
@@ -18,19 +18,26 @@ from ..core.hostname import parse_host
 from ..core.ticket_keys import TicketKeys
 from ..sockets.certificate_text import all_names_text
 from ..sockets.constants import VerifyFlag
+from .acme.challenges import ACME_TLS
 from .allowed import NameList
 from .certificates import (
     CertificateError,
     CertificateStore,
     Identity,
+    Pair,
     load_checked,
     normal,
     read_certificates,
     read_crls,
+    wildcard_of,
+    without_doubles,
     write_authority,
 )
 from .files import Reading
 from .settings import ListenerSettings, Route, TlsPolicy
+
+if TYPE_CHECKING:
+    from .acme.manager import AcmeManager
 
 __all__ = ["ListenerPolicy", "RoutePolicy"]
 
@@ -135,7 +142,8 @@ class ListenerPolicy:
     """Everything that decides about a listener's connections.
 
     settings: ListenerSettings. keys: the session ticket keys that all listeners share. before: the policy whose place it
-    takes; a certificate made in memory is kept. reading: that the settings were checked with. CertificateError (a file, also
+    takes; a certificate made in memory is kept. reading: that the settings were checked with. acme: who obtains the
+    certificates of settings that ask for it. CertificateError (a file, also
     that of `--ca-out`), ConfigurationError (what OpenSSL refuses), ValueError.
     """
 
@@ -145,8 +153,11 @@ class ListenerPolicy:
         keys: TicketKeys,
         before: Optional[ListenerPolicy] = None,
         reading: Optional[Reading] = None,
+        acme: Optional[AcmeManager] = None,
     ) -> None:
         self.settings = settings
+        self.acme = acme if settings.acme else None
+        self._obtained = self._to_be_used()
         self.name = str(settings.listen)
         self.local = (settings.listen.path or settings.listen.host, settings.listen.port)
         self.tls = settings.listen.tls
@@ -162,19 +173,20 @@ class ListenerPolicy:
     def _load(self, keys: TicketKeys, before: Optional[ListenerPolicy], reading: Optional[Reading]) -> None:
         settings = self.settings
         authority: Optional[SslCertificate] = None
-        if settings.key_pairs:
-            self.store = CertificateStore.from_files(settings.key_pairs, reading)
+        if settings.key_pairs or settings.acme:
+            pairs = [(load_checked(pair, reading), pair.certificate) for pair in settings.key_pairs]
+            pairs = without_doubles(pairs, [(pair, f"acme:{name}") for name, pair in self._obtained.items()])
+            self.store = CertificateStore(pairs) if pairs else None
         else:
             self.made_in_memory = True
             if before is not None and before.made_in_memory:
                 self.store = before.store
             else:
                 self.store, authority = CertificateStore.for_localhost(settings.listen.host)
-        assert self.store is not None
         client_authorities = read_certificates(settings.client_ca, reading) if settings.client_ca is not None else []
         self.crls = {file: read_crls(file, reading) for file in settings.policy.crls}
         offers = dict.fromkeys(self._protocols(route) for route in self.routes if not route.passthrough)
-        for identity in self.store.identities:
+        for identity in self.store.identities if self.store is not None else ():
             for protocols in offers:
                 try:
                     self._contexts[identity.key, protocols] = Context(
@@ -208,14 +220,48 @@ class ListenerPolicy:
 
     def choose(self, hello: ClientHello) -> tuple[Optional[RoutePolicy], Optional[Context]]:
         """The route for a connection, and the context that terminates its TLS. No route: nobody is meant. No context: TLS is
-        passed through, or there is none."""
+        passed through, or there is none, or the certificate for this name has yet to be obtained."""
         name = normal(hello.server_name or "")
         for route in self.routes:
             if route.fits(name, hello.next_protocols):
-                if route.passthrough or self.store is None:
+                identity = self._identity(name) if not route.passthrough else None
+                if identity is None:
                     return route, None
-                return route, self.context(route, self.store.choose(name))
+                return route, self.context(route, identity)
         return None, None
+
+    def _identity(self, name: str) -> Optional[Identity]:
+        """None: it is to come, or no TLS ends here."""
+        if self.store is None:
+            return None
+        identity = self.store.choose(name)
+        if self.acme is not None and name in self.settings.acme and name not in self._obtained:
+            # Not the certificate of another name: it would look as if somebody listened in.
+            return identity if {name, wildcard_of(name)} & {*identity.names} else None
+        return identity
+
+    # ACME
+
+    def _to_be_used(self) -> dict[str, Pair]:
+        """What has been obtained, by name."""
+        pairs = self.acme.pairs if self.acme is not None else {}
+        return {name: pairs[name] for name in self.settings.acme if name in pairs}
+
+    @property
+    def outdated(self) -> bool:
+        """Whether another certificate has been obtained since it was made."""
+        now = self._to_be_used()
+        return now.keys() != self._obtained.keys() or any(now[name] is not pair for name, pair in self._obtained.items())
+
+    def is_challenge(self, hello: ClientHello) -> bool:
+        """Whether a client asks as authorities do: RFC 8737, 3."""
+        return ACME_TLS in hello.next_protocols and normal(hello.server_name or "") in self.settings.acme
+
+    def challenge(self, hello: ClientHello) -> Optional[Context]:
+        """What answers it; None: nobody has reason to ask."""
+        if self.acme is None or hello.next_protocols != (ACME_TLS,):  # "MUST contain only one protocol"
+            return None
+        return self.acme.challenges.context(normal(hello.server_name or ""))
 
     def crl_ends(self) -> dict[str, datetime]:
         """When each file of revocation lists, for clients or back ends, has the first one that goes out of date."""

@@ -20,6 +20,8 @@ IDLE_TIMEOUT = "idle_timeout"
 HANDSHAKE_FAILED = "handshake_failed"
 HANDSHAKE_TIMEOUT = "handshake_timeout"
 HANDSHAKE_EVICTED = "handshake_evicted"  # it gave way to others, for all places were taken
+NO_CERTIFICATE = "no_certificate"  # the one for the name that was asked for has yet to be obtained
+ACME_CHALLENGE = "acme_challenge"  # an authority has looked whether a name leads here, and got its answer
 CLIENT_CERTIFICATE_REFUSED = "client_certificate_refused"
 BACKEND_HANDSHAKE_FAILED = "backend_handshake_failed"
 TLS_FAILED = "tls_failed"  # after the handshake: a record that does not decrypt, an alert
@@ -44,6 +46,8 @@ REASONS = (
     HANDSHAKE_FAILED,
     HANDSHAKE_TIMEOUT,
     HANDSHAKE_EVICTED,
+    NO_CERTIFICATE,
+    ACME_CHALLENGE,
     CLIENT_CERTIFICATE_REFUSED,
     BACKEND_HANDSHAKE_FAILED,
     TLS_FAILED,
@@ -61,7 +65,7 @@ REASONS = (
 
 # Somebody did not get what they came for. Clients that go as they please (many of them without close_notify, when they have
 # what they wanted), and ends that were asked for, are none.
-FAILURES = frozenset(REASONS) - {ENDED, PROBE, TRUNCATED, CLIENT_RESET, IDLE_TIMEOUT, DRAINED, ABORTED}
+FAILURES = frozenset(REASONS) - {ENDED, PROBE, TRUNCATED, CLIENT_RESET, IDLE_TIMEOUT, ACME_CHALLENGE, DRAINED, ABORTED}
 
 # How the handshake with the client went (`handshake_result`); None: there was none to make.
 HANDSHAKE_OK = "ok"

@@ -14,7 +14,7 @@ import stat
 import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from typing import Callable, NamedTuple, Optional, TypeVar
+from typing import TYPE_CHECKING, Callable, NamedTuple, Optional, TypeVar
 
 from ..core.context import ConfigurationError
 from ..core.loop import Loop
@@ -27,6 +27,9 @@ from .file_watch import FileWatch
 from .files import Contents, Digests, Reading, Unit, status_of
 from .policy import ListenerPolicy
 from .settings import ProxySettings, SettingsError
+
+if TYPE_CHECKING:
+    from .acme.manager import AcmeManager
 
 __all__ = ["PATIENCE", "FileStates", "Renewal", "Renewed", "WatchedFiles", "renew"]
 
@@ -93,7 +96,7 @@ class Renewal(Reading):
 
 class Renewed(NamedTuple):
     """What has become of changed files. reading: what the policies are made of. changed: units that are taken; problems: those
-    that are not, and why. warnings: of `check_certificates`."""
+    that are not, and why. warnings: of `check_certificates`. The policies are others also where a certificate was obtained."""
 
     policies: list[ListenerPolicy]
     reading: Reading
@@ -102,8 +105,15 @@ class Renewed(NamedTuple):
     warnings: tuple[str, ...] = ()
 
 
-def renew(settings: ProxySettings, policies: Sequence[ListenerPolicy], keys: TicketKeys, before: Reading) -> Renewed:
-    """Read again what has changed, for the policies that were made of `before`, and verify it as a reload does."""
+def renew(
+    settings: ProxySettings,
+    policies: Sequence[ListenerPolicy],
+    keys: TicketKeys,
+    before: Reading,
+    acme: Optional[AcmeManager] = None,
+) -> Renewed:
+    """Read again what has changed, for the policies that were made of `before`, and verify it as a reload does. acme: who has
+    perhaps obtained a certificate meanwhile."""
     places = settings.files()
 
     def reason(exc: Exception) -> str:
@@ -117,8 +127,8 @@ def renew(settings: ProxySettings, policies: Sequence[ListenerPolicy], keys: Tic
         warnings: list[str] = []
         check_certificates(settings, warnings.append, reading)
         made = list(policies)
-        if reading.changed:
-            made = [ListenerPolicy(listener, keys, old, reading) for listener, old in zip(settings.listeners, policies)]
+        if reading.changed or any(policy.outdated for policy in policies):
+            made = [ListenerPolicy(listener, keys, old, reading, acme) for listener, old in zip(settings.listeners, policies)]
         problems = {unit: reason(exc) for unit, exc in reading.problems.items()}
         return Renewed(made, reading, tuple(reading.changed), problems, tuple(warnings))
 

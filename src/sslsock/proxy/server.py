@@ -47,6 +47,8 @@ from .worker import Worker, borrowed
 
 if TYPE_CHECKING:
     from ..core.schedule import Timer
+    from .acme.http import ChallengeServer
+    from .acme.manager import AcmeManager
     from .metrics_server import MetricsServer
 
 __all__ = ["run"]
@@ -111,6 +113,8 @@ class Server:
         self._running = 0  # workers that have not ended
         self._failure: Optional[Exception] = None  # that ended one
         self._metrics: Optional[MetricsServer] = None
+        self._acme: Optional[AcmeManager] = None
+        self._acme_http: Optional[ChallengeServer] = None
         self._reloading: Optional[threading.Thread] = None
         self._reload_again = self._renew_again = False
         self._files = WatchedFiles(self._loop, writer, settings.watch, self._on_files_changed)
@@ -135,11 +139,15 @@ class Server:
             self._files.close()
             if self._reloading is not None:
                 self._reloading.join(RELOAD_SECONDS)
+            if self._acme is not None:
+                self._acme.close()
             self._loop.close()
             for number, handler in previous:
                 signal.signal(number, handler)
             if self._metrics is not None:
                 self._metrics.close()
+            if self._acme_http is not None:
+                self._acme_http.close()
             self._manager.close()
         return self._status
 
@@ -149,8 +157,9 @@ class Server:
         """Everything up to the first turn of the main worker's loop, which is returned."""
         settings = self._settings
         try:
+            self._prepare_acme()
             self._read_files()
-        except UNUSABLE as exc:
+        except (*UNUSABLE, PrivilegeError) as exc:
             raise Unstartable(exc, 2) from exc
         try:
             sockets = self._open()
@@ -165,6 +174,7 @@ class Server:
             self._start_threads(sockets)
             self._announce(sockets[0])
             self._files.start(self._reading)
+            self._start_acme()
             if self._metrics is not None:
                 self._metrics.start(
                     make_collector(
@@ -176,6 +186,7 @@ class Server:
                         self._process_state,
                         healths_view=self._board.all,
                         crls_view=self._crls_view,
+                        acme_view=self._acme.states if self._acme is not None else None,
                     ),
                     {"/healthz": self._unhealthy, "/readyz": self._unready},
                 )
@@ -203,6 +214,7 @@ class Server:
             raise Unstartable(exc, 1) from exc
         except OSError as exc:
             raise Unstartable(f"--metrics {settings.metrics}: {exc.strerror or exc}", 1) from exc
+        self._open_acme_http()
         rows = self._openings.open(settings.listeners, inherited, settings.threads, self._writer)
         self._doors = sum(map(len, rows[0]))  # a name may have several addresses
         self._held = open_now()
@@ -216,8 +228,46 @@ class Server:
             self._ticket_source.load()
         else:
             self._ticket_source = TicketRotation(self._keys, time.monotonic())
-        self._policies = [ListenerPolicy(listener, self._keys, None, self._reading) for listener in settings.listeners]
+        self._policies = [
+            ListenerPolicy(listener, self._keys, None, self._reading, self._acme) for listener in settings.listeners
+        ]
         self._reading.forget()
+
+    # Certificates that are obtained
+
+    def _prepare_acme(self) -> None:
+        settings = self._settings
+        if settings.acme is None:
+            return
+        from .acme.setup import make_manager  # needs a package
+
+        def tell() -> None:
+            with suppress(RuntimeError):  # the loop was closed meanwhile
+                self._loop.call_soon_threadsafe(self._on_files_changed)
+
+        self._acme = make_manager(settings.acme, settings.acme_names(), settings.user, self._writer.write, tell)
+        self._acme.load()
+
+    def _open_acme_http(self) -> None:
+        if self._settings.acme is None or self._settings.acme.http is None:
+            return
+        from .acme.http import ChallengeServer
+
+        address = self._settings.acme.http
+        try:
+            self._acme_http = ChallengeServer(address.host, address.port)
+        except OSError as exc:
+            raise Unstartable(f"--acme-http {address.place}: {exc.strerror or exc}", 1) from exc
+
+    def _start_acme(self) -> None:
+        if self._acme is None:
+            return
+        if self._acme_http is not None:
+            self._acme_http.start(self._acme.challenges)
+        missing = self._acme.missing()
+        if missing:
+            self._writer.write(f"no certificate yet for {', '.join(missing)}: until there is, clients get an alert", WARNING)
+        self._acme.start()
 
     def _make_worker(self, descriptors: Sequence[Sequence[int]]) -> Worker:
         """In the worker's thread."""
@@ -301,6 +351,9 @@ class Server:
         if self._metrics is not None and self._settings.metrics is not None:
             metrics = Address("http", self._settings.metrics.host or "localhost", self._metrics.port)
             lines.append(f"metrics at {metrics}/metrics")
+        if self._acme_http is not None and self._settings.acme is not None and self._settings.acme.http is not None:
+            asked = Address("http", self._settings.acme.http.host or "localhost", self._acme_http.port)
+            lines.append(f"http-01 is answered at {asked}")
         # Names of files and hosts may hold what standard output cannot: that is no reason not to start.
         encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
         lines = [line.encode(encoding, "backslashreplace").decode(encoding) for line in lines]
@@ -359,7 +412,7 @@ class Server:
             settings, reading = reload(self._writer.write)  # which does not block, whatever standard error is
             check_same_shape(self._settings, settings)
             policies = [
-                ListenerPolicy(listener, self._keys, before, reading)
+                ListenerPolicy(listener, self._keys, before, reading, self._acme)
                 for listener, before in zip(settings.listeners, self._policies)
             ]
             reading.forget()
@@ -386,6 +439,9 @@ class Server:
             self._sources.limit = settings.limits.max_connections_per_source
             self._use(policies, reading)
             self._files.reloaded(reading)
+            if self._acme is not None:
+                self._acme.follow(settings.acme_names())
+                self._renew_again = self._renew_again or any(policy.outdated for policy in policies)
             self._writer.write("SIGHUP: read again; new connections go by the new settings")
             self._manager.ready(self._serving())
         self._read_what_waits()
@@ -424,7 +480,7 @@ class Server:
     def _renew(self) -> None:
         """In a thread of its own, as `_read_again`."""
         try:
-            renewed = renew(self._settings, self._policies, self._keys, self._reading)
+            renewed = renew(self._settings, self._policies, self._keys, self._reading, self._acme)
         except Exception:  # a mistake of this program, which must not end it
             log.exception("changed files were not read")
             renewed = Renewed(self._policies, self._reading)
@@ -433,7 +489,7 @@ class Server:
 
     def _take_renewed(self, renewed: Renewed) -> None:
         self._reloading = None
-        if renewed.changed:
+        if renewed.policies != self._policies:
             self._use(renewed.policies, renewed.reading)
         self._files.take(renewed)
         self._read_what_waits()
@@ -507,7 +563,7 @@ class Server:
             threads=settings.threads,
             doors=self._doors,
             names=sum(not parse_host(name).numeric for name in names),
-            scrapers=self._metrics.most_descriptors if self._metrics is not None else 0,
+            scrapers=sum(server.most_descriptors for server in (self._metrics, self._acme_http) if server is not None),
             checks=sum(
                 CHECKS if parse_host(address.host).numeric else MANY_CHECKS
                 for listener in settings.listeners
@@ -579,7 +635,12 @@ class Server:
 
     def _unready(self) -> str:
         """Why nobody should be sent here; "": send them. Back ends that are down do not count: others may have the same."""
-        return "ending" if self._ending else self._unhealthy()
+        return "ending" if self._ending else self._unhealthy() or self._bare()
+
+    def _bare(self) -> str:
+        """Whether a listener has no certificate at all yet, and so nobody to serve."""
+        bare = [policy.name for policy in self._policies if policy.acme is not None and policy.store is None]
+        return f"no certificate yet: {', '.join(bare)}" if bare else ""
 
     def _crls_view(self) -> dict[str, float]:
         return {file: moment.timestamp() for policy in self._policies for file, moment in policy.crl_ends().items()}
@@ -599,7 +660,7 @@ def check_same_shape(old: ProxySettings, new: ProxySettings) -> None:
     shapes = [[(one.listen, one.mode, one.owner) for one in settings.listeners] for settings in (old, new)]
     if shapes[0] != shapes[1]:
         raise ValueError("the addresses to listen on have changed, which needs a restart")
-    for name in ("threads", "metrics", "user", "keep_reading", "log_format", "log_probes", "ticket_key_file", "watch"):
+    for name in ("threads", "metrics", "user", "keep_reading", "log_format", "log_probes", "ticket_key_file", "watch", "acme"):
         if getattr(old, name) != getattr(new, name):
             raise ValueError(f"{name.replace('_', '-')} has changed, which needs a restart")
 

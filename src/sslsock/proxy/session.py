@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 __all__ = ["Session"]
 
 UNREAD_BOUND = 64 * 1024  # bytes kept of a client whose back end is not there yet
-ACCESS_DENIED, INTERNAL_ERROR, UNRECOGNIZED_NAME = 49, 80, 112  # alerts: RFC 8446, 6
+ACCESS_DENIED, INTERNAL_ERROR, UNRECOGNIZED_NAME, NO_APPLICATION_PROTOCOL = 49, 80, 112, 120  # alerts: RFC 8446, 6
 RECEIVED_AT = 128  # tcpi_bytes_received, 64 bits in tcp_info (linux/tcp.h)
 PROTOCOL_NAMES = {int(protocol): str(protocol).replace("TLS ", "TLSv") for protocol in SslProtocol}
 
@@ -201,12 +201,29 @@ class Session:
             return
         self.record.server_name = hello.server_name
         self.record.ja4 = hello.ja4 if self._worker.wants_details else None
+        if self.policy.acme is not None and self.policy.is_challenge(hello):
+            self._answer_challenge(front, hello)
+            return
         self._route, context = self.policy.choose(hello)
         if self._route is None:
             self._answer(front, UNRECOGNIZED_NAME)
             self.fail(record.NO_ROUTE, f"no route for the name {hello.server_name!r} and what it offers")
             return
+        if context is None and not self._route.passthrough:
+            self._answer(front, INTERNAL_ERROR)
+            self.fail(record.NO_CERTIFICATE, f"there is no certificate for the name {hello.server_name!r} yet")
+            return
         self._begin(context)
+
+    def _answer_challenge(self, front: Channel, hello: ClientHello) -> None:
+        """An authority looks whether a name leads here, or somebody who wants to seem so. No back end hears of it."""
+        context = self.policy.challenge(hello)
+        if context is None:
+            self._answer(front, NO_APPLICATION_PROTOCOL)
+            front.finish(failed=True)
+            self._client_ends(stages.TLS, f"no authority has reason to ask for {hello.server_name!r}")
+        else:
+            self._begin(context)
 
     @staticmethod
     def _answer(front: Channel, alert: int) -> None:
@@ -229,6 +246,12 @@ class Session:
             told.group = engine.group
             protocol = engine.next_protocol
             told.next_protocol = None if protocol is None else protocol.decode("utf-8", "surrogateescape")
+        if self._route is None:
+            self._worker.counters.handshake(told)
+            assert isinstance(self._front, Channel)
+            self._front.finish()  # RFC 8737, 3: no data comes after the handshake
+            self._end(record.ACME_CHALLENGE, None)
+            return
         if self.policy.settings.client_ca is not None and not self._admit_client(engine):
             return
         self._worker.counters.handshake(told)  # now, for the connection may live for days

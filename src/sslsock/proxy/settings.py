@@ -13,6 +13,7 @@ from typing import Optional, Union
 
 __all__ = [
     "PROTOCOL_NAMES",
+    "AcmeSettings",
     "Address",
     "BackTls",
     "Balance",
@@ -227,6 +228,7 @@ class ListenerSettings:
     certificate for localhost is made in memory. ca_out: file for that certificate's authority. client_ca: demand client
     certificates of these authorities. allow_names: globs for their subject alternative names or common name; empty: all.
     proxy_protocol_out: "v1", "v2" or None. tls_profile: the name of the profile that `policy` begins with, or None.
+    acme: names whose certificates are obtained by themselves.
     mode: of the file of a UNIX socket, None as the umask has it. owner: whose it becomes,
     "user", "user:group" or ":group", None: who starts the proxy.
     routes: at least one.
@@ -242,6 +244,7 @@ class ListenerSettings:
     proxy_protocol_in: bool = False
     trusted_proxies: tuple[Network, ...] = ()
     proxy_protocol_out: Optional[str] = None
+    acme: tuple[str, ...] = ()
     tls_profile: Optional[str] = None
     policy: TlsPolicy = field(default_factory=TlsPolicy)
     mode: Optional[int] = None
@@ -251,6 +254,27 @@ class ListenerSettings:
     def terminates(self) -> bool:
         """Whether any connection's TLS ends here: scheme tls, and a route that is no passthrough."""
         return self.listen.tls and not all(route.passthrough for route in self.routes)
+
+
+@dataclass(frozen=True)
+class AcmeSettings:
+    """How certificates are obtained (RFC 8555).
+
+    storage: folder for the account, keys and certificates. directory: URL; directory_ca: PEM file of authorities that its
+    certificate is of, None for the usual ones. email: for the authority, or None. key_type: "ecdsa" or "rsa". challenge:
+    "tls-alpn-01" or "http-01". http: where http-01 is answered, or None. eab_kid, eab_key_file: an external account, and the
+    file of its HMAC key in base64url, or None.
+    """
+
+    storage: str
+    directory: str
+    directory_ca: Optional[str] = None
+    email: Optional[str] = None
+    key_type: str = "ecdsa"
+    challenge: str = "tls-alpn-01"
+    http: Optional[Address] = None
+    eab_kid: Optional[str] = None
+    eab_key_file: Optional[str] = None
 
 
 @dataclass(frozen=True)
@@ -275,8 +299,8 @@ class ProxySettings:
     threads: int, at least 1. metrics: where Prometheus may ask, or None. log_format: "text", "json" or None for no line a
     connection. log_probes: whether connections that said nothing get one too. user: to become after binding, or None.
     keep_reading: whether a process keeps root's rights to open these files again. watch: how files are watched for changes:
-    "auto" (the kernel tells, where it can), "poll" or "off". file: the TOML file that they come from, or None. places: where
-    each value was written, for messages.
+    "auto" (the kernel tells, where it can), "poll" or "off". acme: where names of listeners ask for it, else None. file: the
+    TOML file that they come from, or None. places: where each value was written, for messages.
     """
 
     listeners: tuple[ListenerSettings, ...]
@@ -289,8 +313,13 @@ class ProxySettings:
     user: Optional[str] = None
     keep_reading: bool = False
     watch: str = "auto"
+    acme: Optional[AcmeSettings] = None
     file: Optional[str] = field(default=None, compare=False)
     places: Places = field(default_factory=Places, compare=False, repr=False)
+
+    def acme_names(self) -> tuple[str, ...]:
+        """Of all listeners, each once."""
+        return tuple(dict.fromkeys(name for listener in self.listeners for name in listener.acme))
 
     def files(self) -> dict[str, Place]:
         """What a reload reads: the path of each file, and where it was named."""

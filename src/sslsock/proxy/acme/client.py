@@ -1,0 +1,277 @@
+"""What is said to the authority (RFC 8555, 6 and 7.1 to 7.3): its directory, our account, requests that are signed by it.
+
+Signatures, nonces and HTTP are those of the package `acme`.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+import time
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from typing import Any, NamedTuple, Optional, Union
+
+import josepy
+import requests
+from acme import errors, messages
+from acme.client import ClientNetwork
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from ..._version import __version__
+from ..settings import AcmeSettings
+from .failure import ACCOUNT, NETWORK, RATE_LIMITED, REJECTED, SERVER, VALIDATION, AcmeFailure, Stopped
+from .storage import Storage
+
+__all__ = ["Answer", "Client", "private_pem"]
+
+ACCOUNT_PLACE = "account.json"
+NONCES = 10  # times that a request is repeated whose nonce is refused
+TIMEOUT_SECONDS = 30  # of one request
+LONGEST_TEXT = 500  # characters of what the authority says
+
+REASONS_BY_CODE = {
+    "rateLimited": RATE_LIMITED,
+    "serverInternal": SERVER,
+    **dict.fromkeys(("accountDoesNotExist", "externalAccountRequired", "badPublicKey", "userActionRequired"), ACCOUNT),
+    **dict.fromkeys(("invalidContact", "unsupportedContact", "badSignatureAlgorithm"), ACCOUNT),
+    **dict.fromkeys(("connection", "dns", "incorrectResponse", "tls"), VALIDATION),
+}
+
+
+class Answer(NamedTuple):
+    """What the authority has answered. location: of what was made; retry_after: seconds, None where it does not say."""
+
+    body: bytes
+    location: str
+    retry_after: Optional[float]
+
+    @property
+    def table(self) -> dict[str, Any]:
+        """A JSON object. AcmeFailure: it is none."""
+        try:
+            found = json.loads(self.body)
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise AcmeFailure(SERVER, "the authority's answer is no JSON object", self.retry_after)
+        return found
+
+
+class Payload:
+    """A JSON object, as `ClientNetwork.post` wants to have it."""
+
+    def __init__(self, table: Mapping[str, object]) -> None:
+        self._table = table
+
+    def json_dumps(self, **options: Any) -> str:
+        return json.dumps(self._table)
+
+
+class Client:
+    """One account with one authority, kept in `storage`. Belongs to one thread, which holds the storage's lock where it writes.
+
+    eab_key: of the external account, as bytes. verify: a file of authorities (PEM) for the directory's own certificate, or
+    True. stopping: set when the proxy ends, which `wait` tells by Stopped.
+    """
+
+    def __init__(
+        self,
+        settings: AcmeSettings,
+        storage: Storage,
+        eab_key: Optional[bytes],
+        verify: Union[str, bool],
+        stopping: threading.Event,
+    ) -> None:
+        self._settings = settings
+        self._storage = storage
+        self._eab_key = eab_key
+        self._verify = verify
+        self._stopping = stopping
+        self._directory: Optional[dict[str, Any]] = None
+        self._network: Optional[Any] = None
+        self._key: Any = None
+        self._retry_after: Optional[float] = None
+
+    def wait(self, seconds: float) -> None:
+        if self._stopping.wait(seconds):
+            raise Stopped
+
+    # Requests
+
+    def place(self, name: str) -> Optional[str]:
+        """The address of a resource in the directory, None where the authority has none. AcmeFailure."""
+        if self._directory is None:
+            self._directory = self._get(self._settings.directory).table
+        found = self._directory.get(name)
+        return found if isinstance(found, str) else None
+
+    def get(self, url: str) -> Answer:
+        """Without a signature."""
+        return self._get(url)
+
+    def post(self, url: str, table: Optional[Mapping[str, object]] = None) -> Answer:
+        """By our account. table: None for a POST-as-GET (RFC 8555, 6.3). AcmeFailure."""
+        self.connect()
+        try:
+            return self._post(url, table)
+        except AcmeFailure as exc:
+            if exc.code != "accountDoesNotExist":
+                raise
+        # The authority has forgotten it, as those for trials do: it is made anew, once.
+        self._register()
+        return self._post(url, table)
+
+    def _get(self, url: str) -> Answer:
+        network = self._network or self._make_network(None)
+        return self._send(lambda: network.get(url))
+
+    def _post(self, url: str, table: Optional[Mapping[str, object]]) -> Answer:
+        new_nonce = self.place("newNonce")
+        payload = None if table is None else Payload(table)
+        for left in reversed(range(NONCES)):
+            try:
+                return self._send(lambda: self._network.post(url, payload, new_nonce_url=new_nonce))  # type: ignore[union-attr]
+            except AcmeFailure as exc:
+                if exc.code != "badNonce" or not left:
+                    raise
+        raise AssertionError
+
+    def _send(self, request: Any) -> Answer:
+        if self._stopping.is_set():
+            raise Stopped
+        self._retry_after = None
+        try:
+            response = request()
+        except messages.Error as exc:
+            raise self.problem(exc.to_json()) from None
+        except requests.exceptions.RequestException as exc:
+            raise AcmeFailure(NETWORK, f"{self._settings.directory}: {shortened(exc)}") from None
+        except errors.ConflictError as exc:  # of newAccount: not an error of ours
+            raise AcmeFailure(ACCOUNT, f"the account exists as {exc.location}", None, "conflict") from None
+        except (errors.Error, josepy.errors.Error, ValueError) as exc:
+            raise AcmeFailure(SERVER, f"the authority's answer makes no sense: {shortened(exc)}", self._retry_after) from None
+        return Answer(response.content, response.headers.get("Location", ""), self._retry_after)
+
+    def problem(self, document: object, default: str = REJECTED) -> AcmeFailure:
+        """A problem document (RFC 7807) as what is raised."""
+        found = document if isinstance(document, dict) else {}
+        code = str(found.get("type", "")).rpartition(":")[2]
+        text = str(found.get("detail") or found.get("title") or code or "the authority has refused it, and does not say why")
+        for inner in found.get("subproblems") or ():
+            if isinstance(inner, dict):
+                text += f"; {inner.get('detail') or inner.get('type')}"
+        return AcmeFailure(REASONS_BY_CODE.get(code, default), f"{code}: {shortened(text)}", self._retry_after, code)
+
+    def _make_network(self, account: Optional[str]) -> Any:
+        network = ClientNetwork(
+            self._key,
+            alg=josepy.ES256,
+            verify_ssl=self._verify,
+            user_agent=f"sslsock/{__version__}",
+            timeout=TIMEOUT_SECONDS,
+        )
+        if account is not None:
+            network.account = messages.RegistrationResource(uri=account, body=messages.Registration())
+        network.session.hooks["response"].append(self._note_response)
+        return network
+
+    def _note_response(self, response: Any, *args: object, **options: object) -> None:
+        """Also of one that is an error, of which the package says nothing but the problem document."""
+        self._retry_after = seconds_of(response.headers.get("Retry-After"))
+
+    # The account
+
+    def connect(self) -> None:
+        """Have an account, of the storage or a new one. AcmeFailure, OSError."""
+        if self._network is not None:
+            return
+        known = self._read_account()
+        if known is not None:
+            self._key = key_of(known["key"].encode())
+            if known.get("uri") and known.get("terms") == self._terms():
+                self._network = self._make_network(known["uri"])
+                return
+        else:
+            pem = private_pem(ec.generate_private_key(ec.SECP256R1()))
+            self._key = key_of(pem)
+            # First, for a key whose account nobody can use would be lost.
+            self._write_account({"key": pem.decode(), "uri": ""})
+        self._register()
+
+    def thumbprint(self) -> str:
+        """Of the account's key: RFC 7638."""
+        self.connect()
+        return encoded(self._key.thumbprint())
+
+    def _terms(self) -> dict[str, object]:
+        """What an account was made with."""
+        settings = self._settings
+        return {"email": settings.email or "", "eab": settings.eab_kid or ""}
+
+    def _register(self) -> None:
+        self._network = network = self._make_network(None)
+        url = self.place("newAccount")
+        if url is None:
+            raise AcmeFailure(SERVER, f"{self._settings.directory} is no directory of ACME: it has no newAccount")
+        table: dict[str, object] = {"termsOfServiceAgreed": True}
+        if self._settings.email is not None:
+            table["contact"] = [f"mailto:{self._settings.email}"]
+        if self._settings.eab_kid is not None:
+            assert self._eab_key is not None
+            table["externalAccountBinding"] = messages.ExternalAccountBinding.from_data(
+                self._key.public_key(), self._settings.eab_kid, encoded(self._eab_key), {"newAccount": url}
+            )
+        try:
+            answer = self._post(url, table)
+            if table.get("contact") and json.loads(answer.body).get("contact") not in (None, table["contact"]):
+                network.account = messages.RegistrationResource(uri=answer.location, body=messages.Registration())
+                self._post(answer.location, {"contact": table["contact"]})  # it was there before, with another one
+        except BaseException:
+            self._network = None
+            raise
+        pem = private_pem(self._key.key)
+        self._write_account({"key": pem.decode(), "uri": answer.location, "terms": self._terms()})
+        network.account = messages.RegistrationResource(uri=answer.location, body=messages.Registration())
+
+    def _read_account(self) -> Optional[dict[str, Any]]:
+        data = self._storage.read(ACCOUNT_PLACE)
+        if data is None:
+            return None
+        found = json.loads(data)
+        return found if isinstance(found, dict) and isinstance(found.get("key"), str) else None
+
+    def _write_account(self, table: Mapping[str, object]) -> None:
+        self._storage.write(ACCOUNT_PLACE, json.dumps(table).encode())
+
+
+def key_of(pem: bytes) -> Any:
+    return josepy.JWKEC.load(pem)
+
+
+def private_pem(key: Any) -> bytes:
+    text: bytes = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return text
+
+
+def encoded(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def shortened(text: object) -> str:
+    line = " ".join(str(text).split())
+    return line if len(line) <= LONGEST_TEXT else f"{line[:LONGEST_TEXT]}…"
+
+
+def seconds_of(value: Optional[str]) -> Optional[float]:
+    """Of a Retry-After: seconds, or a date (RFC 9110, 10.2.3)."""
+    if value is None:
+        return None
+    try:
+        return max(0.0, float(value) if value.isdigit() else parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, TypeError, OverflowError):
+        return None

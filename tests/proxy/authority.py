@@ -1,0 +1,216 @@
+"""An ACME authority for tests: pebble, Let's Encrypt's own for trials, and a DNS server.
+
+Every name leads to this machine. What it connects to when it looks whether a name leads here is a port of the test, which hands
+each connection on to the proxy: so no port needs to be known before there is a proxy, and the test can count them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+import urllib.request
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Optional
+
+import pytest
+import trustme
+
+from .operations import wait_until
+
+TIMEOUT = 60.0
+EAB_KID, EAB_KEY = "kid-1", "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W"
+
+
+def needs_pebble() -> str:
+    pytest.importorskip("acme", reason="the package acme is not installed")
+    found = shutil.which("pebble")
+    if found is None:
+        known = shutil.which("apt-cache") and subprocess.run(["apt-cache", "show", "pebble"], capture_output=True).stdout
+        pytest.skip("pebble is not installed" if known else "this system has no package of pebble")
+    return found
+
+
+class Door:
+    """A port that hands connections on to another one, `target`, once that is known. 0: whoever comes is turned away."""
+
+    def __init__(self) -> None:
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self._listening.settimeout(None)
+        self.port: int = self._listening.getsockname()[1]
+        self.target: Optional[int] = None
+        self.taken = 0
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client = self._listening.accept()[0]
+                self.taken += 1
+                threading.Thread(target=self._join, args=(client,), daemon=True).start()
+
+    def _join(self, client: socket.socket) -> None:
+        with client:
+            wait_until(lambda: self.target is not None, "where the connection goes")
+            if self.target:
+                self._hand_on(client)
+
+    def _hand_on(self, client: socket.socket) -> None:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.target or 0), TIMEOUT) as back:
+            other = threading.Thread(target=self._pump, args=(back, client), daemon=True)
+            other.start()
+            self._pump(client, back)
+            other.join(TIMEOUT)
+
+    @staticmethod
+    def _pump(source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+        with contextlib.suppress(OSError):
+            target.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+
+
+class Names:
+    """A DNS server (RFC 1035, 4): every name has the address 127.0.0.1, and nothing else."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.settimeout(None)
+        self._socket.bind(("127.0.0.1", 0))
+        self.port: int = self._socket.getsockname()[1]
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            query, peer = self._socket.recvfrom(4096)
+            if not query:
+                self._socket.close()
+                return
+            end = query.index(0, 12) + 5  # of the question: a name, its type and its class
+            a_record = query[end - 4 : end] == b"\0\1\0\1"
+            counts = b"\0\1" + (b"\0\1" if a_record else b"\0\0") + b"\0\0\0\0"
+            record = b"\xc0\x0c\0\1\0\1\0\0\0\0\0\4\x7f\0\0\1" if a_record else b""
+            self._socket.sendto(query[:2] + b"\x84\x00" + counts + query[12:end] + record, peer)
+
+    def close(self) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as own:
+            own.sendto(b"", ("127.0.0.1", self.port))
+        self._thread.join(TIMEOUT)
+
+
+class Authority:
+    """directory: its URL; ca: the file of who has issued the certificate of that. tls, http: where it looks for challenges.
+    roots: a context that trusts what it issues."""
+
+    def __init__(self, folder: Path, port: int, management: int, tls: Door, http: Door) -> None:
+        self.directory = f"https://localhost:{port}/dir"
+        self.ca = folder / "directory-ca.pem"
+        self.tls, self.http = tls, http
+        self._management = f"https://localhost:{management}"
+        self.lines: list[str] = []
+
+    def ask(self, url: str) -> bytes:
+        context = ssl.create_default_context(cafile=str(self.ca))
+        with urllib.request.urlopen(url, timeout=TIMEOUT, context=context) as answer:
+            found: bytes = answer.read()
+        return found
+
+    @property
+    def resources(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.ask(self.directory))
+        return found
+
+    def client_context(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cadata=self.ask(f"{self._management}/roots/0").decode())
+
+    def options(self, storage: Path, *names: str) -> list[object]:
+        """Of a proxy that has certificates for names issued here."""
+        return ["--acme", *names, "--acme-terms-agreed", "--acme-storage", storage, "--acme-directory", self.directory,
+                "--acme-directory-ca", self.ca]  # fmt: skip
+
+    def count(self, text: str) -> int:
+        return sum(text in line for line in self.lines)
+
+
+def free_ports(count: int) -> list[int]:
+    """Nobody has them now; who takes them meanwhile is met again by `authority`."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+@contextlib.contextmanager
+def authority(folder: Path, environment: Mapping[str, str] = {}, **settings: Any) -> Iterator[Authority]:
+    """settings: of pebble's configuration, beside those that have to be."""
+    program = needs_pebble()
+    folder.mkdir(exist_ok=True)
+    issuer = trustme.CA()
+    issued = issuer.issue_cert("localhost", "127.0.0.1")
+    issuer.cert_pem.write_to_path(folder / "directory-ca.pem")
+    issued.private_key_and_cert_chain_pem.write_to_path(folder / "directory.pem")
+    with contextlib.ExitStack() as stack:
+        doors = [Door(), Door()]
+        for door in doors:
+            stack.callback(door.close)
+        dns = Names()
+        stack.callback(dns.close)
+        for attempt in range(5):
+            port, management = free_ports(2)
+            found = Authority(folder, port, management, *doors)
+            configuration = {
+                "listenAddress": f"127.0.0.1:{port}",
+                "managementListenAddress": f"127.0.0.1:{management}",
+                "certificate": str(folder / "directory.pem"),
+                "privateKey": str(folder / "directory.pem"),
+                "tlsPort": doors[0].port,
+                "httpPort": doors[1].port,
+                "ocspResponderURL": "",
+                "externalAccountBindingRequired": False,
+                **settings,
+            }
+            (folder / "pebble.json").write_text(json.dumps({"pebble": configuration}))
+            arguments = [program, "-config", str(folder / "pebble.json"), "-dnsserver", f"127.0.0.1:{dns.port}"]
+            with started(arguments, environment, found.lines) as process:
+                if process.poll() is not None:  # somebody else has got a port
+                    assert attempt < 4, found.lines
+                    continue
+                yield found
+                return
+
+
+@contextlib.contextmanager
+def started(arguments: list[str], environment: Mapping[str, str], lines: list[str]) -> Iterator[subprocess.Popen[str]]:
+    steady = {"PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": "0", "PEBBLE_AUTHZREUSE": "0"}
+    everything = {**os.environ, **steady, **environment}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(arguments, env=everything, **pipes) as process:  # type: ignore[call-overload]
+
+        def read() -> None:
+            assert process.stdout is not None
+            for line in process.stdout:
+                lines.append(line)
+
+        reader = threading.Thread(target=read, daemon=True)
+        reader.start()
+        try:
+            ready = "that pebble listens at both its ports"
+            wait_until(lambda: process.poll() is not None or sum("istening on" in line for line in lines) == 2, ready)
+            yield process
+        finally:
+            process.kill()
+            reader.join(TIMEOUT)
