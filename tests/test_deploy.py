@@ -17,6 +17,7 @@ import trustme
 
 from peers import needs_sources
 from sslsock.__main__ import make_parser
+from sslsock.proxy.fleet import FleetState
 from sslsock.proxy.metrics import Counters, ProcessState, make_collector
 
 pytestmark = needs_sources
@@ -55,9 +56,8 @@ def known_metrics() -> set[str]:
     prometheus = pytest.importorskip("prometheus_client")
     registry = prometheus.CollectorRegistry()
     prometheus.ProcessCollector(registry=registry)
-    registry.register(
-        make_collector([Counters()], dict, dict, lambda: 0, dict, lambda: ProcessState(True, 1.0, 1.0))  # type: ignore[arg-type]
-    )
+    state = ProcessState(True, 1.0, 1.0, fleet=FleetState(True, 1.0, 1, 0))
+    registry.register(make_collector([Counters()], dict, dict, lambda: 0, dict, lambda: state))  # type: ignore[arg-type]
     families: list[Any] = list(registry.collect())
     endings = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}
     return {f"{family.name}{ending}" for family in families for ending in endings.get(family.type, [""])}

@@ -200,6 +200,7 @@ def test_a_back_end_that_was_taken_out_is_tried_once_and_forgotten(tmp_path: Pat
         ({"top": 'log-format = "json"'}, "log-format has changed"),
         ({"top": 'metrics = "127.0.0.1:0"'}, "metrics has changed"),
         ({"top": 'ticket-key-file = "keys"'}, "ticket-key-file has changed"),
+        ({"top": 'fleet = "redis://localhost"'}, "fleet has changed"),
         ({"top": 'user = "nobody"'}, "user has changed"),
     ],
 )

@@ -19,6 +19,7 @@ from . import hosts
 from .acme_values import ACME, acme_names, acme_of
 from .allowed import NameList
 from .back_end_values import CHOICE, balance_of, check_of
+from .fleet_values import FLEET, fleet_of
 from .settings import (
     PROTOCOL_NAMES,
     Address,
@@ -40,6 +41,7 @@ __all__ = ["ACME", "LISTENER", "ROUTE", "TOP", "Table", "refuse_unknown", "setti
 TOP = (
     *("threads", "max-connections", "max-connections-per-source"),
     *("keepalive", "handshake-timeout", "connect-timeout", "idle-timeout", "drain-timeout", "shutdown-delay"),
+    *FLEET,
     *("ticket-key-file", "metrics", "log-format", "log-probes", "user", "keep-reading", "watch"),
 )
 ALGORITHMS = ("minimum-protocol", "maximum-protocol", "ciphers", "ciphersuites", "groups", "signature-algorithms")
@@ -216,6 +218,7 @@ def settings_of(
         ),
         threads=top.count("threads", 1, MOST_THREADS, default_threads()),
         ticket_key_file=top.file("ticket-key-file"),
+        fleet=fleet_of(top),
         metrics=plain_address(top, "metrics"),
         log_format=top.choice("log-format", "text", "json"),
         log_probes=log_probes(top),

@@ -17,6 +17,7 @@ from ..core.ticket_keys import TicketKeys
 from ..sockets.certificate_text import name_text
 from ..sockets.local_path import is_abstract
 from ..sockets.resolver import numeric_addresses
+from . import hosts
 from .certificates import (
     CERTIFICATES,
     CRLS,
@@ -31,8 +32,9 @@ from .certificates import (
     read_crls,
 )
 from .files import Reading
+from .fleet import FleetError, access_to, import_redis
 from .privileges import PrivilegeError, file_owner, find_account, replaceable_for, unreadable_for
-from .settings import PROTOCOL_NAMES, Address, KeyPair, ListenerSettings, Place, Places, ProxySettings, TlsPolicy
+from .settings import PROTOCOL_NAMES, Address, Fleet, KeyPair, ListenerSettings, Place, Places, ProxySettings, TlsPolicy
 from .tickets import TicketKeyError, TicketKeyFile
 from .tls_profiles import known, missing_text, profile
 
@@ -74,6 +76,8 @@ def check_files(settings: ProxySettings, warn: Warn, reading: Optional[Reading] 
             TicketKeyFile(settings.ticket_key_file, TicketKeys()).load()
         except TicketKeyError as exc:
             raise places.of("ticket-key-file").error(str(exc)) from None
+    if settings.fleet is not None:
+        check_fleet(settings.fleet, places, warn, reading)
     check_system(settings, places)
     if settings.acme is not None:
         from .acme.setup import check_acme
@@ -108,6 +112,28 @@ def check_certificates(settings: ProxySettings, warn: Warn, reading: Reading) ->
             if route.back_tls.key_pair is not None:
                 pair = route.back_tls.key_pair
                 check_key_pair(pair, places.of(*back, "to-cert", 0), places.of(*back, "to-key", 0), warn, reading)
+
+
+def check_fleet(fleet: Fleet, places: Places, warn: Warn, reading: Reading) -> None:
+    """The files, and the package redis. Redis itself is not asked: a start does not need it either."""
+    try:
+        import_redis()
+        access = access_to(fleet, reading)
+    except FleetError as exc:
+        raise places.of(exc.key).error(str(exc)) from None
+    if fleet.ca is not None:
+        check_authorities(fleet.ca, places.of("fleet-ca"), warn, reading)
+    for key, path in (("fleet-password-file", fleet.password_file), ("fleet-secret-file", fleet.secret_file)):
+        mode = reading.mode(path) if path is not None else 0
+        if stat.S_ISREG(mode) and mode & EXPOSED:
+            text = f"others than its owner and group can read or write it (mode {stat.S_IMODE(mode):04o})"
+            warn_at(places.of(key), f"{path}: {text}", warn)
+    if fleet.password is not None and places.of("fleet").file is None:
+        text = "who lists the processes of this machine sees the password: --fleet-password-file prevents that"
+        warn_at(places.of("fleet"), text, warn)
+    if fleet.address.path is None and not fleet.address.tls and not access.secret and not hosts.is_loopback(fleet.address.host):
+        text = "the ticket keys cross the network in the clear: rediss:// or --fleet-secret-file prevents that"
+        warn_at(places.of("fleet"), f"{fleet}: {text}", warn)
 
 
 def check_numeric(address: Address, place: Place) -> None:

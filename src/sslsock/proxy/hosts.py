@@ -16,7 +16,7 @@ from typing import Union
 from ..core.hostname import Host, parse_host
 from .settings import Network
 
-__all__ = ["back_end", "ends_in_number", "host", "is_end", "listening", "network", "spelled_alike"]
+__all__ = ["back_end", "ends_in_number", "host", "is_end", "is_loopback", "listening", "network", "spelled_alike"]
 
 NAME = re.compile(r"[A-Za-z0-9._-]+")  # underscores: not in host names (RFC 1123, 2.1), and yet in use
 NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
@@ -49,6 +49,12 @@ def back_end(text: str) -> Host:
             raise ValueError(f"{text} means every address of this machine: it can be listened on, and not connected to")
         refuse_many(text, address)
     return found
+
+
+def is_loopback(text: str) -> bool:
+    """Whether a host that `back_end` has taken is this machine, for all that can be told without a lookup."""
+    found = parse_host(text)
+    return plain(found).is_loopback if found.numeric else found.name.lower() == "localhost"
 
 
 def listening(text: str) -> Host:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from prometheus_client.registry import Collector
 
     from .acme.manager import AcmeState
+    from .fleet import FleetState
     from .health import Health
 
 __all__ = ["Counters", "MetricsError", "ProcessState", "Totals", "import_prometheus", "make_collector", "total"]
@@ -224,13 +225,14 @@ class ProcessState(NamedTuple):
     """reload_success: whether the last reload was one; a start is one too. reloaded: when the last good one was, in seconds
     since the epoch. ticket_age: seconds since the keys that seal session tickets were changed. files: each file that is
     watched → whether what it holds is in force, False once it was told that it cannot be used. changes: of files, "taken" or
-    "refused" → how many there were."""
+    "refused" → how many there were. fleet: of the member of one, None where there is no fleet."""
 
     reload_success: bool
     reloaded: float
     ticket_age: float
     files: Mapping[str, bool] = {}
     changes: Mapping[str, int] = {}
+    fleet: Optional[FleetState] = None
 
 
 def import_prometheus() -> Any:
@@ -419,6 +421,25 @@ def make_collector(
             for result, count in state.changes.items():
                 changes.add_metric([result], count)
             yield from (in_force, changes)
+            if state.fleet is not None:
+                yield gauge(
+                    "sslsock_proxy_fleet_connected",
+                    "1: the fleet's Redis has answered at the last look. 0: this proxy goes on with what it has.",
+                    state.fleet.connected,
+                )
+                yield gauge(
+                    "sslsock_proxy_fleet_contact_timestamp_seconds",
+                    "When the fleet's Redis has last answered, in seconds since the epoch.",
+                    state.fleet.contact,
+                )
+                yield gauge(
+                    "sslsock_proxy_fleet_version",
+                    "Of the fleet's session ticket keys that this proxy has; the same for all members.",
+                    state.fleet.version,
+                )
+                yield core.CounterMetricFamily(
+                    "sslsock_proxy_fleet_key_changes", "How often another key has begun to seal.", state.fleet.changes
+                )
             build = build_info()
             yield core.InfoMetricFamily(
                 "sslsock_proxy_build",

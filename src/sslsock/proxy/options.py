@@ -208,6 +208,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = group.add_argument
     add("--ticket-key-file", metavar="FILE", action=Once,
         help="keys for session tickets that several processes or machines share; without it, keys live in memory")
+    add("--fleet", metavar="URL", action=Once,
+        help="share those keys by a Redis server, where they are made and changed without anybody's hand: "
+        "redis[s]://[USER[:PASSWORD]@]HOST[:PORT][/DATABASE], or unix:PATH; needs redis: the extra `fleet`")
+    add("--fleet-name", metavar="NAME", action=Once, help="what their name begins with there, one for each fleet (sslsock)")
+    add("--fleet-ca", metavar="FILE", action=Once,
+        help="trust the authorities in this PEM file for rediss://, in place of the system's")
+    add("--fleet-password-file", metavar="FILE", action=Once, help="the password for Redis")
+    add("--fleet-secret-file", metavar="FILE", action=Once,
+        help="32 random bytes or more, the same for all members: who sees what Redis holds cannot make the keys without them")
     add("--metrics", metavar="HOST:PORT", action=Once,
         help="answer Prometheus here, and probes (/healthz, /readyz); needs prometheus_client: the extra `proxy`")
     add("--log-format", metavar="text|json", action=Once, help="write one line a connection to standard error")

@@ -30,6 +30,7 @@ from .certificates import CertificateError
 from .checks import Checker
 from .descriptors import AMPLE, Needs, available, open_now, share_out
 from .files import Reading
+from .fleet import Access, FleetError, FleetMember, access_to
 from .gate import Gate
 from .health import Board
 from .metrics import MetricsError, ProcessState, make_collector
@@ -65,7 +66,7 @@ CHECKS = 2  # descriptors of an address that is checked: one check is being made
 MANY_CHECKS = 8 * CHECKS  # of a name
 
 # What is wrong with the settings or the files that they name.
-UNUSABLE = (SettingsError, CertificateError, ConfigurationError, TicketKeyError, ValueError, OSError)
+UNUSABLE = (SettingsError, CertificateError, ConfigurationError, TicketKeyError, FleetError, ValueError, OSError)
 
 
 Reload = Callable[[Callable[[str], object]], tuple[ProxySettings, Reading]]
@@ -104,7 +105,8 @@ class Server:
         self._board = Board(settings.threads)
         self._sources = Sources(settings.limits.max_connections_per_source)
         self._keys = TicketKeys()
-        self._ticket_source: Union[TicketKeyFile, TicketRotation]
+        self._ticket_source: Union[TicketKeyFile, TicketRotation, FleetMember]
+        self._member: Optional[FleetMember] = None
         self._policies: list[ListenerPolicy] = []
         self._openings = Openings()
         self._loop = EventLoop.current()
@@ -136,6 +138,8 @@ class Server:
             self._end_all(record.ABORTED)  # no effect when all have drained
             for thread in self._threads:
                 thread.join()
+            if self._member is not None:
+                self._member.close()
             self._files.close()
             if self._reloading is not None:
                 self._reloading.join(RELOAD_SECONDS)
@@ -170,6 +174,8 @@ class Server:
                 with suppress(ValueError):  # the package idna is missing, as it is allowed to be
                     parse_host("\u00e4")
                 drop_to(settings.user)
+            if self._member is not None:
+                self._member.start()
             self._check_back_ends(main)
             self._start_threads(sockets)
             self._announce(sockets[0])
@@ -217,7 +223,7 @@ class Server:
         self._open_acme_http()
         rows = self._openings.open(settings.listeners, inherited, settings.threads, self._writer)
         self._doors = sum(map(len, rows[0]))  # a name may have several addresses
-        self._held = open_now()
+        self._held = open_now() + (settings.fleet is not None)
         self._gate.change(self._connection_limit())
         return rows
 
@@ -226,6 +232,9 @@ class Server:
         if settings.ticket_key_file is not None:
             self._ticket_source = TicketKeyFile(settings.ticket_key_file, self._keys)
             self._ticket_source.load()
+        elif settings.fleet is not None:
+            access = access_to(settings.fleet, self._reading)
+            self._ticket_source = self._member = FleetMember(access, self._keys, self._writer)
         else:
             self._ticket_source = TicketRotation(self._keys, time.monotonic())
         self._policies = [
@@ -411,15 +420,27 @@ class Server:
         try:
             settings, reading = reload(self._writer.write)  # which does not block, whatever standard error is
             check_same_shape(self._settings, settings)
+            access = self._access_again(settings, reading)
             policies = [
                 ListenerPolicy(listener, self._keys, before, reading, self._acme)
                 for listener, before in zip(settings.listeners, self._policies)
             ]
             reading.forget()
+            if self._member is not None and access is not None:
+                self._member.follow(access)
         except Exception as exc:  # whatever it is, the proxy runs on
             problem = exc
         with suppress(RuntimeError):  # the loop was closed meanwhile
             self._loop.call_soon_threadsafe(self._swap, settings, policies, reading, problem)
+
+    def _access_again(self, settings: ProxySettings, reading: Reading) -> Optional[Access]:
+        """How to log in at the fleet's Redis from now on."""
+        if self._member is None or settings.fleet is None:
+            return None
+        access = access_to(settings.fleet, reading)
+        if access.secret != self._member.access.secret:
+            raise ValueError("the secret of the fleet has changed, which needs a restart")
+        return access
 
     def _swap(
         self, settings: ProxySettings, policies: list[ListenerPolicy], reading: Reading, problem: Optional[Exception]
@@ -598,7 +619,7 @@ class Server:
             try:
                 if isinstance(self._ticket_source, TicketKeyFile):
                     self._ticket_source.check()
-                else:
+                elif isinstance(self._ticket_source, TicketRotation):
                     self._ticket_source.turn(time.monotonic())
             except TicketKeyError as exc:
                 self._writer.write(f"the old ticket keys stay in force: {exc}", ERROR)
@@ -626,7 +647,9 @@ class Server:
         return summed_up(item for worker in self._workers for item in worker.backend_news())
 
     def _process_state(self) -> ProcessState:
-        return ProcessState(self._reload_success, self._reloaded, self._ticket_source.age(), *self._files.state())
+        files, changes = self._files.state()
+        fleet = self._member.state() if self._member is not None else None
+        return ProcessState(self._reload_success, self._reloaded, self._ticket_source.age(), files, changes, fleet)
 
     def _unhealthy(self) -> str:
         """Why the process had better be started anew; "": it is well."""
@@ -660,7 +683,8 @@ def check_same_shape(old: ProxySettings, new: ProxySettings) -> None:
     shapes = [[(one.listen, one.mode, one.owner) for one in settings.listeners] for settings in (old, new)]
     if shapes[0] != shapes[1]:
         raise ValueError("the addresses to listen on have changed, which needs a restart")
-    for name in ("threads", "metrics", "user", "keep_reading", "log_format", "log_probes", "ticket_key_file", "watch", "acme"):
+    names = ("threads", "metrics", "user", "keep_reading", "log_format", "log_probes", "ticket_key_file", "fleet", "watch", "acme")
+    for name in names:
         if getattr(old, name) != getattr(new, name):
             raise ValueError(f"{name.replace('_', '-')} has changed, which needs a restart")
 

@@ -17,6 +17,7 @@ __all__ = [
     "Address",
     "BackTls",
     "Balance",
+    "Fleet",
     "HealthCheck",
     "KeyPair",
     "Limits",
@@ -293,14 +294,40 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Fleet:
+    """The Redis server by which several proxies share what they have to.
+
+    address: where it listens; scheme "tls" for rediss://. user, password: to log in with, None: as Redis has it. database: its
+    number. name: what the keys there begin with. ca: PEM file of the authorities that its certificate may come from, None for
+    the system's. password_file: holds the password. secret_file: holds what ticket keys are made with, beside what Redis holds.
+    """
+
+    address: Address
+    user: Optional[str] = None
+    password: Optional[str] = field(default=None, repr=False)
+    database: int = 0
+    name: str = "sslsock"
+    ca: Optional[str] = None
+    password_file: Optional[str] = None
+    secret_file: Optional[str] = None
+
+    def __str__(self) -> str:
+        """Without what is secret."""
+        if self.address.path is not None:
+            return str(self.address)
+        return f"redis{'s' if self.address.tls else ''}://{self.address.place}/{self.database}"
+
+
+@dataclass(frozen=True)
 class ProxySettings:
     """All of it.
 
     threads: int, at least 1. metrics: where Prometheus may ask, or None. log_format: "text", "json" or None for no line a
     connection. log_probes: whether connections that said nothing get one too. user: to become after binding, or None.
     keep_reading: whether a process keeps root's rights to open these files again. watch: how files are watched for changes:
-    "auto" (the kernel tells, where it can), "poll" or "off". acme: where names of listeners ask for it, else None. file: the
-    TOML file that they come from, or None. places: where each value was written, for messages.
+    "auto" (the kernel tells, where it can), "poll" or "off". acme: where names of listeners ask for it, else None. fleet: with
+    whom ticket keys are shared, or None. file: the TOML file that they come from, or None. places: where each value was
+    written, for messages.
     """
 
     listeners: tuple[ListenerSettings, ...]
@@ -314,6 +341,7 @@ class ProxySettings:
     keep_reading: bool = False
     watch: str = "auto"
     acme: Optional[AcmeSettings] = None
+    fleet: Optional[Fleet] = None
     file: Optional[str] = field(default=None, compare=False)
     places: Places = field(default_factory=Places, compare=False, repr=False)
 
@@ -331,6 +359,10 @@ class ProxySettings:
 
         note(self.file)
         note(self.ticket_key_file, "ticket-key-file")
+        if self.fleet is not None:
+            note(self.fleet.ca, "fleet-ca")
+            note(self.fleet.password_file, "fleet-password-file")
+            note(self.fleet.secret_file, "fleet-secret-file")
         for number, listener in enumerate(self.listeners):
             here = ("listener", number)
             for index, pair in enumerate(listener.key_pairs):
