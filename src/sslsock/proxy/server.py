@@ -68,6 +68,9 @@ MANY_CHECKS = 8 * CHECKS  # of a name
 # What is wrong with the settings or the files that they name.
 UNUSABLE = (SettingsError, CertificateError, ConfigurationError, TicketKeyError, FleetError, ValueError, OSError)
 
+LASTING = (  # settings that a reload does not change
+    *("threads", "metrics", "user", "keep_reading", "log_format", "log_probes", "ticket_key_file", "fleet", "watch", "acme"),
+)
 
 Reload = Callable[[Callable[[str], object]], tuple[ProxySettings, Reading]]
 
@@ -683,8 +686,7 @@ def check_same_shape(old: ProxySettings, new: ProxySettings) -> None:
     shapes = [[(one.listen, one.mode, one.owner) for one in settings.listeners] for settings in (old, new)]
     if shapes[0] != shapes[1]:
         raise ValueError("the addresses to listen on have changed, which needs a restart")
-    names = ("threads", "metrics", "user", "keep_reading", "log_format", "log_probes", "ticket_key_file", "fleet", "watch", "acme")
-    for name in names:
+    for name in LASTING:
         if getattr(old, name) != getattr(new, name):
             raise ValueError(f"{name.replace('_', '-')} has changed, which needs a restart")
 
