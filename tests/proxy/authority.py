@@ -16,6 +16,7 @@ import subprocess
 import threading
 import urllib.request
 from collections.abc import Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Optional
 
@@ -117,6 +118,7 @@ class Authority:
 
     def __init__(self, folder: Path, port: int, management: int, tls: Door, http: Door) -> None:
         self.directory = f"https://localhost:{port}/dir"
+        self.folder = folder
         self.ca = folder / "directory-ca.pem"
         self.tls, self.http = tls, http
         self._management = f"https://localhost:{management}"
@@ -214,3 +216,51 @@ def started(arguments: list[str], environment: Mapping[str, str], lines: list[st
         finally:
             process.kill()
             reader.join(TIMEOUT)
+
+
+class Front:
+    """The directory of an authority with some of its resources replaced: `set` says what is answered, `asked` what was. What is
+    not set is the authority's own."""
+
+    def __init__(self, pebble: Authority) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(pebble.folder / "directory.pem")
+        front = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                front.asked.append(self.path)
+                resource = next((one for one in front.set if self.path.startswith(f"/{one}")), None)
+                if self.path == "/dir":
+                    found = {**pebble.resources, **{one: f"{front.url}/{one}" for one in front.set}}
+                    status, headers, body = 200, {}, found
+                elif resource is not None:
+                    status, headers, body = front.set[resource]
+                else:
+                    status, headers, body = 404, {}, {}
+                data = json.dumps(body).encode()
+                self.send_response(status)
+                problem = "application/problem+json" if status >= 400 else "application/json"
+                for name, value in {"Content-Type": problem, "Content-Length": len(data), **headers}.items():
+                    self.send_header(name, str(value))
+                self.end_headers()
+                self.wfile.write(data)
+
+            do_POST = do_GET
+
+            def log_message(self, format: str, *args: object) -> None: ...
+
+        self.set: dict[str, tuple[int, dict[str, object], object]] = {}
+        self.asked: list[str] = []
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        self.url = f"https://localhost:{self._server.server_address[1]}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(TIMEOUT)

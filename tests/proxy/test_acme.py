@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import importlib
 import json
+import os
+import pwd
 import signal
 import ssl
 import stat
+import tempfile
+import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 from http.client import HTTPConnection
 from pathlib import Path
+from typing import Any
 
 import pytest
+import trustme
 
-from .authority import EAB_KEY, EAB_KID, TIMEOUT, Authority, authority
+from command_helpers import one_line, run
+from sslsock.proxy.acme.challenges import Challenges
+from sslsock.proxy.acme.http import ChallengeServer
+from sslsock.proxy.acme.manager import pair_of
+from sslsock.proxy.acme.storage import FileStorage
+from sslsock.proxy.settings import AcmeSettings
+
+from .authority import EAB_KEY, EAB_KID, TIMEOUT, Authority, Front, authority
 from .operations import Origin, wait_until
 from .running import Proxy, connect, receive_exactly, running
 
@@ -43,12 +60,20 @@ def obtaining(
 ) -> Iterator[Proxy]:
     """A proxy that the authority finds under each name; or, if not `found`, does not."""
     to = f"tcp://127.0.0.1:{back.port}"
-    arguments = ["--listen", "tls://127.0.0.1:0", "--to", to, *pebble.options(storage, *names), *options]
+    arguments = ["--listen", "tls://127.0.0.1:0", "--to", to, *merged(pebble.options(storage, *names), options)]
     pebble.tls.target = None if found else 0
     with running(*arguments, threads=threads) as proxy:
         if found:
             pebble.tls.target = proxy.port
         yield proxy
+
+
+def merged(first: list[object], then: tuple[object, ...]) -> list[object]:
+    """Options with a value, of which the second counts."""
+    if "--acme-directory" in then:
+        place = first.index("--acme-directory")
+        first = first[:place] + first[place + 2 :]
+    return [*first, *then]
 
 
 def serves(proxy: Proxy, pebble: Authority, name: str) -> bytes:
@@ -77,7 +102,7 @@ def challenged(port: int, name: str, *protocols: str) -> str:
 
 def test_certificates_for_names(pebble: Authority, storage: Path, back: Origin) -> None:
     """From nothing, on two threads, with nonces refused: each name has its certificate, nothing of it reaches a back end, and
-    what is kept is its owner's alone."""
+    what is kept is its owner's alone. The next start takes it, and asks nobody."""
     with obtaining(pebble, storage, back, NAME, OTHER, threads=2) as proxy:
         for name in (NAME, OTHER):
             proxy.wait_for_message(f"{name}: {NEW}")
@@ -91,6 +116,12 @@ def test_certificates_for_names(pebble: Authority, storage: Path, back: Origin) 
     assert {stat.S_IMODE(path.stat().st_mode) for path in paths if path.is_dir()} == {0o700}
     assert {stat.S_IMODE(path.stat().st_mode) for path in paths if path.is_file()} == {0o600}
     assert not list(storage.rglob("orders/*.json")) + list(storage.rglob("challenges/*.json")) + list(storage.rglob(".*"))
+    asked = pebble.count("/order-plz"), pebble.tls.taken
+    assert asked[0]
+    with obtaining(pebble, storage, back, NAME, OTHER) as proxy:
+        assert {name: serves(proxy, pebble, name) for name in (NAME, OTHER)} == certificates
+        assert not proxy.messages, proxy.messages
+    assert (pebble.count("/order-plz"), pebble.tls.taken) == asked
 
 
 def can_be_reached(proxy: Proxy, pebble: Authority, name: str) -> bool:
@@ -158,17 +189,6 @@ def test_only_an_authority_gets_the_answer(pebble: Authority, storage: Path, bac
         assert back.connections == served
 
 
-def test_certificate_is_kept(pebble: Authority, storage: Path, back: Origin) -> None:
-    """The next start takes what is stored, and asks nobody."""
-    with obtaining(pebble, storage, back, NAME) as proxy:
-        proxy.wait_for_message(f"{NAME}: {NEW}")
-    asked = pebble.count("new-order") + pebble.count("newOrder") + pebble.tls.taken
-    with obtaining(pebble, storage, back, NAME) as proxy:
-        serves(proxy, pebble, NAME)
-        assert not proxy.messages, proxy.messages
-    assert pebble.count("new-order") + pebble.count("newOrder") + pebble.tls.taken == asked
-
-
 def test_two_proxies_share_a_folder(pebble: Authority, storage: Path, back: Origin) -> None:
     """One of them orders, and the other takes what it finds; a question may come to either."""
     with obtaining(pebble, storage, back, NAME) as one, obtaining(pebble, storage, back, NAME) as other:
@@ -222,3 +242,187 @@ def test_external_account(tmp_path: Path, storage: Path, back: Origin) -> None:
         with obtaining(pebble, storage, back, NAME, options=eab) as proxy:
             proxy.wait_for_message(f"{NAME}: {NEW}")
             assert EAB_KEY not in "".join(proxy.messages)
+
+
+# Renewal
+
+
+@pytest.fixture
+def front(pebble: Authority) -> Iterator[Front]:
+    made = Front(pebble)
+    yield made
+    made.close()
+
+
+def window(start: float, end: float) -> dict[str, object]:
+    """As an authority tells it, days from now."""
+    now = datetime.now(timezone.utc)
+    times = [(now + timedelta(days=days)).isoformat().replace("+00:00", "Z") for days in (start, end)]
+    return {"suggestedWindow": {"start": times[0], "end": times[1]}}
+
+
+def value_of(proxy: Proxy, metric: str, name: str) -> float:
+    return float(next(line for line in proxy.metrics() if line.startswith(f'{metric}{{name="{name}"')).rpartition(" ")[2])
+
+
+def test_renewed_when_the_authority_says(pebble: Authority, front: Front, storage: Path, back: Origin) -> None:
+    """ARI: at a moment in the window, by the name of RFC 9773, 4.1."""
+    front.set["renewalInfo"] = 200, {"Retry-After": 21600}, window(10, 12)
+    options = ("--acme-directory", front.url + "/dir", "--metrics", "127.0.0.1:0")
+    with obtaining(pebble, storage, back, NAME, options=options) as proxy:
+        proxy.wait_for_message("suggests to renew it")
+        moment = value_of(proxy, "sslsock_proxy_acme_renewal_timestamp_seconds", NAME)
+        assert 9.9 < (moment - time.time()) / 86400 < 12
+        wait_until(lambda: can_be_reached(proxy, pebble, NAME), "that it is in force")
+        first = serves(proxy, pebble, NAME)
+    asked = next(path for path in front.asked if path.startswith("/renewalInfo/"))
+    authority, serial = (base64.urlsafe_b64decode(part + "==") for part in asked.rpartition("/")[2].split("."))
+    assert authority in first and b"\x02" + bytes([len(serial)]) + serial in first  # INTEGER, as it stands in the certificate
+
+
+@pytest.mark.parametrize("days", [30, 0], ids=["old", "new"])
+def test_renewed_at_once(pebble: Authority, front: Front, storage: Path, back: Origin, days: int) -> None:
+    """A window that is over, as when certificates have to be revoked. What is in force stays so until the new one is there. But
+    one of today is not renewed: an authority that always says so would be asked without end."""
+    first = store_certificate(storage, front, NAME, datetime.now(timezone.utc) - timedelta(days=days))
+    front.set["renewalInfo"] = 200, {}, window(-2, -1)
+    options = ("--acme-directory", front.url + "/dir", "--metrics", "127.0.0.1:0")
+    with obtaining(pebble, storage, back, NAME, options=options, found=False) as proxy:
+        proxy.wait_for_message("suggests to renew it")
+        if not days:
+            wait = value_of(proxy, "sslsock_proxy_acme_renewal_timestamp_seconds", NAME) - time.time()
+            assert 5 * 3600 < wait <= 6 * 3600
+            return
+        told = proxy.wait_for_message("(validation)")
+        assert "the one in force stays" in told and '"warning"' in told
+        assert shown(proxy, NAME) == first
+        pebble.tls.target = proxy.port
+        proxy.process.send_signal(signal.SIGHUP)
+        proxy.wait_for_message(f"{NAME}: {NEW}")
+        wait_until(lambda: shown(proxy, NAME) != first, "the new certificate")
+        serves(proxy, pebble, NAME)
+
+
+def store_certificate(storage: Path, front: Front, name: str, begin: datetime) -> bytes:
+    """In a new storage, one that somebody else has issued."""
+    issued = trustme.CA().issue_cert(name, not_before=begin, not_after=begin + timedelta(days=90))
+    part = storage / front.url.partition("://")[2].replace(":", "-")
+    place = Path(f"{part}-dir") / "certificates" / f"{name}.pem"
+    storage.mkdir(0o700)
+    place.parent.mkdir(0o700, parents=True)
+    place.write_bytes(issued.private_key_pem.bytes() + issued.cert_chain_pems[0].bytes())
+    return ssl.PEM_cert_to_DER_cert(issued.cert_chain_pems[0].bytes().decode())
+
+
+def shown(proxy: Proxy, name: str) -> bytes:
+    """The certificate that a client sees, whoever has issued it."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with connect(proxy.port, context, name) as client:
+        certificate: bytes = client.getpeercert(binary_form=True)
+    return certificate
+
+
+def test_an_authority_that_asks_to_wait_is_left_alone(
+    pebble: Authority, front: Front, storage: Path, back: Origin
+) -> None:
+    """A rate limit with its Retry-After goes before the back-off, and before SIGHUP."""
+    problem = {"type": "urn:ietf:params:acme:error:rateLimited", "detail": "too many certificates"}
+    front.set["newOrder"] = 429, {"Retry-After": 7200}, problem
+    options = ("--acme-directory", front.url + "/dir", "--metrics", "127.0.0.1:0")
+    with obtaining(pebble, storage, back, NAME, options=options) as proxy:
+        assert "too many certificates" in proxy.wait_for_message("(rate_limited)")
+        assert value_of(proxy, "sslsock_proxy_acme_renewal_timestamp_seconds", NAME) > time.time() + 7000
+        orders = front.asked.count("/newOrder")
+        proxy.process.send_signal(signal.SIGHUP)
+        proxy.wait_for_message("SIGHUP: read again")
+        assert value_of(proxy, "sslsock_proxy_acme_failures_total", NAME) == 1
+        assert front.asked.count("/newOrder") == orders
+
+
+def test_answers_without_sense(pebble: Authority, front: Front, storage: Path, back: Origin) -> None:
+    """Whatever comes, it is a failure with a reason, and the proxy runs on."""
+    nonce = {"Replay-Nonce": "b25jZQ"}
+    place = {**nonce, "Location": "https://localhost:1/"}
+    answers: list[tuple[int, dict[str, object], object, str]] = [
+        (500, {}, {"type": "urn:ietf:params:acme:error:serverInternal", "detail": "oops"}, "(server): serverInternal: oops"),
+        (403, {}, {"type": "urn:ietf:params:acme:error:rejectedIdentifier", "detail": "no"}, "(rejected): rejectedIdentifier"),
+        (403, {}, {"type": 7, "detail": {}, "subproblems": [7]}, "(server): "),
+        (200, {}, {}, "(server): the authority's answer makes no sense"),
+        (200, place, ["no", "order"], "(server): the authority's answer is no JSON object"),
+        (200, nonce, {"status": "pending"}, "(server): the authority's answer has '' where"),
+        (200, place, {"status": "pending", "authorizations": 7}, "(server): the authority's order has no authorizations"),
+        (200, place, {"status": "pending", "authorizations": [7]}, "(server): the authority's answer has 7 where"),
+        (200, place, {"status": "pending", "authorizations": ["https://localhost:1/"]}, "(network)"),
+    ]
+    front.set["newOrder"] = answers[0][:3]
+    with obtaining(pebble, storage, back, NAME, options=("--acme-directory", front.url + "/dir")) as proxy:
+        for number, (status, headers, body, expected) in enumerate(answers):
+            said = len(proxy.messages) if number else 0
+            if number:
+                front.set["newOrder"] = status, headers, body
+                proxy.process.send_signal(signal.SIGHUP)
+            assert expected in proxy.wait_for_message("no certificate (", said)
+
+
+def test_a_crash_costs_no_second_order(pebble: Authority, storage: Path) -> None:
+    """It ends between the request to issue and the download, the worst moment: the next one fetches the certificate."""
+    storage.mkdir(0o700)
+    settings = AcmeSettings(str(storage), pebble.directory)
+    kept = FileStorage(str(storage))
+    challenges = Challenges(kept)
+    server = ChallengeServer("127.0.0.1", 0)
+    server.start(challenges)
+    pebble.http.target = server.port
+    try:
+        order = importlib.import_module("sslsock.proxy.acme.order")
+        client = importlib.import_module("sslsock.proxy.acme.client")
+        orders: list[str] = []
+
+        class Crash(BaseException):
+            """As if the process was killed."""
+
+        class Client(client.Client):  # type: ignore[misc,name-defined]
+            crash = True
+
+            def post(self, url: str, table: Any = None) -> Any:
+                if "order-plz" in url:
+                    orders.append(url)
+                if "certZ" in url and self.crash:
+                    raise Crash
+                return super().post(url, table)
+
+        def obtain(crash: bool) -> bytes:
+            made = Client(settings, kept, None, str(pebble.ca), threading.Event())
+            made.crash = crash
+            with kept.lock() as ours:
+                assert ours
+                found: bytes = order.obtain(made, kept, challenges, NAME, "ecdsa", "http-01", None)
+            return found
+
+        with pytest.raises(Crash):
+            obtain(crash=True)
+        (storage / "orders" / ".new-torn").write_bytes(b"half")
+        pem = obtain(crash=False)
+    finally:
+        server.close()
+    assert len(orders) == 1
+    certificate, _, _ = pair_of(pem)
+    assert certificate.subject_alternative_names == (("DNS", NAME),) or NAME in str(certificate.subject_alternative_names)
+    assert not list(storage.rglob(".new-*"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_as_another_user(pebble: Authority, back: Origin) -> None:
+    """The folder that is made becomes that user's, who writes there; the authority's root need not be readable for him."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        storage = Path(folder) / "acme"
+        with obtaining(pebble, storage, back, NAME, options=("--user", "nobody")) as proxy:
+            proxy.wait_for_message(f"{NAME}: {NEW}")
+        assert {path.stat().st_uid for path in [storage, *storage.rglob("*")]} == {pwd.getpwnam("nobody").pw_uid}
+        os.chown(storage, 0, 0)
+        arguments = ["--listen", "tls://127.0.0.1:0", "--to", "tcp://a:1", *pebble.options(storage, NAME), "--user", "nobody"]
+        done = run("proxy", *arguments)
+        assert done.returncode == 2
+        assert one_line(done).endswith(f"--acme-storage: {storage}: user 'nobody' could not write there: chown it to that user")

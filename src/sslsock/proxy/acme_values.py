@@ -79,7 +79,7 @@ def acme_of(
     if challenge == "http-01" and http is None:
         table.fail(f"http-01 needs {name('http')}: where it is asked for, as in :80", "challenge")
     if challenge == "tls-alpn-01" and not any(address.path is None for address in listening):
-        table.fail("tls-alpn-01 needs a listener with names that is no UNIX socket", "challenge")
+        wanted.fail("tls-alpn-01 needs a listener with names that is no UNIX socket", "acme")
     eab_kid, eab_key_file = table.text("eab-kid"), table.file("eab-key-file")
     if (eab_kid is None) != (eab_key_file is None):
         here, other = ("eab-kid", "eab-key-file") if eab_key_file is None else ("eab-key-file", "eab-kid")

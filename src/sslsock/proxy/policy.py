@@ -156,7 +156,7 @@ class ListenerPolicy:
         acme: Optional[AcmeManager] = None,
     ) -> None:
         self.settings = settings
-        self.acme = acme if settings.acme else None
+        self.acme = acme
         self._obtained = self._to_be_used()
         self.name = str(settings.listen)
         self.local = (settings.listen.path or settings.listen.host, settings.listen.port)
@@ -235,7 +235,7 @@ class ListenerPolicy:
         if self.store is None:
             return None
         identity = self.store.choose(name)
-        if self.acme is not None and name in self.settings.acme and name not in self._obtained:
+        if name in self.settings.acme and name not in self._obtained:
             # Not the certificate of another name: it would look as if somebody listened in.
             return identity if {name, wildcard_of(name)} & {*identity.names} else None
         return identity
@@ -255,13 +255,17 @@ class ListenerPolicy:
 
     def is_challenge(self, hello: ClientHello) -> bool:
         """Whether a client asks as authorities do: RFC 8737, 3."""
-        return ACME_TLS in hello.next_protocols and normal(hello.server_name or "") in self.settings.acme
+        if ACME_TLS not in hello.next_protocols or self.acme is None:
+            return False
+        # The name may be another listener's: authorities ask at port 443, wherever the certificate is shown.
+        return normal(hello.server_name or "") in self.settings.acme or self.challenge(hello) is not None
 
     def challenge(self, hello: ClientHello) -> Optional[Context]:
         """What answers it; None: nobody has reason to ask."""
         if self.acme is None or hello.next_protocols != (ACME_TLS,):  # "MUST contain only one protocol"
             return None
-        return self.acme.challenges.context(normal(hello.server_name or ""))
+        name = normal(hello.server_name or "")
+        return self.acme.challenges.context(name) if name in self.acme.names else None
 
     def crl_ends(self) -> dict[str, datetime]:
         """When each file of revocation lists, for clients or back ends, has the first one that goes out of date."""

@@ -63,6 +63,7 @@ SILENCE_SECONDS = 10.0  # without one of a worker: something is wrong
 RELOAD_SECONDS = 1.0  # that the end waits for a SIGHUP which is being followed
 
 CHECKS = 2  # descriptors of an address that is checked: one check is being made, one is seen out
+ACME = 8  # of the thread that obtains certificates: a connection to the authority, a file, the lock
 MANY_CHECKS = 8 * CHECKS  # of a name
 
 # What is wrong with the settings or the files that they name.
@@ -587,7 +588,8 @@ class Server:
             threads=settings.threads,
             doors=self._doors,
             names=sum(not parse_host(name).numeric for name in names),
-            scrapers=sum(server.most_descriptors for server in (self._metrics, self._acme_http) if server is not None),
+            scrapers=sum(server.most_descriptors for server in (self._metrics, self._acme_http) if server is not None)
+            + (ACME if self._acme is not None else 0),
             checks=sum(
                 CHECKS if parse_host(address.host).numeric else MANY_CHECKS
                 for listener in settings.listeners
@@ -665,7 +667,7 @@ class Server:
 
     def _bare(self) -> str:
         """Whether a listener has no certificate at all yet, and so nobody to serve."""
-        bare = [policy.name for policy in self._policies if policy.acme is not None and policy.store is None]
+        bare = [policy.name for policy in self._policies if policy.settings.acme and policy.store is None]
         return f"no certificate yet: {', '.join(bare)}" if bare else ""
 
     def _crls_view(self) -> dict[str, float]:

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from ..._version import __version__
 from ..settings import AcmeSettings
-from .failure import ACCOUNT, NETWORK, RATE_LIMITED, REJECTED, SERVER, VALIDATION, AcmeFailure, Stopped
+from .failure import ACCOUNT, NETWORK, RATE_LIMITED, REJECTED, SERVER, STORAGE, VALIDATION, AcmeFailure, Stopped
 from .storage import Storage
 
 __all__ = ["Answer", "Client", "private_pem"]
@@ -151,7 +151,8 @@ class Client:
             raise AcmeFailure(NETWORK, f"{self._settings.directory}: {shortened(exc)}") from None
         except errors.ConflictError as exc:  # of newAccount: not an error of ours
             raise AcmeFailure(ACCOUNT, f"the account exists as {exc.location}", None, "conflict") from None
-        except (errors.Error, josepy.errors.Error, ValueError) as exc:
+        # The package looks at what it has got by using it.
+        except (errors.Error, josepy.errors.Error, ValueError, TypeError, AttributeError, LookupError) as exc:
             raise AcmeFailure(SERVER, f"the authority's answer makes no sense: {shortened(exc)}", self._retry_after) from None
         return Answer(response.content, response.headers.get("Location", ""), self._retry_after)
 
@@ -240,8 +241,13 @@ class Client:
         data = self._storage.read(ACCOUNT_PLACE)
         if data is None:
             return None
-        found = json.loads(data)
-        return found if isinstance(found, dict) and isinstance(found.get("key"), str) else None
+        try:
+            found = json.loads(data)
+            key_of(found["key"].encode())
+        except (ValueError, TypeError, KeyError, AttributeError) as exc:
+            # Not made anew: somebody may have it in a backup, and authorities bound how many accounts there may be.
+            raise AcmeFailure(STORAGE, f"{ACCOUNT_PLACE} in the storage is damaged ({exc!r}): restore or remove it") from None
+        return dict(found)
 
     def _write_account(self, table: Mapping[str, object]) -> None:
         self._storage.write(ACCOUNT_PLACE, json.dumps(table).encode())

@@ -10,7 +10,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Callable, NamedTuple, Optional
 
@@ -22,7 +22,7 @@ from ..certificates import Pair, key_type
 from ..settings import AcmeSettings
 from .challenges import Challenges
 from .failure import INTERNAL, STORAGE, AcmeFailure, Stopped
-from .plan import Pace, next_question, renewal_moment
+from .plan import Pace, Window, next_question, renewal_moment
 from .storage import Storage
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ class Held:
         self.question = 0.0  # when the authority is to be asked for its window
         self.in_window = False  # `renewal` is the authority's word
         self.again = 0.0  # before which there is no attempt, after failures
+        self.barred = 0.0  # before which the authority wants none
         self.success = 0.0
         self.failed = 0  # times in a row
         self.failures: dict[str, int] = {}
@@ -106,8 +107,9 @@ class AcmeManager:
         self._thread = threading.Thread(target=self._run, name="acme", daemon=True)
 
     @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(self._held)
+    def names(self) -> Collection[str]:
+        """From any thread."""
+        return self._held
 
     def load(self) -> None:
         """Take what lies in the storage. Before `start`. OSError."""
@@ -125,11 +127,12 @@ class AcmeManager:
             self._thread.join(END_SECONDS)
 
     def follow(self, names: Sequence[str]) -> None:
-        """These names from now on, and whatever has failed is tried again at once. From any thread."""
+        """These names from now on, and whatever has failed is tried again at once, unless the authority has said when. From any
+        thread."""
         before = self._held
         held = {name: before.get(name) or Held(name) for name in names}
         for one in held.values():
-            one.again = 0.0
+            one.again = one.barred
         self._held = held
         self._poked.set()
 
@@ -166,12 +169,11 @@ class AcmeManager:
         for held in list(self._held.values()):
             if self._stopping.is_set():
                 raise Stopped
-            now = time.time()
             self._look(held)
-            if held.pair is not None and now >= held.question:
-                self._ask_for_window(held)
+            self._ask_for_window(held)
             if held.ready(time.time()):
                 self._order(held)
+                self._ask_for_window(held)
             if held.pair is None or held.ready(time.time()):  # somebody else orders, or may
                 waits.append(MISSING_SECONDS)
             moments = [max(held.renewal, held.again), *([held.question] if held.pair is not None else [])]
@@ -204,11 +206,12 @@ class AcmeManager:
         self._changed()
 
     def _ask_for_window(self, held: Held) -> None:
-        """ARI. Whatever comes of it, there is a time to renew."""
+        """ARI, where it is time to ask. Whatever comes of it, there is a time to renew."""
         from .order import renewal_window
 
-        assert held.pair is not None
         now = time.time()
+        if held.pair is None or now < held.question:
+            return
         try:
             window, retry_after = renewal_window(self._connected(), held.pem)
         except AcmeFailure as exc:
@@ -218,7 +221,7 @@ class AcmeManager:
         held.question = next_question(now, retry_after)
         if window is None or key_type(held.pair[2]) != KEY_TYPES[self._settings.key_type]:
             return
-        moment = renewal_moment(0.0, 0.0, window)
+        moment = renewal_of(held.pair, window)
         inside = held.in_window and window.start <= held.renewal <= window.end
         if not inside:  # else the same moment each time, or it would always move
             before, held.renewal = held.renewal, moment
@@ -278,7 +281,8 @@ class AcmeManager:
         held.failed += 1
         held.failures = {**held.failures, failure.reason: held.failures.get(failure.reason, 0) + 1}
         wait = self._pace.wait(held.failed, failure.retry_after)
-        held.again = time.time() + wait
+        now = time.time()
+        held.again, held.barred = now + wait, now + (failure.retry_after or 0.0)
         force = "; the one in force stays" if held.pair is not None else ""
         text = f"{held.name}: no certificate ({failure.reason}): {failure}{force}; the next attempt is at {when(held.again)}"
         self._say(text, ERROR if held.pair is None or time.time() > expiry_of(held.pair) else WARNING)
@@ -331,11 +335,11 @@ def pair_of(pem: bytes) -> Pair:
     return certificate, chain, key
 
 
-def renewal_of(pair: Pair) -> float:
+def renewal_of(pair: Pair, window: Optional[Window] = None) -> float:
     begin, end = pair[0].not_before, pair[0].not_after
     if begin is None or end is None:
         return 0.0
-    return renewal_moment(begin.timestamp(), end.timestamp())
+    return renewal_moment(begin.timestamp(), end.timestamp(), window)
 
 
 def expiry_of(pair: Pair) -> float:

@@ -47,8 +47,11 @@ def obtain(
                 raise  # it may still come to a good end
         storage.remove(place)
     url, order = begin(client, name, replaced)
-    for authorization in order.get("authorizations") or ():
-        answer_question(client, challenges, str(authorization), name, kind, end)
+    authorizations = order.get("authorizations")
+    if not isinstance(authorizations, list):
+        raise AcmeFailure(SERVER, "the authority's order has no authorizations")
+    for authorization in authorizations:
+        answer_question(client, challenges, address_of(authorization), name, kind, end)
     pem = private_pem(new_key(key_type)).decode()
     storage.write(place, json.dumps({"url": url, "key": pem}).encode())
     try:
@@ -86,7 +89,14 @@ def begin(client: Client, name: str, replaced: Optional[bytes]) -> tuple[str, di
             raise
         del table["replaces"]
         answer = client.post(place, table)
-    return answer.location, answer.table
+    return address_of(answer.location), answer.table
+
+
+def address_of(value: object) -> str:
+    """Of a resource, as the authority tells it. AcmeFailure."""
+    if not isinstance(value, str) or not value.startswith(("https://", "http://")):
+        raise AcmeFailure(SERVER, f"the authority's answer has {value!r} where the address of a resource should be")
+    return value
 
 
 def answer_question(client: Client, challenges: Challenges, url: str, name: str, kind: str, end: float) -> None:
@@ -94,7 +104,7 @@ def answer_question(client: Client, challenges: Challenges, url: str, name: str,
     found = client.post(url).table
     if found.get("status") == "valid":
         return
-    offered = [one for one in found.get("challenges") or () if isinstance(one, dict)]
+    offered = challenges_of(found)
     challenge = next((one for one in offered if one.get("type") == kind), None)
     if challenge is None:
         kinds = ", ".join(str(one.get("type")) for one in offered) or "none"
@@ -102,14 +112,19 @@ def answer_question(client: Client, challenges: Challenges, url: str, name: str,
     token = str(challenge.get("token"))
     challenges.publish(name, kind, token, f"{token}.{client.thumbprint()}")
     try:
-        client.post(str(challenge.get("url")), {})
+        client.post(address_of(challenge.get("url")), {})
         found = settled(client, url, ("pending", "processing"), end)
     finally:
         challenges.withdraw(name)
     if found.get("status") != "valid":
-        errors = [one["error"] for one in found.get("challenges") or () if isinstance(one, dict) and one.get("error")]
+        errors = [one["error"] for one in challenges_of(found) if one.get("error")]
         failure = client.problem(errors[0] if errors else None, VALIDATION)
         raise AcmeFailure(VALIDATION, str(failure), failure.retry_after, failure.code)
+
+
+def challenges_of(authorization: dict[str, Any]) -> list[dict[str, Any]]:
+    found = authorization.get("challenges")
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
 
 
 def settled(client: Client, url: str, open_states: Sequence[str], end: float) -> dict[str, Any]:
@@ -138,13 +153,13 @@ def finish(client: Client, url: str, pem: str, name: str, end: float) -> bytes:
     if order.get("status") == "ready":
         request = x509.load_pem_x509_csr(crypto_util.make_csr(pem.encode(), [name]))
         der = request.public_bytes(serialization.Encoding.DER)
-        client.post(str(order.get("finalize")), {"csr": encoded(der)})
+        client.post(address_of(order.get("finalize")), {"csr": encoded(der)})
         order = settled(client, url, ("ready", "processing"), end)
     elif order.get("status") == "processing":
         order = settled(client, url, ("processing",), end)
-    if order.get("status") != "valid" or not isinstance(order.get("certificate"), str):
+    if order.get("status") != "valid":
         raise client.problem(order.get("error"))
-    chain = client.post(order["certificate"]).body
+    chain = client.post(address_of(order.get("certificate"))).body
     check(chain, pem)
     return pem.encode() + chain
 

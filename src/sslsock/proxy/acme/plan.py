@@ -10,6 +10,10 @@ __all__ = ["Pace", "Window", "next_question", "renewal_moment"]
 DAY = 86400.0
 SPREAD = 1 / 20  # of a lifetime, so that not all who have begun together come together
 
+# However young it may be renewed: an authority that always suggests the past would be asked for certificates without end.
+YOUNG = 6 * 3600.0  # seconds
+YOUNG_PART = 1 / 10  # of a lifetime, if that is less
+
 LEAST_QUESTION, MOST_QUESTION = 60.0, DAY  # RFC 9773, 4.3.2: reasonable bounds for Retry-After
 QUESTION = 6 * 3600.0  # where the authority does not say
 
@@ -24,14 +28,15 @@ class Window(NamedTuple):
 def renewal_moment(
     not_before: float, not_after: float, window: Optional[Window] = None, chance: Optional[float] = None
 ) -> float:
-    """A moment in the window, else from two thirds of the lifetime on.
+    """A moment in the window, if it is not too young then, else from two thirds of the lifetime on.
 
     chance: 0 to 1, of where in it; None: it falls anywhere, each time anew (RFC 9773, 4.2: uniform).
     """
     chance = random.random() if chance is None else chance
-    if window is not None:
-        return window.start + (window.end - window.start) * chance
     lifetime = not_after - not_before
+    if window is not None:
+        grown_up = not_before + min(YOUNG, lifetime * YOUNG_PART)
+        return max(window.start + (window.end - window.start) * chance, grown_up)
     return not_before + lifetime * (2 / 3 + SPREAD * chance)
 
 
