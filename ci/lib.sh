@@ -221,9 +221,9 @@ add_libraries() {
 # --- Peers: the foreign programs that the tests speak with
 
 # PROGRAM:PACKAGE
-PEERS="openssl:openssl curl:curl gnutls-cli:gnutls-bin nghttp:nghttp2-client ab:apache2-utils dovecot:dovecot-imapd /usr/lib/dovecot/pop3-login:dovecot-pop3d postfix:postfix nginx:nginx-light haproxy:haproxy redis-server:redis-server mosquitto:mosquitto slapd:slapd postgres:postgresql mariadbd:mariadb-server-core vsftpd:vsftpd chromium:chromium promtool:prometheus systemd-analyze:systemd pebble:pebble ip:iproute2"
+PEERS="openssl:openssl curl:curl gnutls-cli:gnutls-bin nghttp:nghttp2-client ab:apache2-utils dovecot:dovecot-imapd /usr/lib/dovecot/pop3-login:dovecot-pop3d postfix:postfix nginx:nginx-light haproxy:haproxy redis-server:redis-server mosquitto:mosquitto slapd:slapd postgres:postgresql mariadbd:mariadb-server-core vsftpd:vsftpd chromium:chromium promtool:prometheus systemd-analyze:systemd pebble:pebble ip:iproute2 knotd:knot"
 # Those of them that are started with the machine, by the names of their services.
-SERVICES="dovecot postfix nginx haproxy redis-server mosquitto slapd postgresql vsftpd prometheus"
+SERVICES="dovecot postfix nginx haproxy redis-server mosquitto slapd postgresql vsftpd prometheus knot"
 
 # Installs the missing ones when root; without root the tests that need them are skipped, with the reason.
 find_peers() {

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from socket import AF_INET
 from typing import Any, Optional
 
 import pytest
 
 from sslsock.proxy.backends import Backend, BackendPool
 from sslsock.proxy.checks import final_status
+from sslsock.proxy.directory import Entry, Listing
 from sslsock.proxy.health import HESITATION
 from sslsock.proxy.settings import Address, Balance
 
@@ -50,6 +52,43 @@ class Bench:
 
 
 # Weights
+
+
+def test_a_directory_says_for_how_long_and_who_is_preferred() -> None:
+    now, asked = 1000.0, []
+    service = Address("tcp", "_app._tcp.example.com", 0, service=True)
+
+    def resolve(name: str, port: int, callback: Any) -> Any:
+        asked.append((name, port, callback))
+
+    pool = BackendPool((service, Address("tcp", "10.0.0.9", 80)), resolve, lambda: now, balance=Balance("round-robin", (2, 1)))
+    assert [entry[:2] for entry in asked] == [("_app._tcp.example.com", 0)]
+    entries = (Entry(AF_INET, ("10.0.0.1", 1), 0, 1), Entry(AF_INET, ("10.0.0.2", 2), 1, 5))
+    asked.pop()[2](Listing(entries, 7.0))
+
+    def taken() -> Counter[str]:
+        return Counter(backend.sockaddr[0] for backend in (pool.next() for _ in range(30)) if backend is not None)
+
+    assert taken() == {"10.0.0.1": 20, "10.0.0.9": 10}, "the weights of the setting and of the directory are multiplied"
+    first = next(one for one in pool.backends if one.sockaddr[0] == "10.0.0.1")
+    static = next(one for one in pool.backends if one.sockaddr[0] == "10.0.0.9")
+    spare = pool.next([first, static])
+    assert spare is not None and spare.sockaddr == ("10.0.0.2", 2)
+    now += 6.9
+    pool.refresh()
+    assert asked == []
+    now += 0.2
+    pool.refresh()
+    before, tiers = pool.backends, pool._tiers
+    asked.pop()[2](Listing(entries, 7.0))
+    assert pool.backends == before and pool._tiers is tiers, "nothing has changed: turns go on"
+    now += 7.1
+    pool.refresh()
+    asked.pop()[2](OSError("no"))
+    assert pool.backends == before and pool.names() == {"_app._tcp.example.com": False}
+    known = BackendPool((service,), resolve, lambda: now, known=pool.addresses())
+    again = [known.next() for _ in range(3)]
+    assert {one.sockaddr[0] for one in again if one is not None} == {"10.0.0.1"}, "after SIGHUP too, before DNS has answered"
 
 
 def test_each_is_used_as_often_as_its_weight_says_and_never_in_a_row_where_it_can_be_spread() -> None:

@@ -19,8 +19,9 @@ A back end is blamed for what is its own: it refuses, is unreachable or does not
 from the client (the protocols it offers, the address that a PROXY header names), so it takes several in a row, from different
 clients, for the back end to be the one that is at fault.
 
-Each address of a name is a back end of its own. The addresses of a name are kept for 30 s; the first use after that starts a
-new lookup and goes on with the old ones.
+Each address of a name is a back end of its own. The addresses of a name are kept for 30 s, or as long as DNS says where that is
+asked (`directory`); the first use after that starts a new lookup and goes on with the old ones. Those that a lookup has not
+found again get no further connections. Where a lookup fails the old ones stay.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from ..sockets.local_path import system_path
 from ..sockets.resolver import Address as SocketAddress
 from ..sockets.resolver import numeric_addresses
 from .balance import Tier, tier_of
+from .directory import Entry, Listing, listed
 from .health import HESITATION, Health
 from .hosts import is_end
 from .settings import Address, Balance
@@ -44,21 +46,22 @@ __all__ = ["Backend", "BackendPool", "BackendState", "News", "Resolve", "peer_te
 FIRST_PAUSE = 1.0  # seconds that a back end is left out after it has failed
 LONGEST_PAUSE = 60.0
 TRIAL_LIMIT = 60.0  # seconds after which a trial that nobody reports on counts as over
-KEPT = 30.0  # seconds that the addresses of a name are used unasked
 LOOKUP_PAUSE = 1.0  # seconds from a failed lookup to the next
 DOUBTERS = 3  # sources of clients whose handshakes fail in a row, until the back end is left out
 
 NEVER = float("inf")
 ROUND_ROBIN = Balance()
-NOTHING: Mapping[tuple[str, int], list[SocketAddress]] = {}
+NOTHING: Mapping[tuple[str, int], tuple[Entry, ...]] = {}
 
 
 class Cancellable(Protocol):
     def cancel(self) -> None: ...
 
 
-Resolve = Callable[[str, int, Callable[[Union[list[SocketAddress], Exception]], object]], Cancellable]
-"""Starts a lookup of (name, port); the answer comes later, on the pool's thread. `partial(Lookup, loop)` is one."""
+Found = Union[list[SocketAddress], Listing, Exception]
+Resolve = Callable[[str, int, Callable[[Found], object]], Cancellable]
+"""Starts a lookup of (name, port), port 0 for a service; the answer comes later, on the pool's thread. `partial(Lookup, loop)`
+is one, `partial(directory.look_up, loop)` another."""
 
 
 class BackendState(NamedTuple):
@@ -227,31 +230,38 @@ def peer_text(sockaddr: Any) -> str:
 
 
 class Target:
-    """One `--to`: its back ends, and for a name when it is to be looked up again. make: the back end at an address."""
+    """One `--to`: its back ends, and for a name when it is to be looked up again. make: the back end at an address. entries: of
+    each of the back ends what the directory tells of it."""
 
-    __slots__ = ("address", "asked", "backends", "due", "error", "host", "make")
+    __slots__ = ("address", "asked", "backends", "due", "entries", "error", "host", "make")
 
-    def __init__(self, address: Address, make: Make, known: list[SocketAddress]) -> None:
+    def __init__(self, address: Address, make: Make, known: tuple[Entry, ...]) -> None:
         self.address = address
         self.make = make
         self.host = ""
         self.backends: tuple[Backend, ...] = ()
+        self.entries: tuple[Entry, ...] = ()
         self.due = NEVER
         self.asked: Optional[Cancellable] = None
         self.error = ""  # of the last lookup
         if address.path is not None:
-            self.use([(socket.AF_UNIX, (address.path,))])
+            self.use((Entry(socket.AF_UNIX, (address.path,)),))
             return
         host = parse_host(address.host)
         self.host = host.name
         if not host.numeric:
             self.due = 0.0
-        self.use(numeric_addresses(host.name, address.port) if host.numeric else known)
+        self.use(listed(numeric_addresses(host.name, address.port)).entries if host.numeric else known)
 
-    def use(self, found: list[SocketAddress]) -> None:
-        """Take the addresses of an answer; those known already stay the same back ends."""
+    def use(self, found: tuple[Entry, ...]) -> bool:
+        """Take the addresses of an answer; those known already stay the same back ends. Returns whether anything is new."""
+        entries = tuple({entry[:2]: entry for entry in found}.values())
+        if entries == self.entries:
+            return False
         known = {(backend.family, backend.sockaddr): backend for backend in self.backends}
-        self.backends = tuple(known.get(entry) or self.make(self.address, *entry) for entry in dict.fromkeys(found))
+        self.backends = tuple(known.get(entry[:2]) or self.make(self.address, *entry[:2]) for entry in entries)
+        self.entries = entries
+        return True
 
 
 class BackendPool:
@@ -275,7 +285,7 @@ class BackendPool:
         *,
         make: Make = Backend,
         balance: Balance = ROUND_ROBIN,
-        known: Mapping[tuple[str, int], list[SocketAddress]] = NOTHING,
+        known: Mapping[tuple[str, int], tuple[Entry, ...]] = NOTHING,
         found_handler: Optional[Callable[[], object]] = None,
     ) -> None:
         if not addresses:
@@ -287,7 +297,7 @@ class BackendPool:
         self._balance = balance
         self.by_name = balance.method == "hash-sni"
         self.hashes = self.by_name or balance.method == "hash-source"  # so `next` needs a key
-        self._targets = tuple(Target(one, make, known.get((one.host, one.port), [])) for one in addresses)
+        self._targets = tuple(Target(one, make, known.get((one.host, one.port), ())) for one in addresses)
         self._waiting: list[Callable[[], object]] = []
         self._due = 0.0  # when the first of the names is to be looked up
         self._backends: tuple[Backend, ...] = ()
@@ -420,12 +430,14 @@ class BackendPool:
         """A name that has no address yet is being looked up."""
         return any(target.asked is not None and not target.backends for target in self._targets)
 
-    def addresses(self) -> dict[tuple[str, int], list[SocketAddress]]:
+    def addresses(self) -> dict[tuple[str, int], tuple[Entry, ...]]:
         """What the names stand for, for a pool that is made in the place of this one."""
-        return {
-            (target.address.host, target.address.port): [(one.family, one.sockaddr) for one in target.backends]
-            for target in self._targets
-        }
+        return {(target.address.host, target.address.port): target.entries for target in self._targets}
+
+    def names(self) -> dict[str, bool]:
+        """Which names there are, as in `--to` without its scheme, and whether the last lookup of each went well. From any
+        thread."""
+        return {target.address.place: not target.error for target in self._targets if target.due != NEVER or target.asked}
 
     def call_when_known(self, callback: Callable[[], object]) -> None:
         """Call back when there is news of what is `waiting`, at once if nothing is. For a connection that was told None, to ask
@@ -450,28 +462,28 @@ class BackendPool:
             if target.due <= now:
                 target.due = NEVER  # until the answer is there
 
-                def answered(answer: Union[list[SocketAddress], Exception], target: Target = target) -> None:
+                def answered(answer: Found, target: Target = target) -> None:
                     self._on_answer(target, answer)
 
                 target.asked = self._resolve(target.host, target.address.port, answered)
         self._due = min(target.due for target in self._targets)
 
-    def _on_answer(self, target: Target, answer: Union[list[SocketAddress], Exception]) -> None:
+    def _on_answer(self, target: Target, answer: Found) -> None:
         target.asked = None
         before = target.error
-        if not isinstance(answer, Exception):
-            ends = [entry for entry in answer if is_end(entry[1][0])]
-            if answer and not ends:
-                answer = OSError(f"it stands for no host: {answer[0][1][0]}")
-            elif not answer:  # every record was of a family that is not asked for
-                answer = socket.gaierror(socket.EAI_NONAME, "no address is known for the name")
-            else:
-                answer = ends
-        error = answer if isinstance(answer, Exception) else None
-        target.due = self._clock() + (KEPT if error is None else LOOKUP_PAUSE)
+        found = listed(answer) if isinstance(answer, list) else answer
+        if isinstance(found, Listing):
+            entries = tuple(entry for entry in found.entries if is_end(entry.sockaddr[0]))
+            if entries:
+                found = found._replace(entries=entries)
+            elif found.entries:
+                found = OSError(f"it stands for no host: {found.entries[0].sockaddr[0]}")
+            else:  # every record was of a family that is not asked for
+                found = socket.gaierror(socket.EAI_NONAME, "no address is known for the name")
+        error = found if isinstance(found, Exception) else None
+        target.due = self._clock() + (found.ttl if isinstance(found, Listing) else LOOKUP_PAUSE)
         target.error = "" if error is None else str(error)
-        if not isinstance(answer, Exception):
-            target.use(answer)
+        if isinstance(found, Listing) and target.use(found.entries):
             self._collect()
             if self._found_handler is not None:
                 self._found_handler()
@@ -488,15 +500,12 @@ class BackendPool:
 
     def _collect(self) -> None:
         self._backends = tuple(backend for target in self._targets for backend in target.backends)
-        tiers = []
-        for spare in (False, True):
-            backends: list[Backend] = []
-            weights: list[int] = []
-            for index, target in enumerate(self._targets):
-                if self._balance.is_backup(index) == spare:
-                    backends += target.backends
-                    weights += [self._balance.weight(index)] * len(target.backends)
-            tiers.append(tier_of(self._balance.method, backends, weights))
-        self._tiers = tuple(tiers)
+        places: dict[tuple[bool, int], tuple[list[Backend], list[int]]] = {}  # spares come last, and so do higher ranks
+        for index, target in enumerate(self._targets):
+            for backend, entry in zip(target.backends, target.entries):
+                backends, weights = places.setdefault((self._balance.is_backup(index), entry.rank), ([], []))
+                backends.append(backend)
+                weights.append(self._balance.weight(index) * entry.weight)
+        self._tiers = tuple(tier_of(self._balance.method, *places[place]) for place in sorted(places))
         if len(self._backends) == 1 and all(target.due == NEVER and target.asked is None for target in self._targets):
             self._sole = self._backends[0]

@@ -19,6 +19,7 @@ from . import hosts
 from .acme_values import ACME, acme_names, acme_of
 from .allowed import NameList
 from .back_end_values import CHOICE, balance_of, check_of
+from .directory_values import resolver_of, service_of
 from .fleet_values import FLEET, fleet_of
 from .settings import (
     PROTOCOL_NAMES,
@@ -43,6 +44,7 @@ TOP = (
     *("keepalive", "handshake-timeout", "connect-timeout", "idle-timeout", "drain-timeout", "shutdown-delay"),
     *FLEET,
     *("ticket-key-file", "metrics", "log-format", "log-probes", "user", "keep-reading", "watch"),
+    "resolver",
 )
 ALGORITHMS = ("minimum-protocol", "maximum-protocol", "ciphers", "ciphersuites", "groups", "signature-algorithms")
 VERIFICATION = ("crl", "partial-chain", "verify-depth")
@@ -219,6 +221,7 @@ def settings_of(
         threads=top.count("threads", 1, MOST_THREADS, default_threads()),
         ticket_key_file=top.file("ticket-key-file"),
         fleet=fleet_of(top),
+        resolver=resolver_of(top),
         metrics=plain_address(top, "metrics"),
         log_format=top.choice("log-format", "text", "json"),
         log_probes=log_probes(top),
@@ -256,6 +259,9 @@ def parse_address(table: Table, text: str, listening: bool, *parts: Part) -> Add
     for prefix, scheme in (("unix:", "tcp"), ("tls+unix:", "tls")):
         if text[: len(prefix)].lower() == prefix:
             return Address(scheme, "", 0, socket_path(table, text, text[len(prefix) :], *parts))
+    service = None if listening else service_of(table, text, *parts)
+    if service is not None:
+        return service
     scheme, separator, rest = text.partition("://")
     if not separator:
         table.fail(f"{text!r} has no scheme: tls://HOST:PORT or tcp://HOST:PORT is needed, or unix:PATH", *parts)

@@ -31,6 +31,7 @@ from .certificates import (
     read_certificates,
     read_crls,
 )
+from .directory import DirectoryError, require_package
 from .files import Reading
 from .fleet import FleetError, access_to, import_redis
 from .privileges import PrivilegeError, file_owner, find_account, replaceable_for, unreadable_for
@@ -78,6 +79,7 @@ def check_files(settings: ProxySettings, warn: Warn, reading: Optional[Reading] 
             raise places.of("ticket-key-file").error(str(exc)) from None
     if settings.fleet is not None:
         check_fleet(settings.fleet, places, warn, reading)
+    check_directory(settings, places)
     check_system(settings, places)
     if settings.acme is not None:
         from .acme.setup import check_acme
@@ -134,6 +136,20 @@ def check_fleet(fleet: Fleet, places: Places, warn: Warn, reading: Reading) -> N
     if fleet.address.path is None and not fleet.address.tls and not access.secret and not hosts.is_loopback(fleet.address.host):
         text = "the ticket keys cross the network in the clear: rediss:// or --fleet-secret-file prevents that"
         warn_at(places.of("fleet"), f"{fleet}: {text}", warn)
+
+
+def check_directory(settings: ProxySettings, places: Places) -> None:
+    """Whether DNS can be asked where it is to be. No name is looked up: it may be there later."""
+    wanted = [places.of("resolver")] if settings.resolver is not None else []
+    for number, listener in enumerate(settings.listeners):
+        for index, route in enumerate(listener.routes):
+            here = ("listener", number, "route", index, "to")
+            wanted += [places.of(*here, target) for target, address in enumerate(route.to) if address.service]
+    if wanted:
+        try:
+            require_package()
+        except DirectoryError as exc:
+            raise wanted[0].error(str(exc)) from None
 
 
 def check_numeric(address: Address, place: Place) -> None:

@@ -148,12 +148,12 @@ class Check:
         if address.tls:
             # HTTP/1.1 is what is spoken, whatever connections agree on.
             protocols = ("http/1.1",) if kind == "http" and route.route.back_tls.alpn else route.route.back_tls.alpn
-            server_name, verify_name = route.names(address.host)
+            server_name, verify_name = route.names(address.name)
             return Engine(route.back_context(protocols), server_name=server_name, verify_name=verify_name)
         if kind == "tls" or route.passthrough:
             # Its certificate is for clients, who know whom they ask for.
             context = Context(server_side=False, verify_mode=VERIFY_NONE, use_system_ca=False)
-            name = self._check.host or address.host  # of a path: none
+            name = self._check.host or address.name  # of a path: none
             return Engine(context, server_name=parse_host(name).server_name if name else None)
         return None
 
@@ -164,7 +164,7 @@ class Check:
         check = self._check
         assert self._channel is not None
         address = self._backend.address
-        host = check.host or ("localhost" if address.path is not None else address.place)
+        host = check.host or ("localhost" if address.path is not None else address.name if address.service else address.place)
         text = f"{check.method} {check.path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: sslsock\r\nConnection: close\r\n\r\n"
         self._asked = True
         self._channel.write(text.encode("ascii"))

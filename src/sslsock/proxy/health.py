@@ -68,6 +68,7 @@ class Board:
         self._lock = threading.Lock()
         # Weak: what no worker uses any more is forgotten.
         self._healths: WeakValueDictionary[Hashable, Health] = WeakValueDictionary()
+        self._said: dict[str, str] = {}
 
     def find(self, key: Hashable, name: str, peer: str) -> Health:
         """The one that is meant by `key`; made where it is not known."""
@@ -76,6 +77,12 @@ class Board:
             if health is None:
                 health = self._healths[key] = Health(name, peer, self._workers)
             return health
+
+    def is_news(self, name: str, text: str) -> bool:
+        """Whether no worker has said this of a name last."""
+        with self._lock:
+            before, self._said[name] = self._said.get(name), text
+            return before != text
 
     def all(self) -> list[Health]:
         with self._lock:

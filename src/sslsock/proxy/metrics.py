@@ -253,6 +253,7 @@ def make_collector(
     process_view: Optional[Callable[[], ProcessState]] = None,
     healths_view: Callable[[], Iterable[Health]] = tuple,
     crls_view: Callable[[], Mapping[str, float]] = dict,
+    names_view: Callable[[], Mapping[str, bool]] = dict,
     acme_view: Optional[Callable[[], Iterable[AcmeState]]] = None,
 ) -> Collector:
     """What a registry of prometheus_client asks at each scrape; the functions are called in the scraping thread.
@@ -261,6 +262,7 @@ def make_collector(
     while; addresses_view: the same for (back end, address).
     certificates_view: file → when its certificate expires, in seconds since the epoch. lines_dropped: `LineWriter.dropped`.
     process_view: of the process as a whole. healths_view: what is known of the back ends; `Board.all`.
+    names_view: name of a back end → whether its last lookup went well.
     crls_view: file of revocation lists → when the first of them goes out of date. acme_view: of the names whose certificates
     are obtained; None: there are none.
 
@@ -475,6 +477,14 @@ def make_collector(
             )
             for file, moment in crls_view().items():
                 renewal.add_metric([file], moment)
+            found = core.GaugeMetricFamily(
+                "sslsock_proxy_backend_name_found",
+                "1: the last lookup of a back end's name went well. 0: it failed, and what it has stood for before is used.",
+                labels=["backend"],
+            )
+            for name, good in names_view().items():
+                found.add_metric([name], float(good))
+            yield found
             failures = sum(worker.accept_failures for worker in workers)
             yield from (up, address_up, expiry, renewal)
             yield core.CounterMetricFamily(

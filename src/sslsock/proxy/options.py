@@ -105,6 +105,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--to", metavar="SCHEME://HOST:PORT", action="append",
         help="back end, spelled alike; repeat it for several, which take turns; one that cannot be reached is left out for a "
         "while; behind a blank may stand weight=N (1 to 256, its share) and backup (used when none of the others is left)")
+    add("--resolver", metavar="system|dns|ADDRESS,…", action=Once,
+        help="who is asked for the names of back ends: the system (kept for 30 s), DNS (by its TTL), or these name servers; "
+        "DNS, and back ends as in tcp+srv://_http._tcp.example.com, need dnspython: the extra `dns`")
     add("--balance", metavar="METHOD", action=Once,
         help="which back end a connection goes to: round-robin (if nothing is said), least-connections, hash-source, hash-sni")
     add("--proxy-protocol-in", action="store_true",

@@ -29,6 +29,7 @@ from .backends import summed_up
 from .certificates import CertificateError
 from .checks import Checker
 from .descriptors import AMPLE, Needs, available, open_now, share_out
+from .directory import Directory
 from .files import Reading
 from .fleet import Access, FleetError, FleetMember, access_to
 from .gate import Gate
@@ -71,6 +72,7 @@ UNUSABLE = (SettingsError, CertificateError, ConfigurationError, TicketKeyError,
 
 LASTING = (  # settings that a reload does not change
     *("threads", "metrics", "user", "keep_reading", "log_format", "log_probes", "ticket_key_file", "fleet", "watch", "acme"),
+    "resolver",
 )
 
 Reload = Callable[[Callable[[str], object]], tuple[ProxySettings, Reading]]
@@ -111,6 +113,7 @@ class Server:
         self._keys = TicketKeys()
         self._ticket_source: Union[TicketKeyFile, TicketRotation, FleetMember]
         self._member: Optional[FleetMember] = None
+        self._directory: Optional[Directory] = None
         self._policies: list[ListenerPolicy] = []
         self._openings = Openings()
         self._loop = EventLoop.current()
@@ -196,6 +199,7 @@ class Server:
                         self._process_state,
                         healths_view=self._board.all,
                         crls_view=self._crls_view,
+                        names_view=self._names_view,
                         acme_view=self._acme.states if self._acme is not None else None,
                     ),
                     {"/healthz": self._unhealthy, "/readyz": self._unready},
@@ -241,10 +245,16 @@ class Server:
             self._ticket_source = self._member = FleetMember(access, self._keys, self._writer)
         else:
             self._ticket_source = TicketRotation(self._keys, time.monotonic())
+        self._make_directory(settings)
         self._policies = [
             ListenerPolicy(listener, self._keys, None, self._reading, self._acme) for listener in settings.listeners
         ]
         self._reading.forget()
+
+    def _make_directory(self, settings: ProxySettings) -> None:
+        """If DNS is needed. OSError."""
+        if self._directory is None and settings.asks_dns:
+            self._directory = Directory(settings.resolver)
 
     # Certificates that are obtained
 
@@ -299,6 +309,7 @@ class Server:
             self._rooms,
             self._board,
             len(self._workers),
+            self._directory,
         )
         self._workers.append(worker)
         self._running += 1
@@ -425,6 +436,7 @@ class Server:
             settings, reading = reload(self._writer.write)  # which does not block, whatever standard error is
             check_same_shape(self._settings, settings)
             access = self._access_again(settings, reading)
+            self._make_directory(settings)
             policies = [
                 ListenerPolicy(listener, self._keys, before, reading, self._acme)
                 for listener, before in zip(settings.listeners, self._policies)
@@ -475,7 +487,7 @@ class Server:
         """New connections go by these, and by the settings."""
         self._policies, self._reading = policies, reading
         for worker in self._workers:
-            self._tell(worker, worker.follow, policies, self._settings.limits)
+            self._tell(worker, worker.follow, policies, self._settings.limits, self._directory)
 
     def _read_what_waits(self) -> None:
         """After one reading: what was asked for meanwhile."""
@@ -672,6 +684,13 @@ class Server:
 
     def _crls_view(self) -> dict[str, float]:
         return {file: moment.timestamp() for policy in self._policies for file, moment in policy.crl_ends().items()}
+
+    def _names_view(self) -> dict[str, bool]:
+        found: dict[str, bool] = {}
+        for worker in self._workers:
+            for name, good in worker.names_found().items():
+                found[name] = found.get(name, True) and good
+        return found
 
     def _certificates_view(self) -> dict[str, float]:
         return {

@@ -85,13 +85,15 @@ class Address:
     """One end of `--listen`, `--to` or `--metrics`.
 
     scheme: "tls" or "tcp". host: str without brackets, "" for every address (listening only). port: int. path: of a UNIX
-    socket, "@name" for one without a file; then there is neither host nor port. None: TCP.
+    socket, "@name" for one without a file; then there is neither host nor port. None: TCP. service: host is the name of SRV
+    records ("_http._tcp.example.com"), which have the ports; then port is 0.
     """
 
     scheme: str
     host: str
     port: int
     path: Optional[str] = None
+    service: bool = False
 
     @property
     def tls(self) -> bool:
@@ -102,13 +104,23 @@ class Address:
         """Without its scheme: "example.com:443", "[::1]:443", "unix:/run/app.sock"."""
         if self.path is not None:
             return f"unix:{self.path}"
+        if self.service:
+            return self.host
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
+
+    @property
+    def name(self) -> str:
+        """What its certificate is for: of a service the domain, not the hosts that DNS names (RFC 6125, 1.7.2 and 6.2.1)."""
+        labels = self.host.split(".")
+        while self.service and len(labels) > 1 and labels[0].startswith("_"):
+            del labels[0]
+        return ".".join(labels)
 
     def __str__(self) -> str:
         if self.path is not None:
             return f"tls+{self.place}" if self.tls else self.place
-        return f"{self.scheme}://{self.place}"
+        return f"{self.scheme}{'+srv' * self.service}://{self.place}"
 
 
 @dataclass(frozen=True)
@@ -326,7 +338,8 @@ class ProxySettings:
     connection. log_probes: whether connections that said nothing get one too. user: to become after binding, or None.
     keep_reading: whether a process keeps root's rights to open these files again. watch: how files are watched for changes:
     "auto" (the kernel tells, where it can), "poll" or "off". acme: where names of listeners ask for it, else None. fleet: with
-    whom ticket keys are shared, or None. file: the TOML file that they come from, or None. places: where each value was
+    whom ticket keys are shared, or None. resolver: name servers (address, port) that are asked for back ends, (): those of the
+    system, None: getaddrinfo is. file: the TOML file that they come from, or None. places: where each value was
     written, for messages.
     """
 
@@ -342,12 +355,19 @@ class ProxySettings:
     watch: str = "auto"
     acme: Optional[AcmeSettings] = None
     fleet: Optional[Fleet] = None
+    resolver: Optional[tuple[tuple[str, int], ...]] = None
     file: Optional[str] = field(default=None, compare=False)
     places: Places = field(default_factory=Places, compare=False, repr=False)
 
     def acme_names(self) -> tuple[str, ...]:
         """Of all listeners, each once."""
         return tuple(dict.fromkeys(name for listener in self.listeners for name in listener.acme))
+
+    @property
+    def asks_dns(self) -> bool:
+        """Whether names of back ends are looked up in DNS and not by the system alone."""
+        addresses = (address for listener in self.listeners for route in listener.routes for address in route.to)
+        return self.resolver is not None or any(address.service for address in addresses)
 
     def files(self) -> dict[str, Place]:
         """What a reload reads: the path of each file, and where it was named."""

@@ -29,6 +29,7 @@ from . import record
 from .access_log import INFO, WARNING, AccessLog, LineWriter
 from .backends import Backend, BackendPool, News, peer_text
 from .descriptors import AMPLE, Rooms
+from .directory import Directory
 from .gate import Gate, Place
 from .health import Board
 from .metrics import Counters
@@ -44,6 +45,7 @@ log = logging.getLogger("sslsock")
 
 LEAVING_SECONDS = 0.05  # between looks whether those who were refused have gone, when nothing else is left
 LAST_CALL = 0.2  # seconds that a listener stays open for handshakes which are under way when it is to close
+NAME_SECONDS = 1.0  # how often names are looked at that DNS gives a time for
 PROGRESS_SECONDS = 2.0  # how often the bytes of live connections are added to the counters
 SILENT = "it took what a client sent and has not answered"
 QUIET_SECONDS = 60.0  # for what would be said again and again
@@ -164,7 +166,7 @@ class Worker:
     descriptors that others have too. log: where lines about connections go; writer: other lines. wants_details: whether
     somebody reads what costs to find out (cipher, names). drained_handler: called with the worker when it is done after
     `drain`. sources: of all workers. rooms: what it may hold beside the connections that have a place. board: what
-    all workers know of back ends; number: of this worker there.
+    all workers know of back ends; number: of this worker there. directory: finds the names of back ends; None: the system does.
     """
 
     def __init__(
@@ -182,6 +184,7 @@ class Worker:
         rooms: Rooms = AMPLE,
         board: Optional[Board] = None,
         number: int = 0,
+        directory: Optional[Directory] = None,
     ) -> None:
         self.loop = EventLoop.current()
         self.limits = limits
@@ -198,6 +201,7 @@ class Worker:
         self._backends: WeakValueDictionary[Hashable, Backend] = WeakValueDictionary()
         self._board = board or Board()
         self._number = number
+        self._directory = directory
         self.routes: list[tuple[RoutePolicy, BackendPool]] = []  # in force, each with its pool
         self.backends_handler: Optional[Callable[[], object]] = None  # called when the back ends may have changed
         self._draining = False
@@ -212,6 +216,8 @@ class Worker:
             for policy, column in zip(policies, descriptors)
         ]  # of each policy
         self._open = sum(map(len, self.entrances))
+        if directory is not None:
+            self._refresh_names()
 
     def run(self) -> None:
         """Until the loop is stopped; then end every connection and close the loop."""
@@ -314,7 +320,7 @@ class Worker:
             known = {place: found for _, older in self._current for place, found in older.addresses().items() if found}
             pool = self._pools[route.connecting] = BackendPool(
                 route.route.to,
-                partial(Lookup, self.loop),
+                partial(self._directory.look_up if self._directory is not None else Lookup, self.loop),
                 self.loop.time,
                 self._on_lookup,
                 make=partial(self._backend, route.manner),
@@ -356,6 +362,16 @@ class Worker:
             self._writer.write(f"{backend.address} ({backend.peer}) is used again")
         pool.succeeded(backend)
 
+    def _refresh_names(self) -> None:
+        """DNS says for how long a name stands for the same; so it is looked up again though nobody uses it."""
+        for _, pool in self._current:
+            pool.refresh()
+        self.loop.call_later(NAME_SECONDS, self._refresh_names)
+
+    def names_found(self) -> dict[str, bool]:
+        """Names of back ends, and whether their last lookup went well. From any thread."""
+        return {name: good for _, pool in self._current for name, good in pool.names().items()}
+
     def backend_news(self) -> list[News]:
         """From any thread."""
         return [item for key, pool in self._current for item in pool.news(key)]
@@ -374,12 +390,18 @@ class Worker:
 
     def _on_lookup(self, address: Address, error: Optional[Exception]) -> None:
         text = "its name was found again" if error is None else f"its name was not found: {error}"
-        self._writer.write(f"{address}: {text}", INFO if error is None else WARNING)
+        if self._board.is_news(str(address), text):
+            self._writer.write(f"{address}: {text}", INFO if error is None else WARNING)
 
     # What the server asks for; in the worker's thread, by call_soon_threadsafe
 
-    def follow(self, policies: Sequence[ListenerPolicy], limits: Limits) -> None:
+    def follow(
+        self, policies: Sequence[ListenerPolicy], limits: Limits, directory: Optional[Directory] = None
+    ) -> None:
         """New connections go by these from now on."""
+        if directory is not None and self._directory is None:
+            self._directory = directory
+            self._refresh_names()
         self._use_routes(policies)
         self.limits = limits
         for entrances, policy in zip(self.entrances, policies):

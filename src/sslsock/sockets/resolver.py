@@ -15,13 +15,14 @@ import os
 import socket
 import threading
 from collections import deque
+from collections.abc import Hashable
 from contextlib import suppress
 from typing import Any, Callable, Optional, Union
 
 from ..core.event_loop import EventLoop
 from ..core.schedule import Timer
 
-__all__ = ["Address", "Answer", "Lookup", "numeric_addresses"]
+__all__ = ["Address", "Answer", "Lookup", "addresses_of", "numeric_addresses"]
 
 LIMIT = 256  # each may need a descriptor or two, and a process often has no more than 1,024
 MOST_THREADS = 2 * LIMIT
@@ -30,6 +31,8 @@ PATIENCE = 5.0  # seconds that a name waits for a thread
 Address = tuple[int, Any]
 """Address family, and the address as `socket.connect` takes it."""
 Answer = Union[list[Address], Exception]
+Find = Callable[[str, int], Any]
+"""Finds the answer for a name and a port, in a thread where it may block. What it raises is the answer too."""
 
 
 def addresses_of(name: str, port: int, flags: int = 0) -> list[Address]:
@@ -56,9 +59,11 @@ def numeric_addresses(address: str, port: int) -> list[Address]:
 class Question:
     """A name that is to be looked up, and who waits for the answer."""
 
-    __slots__ = ("answered", "begun", "name", "port", "waiting")
+    __slots__ = ("answered", "begun", "find", "key", "name", "port", "waiting")
 
-    def __init__(self, name: str, port: int) -> None:
+    def __init__(self, key: Hashable, name: str, port: int, find: Optional[Find]) -> None:
+        self.key = key
+        self.find = find
         self.name = name
         self.port = port  # of who asked first; addresses come with it
         self.begun = False  # a thread has it
@@ -72,23 +77,24 @@ class Questions:
     def __init__(self) -> None:
         # Reentrant: the garbage collector may run anything inside, and so another lookup.
         self._lock = threading.RLock()
-        self._asked: dict[str, Question] = {}
+        self._asked: dict[Hashable, Question] = {}
         self._queue: deque[Question] = deque()
         self._threads = 0
         self._wanted = 0  # of the names that threads have, those that somebody waits for
 
-    def ask(self, lookup: Lookup, name: str, port: int) -> Question:
+    def ask(self, lookup: Lookup, name: str, port: int, find: Optional[Find]) -> Question:
         """Add `lookup` to those who wait for the name. RuntimeError, MemoryError: no thread can be started."""
+        key = name if find is None else (find, name, port)
         with self._lock:
-            question = self._asked.get(name)
+            question = self._asked.get(key)
             if question is not None:
                 if question.begun and not question.waiting:
                     self._wanted += 1
                 question.waiting[lookup] = None
                 return question
-            question = Question(name, port)
+            question = Question(key, name, port, find)
             question.waiting[lookup] = None
-            self._asked[name] = question
+            self._asked[key] = question
             if not self._has_room():
                 self._queue.append(question)
                 return question
@@ -137,15 +143,15 @@ class Questions:
                 self._queue.popleft()
 
     def _forget(self, question: Question) -> None:
-        if self._asked.get(question.name) is question:
-            del self._asked[question.name]
+        if self._asked.get(question.key) is question:
+            del self._asked[question.key]
 
     def _work(self, question: Optional[Question]) -> None:
         """In a thread: this question, and then those that wait for a thread."""
         while question is not None:
-            answer: Answer
+            answer: Any
             try:
-                answer = addresses_of(question.name, question.port)
+                answer = (question.find or addresses_of)(question.name, question.port)
             except Exception as exc:
                 answer = exc
             except BaseException as exc:  # somebody waits for an answer, whatever it is
@@ -181,19 +187,22 @@ os.register_at_fork(after_in_child=_forget_questions)
 
 class Lookup:
     """One question. `callback(answer)` comes on the loop, with the addresses in the system's order or the
-    exception: an OSError as a rule, EAI_AGAIN where it may go better later, EAGAIN where no thread can be had."""
+    exception: an OSError as a rule, EAI_AGAIN where it may go better later, EAGAIN where no thread can be had. find: who is
+    asked in place of getaddrinfo; then the answer is whatever that one tells."""
 
     __slots__ = ("_callback", "_limit", "_loop", "_port", "_question")
 
-    def __init__(self, loop: EventLoop, name: str, port: int, callback: Callable[[Answer], object]) -> None:
+    def __init__(
+        self, loop: EventLoop, name: str, port: int, callback: Callable[[Any], object], find: Optional[Find] = None
+    ) -> None:
         self._loop = loop
         self._port = port
-        self._callback: Optional[Callable[[Answer], object]] = callback
+        self._callback: Optional[Callable[[Any], object]] = callback
         self._question: Optional[Question] = None
         self._limit: Optional[Timer] = None
         loop._hold()
         try:
-            self._question = _questions.ask(self, name, port)
+            self._question = _questions.ask(self, name, port, find)
         except (RuntimeError, MemoryError) as exc:
             loop.call_soon(self._deliver, OSError(errno.EAGAIN, f"no thread can be had for it ({exc})"))
             return
@@ -211,7 +220,7 @@ class Lookup:
             _questions.leave(self, self._question)
         self._loop._release()
 
-    def tell(self, answer: Answer, port: int) -> None:
+    def tell(self, answer: Any, port: int) -> None:
         """In the thread of the question: here is the answer, with addresses for `port`."""
         if isinstance(answer, list) and port != self._port:
             answer = [(family, (name[0], self._port, *name[2:])) for family, name in answer]
@@ -224,7 +233,7 @@ class Lookup:
             words = f"{LIMIT} other names are being looked up, and none was found or given up for {PATIENCE:g} s"
             self._deliver(socket.gaierror(socket.EAI_AGAIN, words))
 
-    def _deliver(self, answer: Answer) -> None:
+    def _deliver(self, answer: Any) -> None:
         callback = self._callback
         if callback is not None:
             self.cancel()
