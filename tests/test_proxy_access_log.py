@@ -25,7 +25,7 @@ from peers import open_descriptors, opened_since
 from sslsock.proxy import access_log
 from sslsock.proxy.access_log import AccessLog, LineWriter, json_line, text_line
 from sslsock.proxy.record import ConnectionRecord
-from sslsock.sockets.proxy_protocol import SIGNATURE, parse
+from sslsock.proxy_protocol import SIGNATURE, parse
 
 PATIENCE = 20.0  # seconds
 HOSTILE = [

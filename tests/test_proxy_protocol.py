@@ -8,7 +8,9 @@ from typing import Optional
 
 import pytest
 
-from sslsock.sockets.proxy_protocol import (
+from sslsock.proxy_protocol import (
+    MAXIMUM_SIZE,
+    MAXIMUM_TLVS,
     PP2_SUBTYPE_SSL_CIPHER,
     PP2_SUBTYPE_SSL_CN,
     PP2_SUBTYPE_SSL_KEY_ALG,
@@ -270,7 +272,7 @@ def test_a_checksum_that_is_right_is_accepted_and_guards_every_byte() -> None:
 
 def test_the_checksum_is_crc32c() -> None:
     """RFC 3720, B.4: 32 bytes of zeros give aa36918a, of ones 43aba862, ascending 4e79dd46 (bytes in network order)."""
-    from sslsock.sockets.proxy_protocol import _crc32c
+    from sslsock.proxy_protocol import _crc32c
 
     assert struct.pack("<I", _crc32c(bytes(32))).hex() == "aa36918a"
     assert struct.pack("<I", _crc32c(b"\xff" * 32)).hex() == "43aba862"
@@ -368,6 +370,65 @@ def test_the_tls_fields_are_all_told() -> None:
 
 
 @pytest.mark.parametrize(
+    "tls",
+    [
+        TlsFields(),
+        TlsFields("TLSv1.3", "TLS_AES_128_GCM_SHA256", True, True, True, "J\u00f6rg", "RSA-SHA256", "RSA2048"),
+        TlsFields("TLSv1.2", in_session=True, verified=True, common_name="no text: \udcff"),
+        TlsFields(client_certificate=True, in_session=True),
+    ],
+    ids=["bare", "all", "resumed", "unverified"],
+)
+def test_tls_fields_come_back(tls: TlsFields) -> None:
+    header = parse(encode_v2(*INET, alpn=b"h2", tls=tls))
+    assert header is not None and header.tls() == tls
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (b"\0" + bytes(4), None),  # the client does without TLS
+        (b"\1" + bytes(4), TlsFields()),  # as HAProxy has it of a client without a certificate: nothing was verified
+        (b"\5" + bytes(4), TlsFields(in_session=True, verified=True)),
+        (b"\xf9" + b"\0\0\0\1" + tlv(0x28, bytes(9)), TlsFields()),  # bits and fields of later versions
+        (b"\1" + bytes(4) + tlv(0x21, b"a") + tlv(0x21, b"b"), TlsFields("a")),  # as with `tlv`: the first one
+    ],
+)
+def test_what_others_say_of_tls(value: bytes, told: Optional[TlsFields]) -> None:
+    header = parse(encode_v2(*INET, tlvs=[(PP2_TYPE_SSL, value)]))
+    assert header is not None and header.tls() == told
+
+
+@pytest.mark.parametrize("cut", [*range(12), *range(13, 20)])
+def test_tls_fields_that_are_cut_are_refused(cut: int) -> None:
+    value = (b"\1" + bytes(4) + tlv(0x21, b"TLSv") + tlv(0x22, b"Jane1"))[:cut]
+    header = parse(encode_v2(*INET, tlvs=[(PP2_TYPE_SSL, value)]))
+    assert header is not None
+    if cut == 5:
+        assert header.tls() == TlsFields()
+    else:
+        with pytest.raises(ProxyProtocolError, match="TLS"):
+            header.tls()
+
+
+def test_further_tlvs_stand_behind_ours_in_their_order() -> None:
+    further = [(0xE1, b"one"), (PP2_TYPE_NOOP, b""), (0xE1, b"two"), (PP2_TYPE_AUTHORITY, b"x")]
+    header = parse(encode_v2(*INET, alpn=b"h2", tlvs=iter(further), checksum=True))
+    assert header is not None
+    assert header.tlvs[:-1] == ((PP2_TYPE_ALPN, b"h2"), *further) and header.tlvs[-1][0] == PP2_TYPE_CRC32C
+
+
+def test_the_longest_header_that_is_read() -> None:
+    block = PATHS + tlv(0xE0, bytes(MAXIMUM_TLVS - 3))
+    data = v2(1, 0x31, block)
+    assert len(data) == MAXIMUM_SIZE
+    header = parse(data)
+    assert header is not None and header.size == MAXIMUM_SIZE
+    with pytest.raises(ProxyProtocolError, match="more than 4096"):
+        parse(v2(1, 0x31, block + tlv(4, b"")))
+
+
+@pytest.mark.parametrize(
     ("tls", "client", "verified"),
     [
         (TlsFields(), 1, False),
@@ -403,6 +464,11 @@ def test_a_server_name_that_is_no_text_is_passed_on_as_it_came() -> None:
         ({"alpn": bytes(3000), "authority": "a" * 3000}, "6006 bytes of TLVs"),
         ({"tls": TlsFields(common_name="a" * 4097)}, "4097 bytes"),
         ({"authority": "\ud800"}, "surrogates"),
+        ({"tlvs": [(PP2_TYPE_UNIQUE_ID, bytes(129))]}, "129 bytes"),
+        ({"tlvs": [(PP2_TYPE_CRC32C, bytes(4))]}, "an argument of its own"),
+        ({"tlvs": [(PP2_TYPE_ALPN, b"h2")], "alpn": b"h2"}, "an argument of its own"),
+        ({"tlvs": [(256, b"")]}, "256 is no type"),
+        ({"tlvs": [(-1, b"")]}, "-1 is no type"),
     ],
 )
 def test_what_does_not_fit_into_a_header_is_refused(arguments: dict[str, object], reason: str) -> None:

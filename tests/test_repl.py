@@ -20,6 +20,7 @@ import pytest
 
 import sslsock
 import sslsock.aio
+import sslsock.proxy_protocol
 import sslsock.ssl
 from peers import Certificates, Host, make_tcp_pair
 from sslsock.sockets.loop_object import Handler
@@ -34,7 +35,7 @@ def own(thing: object) -> bool:
 
 def public_things() -> Iterator[tuple[str, Any]]:
     """Every public class and function of ours, by its full name."""
-    for module in (sslsock, sslsock.aio, sslsock.ssl):
+    for module in (sslsock, sslsock.aio, sslsock.proxy_protocol, sslsock.ssl):
         for name in getattr(module, "__all__", None) or dir(module):
             thing = getattr(module, name)
             if not name.startswith("_") and callable(thing) and own(thing):
@@ -188,6 +189,7 @@ def made_objects(certificates: Certificates, host: Host) -> Iterator[Any]:
     yield from (sslsock.SslCrl(), sslsock.SslSession(), sslsock.TicketKeys(), sslsock.EventLoop.current(), sslsock.SslError(20))
     yield from (sslsock.SslSocket(), sslsock.TcpSocket(), sslsock.TcpServer(), sslsock.SslServer())
     yield sslsock.SslPreSharedKeyAuthenticator("hint", True)
+    yield from (sslsock.proxy_protocol.parse(b"PROXY UNKNOWN\r\n"), sslsock.proxy_protocol.TlsFields())
     front, back = make_tcp_pair(host, reads=False), make_tcp_pair(host, reads=False)
     relay = sslsock.Relay(front.client, back.client)
     yield relay

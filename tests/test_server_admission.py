@@ -8,7 +8,7 @@ import pytest
 
 from peers import Recorder, accept, listening
 from sslsock import SslServer, SslSocket, TcpServer
-from sslsock.sockets.proxy_protocol import encode_v1, encode_v2
+from sslsock.proxy_protocol import encode_v1, encode_v2
 
 CLIENT = ("192.0.2.7", 4711)
 SERVICE = ("198.51.100.1", 443)

@@ -20,7 +20,7 @@ import griffe
 
 Member = Union[griffe.Attribute, griffe.Function]
 
-PUBLIC = ("sslsock", "sslsock.aio")  # the modules whose names are the public ones
+PUBLIC = ("sslsock", "sslsock.aio", "sslsock.proxy_protocol")  # the modules whose names are the public ones
 FACE = "sslsock.ssl"  # and this, of which the names that the interpreter's `ssl` lacks on some version
 FIELD = re.compile(r"(\*{0,2}[a-z]\w*(?:, \w+)*): (?=\S)")
 CODE = re.compile(r"(?<![\[`])`(\w+)(?:\.(\w+))?(?:\(\))?`(?![\]`])")

@@ -15,7 +15,7 @@ import pytest
 
 from peers import DEADLINE, Certificates
 from sslsock import aio, ssl
-from sslsock.sockets.proxy_protocol import PP2_TYPE_AUTHORITY, encode_v1, encode_v2
+from sslsock.proxy_protocol import PP2_TYPE_AUTHORITY, encode_v1, encode_v2
 
 CLIENT = ("192.0.2.7", 4711)
 SERVICE = ("198.51.100.1", 443)

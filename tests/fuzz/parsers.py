@@ -18,13 +18,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 if __name__ == "__main__":
     import atheris
 
-    MODULES = ["sslsock.proxy.config_file", "sslsock.sockets.proxy_protocol", "sslsock.proxy.toml_lines"]
+    MODULES = ["sslsock.proxy.config_file", "sslsock.proxy_protocol", "sslsock.proxy.toml_lines"]
     with atheris.instrument_imports(include=MODULES):
+        from sslsock import proxy_protocol
         from sslsock.proxy import config_file
-        from sslsock.sockets import proxy_protocol
 else:
+    from sslsock import proxy_protocol
     from sslsock.proxy import config_file
-    from sslsock.sockets import proxy_protocol
 
 from sslsock import SslCertificate, SslKey
 from sslsock.core.certificate import SslEncoding
@@ -78,6 +78,7 @@ def proxy_header(data: bytes) -> None:
         if found.version == 1 and found.source is not None:
             again = proxy_protocol.parse(proxy_protocol.encode_v1(found.source, found.destination))
             assert again is not None and (again.source, again.destination) == (found.source, found.destination)
+        parsed(lambda _: found.tls(), data, proxy_protocol.ProxyProtocolError)
     check_growing(proxy_protocol.parse, data, proxy_protocol.ProxyProtocolError, lambda header: header.size)
 
 

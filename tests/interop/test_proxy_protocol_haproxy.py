@@ -14,7 +14,7 @@ from typing import Any, Optional
 
 import pytest
 
-from sslsock.sockets.proxy_protocol import (
+from sslsock.proxy_protocol import (
     PP2_SUBTYPE_SSL_CIPHER,
     PP2_SUBTYPE_SSL_CN,
     PP2_SUBTYPE_SSL_KEY_ALG,

@@ -19,7 +19,7 @@ import pytest
 from command_helpers import Identity
 from core.hellos import made_by_ssl, renamed
 from self_signed import RSA_KEY, Folder
-from sslsock.sockets.proxy_protocol import encode_v1
+from sslsock.proxy_protocol import encode_v1
 
 from .operations import wait_until_taken
 from .running import LOG, TIMEOUT, Proxy, accept, connect, listener, receive_all, receive_exactly, running

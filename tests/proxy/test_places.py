@@ -13,7 +13,7 @@ from typing import Any, Callable
 
 import pytest
 
-from sslsock.sockets.proxy_protocol import SIGNATURE, encode_v1
+from sslsock.proxy_protocol import SIGNATURE, encode_v1
 
 from .operations import DEADLINE, Origin, Proxy, Site, answer_of, connect, fetch, proxy, read_all, say, wait_until
 from .test_floods import client_hello, close, flood

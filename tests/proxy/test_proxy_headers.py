@@ -11,7 +11,7 @@ from typing import Any, Callable
 import pytest
 
 from command_helpers import Identity
-from sslsock.sockets.proxy_protocol import (
+from sslsock.proxy_protocol import (
     PP2_SUBTYPE_SSL_CIPHER,
     PP2_SUBTYPE_SSL_CN,
     PP2_SUBTYPE_SSL_VERSION,

@@ -13,12 +13,12 @@ import random
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Callable, Optional
 
+from .. import proxy_protocol
 from ..core.channel import Channel
 from ..core.context import VERIFY_NONE, ConfigurationError, Context
 from ..core.dial import Dial
 from ..core.engine import Engine
 from ..core.hostname import parse_host
-from ..sockets import proxy_protocol
 from . import stages
 from .access_log import INFO, WARNING, LineWriter
 from .backends import Backend, BackendPool

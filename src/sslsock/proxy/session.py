@@ -24,13 +24,13 @@ from collections.abc import Hashable
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Optional, Union
 
+from .. import proxy_protocol
 from ..core.channel import Channel
 from ..core.client_hello import ClientHello, ClientHelloError, parse_client_hello
 from ..core.context import Context
 from ..core.engine import Engine
 from ..core.relay import ChannelRelay
 from ..core.schedule import Timer
-from ..sockets import proxy_protocol
 from ..sockets.certificate_text import all_names_text
 from ..sockets.constants import SslProtocol
 from . import record, stages

@@ -15,10 +15,10 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Callable, Optional, Union
 
+from .. import proxy_protocol
 from ..core.client_hello import MAX_CLIENT_HELLO, ClientHello, ClientHelloError, parse_client_hello
 from ..core.descriptor import Descriptor
 from ..core.watch import PEER_ENDED
-from . import proxy_protocol
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Network, IPv6Network

@@ -1,4 +1,5 @@
-"""The PROXY protocol, versions 1 and 2: bytes to a `Header`, a header to bytes. No socket, no clock.
+"""The PROXY protocol, versions 1 and 2: bytes to a `Header` (`parse`), a header to bytes (`encode_v1`, `encode_v2`). No socket,
+no clock.
 
 The text that is followed is HAProxy's doc/proxy-protocol.txt; sections are cited from it. Three decisions are ours:
 
@@ -7,6 +8,8 @@ The text that is followed is HAProxy's doc/proxy-protocol.txt; sections are cite
 - What a sender cannot know the meaning of is opaque: after LOCAL and after an unspecified family nobody can say where addresses
   end, so nothing behind the first 16 bytes is interpreted, a checksum neither.
 - TLVs are bounded to 4 KiB, for the header is kept in memory before anything is known of who sends it.
+
+Who may send a header is for the caller to know: anybody can claim any address.
 """
 
 from __future__ import annotations
@@ -14,10 +17,13 @@ from __future__ import annotations
 import re
 import socket
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Optional
 
 __all__ = [
+    "MAXIMUM_SIZE",
+    "MAXIMUM_TLVS",
     "PP2_SUBTYPE_SSL_CIPHER",
     "PP2_SUBTYPE_SSL_CN",
     "PP2_SUBTYPE_SSL_KEY_ALG",
@@ -25,6 +31,7 @@ __all__ = [
     "PP2_SUBTYPE_SSL_VERSION",
     "PP2_TYPE_ALPN",
     "PP2_TYPE_AUTHORITY",
+    "PP2_TYPE_CLIENT_NAME",
     "PP2_TYPE_CRC32C",
     "PP2_TYPE_NETNS",
     "PP2_TYPE_NOOP",
@@ -55,6 +62,7 @@ PP2_SUBTYPE_SSL_CIPHER = 0x23
 PP2_SUBTYPE_SSL_SIG_ALG = 0x24
 PP2_SUBTYPE_SSL_KEY_ALG = 0x25
 PP2_TYPE_NETNS = 0x30
+PP2_TYPE_CLIENT_NAME = 0xE0  # ours, of those for applications (section 2.2.8): a name of the client that the proxy has verified
 
 CLIENT_SSL = 0x01
 CLIENT_CERT_CONN = 0x02
@@ -66,12 +74,13 @@ V1_MAXIMUM = 107  # with CRLF (section 2.1)
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 V2_FIXED = 16
-MAXIMUM_TLVS = 4096
+MAXIMUM_TLVS = 4096  # bytes
 MAXIMUM_UNIQUE_ID = 128  # section 2.2.5
 LOCAL, PROXY = 0, 1
 UNSPEC, INET, INET6, UNIX = 0, 1, 2, 3
 STREAM, DGRAM = 1, 2
 ADDRESSES_SIZE = {INET: 12, INET6: 36, UNIX: 216}
+MAXIMUM_SIZE = V2_FIXED + ADDRESSES_SIZE[UNIX] + MAXIMUM_TLVS  # of a header that `parse` takes: bytes
 MAPPED = bytes(10) + b"\xff\xff"  # ::ffff:192.0.2.1 is IPv4 in IPv6 (RFC 4291, 2.5.5.2)
 
 _PORT = re.compile(r"0|[1-9][0-9]{0,4}").fullmatch
@@ -98,13 +107,24 @@ class Header:
     tlvs: tuple[tuple[int, bytes], ...] = ()
 
     def tlv(self, kind: int) -> Optional[bytes]:
-        """The value of the first TLV of a type, None when there is none."""
+        """The value of the first TLV of a type, None when there is none.
+
+        kind: int, as PP2_TYPE_ALPN.
+        """
         return next((value for key, value in self.tlvs if key == kind), None)
+
+    def tls(self) -> Optional[TlsFields]:
+        """The client's TLS (PP2_TYPE_SSL). None: nothing is said of it, or the client does without.
+
+        ProxyProtocolError when the TLV is cut.
+        """
+        value = self.tlv(PP2_TYPE_SSL)
+        return None if value is None else _tls_fields_untrusted(value)
 
 
 @dataclass(frozen=True)
 class TlsFields:
-    """The client's TLS, for PP2_TYPE_SSL (section 2.2.6).
+    """The client's TLS, as PP2_TYPE_SSL tells it (section 2.2.6).
 
     version: as "TLSv1.3". cipher: OpenSSL's name. client_certificate: one was shown in this connection; in_session: in this
     one or in the one that it resumes. verified: it was, and with success. common_name: of the client's certificate.
@@ -122,9 +142,10 @@ class TlsFields:
 
 
 def parse(data: bytes) -> Optional[Header]:
-    """The header at the front of `data`, which may have more behind it (`size`). None: not complete yet.
+    """The header at the front of `data`, which may have more behind it (`Header.size`). None: not complete yet.
 
-    ProxyProtocolError: no valid header, whatever follows.
+    data: bytes, all that have come; no header is longer than MAXIMUM_SIZE. ProxyProtocolError: no valid header, whatever
+    follows. An error comes as early as it can be known.
     """
     if data[:1] == V1_START[:1]:
         return _parse_v1_untrusted(data)
@@ -253,6 +274,43 @@ def _v2_tlvs_untrusted(header: bytes, place: int) -> tuple[tuple[int, bytes], ..
     return tuple(tlvs)
 
 
+def _tls_fields_untrusted(value: bytes) -> Optional[TlsFields]:
+    if len(value) < 5:
+        raise ProxyProtocolError(f"PROXY v2: what is said of TLS has {len(value)} bytes, fewer than 5")
+    client, verify = struct.unpack_from("!BI", value)
+    texts: dict[int, str] = {}
+    place = 5
+    while place < len(value):
+        if place + 3 > len(value):
+            raise ProxyProtocolError("PROXY v2: what is said of TLS is cut")
+        kind, length = struct.unpack_from("!BH", value, place)
+        place += 3
+        if place + length > len(value):
+            raise ProxyProtocolError(f"PROXY v2: TLS, 0x{kind:02x} of {length} bytes, of which {len(value) - place} are there")
+        if kind in _TLS_TEXTS and kind not in texts:
+            texts[kind] = value[place : place + length].decode("utf-8", "surrogateescape")
+        place += length
+    if not client & CLIENT_SSL:
+        return None
+    shown, in_session = bool(client & CLIENT_CERT_CONN), bool(client & (CLIENT_CERT_CONN | CLIENT_CERT_SESS))
+    return TlsFields(
+        version=texts.get(PP2_SUBTYPE_SSL_VERSION),
+        cipher=texts.get(PP2_SUBTYPE_SSL_CIPHER),
+        client_certificate=shown,
+        in_session=in_session,
+        verified=in_session and verify == 0,  # HAProxy says zero of a client without a certificate too
+        common_name=texts.get(PP2_SUBTYPE_SSL_CN),
+        signature_algorithm=texts.get(PP2_SUBTYPE_SSL_SIG_ALG),
+        key_algorithm=texts.get(PP2_SUBTYPE_SSL_KEY_ALG),
+    )
+
+
+_TLS_TEXTS = (
+    *(PP2_SUBTYPE_SSL_VERSION, PP2_SUBTYPE_SSL_CN, PP2_SUBTYPE_SSL_CIPHER),
+    *(PP2_SUBTYPE_SSL_SIG_ALG, PP2_SUBTYPE_SSL_KEY_ALG),
+)
+
+
 # CRC32c, section 2.2.3: RFC 4960, appendix B. Reflected, polynomial 0x1EDC6F41.
 
 
@@ -285,7 +343,7 @@ def _with_checksum(header: bytes, place: int, checksum: int) -> bytes:
 def encode_v1(source: Optional[Endpoint], destination: Optional[Endpoint]) -> bytes:
     """A header of version 1. UNKNOWN when an end is None or has no IP address.
 
-    ValueError for a port outside 0 to 65535.
+    source, destination: (address, port) of the client's connection. ValueError for a port outside 0 to 65535.
     """
     family, packed = _common_family(source, destination)
     if source is None or destination is None or family == UNSPEC:
@@ -303,49 +361,63 @@ def encode_v2(
     alpn: Optional[bytes] = None,
     authority: Optional[str] = None,
     unique_id: Optional[bytes] = None,
+    tlvs: Iterable[tuple[int, bytes]] = (),
     checksum: bool = False,
 ) -> bytes:
     """A header of version 2 for a stream.
 
     An end that is None (the proxy speaks for itself, as in a health check) or has no IP address: LOCAL, which makes the
     receiver use the connection's own addresses. tls, alpn (the negotiated protocol), authority (the SNI), unique_id (up to 128
-    bytes): TLVs, left out when None. checksum: add one.
+    bytes): TLVs, left out when None. tlvs: further ones behind these, (type, value) each. checksum: add one.
 
-    ValueError for what does not fit: a port outside 0 to 65535, a long id, TLVs above 4 KiB.
+    ValueError for what does not fit: a port outside 0 to 65535, a long id, a type outside 0 to 255 or one that an argument
+    is for and that would stand twice, a checksum among `tlvs`, TLVs above 4 KiB.
     """
     family, packed = _common_family(source, destination)
     # Not PROXY with an unspecified or a UNIX family, which receivers may refuse, as HAProxy does; LOCAL they must accept.
-    command, kind, block = LOCAL, UNSPEC, b""
+    command, family_and_transport, block = LOCAL, UNSPEC, b""
     if source is not None and destination is not None and family != UNSPEC:
-        command, kind = PROXY, family << 4 | STREAM
+        command, family_and_transport = PROXY, family << 4 | STREAM
         block = b"".join(packed) + struct.pack("!HH", _checked_port(source), _checked_port(destination))
-    tlvs = []
+    values: list[tuple[int, bytes]] = []
     if alpn is not None:
-        tlvs.append(_tlv(PP2_TYPE_ALPN, alpn))
+        values.append((PP2_TYPE_ALPN, alpn))
     if authority is not None:
-        tlvs.append(_tlv(PP2_TYPE_AUTHORITY, authority.encode("utf-8", "surrogateescape")))
+        values.append((PP2_TYPE_AUTHORITY, authority.encode("utf-8", "surrogateescape")))
     if unique_id is not None:
-        if len(unique_id) > MAXIMUM_UNIQUE_ID:
-            raise ValueError(f"a unique id of {len(unique_id)} bytes, more than {MAXIMUM_UNIQUE_ID}")
-        tlvs.append(_tlv(PP2_TYPE_UNIQUE_ID, unique_id))
+        values.append((PP2_TYPE_UNIQUE_ID, _checked_id(unique_id)))
     if tls is not None:
-        tlvs.append(_tls_tlv(tls))
+        values.append((PP2_TYPE_SSL, _tls_value(tls)))
+    taken = {kind for kind, _ in values} | {PP2_TYPE_CRC32C}
+    for kind, value in tlvs:
+        if kind in taken:
+            raise ValueError(f"TLV 0x{kind:02x} has an argument of its own, which sets it")
+        values.append((kind, _checked_id(value) if kind == PP2_TYPE_UNIQUE_ID else value))
     if checksum:
-        tlvs.append(_tlv(PP2_TYPE_CRC32C, bytes(4)))
-    tail = b"".join(tlvs)
+        values.append((PP2_TYPE_CRC32C, bytes(4)))
+    tail = b"".join(_tlv(kind, value) for kind, value in values)
     if len(tail) > MAXIMUM_TLVS:
         raise ValueError(f"{len(tail)} bytes of TLVs, more than {MAXIMUM_TLVS}")
-    header = SIGNATURE + struct.pack("!BBH", 2 << 4 | command, kind, len(block) + len(tail)) + block + tail
+    head = struct.pack("!BBH", 2 << 4 | command, family_and_transport, len(block) + len(tail))
+    header = SIGNATURE + head + block + tail
     return _with_checksum(header, len(header) - 4, _crc32c(header)) if checksum else header
 
 
+def _checked_id(unique_id: bytes) -> bytes:
+    if len(unique_id) > MAXIMUM_UNIQUE_ID:
+        raise ValueError(f"a unique id of {len(unique_id)} bytes, more than {MAXIMUM_UNIQUE_ID}")
+    return unique_id
+
+
 def _tlv(kind: int, value: bytes) -> bytes:
+    if not 0 <= kind <= 255:
+        raise ValueError(f"{kind} is no type of a TLV, 0 to 255")
     if len(value) > MAXIMUM_TLVS:
         raise ValueError(f"TLV 0x{kind:02x} of {len(value)} bytes, more than {MAXIMUM_TLVS}")
     return struct.pack("!BH", kind, len(value)) + value
 
 
-def _tls_tlv(tls: TlsFields) -> bytes:
+def _tls_value(tls: TlsFields) -> bytes:
     client = CLIENT_SSL
     if tls.client_certificate:
         client |= CLIENT_CERT_CONN
@@ -360,8 +432,8 @@ def _tls_tlv(tls: TlsFields) -> bytes:
         (PP2_SUBTYPE_SSL_SIG_ALG, tls.signature_algorithm),
         (PP2_SUBTYPE_SSL_KEY_ALG, tls.key_algorithm),
     )
-    sub_tlvs = b"".join(_tlv(kind, value.encode()) for kind, value in fields if value is not None)
-    return _tlv(PP2_TYPE_SSL, struct.pack("!BI", client, verify) + sub_tlvs)
+    sub_tlvs = b"".join(_tlv(kind, value.encode("utf-8", "surrogateescape")) for kind, value in fields if value is not None)
+    return struct.pack("!BI", client, verify) + sub_tlvs
 
 
 def _packed(family: int, address: str) -> Optional[bytes]:
