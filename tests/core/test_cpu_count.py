@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -68,6 +71,52 @@ def test_version_1(tmp_path: Path, quota: str, cpus: int) -> None:
         f"sys/fs/cgroup/cpu{MINE}/cpu.cfs_period_us": "100000",
     }
     assert usable_cpus(tree(tmp_path, **files)) == cpus
+
+
+def test_version_1_without_links(tmp_path: Path) -> None:
+    files = {
+        "proc/self/cgroup": f"2:cpu,cpuacct:{MINE}\n",
+        f"sys/fs/cgroup/cpu,cpuacct{MINE}/cpu.cfs_quota_us": "300000",
+        f"sys/fs/cgroup/cpu,cpuacct{MINE}/cpu.cfs_period_us": "100000",
+    }
+    assert usable_cpus(tree(tmp_path, **files)) == 3
+
+
+JOIN = 'echo $$ >"$0" && exec "$@"'
+COUNT = """
+import os
+os.sched_getaffinity = lambda pid: range(16)
+from sslsock.core.cpu_count import usable_cpus
+print(usable_cpus())
+"""
+
+
+@pytest.mark.parametrize(("quota", "cpus"), [(250_000, 3), (100_000, 1)])
+def test_a_group_of_the_kernels(quota: int, cpus: int) -> None:
+    """Around a group of its own, so that the outer one's quota counts."""
+    top, file, text = Path("/sys/fs/cgroup/cpu"), "cpu.cfs_quota_us", f"{quota}"
+    if not top.is_dir():  # version 2
+        top, file, text = top.parent, "cpu.max", f"{quota} 100000"
+    outer = top / f"sslsock-{os.getpid()}"
+    inner = outer / "inner"
+    try:
+        outer.mkdir()
+    except OSError as exc:
+        pytest.skip(f"no control group is to be had: {exc.strerror}")
+    try:
+        try:
+            (outer / file).write_text(text)
+            inner.mkdir()
+        except OSError as exc:
+            pytest.skip(f"no control group is to be had: {exc.strerror}")
+        words = ["sh", "-c", JOIN, str(inner / "cgroup.procs"), sys.executable, "-c", COUNT]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        done = subprocess.run(words, capture_output=True, timeout=60, check=False, env=environment)
+        assert (done.stdout, done.stderr) == (f"{cpus}\n".encode(), b"")
+    finally:
+        for group in (inner, outer):
+            with contextlib.suppress(FileNotFoundError):
+                group.rmdir()
 
 
 def test_where_nothing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

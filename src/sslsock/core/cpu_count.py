@@ -42,7 +42,9 @@ def quotas(root: Path) -> Iterator[tuple[int, int]]:
         if number == "0" and not controllers:
             mount, names = "sys/fs/cgroup", ["cpu.max"]
         elif "cpu" in controllers.split(","):
-            mount, names = "sys/fs/cgroup/cpu", ["cpu.cfs_quota_us", "cpu.cfs_period_us"]
+            # Controllers that are mounted together have a folder by all their names, and as a rule a link for each.
+            mount = "sys/fs/cgroup/cpu" if (root / "sys/fs/cgroup/cpu").is_dir() else f"sys/fs/cgroup/{controllers}"
+            names = ["cpu.cfs_quota_us", "cpu.cfs_period_us"]
         else:
             continue
         # In a container that sees no group but its own the path may be one of the host's, of which only the last part is there.
