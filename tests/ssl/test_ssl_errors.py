@@ -170,7 +170,8 @@ def test_reasons_are_named_as_in_openssls_headers():
     assert names["CERTIFICATE_VERIFY_FAILED"] == (SSL, VERIFY_FAILED)
     assert set(names) == set(codes.values())
     assert {library for library, _ in codes} <= set(libraries)
-    assert len(codes) > 1500, f"OpenSSL 3.0 has some 1,600 reasons in its headers; {len(codes)} were found when this was built"
+    # OpenSSL 3.0 has some 1,600 in its headers, the wheels' own 1,446: it lacks CMS, CT and more.
+    assert len(codes) > 1400, f"{len(codes)} reasons were found when this was built"
 
 
 def test_every_reason_is_found_by_its_code():
@@ -190,9 +191,9 @@ if sys.version_info < (3, 12):  # CPython tells its tables until then
         others = {
             code: (name, _ssl.err_codes_to_names[code]) for code, name in codes.items() if code in _ssl.err_codes_to_names
         }
-        assert len(others) > 1400, "the two tables have little in common"
-        # A new major version of OpenSSL gives a few names and numbers anew: 4.0 what was called after SSL 3.
-        most = 0 if ours.OPENSSL_VERSION_INFO[0] == _ssl.OPENSSL_VERSION_INFO[0] else 30
+        assert len(others) > 1300, "the two tables have little in common"
+        # A newer OpenSSL gives a few names and numbers anew: 3.5 four of them, 4.0 what was called after SSL 3.
+        most = 0 if ours.OPENSSL_VERSION_INFO[:2] == _ssl.OPENSSL_VERSION_INFO[:2] else 30
         assert sum(name != theirs for name, theirs in others.values()) <= most, others
         assert {number: name for number, name in libraries.items() if _ssl.lib_codes_to_names.get(number, name) != name} == {}
 
