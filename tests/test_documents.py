@@ -297,7 +297,7 @@ def test_every_key_of_the_proxys_file_is_in_the_reference():
     targets = listed["Back ends"]
     assert sorted(listed["`[acme]`"]) == sorted(builder.ACME)
     assert sorted(listed["In front of the first table"]) == sorted(builder.TOP)
-    assert sorted(listed["`[[listener]]`"] + targets) == sorted(builder.LISTENER)
+    assert sorted(listed["`[[listener]]`"] + targets) == sorted(builder.LISTENER + builder.OF_LISTENERS)
     assert sorted(listed["`[[listener.route]]`"] + targets) == sorted(builder.ROUTE)
 
 

@@ -8,7 +8,7 @@ from typing import Any, Callable, Optional
 import pytest
 
 from sslsock.proxy import gate as module
-from sslsock.proxy.gate import FAIR_SECONDS, SILENT_SECONDS, Gate, Place
+from sslsock.proxy.gate import FAIR_SECONDS, SILENT_SECONDS, Gate, Place, Room
 
 
 class Clock:
@@ -65,8 +65,9 @@ class Session:
 class Door:
     """A listener. Somebody always waits in its queue."""
 
-    def __init__(self, gate: Gate, shakes: bool) -> None:
+    def __init__(self, gate: Gate, shakes: bool, room: str = "one") -> None:
         self.gate, self.shakes = gate, shakes
+        self.room: Room = gate.room(room)
         self.silent = True  # its next clients
         self.loop: Any = Loop()
         self.waiting = self.pressing = False

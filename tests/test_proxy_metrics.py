@@ -16,6 +16,7 @@ import pytest
 
 from peers import open_descriptors, opened_since
 from sslsock import build_info
+from sslsock.core.door import Door
 from sslsock.proxy import metrics_server, record
 from sslsock.proxy.metrics import (
     Counters,
@@ -69,7 +70,8 @@ def test_every_reason_is_counted_and_is_a_failure_or_not(reason: str) -> None:
     counters = Counters()
     served(counters, make_record(reason=reason))
     assert by_listener([counters])[A].reasons == {reason: 1}
-    harmless = {"ended", "probe", "truncated", "client_reset", "idle_timeout", "acme_challenge", "drained", "aborted"}
+    harmless = {"ended", "probe", "truncated", "client_reset", "idle_timeout", "half_closed_timeout", "lifetime"}
+    harmless |= {"acme_challenge", "drained", "aborted"}
     assert total([counters]).failures == (reason not in harmless)
 
 
@@ -209,6 +211,8 @@ def test_a_connection_that_comes_and_goes_meanwhile_makes_no_negative_number() -
 
         forward = back = count = 0
         reasons: dict[str, int] = {}
+        refused: dict[str, int] = {}
+        doors: list[Door] = []
         causes: dict[str, int] = {}
         backends: dict[str, int] = {}
         back_handshakes: dict[bool, int] = {}

@@ -1,6 +1,7 @@
 from typing import Optional, Protocol, final
 
 from .acceptor import Acceptor
+from .door import Door
 from .loop import Loop
 
 class _ListenerConsumer(Protocol):
@@ -15,7 +16,8 @@ class Listener(Acceptor):
 
     limit: int
 
-    def __init__(self, loop: Loop, fd: int, consumer: _ListenerConsumer, limit: int) -> None: ...
+    def __init__(self, loop: Loop, fd: int, consumer: _ListenerConsumer, limit: int, door: Optional[Door] = None) -> None: ...
     @property
     def pending(self) -> int: ...
     def take(self) -> Optional[tuple[int, str, int]]: ...
+    def take_counted(self) -> Optional[tuple[int, str, int, Optional[bytes]]]: ...

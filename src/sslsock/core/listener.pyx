@@ -2,14 +2,18 @@
 
 Owns both. A connection is (descriptor, address, port). The peer's name comes with accept4: after a reset, when a program wants
 to log it, the system does not know it any more. At `limit` the listener stops accepting, and the kernel queues.
+A door (door.pyx) may refuse connections before they are queued; behind one a connection has a fourth part: what it is counted as.
 """
 
 cimport cython
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.unicode cimport PyUnicode_FromString
 
 cimport system
 from poller cimport POLLIN
+from source_table cimport SOURCE_ADMITTED, reset_connection, source_address
 from sslsock.core.acceptor cimport Acceptor
+from sslsock.core.door cimport Door
 from sslsock.core.loop cimport Loop
 
 
@@ -36,13 +40,14 @@ cdef class Listener(Acceptor):
     """A listening descriptor in `loop`.
 
     fd: listening and non-blocking; taken over. consumer: _ListenerConsumer, told of new connections and errors. limit: most
-    connections accepted and not taken.
+    connections accepted and not taken. door: Door, or None.
     """
 
-    def __cinit__(self, Loop loop not None, int fd, consumer, Py_ssize_t limit):
+    def __cinit__(self, Loop loop not None, int fd, consumer, Py_ssize_t limit, Door door=None):
         loop.require()
         self.loop = loop
         self.consumer = consumer
+        self.door = door
         self.accepted = []
         self.bound = limit
         self.start_watching(fd, POLLIN)
@@ -75,9 +80,20 @@ cdef class Listener(Acceptor):
         return len(self.accepted) - self.taken < self.bound
 
     cdef int take_in(self, int connection, const system.sockaddr *peer, system.socklen_t size) except -1:
+        cdef source_address source
+        cdef bint counted = False
+        if self.door is not None and self.door.admit(peer, &source, &counted) != SOURCE_ADMITTED:
+            reset_connection(connection)
+            return 0
         try:
-            self.accepted.append(named(connection, peer))
+            if self.door is None:
+                self.accepted.append(named(connection, peer))
+            else:
+                self.accepted.append(
+                    (*named(connection, peer), PyBytes_FromStringAndSize(<char *> source.bytes, 16) if counted else None))
         except BaseException:
+            if counted:
+                self.door.limits.leave_address(&source, self.door.shakes)
             system.close(connection)
             raise
         return 0
@@ -98,8 +114,7 @@ cdef class Listener(Acceptor):
             except BaseException as exc:
                 self.loop.report_call(consumer, "_on_accept_error", exc)
 
-    def take(self):
-        """The oldest connection that waits: (descriptor, address, port), the descriptor becomes the caller's; or None."""
+    cdef tuple take_first(self):
         cdef tuple connection
         self.loop.require()
         if self.taken == len(self.accepted):
@@ -112,6 +127,15 @@ cdef class Listener(Acceptor):
         if not self.again_planned:
             self.resume_soon()
         return connection
+
+    def take(self):
+        """The oldest connection that waits: (descriptor, address, port), the descriptor becomes the caller's; or None."""
+        return self.take_first()
+
+    def take_counted(self):
+        """The same behind a door: (descriptor, address, port, source). source: what `SourceLimits.leave` is to be told, None for one
+        that was not counted."""
+        return self.take_first()
 
     cdef void close_all(self) noexcept:
         """The connections that nobody has taken end, too."""

@@ -51,7 +51,9 @@ cdef class ChannelRelay:
     cdef object observer
     cdef RelaySide front, back
     cdef Timer timer
-    cdef double idle_limit
+    cdef double idle_limit, half_closed_limit
+    cdef readonly bint half_closed  # one direction has ended, and the limit for that counts
+    cdef bint half_close_unseen  # a report has to plan its deadline yet
     cdef int64_t started, finished, active  # nanoseconds of CLOCK_MONOTONIC
     cdef int reason  # -1 while nothing is wrong
     cdef bint culprit_back  # which side the error came from
@@ -62,6 +64,7 @@ cdef class ChannelRelay:
 
     cdef void break_off(self, RelaySide culprit) noexcept nogil
     cdef void finish(self, int reason) noexcept nogil
+    cdef void note_half_closed(self) noexcept nogil
     cdef void report(self) noexcept
     cdef void stop_timer(self) noexcept
     cdef void bury(self) noexcept

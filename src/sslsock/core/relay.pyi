@@ -34,11 +34,14 @@ class ChannelRelay:
         observer: _RelayObserver,
         idle_seconds: float = 0.0,
         head: bytes = b"",
+        half_closed_seconds: float = 0.0,
     ) -> None: ...
     idle_seconds: float
 
     @property
     def loop(self) -> Loop: ...
+    @property
+    def half_closed(self) -> bool: ...
     @property
     def closed(self) -> bool: ...
     @property

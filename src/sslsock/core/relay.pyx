@@ -310,6 +310,7 @@ cdef class RelaySide(Link):
             self.relay.finish(TRUNCATED if self.truncated or self.peer.truncated else ENDED)
         else:
             system.shutdown(self.fd, system.SHUT_WR)
+            self.relay.note_half_closed()
 
     cdef void send_failed(self) noexcept nogil:
         """Nothing can be sent any more. What was received before that is still passed on; its end then ends the relay, unless
@@ -357,12 +358,14 @@ cdef class ChannelRelay:
     loop: Loop. front, back: each a Channel of that loop that is open, with TLS done or without, or the number (int) of a
     connected stream socket's descriptor; both are taken over. observer: _RelayObserver, told the end. idle_seconds: how long
     nothing may come before it is ended, 0 for no limit. `head`: bytes to send to the back side before everything else.
+    half_closed_seconds: the same once one direction has ended, if that is less; 0: as before.
 
     ValueError or TypeError when the two cannot be joined, OSError when a descriptor cannot be watched: nothing has been taken
     then. MemoryError: both are closed.
     """
 
-    def __cinit__(self, Loop loop not None, front, back, observer, double idle_seconds=0.0, bytes head=b""):
+    def __cinit__(self, Loop loop not None, front, back, observer, double idle_seconds=0.0, bytes head=b"",
+                  double half_closed_seconds=0.0):
         cdef byte_queue[2] unread
         cdef bint[2] ended = [False, False]
         loop.require()
@@ -375,6 +378,7 @@ cdef class ChannelRelay:
         self.observer = observer
         self.reason = -1
         self.idle_limit = idle_seconds
+        self.half_closed_limit = half_closed_seconds
         self.started = self.active = monotonic_ns()
         self.front, self.back = RelaySide.__new__(RelaySide), RelaySide.__new__(RelaySide)
         self.front.peer, self.back.peer = self.back, self.front
@@ -430,6 +434,14 @@ cdef class ChannelRelay:
         self.back.plan_again_nogil()
         self.front.plan_report()
 
+    cdef void note_half_closed(self) noexcept nogil:
+        """One direction has ended in order, and has been passed on. A report plans the deadline."""
+        if self.half_closed_limit > 0 and not (self.half_closed or self.over):
+            if self.idle_limit <= 0 or self.half_closed_limit < self.idle_limit:
+                self.half_closed = self.half_close_unseen = True
+                self.idle_limit = self.half_closed_limit
+                self.front.plan_report()
+
     cdef void finish(self, int reason) noexcept nogil:
         """There is nothing left to do: a report buries it."""
         if self.over:
@@ -458,6 +470,9 @@ cdef class ChannelRelay:
             self.watch_idle(LINGER_SECONDS)
             if self.timer is None:
                 self.bury()  # there was no memory for it
+        elif self.half_close_unseen and not self.broken:
+            self.half_close_unseen = False
+            self.watch_idle(self.idle_limit)
 
     @property
     def idle_seconds(self):

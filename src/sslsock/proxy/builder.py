@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from sys import float_info
-from typing import NoReturn, Optional, Union
+from typing import Any, NoReturn, Optional, Union
 
 from ..core.cpu_count import default_threads
 from ..sockets.host_port import parse_connect_address, parse_listen_address
@@ -32,15 +32,22 @@ from .settings import (
     Path,
     Places,
     ProxySettings,
+    Rate,
     Route,
     TlsPolicy,
 )
 from .tls_profiles import PROFILES, profile
 
-__all__ = ["ACME", "LISTENER", "ROUTE", "TOP", "Table", "refuse_unknown", "settings_of"]
+__all__ = ["ACME", "LISTENER", "OF_LISTENERS", "ROUTE", "TOP", "Table", "refuse_unknown", "settings_of"]
 
+OF_LISTENERS = ("max-connections", "max-handshakes", "connection-rate", "handshake-rate")  # in all, and of one listener
+OF_SOURCES = (
+    *("max-connections-per-source", "max-handshakes-per-source", "connection-rate-per-source", "handshake-rate-per-source"),
+    *("source-ipv4-prefix", "source-ipv6-prefix", "source-table-size"),
+)
+SOURCES = ("allow-source", "deny-source", "allow-source-file", "deny-source-file")
 TOP = (
-    *("threads", "max-connections", "max-connections-per-source"),
+    *("threads", *OF_LISTENERS, *OF_SOURCES, "half-closed-timeout", "connection-lifetime"),
     *("keepalive", "handshake-timeout", "connect-timeout", "idle-timeout", "drain-timeout", "shutdown-delay"),
     *FLEET,
     *("ticket-key-file", "metrics", "log-format", "log-probes", "user", "keep-reading", "watch"),
@@ -55,14 +62,18 @@ BACK_TLS = (
 TARGET = ("to", "passthrough", *CHOICE, *BACK_TLS)
 FRONT_TLS = ("cert", "key", "acme", "ca-out", "client-ca", "allow-name", "alpn", "tls-profile", *ALGORITHMS, *VERIFICATION)
 PROXY_PROTOCOL = ("proxy-protocol-in", "trusted-proxy", "proxy-protocol-out")
-LISTENER = ("listen", "listen-mode", "listen-owner", *FRONT_TLS, *PROXY_PROTOCOL, *TARGET)
+LISTENER = ("listen", "listen-mode", "listen-owner", *SOURCES, *FRONT_TLS, *PROXY_PROTOCOL, *TARGET)
 ROUTE = ("server-names", "alpn", *TARGET)
 
 MOST_THREADS = 1024
 MOST_CONNECTIONS = 2**31 - 1
 MOST_KEEPALIVE = 32767  # seconds: MAX_TCP_KEEPIDLE of Linux
+MOST_SOURCES = 1 << 24  # in the table: 384 MiB a rate
+MOST_BURST = 1_000_000
 MOST_DEPTH = 100  # OpenSSL's own bound: SSL_CTX_set_verify_depth(3)
 
+RATE = re.compile(r"([0-9]{1,9})(?:/([smh]))?(?: +burst=([0-9]{1,9}))?", re.ASCII)
+UNITS = {None: 1, "s": 1, "m": 60, "h": 3600}  # seconds
 PROTOCOL = re.compile(r"(?:tls ?v?)?1(?:\.([0-3]))?", re.ASCII | re.IGNORECASE)  # TLSv1.2, 1.2, and TLSv1 as OpenSSL has it
 
 Part = Union[str, int]
@@ -217,6 +228,19 @@ def settings_of(
             drain_timeout=top.seconds("drain-timeout", defaults.drain_timeout),
             keepalive=top.count("keepalive", 0, MOST_KEEPALIVE, defaults.keepalive),
             shutdown_delay=top.seconds("shutdown-delay", defaults.shutdown_delay),
+            max_handshakes=top.count("max-handshakes", 0, MOST_CONNECTIONS, defaults.max_handshakes),
+            max_handshakes_per_source=top.count(
+                "max-handshakes-per-source", 0, MOST_CONNECTIONS, defaults.max_handshakes_per_source
+            ),
+            connection_rate=rate(top, "connection-rate"),
+            handshake_rate=rate(top, "handshake-rate"),
+            connection_rate_per_source=rate(top, "connection-rate-per-source"),
+            handshake_rate_per_source=rate(top, "handshake-rate-per-source"),
+            source_ipv4_prefix=top.count("source-ipv4-prefix", 1, 32, defaults.source_ipv4_prefix),
+            source_ipv6_prefix=top.count("source-ipv6-prefix", 1, 128, defaults.source_ipv6_prefix),
+            source_table_size=top.count("source-table-size", 1, MOST_SOURCES, defaults.source_table_size),
+            half_closed_timeout=top.seconds("half-closed-timeout", defaults.half_closed_timeout),
+            connection_lifetime=top.seconds("connection-lifetime", defaults.connection_lifetime),
         ),
         threads=top.count("threads", 1, MOST_THREADS, default_threads()),
         ticket_key_file=top.file("ticket-key-file"),
@@ -231,6 +255,26 @@ def settings_of(
         acme=acme_of(acme, wanted, listening, plain_address(acme, "http") if acme is not None else None),
         places=top.places,
     )
+
+
+def rate(table: Table, key: str) -> Rate:
+    """How many may come in a time: 20, "20/s", "30/m burst=10"; without a burst, as many at once as in that time."""
+    value = table.values.get(key, 0)
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        table.fail(f"a number or a string is needed, as in \"30/m\", not {kind(value)}", key)
+    found = RATE.fullmatch(str(value).strip())
+    if found is None:
+        table.fail(f"{value!r} is no rate: a number, perhaps with /s, /m or /h, and a burst, as in 30/m burst=10", key)
+    number, burst = int(found[1]), int(found[3] or found[1])
+    if not number:
+        if found[3]:
+            table.fail(f"{value!r}: 0 is no limit, and has no burst", key)
+        return 0, 1
+    if not 1 <= burst <= MOST_BURST:
+        if found[3]:
+            table.fail(f"{value!r}: the burst is not between 1 and {MOST_BURST}", key)
+        burst = MOST_BURST
+    return UNITS[found[2]] * 10**9 // number, burst
 
 
 def log_probes(top: Table) -> bool:
@@ -324,9 +368,7 @@ def listener_of(table: Table, route_tables: Sequence[Table]) -> ListenerSettings
         table.refuse(VERIFICATION, f"it is about the certificates of clients: it needs {name('client-ca')}")
     profile_name = table.choice("tls-profile", *PROFILES)
     policy = tls_policy(table, TlsPolicy() if profile_name is None else profile(profile_name).policy)
-    networks = tuple(
-        parse_network(table, text, index) for index, text in enumerate(table.texts("trusted-proxy"))
-    )
+    networks = parse_networks(table, "trusted-proxy")
     proxy_protocol_in = table.flag("proxy-protocol-in")
     if listen.path is None:
         table.refuse(["listen-mode", "listen-owner"], "it is for the file of a UNIX socket")
@@ -334,6 +376,8 @@ def listener_of(table: Table, route_tables: Sequence[Table]) -> ListenerSettings
         table.refuse(["listen-mode", "listen-owner"], "an abstract name has no file, and so neither mode nor owner")
     if listen.path is not None and networks:
         table.fail("clients of a UNIX socket have no address: its mode and owner say who may connect", "trusted-proxy")
+    if listen.path is not None and not proxy_protocol_in:
+        table.refuse(SOURCES, "clients of a UNIX socket have no address: its mode and owner say who may connect")
     if proxy_protocol_in and not networks and listen.path is None:
         table.fail(
             "anybody could claim any address: name who may send the header by "
@@ -358,7 +402,22 @@ def listener_of(table: Table, route_tables: Sequence[Table]) -> ListenerSettings
         policy=policy,
         mode=file_mode(table),
         owner=table.text("listen-owner"),
+        allowed_sources=parse_networks(table, "allow-source"),
+        denied_sources=parse_networks(table, "deny-source"),
+        allowed_files=table.files("allow-source-file"),
+        denied_files=table.files("deny-source-file"),
+        **own_limits(table),
     )
+
+
+def own_limits(table: Table) -> dict[str, Any]:
+    """Those of one listener. On the command line there is one, and what is said there is said of all."""
+    return {
+        "max_connections": table.count("max-connections", 0, MOST_CONNECTIONS, 0),
+        "max_handshakes": table.count("max-handshakes", 0, MOST_CONNECTIONS, 0),
+        "connection_rate": rate(table, "connection-rate"),
+        "handshake_rate": rate(table, "handshake-rate"),
+    }
 
 
 def key_pairs(table: Table, cert: str, key: str) -> tuple[KeyPair, ...]:
@@ -422,11 +481,14 @@ def protocol(table: Table, key: str, default: int) -> int:
     return 0x0301 + int(found[1] or 0)
 
 
-def parse_network(table: Table, text: str, index: int) -> Network:
-    try:
-        return hosts.network(text)
-    except ValueError as exc:
-        table.fail(str(exc), "trusted-proxy", index)
+def parse_networks(table: Table, key: str) -> tuple[Network, ...]:
+    found = []
+    for index, text in enumerate(table.texts(key)):
+        try:
+            found.append(hosts.network(text))
+        except ValueError as exc:
+            table.fail(str(exc), key, index)
+    return tuple(found)
 
 
 def routes_of(listener: Table, tables: Sequence[Table], listen: Address) -> tuple[Route, ...]:

@@ -34,8 +34,20 @@ from .certificates import (
 from .directory import DirectoryError, require_package
 from .files import Reading
 from .fleet import FleetError, access_to, import_redis
+from .networks import read_networks
 from .privileges import PrivilegeError, file_owner, find_account, replaceable_for, unreadable_for
-from .settings import PROTOCOL_NAMES, Address, Fleet, KeyPair, ListenerSettings, Place, Places, ProxySettings, TlsPolicy
+from .settings import (
+    PROTOCOL_NAMES,
+    Address,
+    Fleet,
+    KeyPair,
+    ListenerSettings,
+    Place,
+    Places,
+    ProxySettings,
+    SettingsError,
+    TlsPolicy,
+)
 from .tickets import TicketKeyError, TicketKeyFile
 from .tls_profiles import known, missing_text, profile
 
@@ -101,6 +113,9 @@ def check_certificates(settings: ProxySettings, warn: Warn, reading: Reading) ->
         if loaded:
             new = any(reading.is_new(PAIR, files_of(pair)) for pair in listener.key_pairs)
             check_together(loaded, places, warn if new else ignore, *here, "cert")
+        for key, listed in (("allow-source-file", listener.allowed_files), ("deny-source-file", listener.denied_files)):
+            for index, file in enumerate(listed):
+                check_networks(file, places.of(*here, key, index), reading)
         if listener.client_ca is not None:
             check_authorities(listener.client_ca, places.of(*here, "client-ca"), warn, reading)
         for index, file in enumerate(listener.policy.crls):
@@ -219,6 +234,15 @@ def check_authorities(file: str, place: Place, warn: Warn, reading: Reading) -> 
         raise place.error(str(exc)) from None
     if reading.is_new(CERTIFICATES, (file,)):
         warn_of_times(file, found, place, warn)
+
+
+def check_networks(file: str, place: Place, reading: Reading) -> None:
+    try:
+        read_networks(file, reading)
+    except SettingsError as exc:  # it has a line of its own
+        raise place.error(str(exc)) from None
+    except (OSError, ValueError) as exc:
+        raise place.error(f"{file}: {getattr(exc, 'strerror', None) or exc}") from None
 
 
 def check_profile(name: str, pairs: Sequence[Pair], place: Place, warn: Warn) -> None:

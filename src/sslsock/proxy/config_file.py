@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Optional
 
-from .builder import ACME, LISTENER, ROUTE, TOP, Table, refuse_unknown, settings_of
+from .builder import ACME, LISTENER, OF_LISTENERS, ROUTE, TOP, Table, refuse_unknown, settings_of
 from .files import Reading
 from .settings import Place, Places, ProxySettings, SettingsError
 from .toml_lines import lines_of
@@ -48,7 +48,7 @@ def read_settings(
         refuse_unknown(acme, ACME, {**IN_ROUTE, **IN_LISTENER, **AT_TOP})
     listeners = []
     for listener in tables_of(top, "listener"):
-        refuse_unknown(listener, (*LISTENER, "route"), {**IN_ROUTE, **AT_TOP})
+        refuse_unknown(listener, (*LISTENER, *OF_LISTENERS, "route"), {**IN_ROUTE, **AT_TOP})
         routes = tables_of(listener, "route")
         for route in routes:
             refuse_unknown(route, ROUTE, {**IN_LISTENER, **AT_TOP})

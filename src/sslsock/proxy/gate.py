@@ -1,4 +1,4 @@
-"""How many connections the whole process may have at once, and which of them may still be shaking hands.
+"""How many connections the whole process may have at once, and each listener, and which of them may still be shaking hands.
 
 A connection has a place from its accept to its end. Handshakes (with a PROXY header, where one is expected) get three quarters
 of the places at the most: the rest is for connections that have none to make or are done with it. When a client waits and no
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Callable, Optional, Protocol
 if TYPE_CHECKING:
     from ..core.event_loop import EventLoop
 
-__all__ = ["Gate", "Place"]
+__all__ = ["Gate", "Place", "Room"]
 
 # What a handshake is given while others wait.
 FAIR_SECONDS = 0.5  # it takes some round trips
@@ -37,6 +37,10 @@ class Waiting(Protocol):
     def loop(self) -> EventLoop: ...
 
     @property
+    def room(self) -> Room:
+        """That of its listener."""
+
+    @property
     def shakes(self) -> bool:
         """Whether its connections begin with a handshake."""
 
@@ -53,13 +57,58 @@ class Occupant(Protocol):
         """Others wait for the place, and the handshake is not done."""
 
 
+class Room:
+    """What is counted together: all connections, or those of a listener. Its gate's lock is for all of it.
+
+    limit: of connections, handshakes: of those that are shaking hands; 0 for none.
+    """
+
+    def __init__(self, limit: int = 0, handshakes: int = 0) -> None:
+        self.limit, self.handshakes = limit, handshakes
+        self.count = 0
+        self.shaking: dict[Place, None] = {}  # oldest first
+        self.heard: dict[Place, None] = {}  # the same, of those in that state
+        self.asked = 0  # handshakes that are about to give way
+
+    @property
+    def limited(self) -> bool:
+        return bool(self.limit or self.handshakes)
+
+    @property
+    def most_handshakes(self) -> int:
+        """0 for no limit."""
+        share = self.limit - self.limit // 4
+        return min(share, self.handshakes) if share and self.handshakes else share or self.handshakes
+
+    @property
+    def full(self) -> bool:
+        """No place at all is left."""
+        return 0 < self.limit <= self.count
+
+    def has_place(self, shakes: bool) -> bool:
+        if self.full:
+            return False
+        most = self.most_handshakes
+        return not shakes or not most or len(self.shaking) + len(self.heard) + self.asked < most
+
+    def shaken(self, place: Place) -> None:
+        """It leaves the state that it is in."""
+        if place.state == SHAKING:
+            del self.shaking[place]
+        elif place.state == HEARD:
+            del self.heard[place]
+        elif place.state == ASKED:
+            self.asked -= 1
+
+
 class Place:
-    """The place of one connection. occupant: who can give way; None: nobody yet, or no more."""
+    """The place of one connection. rooms: where it is counted. occupant: who can give way; None: nobody yet, or no more."""
 
-    __slots__ = ("loop", "moment", "occupant", "state")
+    __slots__ = ("loop", "moment", "occupant", "rooms", "state")
 
-    def __init__(self, loop: EventLoop, shakes: bool) -> None:
+    def __init__(self, loop: EventLoop, shakes: bool, rooms: tuple[Room, ...]) -> None:
         self.loop = loop
+        self.rooms = rooms
         self.moment = time.monotonic()
         self.occupant: Optional[Occupant] = None
         self.state = SHAKING if shakes else SETTLED
@@ -73,29 +122,22 @@ SHAKING, HEARD, ASKED, SETTLED, LEFT = range(5)  # states; HEARD: shaking, and i
 
 
 class Gate:
-    """limit: of connections, 0 for none.
+    """limit: of connections, handshakes: of those that are shaking hands, 0 for none.
 
     A place that becomes free is handed to whoever has waited longest. If it were merely free, a busy worker would take each
     place that it frees, and the clients of the others would wait for ever.
     """
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self._lock = threading.Lock()  # for all of these, `Waiting.waiting` and `Place.state`
-        self._count = 0
-        self._shaking: dict[Place, None] = {}  # oldest first
-        self._heard: dict[Place, None] = {}  # the same, of those in that state
-        self._asked = 0  # handshakes that are about to give way
+    def __init__(self, limit: int, handshakes: int = 0) -> None:
+        self.whole = Room(limit, handshakes)
+        self._rooms: dict[str, Room] = {}
+        self._lock = threading.Lock()  # for all of these, `Waiting.waiting`, `Place.state` and what is in a room
         self._waiting: deque[Waiting] = deque()
 
-    @property
-    def most_handshakes(self) -> int:
-        return self.limit - self.limit // 4
-
-    @property
-    def full(self) -> bool:
-        """No place at all is left."""
-        return 0 < self.limit <= self._count
+    def room(self, name: str) -> Room:
+        """That of a listener, in addition to the whole."""
+        with self._lock:
+            return self._rooms.setdefault(name, Room())
 
     def enter(self, who: Waiting) -> Optional[Place]:
         """Take a place. None: there is none for it; `who.take_place` is called when there is."""
@@ -103,7 +145,7 @@ class Gate:
         with self._lock:
             if who.waiting:
                 return None
-            if self._has_place(shakes):
+            if self._blocking(who, shakes) is None:
                 return self._take(who, shakes)
             who.waiting = True
             self._waiting.append(who)
@@ -114,11 +156,12 @@ class Gate:
         """While `who` waits: have the oldest handshake give way, now or when it has had its time."""
         with self._lock:
             who.pressing = False
-            if not who.waiting or self._asked >= len(self._waiting):
+            room = self._blocking(who, who.shakes) if who.waiting else None
+            if room is None or room.asked >= sum(room is self.whole or other.room is room for other in self._waiting):
                 return
             oldest = [
                 (next(iter(places)), seconds)
-                for places, seconds in ((self._heard, FAIR_SECONDS), (self._shaking, SILENT_SECONDS))
+                for places, seconds in ((room.heard, FAIR_SECONDS), (room.shaking, SILENT_SECONDS))
                 if places
             ]
             if not oldest:
@@ -127,9 +170,7 @@ class Gate:
             if wait > RESOLUTION:
                 who.pressing = True
             else:
-                self._shaken(place)
-                place.state = ASKED
-                self._asked += 1
+                self._become(place, ASKED)
         if wait > RESOLUTION:
             who.loop.call_later(wait, self.press, who)
         else:
@@ -144,9 +185,7 @@ class Gate:
             occupant.give_way()
             return
         with self._lock:
-            self._shaken(place)
-            place.state = HEARD
-            self._heard[place] = None
+            self._become(place, HEARD)
             chosen, left = self._choose(True)
         self._hand_out(chosen, left)
 
@@ -156,50 +195,56 @@ class Gate:
             if place.state == SETTLED:
                 return
             asked = place.state == ASKED
-            self._shaken(place)
-            place.state = SETTLED
+            self._become(place, SETTLED)
             chosen, left = self._choose(asked)
         self._hand_out(chosen, left)
 
     def leave(self, place: Place) -> None:
         """Give a place back. From any thread."""
         with self._lock:
-            self._shaken(place)
-            place.state = LEFT
-            self._count -= 1
+            self._become(place, LEFT)
+            for room in place.rooms:
+                room.count -= 1
             chosen, left = self._choose(False)
         self._hand_out(chosen, left)
 
-    def change(self, limit: int) -> None:
-        """A new limit; connections that are there stay."""
+    def change(self, limit: int, handshakes: int = 0, room: Optional[Room] = None) -> None:
+        """New limits, of the whole or of a room; connections that are there stay. A room that had none counts from now on."""
         with self._lock:
-            self.limit = limit
+            room = room or self.whole
+            room.limit, room.handshakes = limit, handshakes
             chosen, left = self._choose(False)
         self._hand_out(chosen, left)
+
+    def blocking(self, who: Waiting) -> Optional[Room]:
+        """Where there is no place for it."""
+        with self._lock:
+            return self._blocking(who, who.shakes)
 
     # Under the lock
 
-    def _has_place(self, shakes: bool) -> bool:
-        if not self.limit:
-            return True
-        if self._count >= self.limit:
-            return False
-        return not shakes or len(self._shaking) + len(self._heard) + self._asked < self.most_handshakes
+    def _blocking(self, who: Waiting, shakes: bool) -> Optional[Room]:
+        if not who.room.has_place(shakes):
+            return who.room
+        return None if self.whole.has_place(shakes) else self.whole
 
     def _take(self, who: Waiting, shakes: bool) -> Place:
-        place = Place(who.loop, shakes)
-        self._count += 1
-        if shakes:
-            self._shaking[place] = None
+        place = Place(who.loop, shakes, (self.whole, who.room) if who.room.limited else (self.whole,))
+        for room in place.rooms:
+            room.count += 1
+            if shakes:
+                room.shaking[place] = None
         return place
 
-    def _shaken(self, place: Place) -> None:
-        if place.state == SHAKING:
-            del self._shaking[place]
-        elif place.state == HEARD:
-            del self._heard[place]
-        elif place.state == ASKED:
-            self._asked -= 1
+    @staticmethod
+    def _become(place: Place, state: int) -> None:
+        for room in place.rooms:
+            room.shaken(place)
+            if state == HEARD:
+                room.heard[place] = None
+            elif state == ASKED:
+                room.asked += 1
+        place.state = state
 
     def _choose(self, press: bool) -> tuple[list[tuple[Waiting, Place]], list[Waiting]]:
         """Those who get a place now; and those who go on to wait and have to `press` anew, for there are handshakes that they
@@ -208,7 +253,7 @@ class Gate:
         for _ in range(len(self._waiting)):
             who = self._waiting.popleft()
             shakes = who.shakes
-            if self._has_place(shakes):
+            if self._blocking(who, shakes) is None:
                 who.waiting = False
                 chosen.append((who, self._take(who, shakes)))
                 press = press or shakes

@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
 
 from ..core.build import build_info
 from .causes import cause_of
-from .record import FAILURES, HANDSHAKE_OK, ConnectionRecord
+from .record import FAILURES, HANDSHAKE_OK, REFUSALS, ConnectionRecord
+from .sources import WORDS
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
     from prometheus_client.registry import Collector
 
+    from ..core.door import Door
     from .acme.manager import AcmeState
     from .fleet import FleetState
     from .health import Health
@@ -72,7 +74,7 @@ class ListenerCounters:
 
     __slots__ = (
         *("back", "back_handshakes", "backends", "causes", "durations", "ended", "forward"),
-        *("handshake_seconds", "handshakes", "opened", "reasons"),
+        *("doors", "handshake_seconds", "handshakes", "opened", "reasons", "refused"),
     )
 
     def __init__(self) -> None:
@@ -81,6 +83,8 @@ class ListenerCounters:
         self.forward = 0
         self.back = 0
         self.reasons: dict[str, int] = {}
+        self.refused: dict[str, int] = {}  # of these, by a list or a limit; in a sum also at the doors
+        self.doors: list[Door] = []
         self.handshakes: dict[tuple[str, str, bool], int] = {}  # result, version, resumed
         self.back_handshakes: dict[bool, int] = {}  # resumed
         self.causes: dict[str, int] = {}  # of handshakes that failed
@@ -95,11 +99,16 @@ class ListenerCounters:
         self.back += other.back
         for mine, theirs in (
             (self.reasons, other.reasons),
+            (self.refused, other.refused),
             (self.causes, other.causes),
             (self.backends, other.backends),
         ):
             for key, count in theirs.copy().items():
                 mine[key] = mine.get(key, 0) + count
+        for door in other.doors.copy():
+            for verdict, count, _ in door.refused():
+                reason = WORDS[verdict][0]
+                self.refused[reason] = self.refused.get(reason, 0) + count
         for resumed, count in other.back_handshakes.copy().items():
             self.back_handshakes[resumed] = self.back_handshakes.get(resumed, 0) + count
         for handshake, count in other.handshakes.copy().items():
@@ -124,6 +133,10 @@ class Counters:
     def connection_opened(self, listener: str) -> None:
         """Accepted. `note` follows at its end."""
         self._of(listener).opened += 1
+
+    def watch_door(self, listener: str, door: Door) -> None:
+        """One that refuses connections, which are counted there."""
+        self._of(listener).doors.append(door)
 
     def accept_failed(self) -> None:
         """The system gave no connection: no descriptors, no memory."""
@@ -165,6 +178,8 @@ class Counters:
         record.counted_back = record.bytes_back
         reasons = of.reasons
         reasons[record.reason] = reasons.get(record.reason, 0) + 1
+        if record.reason in REFUSALS:
+            of.refused[record.reason] = of.refused.get(record.reason, 0) + 1
         durations = of.durations
         durations.counts[bisect_left(CONNECTION_BOUNDS, record.seconds)] += 1
         durations.sum += record.seconds
@@ -317,6 +332,11 @@ def make_collector(
             closed = core.CounterMetricFamily(
                 "sslsock_proxy_connections_closed", "Connections that have ended, by reason.", labels=["listener", "reason"]
             )
+            refused = core.CounterMetricFamily(
+                "sslsock_proxy_connections_refused",
+                "Connections that a list or a limit kept out; most of them before they were counted as accepted.",
+                labels=["listener", "reason"],
+            )
             served = core.CounterMetricFamily(
                 "sslsock_proxy_backend_connections", "Connections that have ended, by back end.", labels=["listener", "backend"]
             )
@@ -336,9 +356,11 @@ def make_collector(
                 durations.add_metric([listener], one.durations.buckets(), one.durations.sum)
                 for reason, count in one.reasons.items():
                     closed.add_metric([listener, reason], count)
+                for reason, count in one.refused.items():
+                    refused.add_metric([listener, reason], count)
                 for backend, count in one.backends.items():
                     served.add_metric([listener, backend], count)
-            yield from (opened, active, closed, served, moved, durations)
+            yield from (opened, active, closed, refused, served, moved, durations)
 
         @staticmethod
         def _handshakes(sums: dict[str, ListenerCounters]) -> Iterator[Metric]:

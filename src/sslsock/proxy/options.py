@@ -110,6 +110,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "DNS, and back ends as in tcp+srv://_http._tcp.example.com, need dnspython: the extra `dns`")
     add("--balance", metavar="METHOD", action=Once,
         help="which back end a connection goes to: round-robin (if nothing is said), least-connections, hash-source, hash-sni")
+    add("--allow-source", metavar="NETWORK", action="append",
+        help="let in clients from here only; repeatable. Of the networks that hold an address the smallest decides")
+    add("--deny-source", metavar="NETWORK", action="append", help="refuse clients from here; repeatable")
+    add("--allow-source-file", metavar="FILE", action="append", help="the same, from a file with one network a line")
+    add("--deny-source-file", metavar="FILE", action="append", help="the same, from a file with one network a line")
     add("--proxy-protocol-in", action="store_true",
         help="connections begin with a PROXY header, which says who the client is")
     add("--trusted-proxy", metavar="NETWORK", action="append",
@@ -190,8 +195,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="threads, each with a loop (as many as there are cores to use)")
     add("--max-connections", metavar="N", type=whole, action=Once,
         help="connections at the same time; the others wait (0: as many as descriptors allow)")
+    add("--max-handshakes", metavar="N", type=whole, action=Once,
+        help="of these, those whose handshake is not done; the others wait (0: three quarters of the connections)")
+    add("--connection-rate", metavar="RATE", action=Once,
+        help="connections that begin in a time, as in 500, 500/s or 30/m, perhaps with burst=N; the others wait (0: no limit)")
+    add("--handshake-rate", metavar="RATE", action=Once, help="the same for TLS handshakes, from the ClientHello")
     add("--max-connections-per-source", metavar="N", type=whole, action=Once,
-        help="of these, from one IPv4 address or IPv6 /64 network; further ones are reset (0: no limit)")
+        help="connections from one IPv4 address or IPv6 /64 network; further ones are reset (0: no limit)")
+    add("--max-handshakes-per-source", metavar="N", type=whole, action=Once,
+        help="of these, those whose handshake is not done (0: no limit)")
+    add("--connection-rate-per-source", metavar="RATE", action=Once,
+        help="connections that begin in a time, from one such source; further ones are reset (0: no limit)")
+    add("--handshake-rate-per-source", metavar="RATE", action=Once, help="the same for TLS handshakes")
+    add("--source-ipv4-prefix", metavar="BITS", type=whole, action=Once, help="how much of an IPv4 address is a source (32)")
+    add("--source-ipv6-prefix", metavar="BITS", type=whole, action=Once, help="how much of an IPv6 address is a source (64)")
+    add("--source-table-size", metavar="N", type=whole, action=Once,
+        help="sources whose rates are known at the same time, in 24 bytes each (65536)")
     for name, seconds, what in (
         ("handshake", 10, "for a client's TLS handshake, with its PROXY header if one is expected"),
         ("connect", 5, "for reaching a back end, with the TLS handshake there"),
@@ -200,6 +219,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ):
         add(f"--{name}-timeout", metavar="SECONDS", type=number, action=Once,
             help=f"time {what} ({seconds}; 0: no limit)")
+    add("--half-closed-timeout", metavar="SECONDS", type=number, action=Once,
+        help="time without a byte once one side has ended what it sends (0: as --idle-timeout)")
+    add("--connection-lifetime", metavar="SECONDS", type=number, action=Once,
+        help="time for a connection from accept to end, whatever it does (0: no limit)")
     add("--shutdown-delay", metavar="SECONDS", type=number, action=Once,
         help="take new connections for so long after SIGTERM, until whoever sends them here has heard of the end (0)")
 

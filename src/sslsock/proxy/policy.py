@@ -15,6 +15,7 @@ from ..core.context import VERIFY_NONE, VERIFY_PEER, ConfigurationError, Context
 from ..core.crl import SslCrl
 from ..core.engine import Engine
 from ..core.hostname import parse_host
+from ..core.network_list import NetworkList
 from ..core.ticket_keys import TicketKeys
 from ..sockets.certificate_text import all_names_text
 from ..sockets.constants import VerifyFlag
@@ -34,6 +35,7 @@ from .certificates import (
     write_authority,
 )
 from .files import Reading
+from .networks import make_list, read_networks
 from .settings import ListenerSettings, Route, TlsPolicy
 
 if TYPE_CHECKING:
@@ -167,8 +169,20 @@ class ListenerPolicy:
         self.made_in_memory = False
         self.crls: dict[str, list[SslCrl]] = {}
         self._contexts: dict[tuple[str, tuple[str, ...]], Context] = {}
+        self.networks: Optional[NetworkList] = None  # from where clients may connect; None: from everywhere
+        self._load_networks(reading or Reading())
         if self.tls and not all(route.passthrough for route in self.routes):
             self._load(keys, before, reading)
+
+    def _load_networks(self, reading: Reading) -> None:
+        settings = self.settings
+        allowed, denied = list(settings.allowed_sources), list(settings.denied_sources)
+        for files, networks in ((settings.allowed_files, allowed), (settings.denied_files, denied)):
+            for file in files:
+                networks += read_networks(file, reading)
+        only_allowed = bool(settings.allowed_sources or settings.allowed_files)
+        if only_allowed or settings.denied_sources or settings.denied_files:
+            self.networks = make_list(allowed, denied, only_allowed)
 
     def _load(self, keys: TicketKeys, before: Optional[ListenerPolicy], reading: Optional[Reading]) -> None:
         settings = self.settings

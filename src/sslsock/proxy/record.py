@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from typing import Optional
 
-__all__ = ["FAILURES", "REASONS", "ConnectionRecord"]
+__all__ = ["FAILURES", "REASONS", "REFUSALS", "ConnectionRecord"]
 
 # Why a connection has ended. These words stand in logs and in metrics, so they do not change.
 ENDED = "ended"  # both sides, in order
@@ -17,6 +17,8 @@ CLIENT_RESET = "client_reset"
 BACKEND_RESET = "backend_reset"
 TRUNCATED = "truncated"  # TLS without close_notify: data may be missing
 IDLE_TIMEOUT = "idle_timeout"
+HALF_CLOSED_TIMEOUT = "half_closed_timeout"  # silence after one side had ended
+LIFETIME = "lifetime"  # --connection-lifetime
 HANDSHAKE_FAILED = "handshake_failed"
 HANDSHAKE_TIMEOUT = "handshake_timeout"
 HANDSHAKE_EVICTED = "handshake_evicted"  # it gave way to others, for all places were taken
@@ -25,7 +27,12 @@ ACME_CHALLENGE = "acme_challenge"  # an authority has looked whether a name lead
 CLIENT_CERTIFICATE_REFUSED = "client_certificate_refused"
 BACKEND_HANDSHAKE_FAILED = "backend_handshake_failed"
 TLS_FAILED = "tls_failed"  # after the handshake: a record that does not decrypt, an alert
+DENIED = "denied"  # --allow-source, --deny-source
 SOURCE_LIMIT = "source_limit"  # --max-connections-per-source
+SOURCE_HANDSHAKES = "source_handshakes"  # --max-handshakes-per-source
+SOURCE_RATE = "source_rate"  # --connection-rate-per-source
+SOURCE_HANDSHAKE_RATE = "source_handshake_rate"  # --handshake-rate-per-source
+HANDSHAKE_RATE = "handshake_rate"  # --handshake-rate: its turn would come too late
 NO_ROUTE = "no_route"  # the names and protocols that it asks for lead nowhere
 NO_BACKEND = "no_backend"  # none could be connected to
 CONNECT_TIMEOUT = "connect_timeout"
@@ -43,6 +50,8 @@ REASONS = (
     BACKEND_RESET,
     TRUNCATED,
     IDLE_TIMEOUT,
+    HALF_CLOSED_TIMEOUT,
+    LIFETIME,
     HANDSHAKE_FAILED,
     HANDSHAKE_TIMEOUT,
     HANDSHAKE_EVICTED,
@@ -51,7 +60,12 @@ REASONS = (
     CLIENT_CERTIFICATE_REFUSED,
     BACKEND_HANDSHAKE_FAILED,
     TLS_FAILED,
+    DENIED,
     SOURCE_LIMIT,
+    SOURCE_HANDSHAKES,
+    SOURCE_RATE,
+    SOURCE_HANDSHAKE_RATE,
+    HANDSHAKE_RATE,
     NO_ROUTE,
     NO_BACKEND,
     CONNECT_TIMEOUT,
@@ -65,7 +79,12 @@ REASONS = (
 
 # Somebody did not get what they came for. Clients that go as they please (many of them without close_notify, when they have
 # what they wanted), and ends that were asked for, are none.
-FAILURES = frozenset(REASONS) - {ENDED, PROBE, TRUNCATED, CLIENT_RESET, IDLE_TIMEOUT, ACME_CHALLENGE, DRAINED, ABORTED}
+FAILURES = frozenset(REASONS) - {
+    *(ENDED, PROBE, TRUNCATED, CLIENT_RESET, IDLE_TIMEOUT, HALF_CLOSED_TIMEOUT, LIFETIME, ACME_CHALLENGE, DRAINED, ABORTED),
+}
+
+# Not let in, by a list or a limit. Most of them are refused before there is a record.
+REFUSALS = frozenset((DENIED, SOURCE_LIMIT, SOURCE_HANDSHAKES, SOURCE_RATE, SOURCE_HANDSHAKE_RATE, HANDSHAKE_RATE))
 
 # How the handshake with the client went (`handshake_result`); None: there was none to make.
 HANDSHAKE_OK = "ok"

@@ -36,9 +36,11 @@ from .gate import Gate
 from .health import Board
 from .metrics import MetricsError, ProcessState, make_collector
 from .openings import Openings, Unstartable
+from .pace import Paces
 from .policy import ListenerPolicy
 from .privileges import PrivilegeError, drop_to, listen_fds, match_sockets
 from .pulse import Pulse
+from .refusals import RefusalLog
 from .renewal import Renewed, WatchedFiles, renew
 from .service_manager import ServiceManager
 from .settings import Address, ListenerSettings, ProxySettings, SettingsError
@@ -58,6 +60,7 @@ __all__ = ["run"]
 log = logging.getLogger("sslsock")
 
 NAME_SECONDS = 5.0  # how often names are looked at whose back ends are checked
+REFUSAL_SECONDS = 1.0  # how often it is looked whether connections were refused
 TICKET_SECONDS = 1.0  # how often the ticket keys are looked at
 PULSE_SECONDS = 1.0  # how often the workers are asked for a sign of life
 SILENCE_SECONDS = 10.0  # without one of a worker: something is wrong
@@ -109,7 +112,8 @@ class Server:
         self._rooms = AMPLE
         self._gate = Gate(0)
         self._board = Board(settings.threads)
-        self._sources = Sources(settings.limits.max_connections_per_source)
+        self._sources = Sources(settings.limits)
+        self._paces = Paces()
         self._keys = TicketKeys()
         self._ticket_source: Union[TicketKeyFile, TicketRotation, FleetMember]
         self._member: Optional[FleetMember] = None
@@ -232,7 +236,7 @@ class Server:
         rows = self._openings.open(settings.listeners, inherited, settings.threads, self._writer)
         self._doors = sum(map(len, rows[0]))  # a name may have several addresses
         self._held = open_now() + (settings.fleet is not None)
-        self._gate.change(self._connection_limit())
+        self._follow_limits()
         return rows
 
     def _read_files(self) -> None:
@@ -310,6 +314,7 @@ class Server:
             self._board,
             len(self._workers),
             self._directory,
+            self._paces,
         )
         self._workers.append(worker)
         self._running += 1
@@ -472,9 +477,8 @@ class Server:
         else:
             self._reload_success, self._reloaded = True, time.time()
             self._settings = settings
-            self._gate.change(self._connection_limit())
-            self._sources.limit = settings.limits.max_connections_per_source
             self._use(policies, reading)
+            self._follow_limits()
             self._files.reloaded(reading)
             if self._acme is not None:
                 self._acme.follow(settings.acme_names())
@@ -586,6 +590,15 @@ class Server:
         with suppress(RuntimeError):  # it has ended
             worker.loop.call_soon_threadsafe(method, *args)
 
+    def _follow_limits(self) -> None:
+        """The counts that all workers share go by the settings."""
+        limits = self._settings.limits
+        self._gate.change(self._connection_limit(), limits.max_handshakes)
+        for policy in self._policies:
+            self._gate.change(policy.settings.max_connections, policy.settings.max_handshakes, self._gate.room(policy.name))
+        self._sources.follow(limits)
+        self._paces.follow(limits, self._policies)
+
     def _connection_limit(self) -> int:
         """How many connections there may be: as many as are wanted, if that many are possible."""
         wanted = self._settings.limits.max_connections
@@ -626,7 +639,12 @@ class Server:
         return f"serving {', '.join(policy.name for policy in self._policies)}"
 
     def _plan_timers(self) -> None:
-        summary = Summary([worker.counters for worker in self._workers], self._writer)
+        counters = [worker.counters for worker in self._workers]
+        summary, refusals = Summary(counters, self._writer), RefusalLog(counters, self._writer)
+
+        def tell_refusals() -> None:
+            refusals.update()
+            self._loop.call_later(REFUSAL_SECONDS, tell_refusals)
 
         def tell() -> None:
             summary.update()
@@ -652,6 +670,7 @@ class Server:
         if self._manager.watchdog or self._metrics is not None:
             look_for_life()
         self._loop.call_later(TICKET_SECONDS, look_at_tickets)
+        self._loop.call_later(REFUSAL_SECONDS, tell_refusals)
         if summary.wanted:
             tell()
         if summary.wanted or self._metrics is not None:
@@ -710,6 +729,8 @@ def check_same_shape(old: ProxySettings, new: ProxySettings) -> None:
     for name in LASTING:
         if getattr(old, name) != getattr(new, name):
             raise ValueError(f"{name.replace('_', '-')} has changed, which needs a restart")
+    if old.limits.source_table_size != new.limits.source_table_size:
+        raise ValueError("source-table-size has changed, which needs a restart")
 
 
 def ca_hint(settings: ListenerSettings) -> str:

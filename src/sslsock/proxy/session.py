@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import select
 import socket
-from collections.abc import Hashable
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Optional, Union
 
@@ -31,13 +30,16 @@ from ..core.context import Context
 from ..core.engine import Engine
 from ..core.relay import ChannelRelay
 from ..core.schedule import Timer
+from ..core.source_limits import DENIED
 from ..sockets.certificate_text import all_names_text
 from ..sockets.constants import SslProtocol
 from . import record, stages
 from .attempt import LEAST_SECONDS, Attempt, reset
+from .networks import packed_address
+from .pace import wait_for_all
 from .policy import ListenerPolicy, RoutePolicy
 from .record import ConnectionRecord
-from .sources import SourceLimit
+from .sources import Refused
 from .stages import DIALING, HANDSHAKE, HEADER, HELLO, OVER, RELAYING, reason_of
 
 if TYPE_CHECKING:
@@ -56,8 +58,8 @@ PROTOCOL_NAMES = {int(protocol): str(protocol).replace("TLS ", "TLSv") for proto
 class Session:
     """A connection that `worker` has accepted by `policy`.
 
-    fd: the descriptor, taken over. peer: the client's (address, port). place: of the gate; None for one that is only turned
-    away. source: what `Sources` counts it as, which a PROXY header may still tell.
+    fd: the descriptor, taken over. peer: the client's (address, port). place: of the gate. source: what `Sources` counts it
+    as, which a PROXY header may still tell; shakes: as a handshake too.
     """
 
     __slots__ = (
@@ -67,19 +69,22 @@ class Session:
         "_engine",
         "_front",
         "_heard",
+        "_lifetime",
         "_relay",
         "_route",
         "_stage",
         "_started",
+        "_turn",
         "_worker",
         "place",
         "policy",
         "record",
+        "shakes",
         "source",
     )
 
     def __init__(
-        self, worker: Worker, policy: ListenerPolicy, fd: int, peer: tuple[str, int], place: Optional[Place], source: Hashable
+        self, worker: Worker, policy: ListenerPolicy, fd: int, peer: tuple[str, int], place: Place, source: Optional[bytes]
     ) -> None:
         self._worker = worker
         self.policy = policy
@@ -93,6 +98,9 @@ class Session:
         self._attempt: Optional[Attempt] = None
         self._backend: Optional[Backend] = None  # that it is connected to
         self._deadline: Optional[Timer] = None
+        self._turn: Optional[Timer] = None  # set while the handshake waits for its turn
+        self._lifetime: Optional[Timer] = None
+        self.shakes = policy.tls or policy.settings.proxy_protocol_in
         self._route: Optional[RoutePolicy] = None
         self._started = worker.loop.time()
         self._stage = HEADER
@@ -105,6 +113,8 @@ class Session:
         """Begin. What goes wrong ends the session, not the caller."""
         policy, worker, fd = self.policy, self._worker, self._front
         assert isinstance(fd, int)
+        if worker.limits.connection_lifetime > 0:
+            self._lifetime = worker.loop.call_later(worker.limits.connection_lifetime, self.abort, record.LIFETIME)
         # Settings may name every address, any port, or a name.
         if worker.wants_details or policy.settings.proxy_protocol_out is not None:
             self.record.local = worker.local_name(fd)
@@ -142,8 +152,29 @@ class Session:
         """Route and context are known."""
         if context is None:
             self._start_dialing()
-            return
+        elif self._may_shake(context):
+            self._shake(context)
+
+    def _may_shake(self, context: Context) -> bool:
+        """Whether the handshake may be made now. Otherwise it is made later, or the connection has ended."""
+        worker = self._worker
+        try:
+            worker.sources.shake(self.source)
+        except Refused as exc:
+            self.fail(exc.reason, str(exc))
+            return False
+        timeout = worker.limits.handshake_timeout
+        patience = self._started + timeout - worker.loop.time() if timeout > 0 else None
+        wait = wait_for_all(worker.paces.of_handshakes(self.policy), patience)
+        if wait is None:
+            self.fail(record.HANDSHAKE_RATE, "so many handshakes wait that its turn would come too late")
+        elif wait:
+            self._turn = worker.loop.call_later(wait, self._shake, context)
+        return wait == 0
+
+    def _shake(self, context: Context) -> None:
         assert isinstance(self._front, Channel)
+        self._turn = None
         self._stage = HANDSHAKE
         self._engine = Engine(context)
         timeout = self._worker.limits.handshake_timeout
@@ -155,6 +186,8 @@ class Session:
     def _on_readable(self) -> None:
         front = self._front
         assert isinstance(front, Channel)
+        if self._turn is not None:
+            return
         if self._stage == HEADER:
             self._read_header(front)
         elif self._stage == HELLO:
@@ -173,9 +206,9 @@ class Session:
         if header.source is not None:
             self.record.peer = header.source
             try:
-                self.source = self._worker.sources.enter(header.source[0])
-            except SourceLimit as exc:
-                self.fail(record.SOURCE_LIMIT, str(exc))
+                self._look_at(header.source[0])
+            except Refused as exc:
+                self.fail(exc.reason, str(exc))
                 return
         if header.destination is not None:
             self.record.local = header.destination
@@ -184,6 +217,15 @@ class Session:
         else:
             self._route = self.policy.routes[0]
             self._start_dialing()
+
+    def _look_at(self, host: str) -> None:
+        """The client that a PROXY header has named. Refused."""
+        networks = self.policy.networks
+        if networks is not None:
+            address = packed_address(host)
+            if address is not None and not networks.holds(address):
+                raise Refused(DENIED)
+        self.source = self._worker.sources.enter(host, self.shakes)
 
     def _read_hello(self, front: Channel) -> None:
         hello: Optional[ClientHello] = None
@@ -314,8 +356,10 @@ class Session:
     def _start_dialing(self) -> None:
         assert self._route is not None
         self._stage = DIALING
-        assert self.place is not None
         self._worker.gate.settle(self.place)
+        if self.shakes:
+            self.shakes = False
+            self._worker.sources.settle(self.source)
         self._drop_deadline()
         self._attempt = Attempt(self, self._worker, self._route)
         self._attempt.dial_next()
@@ -368,7 +412,10 @@ class Session:
         front, self._front = self._front, -1
         self._stage = RELAYING
         try:
-            self._relay = ChannelRelay(self._worker.loop, front, back, self, self._worker.limits.idle_timeout, head)
+            limits = self._worker.limits
+            self._relay = ChannelRelay(
+                self._worker.loop, front, back, self, limits.idle_timeout, head, limits.half_closed_timeout
+            )
         except (OSError, ValueError) as exc:
             self._front = front
             if isinstance(back, Channel):
@@ -392,6 +439,8 @@ class Session:
         assert relay is not None
         told = self.progress()
         word = reason_of(RELAYING, stages.kind_of_relay_end(reason), of_client=relay.failed_side != "back")
+        if word is record.IDLE_TIMEOUT and relay.half_closed:
+            word = record.HALF_CLOSED_TIMEOUT
         if word is record.ABORTED and told.reason is not record.ENDED:
             word = told.reason
         backend = self._backend
@@ -403,10 +452,6 @@ class Session:
         self._end(word, relay.error_text or None)
 
     # The end
-
-    def turn_away(self, reason: str) -> None:
-        """End it before it has begun."""
-        self.fail(record.SOURCE_LIMIT, reason)
 
     @property
     def silent(self) -> bool:
@@ -455,6 +500,10 @@ class Session:
             return
         self._stage = OVER
         self._drop_deadline()
+        for timer in (self._turn, self._lifetime):
+            if timer is not None:
+                timer.cancel()
+        self._turn = self._lifetime = None
         told = self.record
         told.reason = reason
         told.error = error
@@ -486,7 +535,8 @@ class Session:
         else:
             assert isinstance(self._front, Channel)
             self._front.finish(failed=True)
-            self._client_ends(stages.LATE, "no ClientHello came in time")
+            late = "no ClientHello came in time" if self._turn is None else "its turn for a handshake did not come in time"
+            self._client_ends(stages.LATE, late)
 
     def __repr__(self) -> str:
         return f"<Session of {self.policy.name} with {self.record.peer[0]} port {self.record.peer[1]}>"

@@ -25,6 +25,7 @@ __all__ = [
     "Place",
     "Places",
     "ProxySettings",
+    "Rate",
     "Route",
     "SettingsError",
     "TlsPolicy",
@@ -32,6 +33,7 @@ __all__ = [
 
 Network = Union[IPv4Network, IPv6Network]
 Path = tuple[Union[str, int], ...]
+Rate = tuple[int, int]  # nanoseconds for one, and how many at once; (0, 1): no limit
 
 PROTOCOL_NAMES = {0x0301: "TLSv1.0", 0x0302: "TLSv1.1", 0x0303: "TLSv1.2", 0x0304: "TLSv1.3"}
 
@@ -242,6 +244,8 @@ class ListenerSettings:
     certificates of these authorities. allow_names: globs for their subject alternative names or common name; empty: all.
     proxy_protocol_out: "v1", "v2" or None. tls_profile: the name of the profile that `policy` begins with, or None.
     acme: names whose certificates are obtained by themselves.
+    max_connections, max_handshakes, connection_rate, handshake_rate: of this listener, as in `Limits`. allowed_sources,
+    denied_sources: networks; allowed_files, denied_files: with one of them a line.
     mode: of the file of a UNIX socket, None as the umask has it. owner: whose it becomes,
     "user", "user:group" or ":group", None: who starts the proxy.
     routes: at least one.
@@ -262,6 +266,14 @@ class ListenerSettings:
     policy: TlsPolicy = field(default_factory=TlsPolicy)
     mode: Optional[int] = None
     owner: Optional[str] = None
+    max_connections: int = 0
+    max_handshakes: int = 0
+    connection_rate: Rate = (0, 1)
+    handshake_rate: Rate = (0, 1)
+    allowed_sources: tuple[Network, ...] = ()
+    denied_sources: tuple[Network, ...] = ()
+    allowed_files: tuple[str, ...] = ()
+    denied_files: tuple[str, ...] = ()
 
     @property
     def terminates(self) -> bool:
@@ -292,7 +304,8 @@ class AcmeSettings:
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of the whole process. max_connections, max_connections_per_source: 0 for none. Times in seconds, 0 for none.
+    """Bounds of the whole process. Numbers of connections and handshakes: 0 for none. Times in seconds, 0 for none. A source is
+    an address as far as its prefix goes; source_table_size: how many there are whose rates are known.
     keepalive: whole seconds of silence to the first TCP keepalive probe, 0 for no probes."""
 
     max_connections: int = 0
@@ -303,6 +316,17 @@ class Limits:
     shutdown_delay: float = 0.0
     max_connections_per_source: int = 0
     keepalive: int = 60
+    max_handshakes: int = 0
+    max_handshakes_per_source: int = 0
+    connection_rate: Rate = (0, 1)
+    handshake_rate: Rate = (0, 1)
+    connection_rate_per_source: Rate = (0, 1)
+    handshake_rate_per_source: Rate = (0, 1)
+    source_ipv4_prefix: int = 32
+    source_ipv6_prefix: int = 64
+    source_table_size: int = 65536
+    half_closed_timeout: float = 0.0
+    connection_lifetime: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -389,6 +413,9 @@ class ProxySettings:
                 note(pair.certificate, *here, "cert", index)
                 note(pair.key, *here, "key", index)
             note(listener.client_ca, *here, "client-ca")
+            for key, listed in (("allow-source-file", listener.allowed_files), ("deny-source-file", listener.denied_files)):
+                for index, path in enumerate(listed):
+                    note(path, *here, key, index)
             for index, crl in enumerate(listener.policy.crls):
                 note(crl, *here, "crl", index)
             for index, route in enumerate(listener.routes):

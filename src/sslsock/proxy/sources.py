@@ -1,72 +1,99 @@
-"""Where clients come from: what is taken for one source, and how many connections each has.
+"""Where clients come from: what they are counted as, and why some are refused.
 
-An IPv4 address is a source. Of an IPv6 address it is the first 64 bits: who gets one address gets a whole such network (RFC
-6177; RFC 4291, 2.5.1), and could otherwise come from a new source each time.
+A source is a network: of IPv4 an address, of IPv6 the first 64 bits, for who gets one address gets a whole such network (RFC
+6177; RFC 4291, 2.5.1), and could otherwise come from a new source each time. Other lengths can be set.
 """
 
 from __future__ import annotations
 
-import socket
-import threading
+import hashlib
 from collections.abc import Hashable
+from typing import Optional
 
-__all__ = ["SourceLimit", "Sources", "source_of"]
+from ..core import source_limits
+from ..core.source_limits import ADMITTED, SourceLimits
+from . import record
+from .networks import MAPPED, address_text, packed_address
+from .settings import Limits
+
+__all__ = ["WORDS", "Refused", "Sources", "source_of"]
 
 NETWORK_SIZE = 8  # bytes of an IPv6 address
-MAPPED = bytes(10) + b"\xff\xff"  # IPv4 addresses as IPv6 sockets show them: RFC 4291, 2.5.5.2
+
+# What the log and the metrics call a refusal, and the limit that it goes by.
+WORDS = {
+    source_limits.DENIED: (record.DENIED, "the lists of sources"),
+    source_limits.CONNECTIONS: (record.SOURCE_LIMIT, "max-connections-per-source"),
+    source_limits.HANDSHAKES: (record.SOURCE_HANDSHAKES, "max-handshakes-per-source"),
+    source_limits.CONNECTION_RATE: (record.SOURCE_RATE, "connection-rate-per-source"),
+    source_limits.HANDSHAKE_RATE: (record.SOURCE_HANDSHAKE_RATE, "handshake-rate-per-source"),
+    source_limits.NO_MEMORY: (record.INTERNAL_ERROR, "memory"),
+}
 
 
 def source_of(host: str) -> Hashable:
-    """The source that an address, as text, belongs to. What is no IP address is a source of its own."""
-    if ":" not in host:
+    """The source that an address, as text, belongs to by default. What is no IP address is a source of its own."""
+    address = packed_address(host)
+    if address is None:
         return host
-    try:
-        packed = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
-    except (OSError, ValueError):  # ValueError: a path that is no UTF-8 (proxy_protocol)
-        return host
-    if packed.startswith(MAPPED):
-        return socket.inet_ntop(socket.AF_INET, packed[len(MAPPED) :])
-    return packed[:NETWORK_SIZE]
+    return address_text(address) if address.startswith(MAPPED) else address[:NETWORK_SIZE]
 
 
-class SourceLimit(Exception):
-    """A source has too many connections. The text is for the log."""
+class Refused(Exception):
+    """A connection is not let in. reason: one of `record.REASONS`. The text is for the log."""
+
+    def __init__(self, verdict: int) -> None:
+        self.reason, what = WORDS[verdict]
+        super().__init__(f"its source is not let in: {what}")
 
 
 class Sources:
-    """How many connections each source has in the whole process, and how many it may have.
+    """What each source has in the whole process, and what it may have. From any thread.
 
-    limit: 0 for no bound; then nothing is counted. From any thread.
+    limits: the counts themselves, for a `Door`.
     """
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self._lock = threading.Lock()
-        self._counts: dict[Hashable, int] = {}
+    def __init__(self, settings: Limits) -> None:
+        self.limits = SourceLimits(settings.source_table_size)
+        self.follow(settings)
 
-    def enter(self, host: str) -> Hashable:
-        """Count a connection from `host`; "" is nobody's, as the socket without a path that a PROXY header may tell of. Returns
-        what `leave` is to be told: None if nothing was counted.
+    def follow(self, settings: Limits) -> None:
+        """Go by these from now on. `source_table_size` stays."""
+        self.limits.follow(
+            connections=settings.max_connections_per_source,
+            handshakes=settings.max_handshakes_per_source,
+            connection_rate=settings.connection_rate_per_source,
+            handshake_rate=settings.handshake_rate_per_source,
+            ipv4_bits=settings.source_ipv4_prefix,
+            ipv6_bits=settings.source_ipv6_prefix,
+        )
 
-        SourceLimit: the source has as many as it may have."""
-        limit = self.limit
-        if not limit or not host:
+    def enter(self, host: str, shakes: bool) -> Optional[bytes]:
+        """Count a connection from `host`, which a PROXY header has told; what is no IP address is a source of its own, "" is
+        nobody's. Returns what `leave` is to be told: None where nothing was counted. Refused."""
+        if not self.limits.active or not host:
             return None
-        source = source_of(host)
-        with self._lock:
-            count = self._counts.get(source, 0)
-            if count >= limit:
-                raise SourceLimit(f"its source has {count} connections already, and the limit is {limit}")
-            self._counts[source] = count + 1
+        address = packed_address(host)
+        other = address is None
+        if address is None:
+            address = hashlib.blake2b(host.encode("utf-8", "surrogateescape"), digest_size=16).digest()
+        verdict, source = self.limits.enter(address, shakes, exact=other)
+        if verdict != ADMITTED:
+            raise Refused(verdict)
         return source
 
-    def leave(self, source: Hashable) -> None:
-        """A connection that was counted has ended."""
-        if source is None:
-            return
-        with self._lock:
-            count = self._counts[source] - 1
-            if count:
-                self._counts[source] = count
-            else:
-                del self._counts[source]
+    def shake(self, source: Optional[bytes]) -> None:
+        """A handshake is about to be made. Refused."""
+        if source is not None:
+            verdict = self.limits.shake(source)
+            if verdict != ADMITTED:
+                raise Refused(verdict)
+
+    def settle(self, source: Optional[bytes]) -> None:
+        if source is not None:
+            self.limits.settle(source)
+
+    def leave(self, source: Optional[bytes], shakes: bool) -> None:
+        """A connection that was counted has ended; shakes: before its handshake was done."""
+        if source is not None:
+            self.limits.leave(source, shakes)

@@ -20,9 +20,11 @@ from weakref import WeakValueDictionary
 
 from ..core.channel import Channel
 from ..core.dial import set_keepalive
+from ..core.door import Door
 from ..core.event_loop import EventLoop
 from ..core.listener import Listener
 from ..core.loop import Loop
+from ..core.schedule import Timer
 from ..sockets.local_path import end_of
 from ..sockets.resolver import Lookup
 from . import record
@@ -33,10 +35,11 @@ from .directory import Directory
 from .gate import Gate, Place
 from .health import Board
 from .metrics import Counters
+from .pace import Paces, wait_for_all
 from .policy import ListenerPolicy, RoutePolicy
 from .session import Session
 from .settings import Address, Limits
-from .sources import SourceLimit, Sources
+from .sources import Sources
 from .syn_filter import drop_new_connections
 
 __all__ = ["Entrance", "Worker", "borrowed"]
@@ -61,16 +64,29 @@ class Entrance:
         self.policy = policy
         self.loop = worker.loop
         self.waiting = self.pressing = False  # the gate's
+        self.room = worker.gate.room(policy.name)
         self._worker = worker
         self._shared = shared
-        self._next: Optional[tuple[int, tuple[str, int], Hashable]] = None  # who waits for a place: descriptor, peer, source
+        self._next: Optional[tuple[int, tuple[str, int], Optional[bytes]]] = None  # who waits: descriptor, peer, source
+        self._turn: Optional[Timer] = None  # set while the next connection waits for its turn
+        self._paces = worker.paces.of_connections(policy)
+        self._door = Door()
+        worker.counters.watch_door(policy.name, self._door)
         set_keepalive(fd, worker.limits.keepalive)
-        self._listener = Listener(worker.loop, fd, self, ahead)
+        self._follow_door()
+        self._listener = Listener(worker.loop, fd, self, ahead, self._door)
 
     def follow(self, policy: ListenerPolicy, limits: Limits) -> None:
         """Connections go by these from now on."""
         self.policy = policy
+        self._follow_door()
         set_keepalive(self._listener.fileno(), limits.keepalive)
+
+    def _follow_door(self) -> None:
+        if self.policy.settings.proxy_protocol_in:  # the source is whoever the header names
+            self._door.follow(None, None, False)
+        else:
+            self._door.follow(self.policy.networks, self._worker.sources.limits, self.shakes)
 
     @property
     def shakes(self) -> bool:
@@ -78,30 +94,40 @@ class Entrance:
         return self.policy.tls or self.policy.settings.proxy_protocol_in
 
     def _on_pending(self) -> None:
-        while not self.waiting and self._take_next():
-            place = self._worker.gate.enter(self)
-            if place is None:
-                # The others wait in the kernel's queue, where they cost nothing.
+        while not self.waiting and self._turn is None and self._take_next():
+            wait = wait_for_all(self._paces)
+            if wait:
                 self._listener.pause()
-                self._worker.on_wait()
+                self._turn = self.loop.call_later(wait, self._on_turn)
+                self._worker.say_once(f"{self.policy.name}: connections wait, for they come too fast (connection-rate)")
+            elif not self._enter():
                 return
-            self._admit(place)
+
+    def _on_turn(self) -> None:
+        self._turn = None
+        if self._next is not None and self._enter():
+            self._listener.resume()
+            self._on_pending()
+
+    def _enter(self) -> bool:
+        """Let the next one in, if there is a place."""
+        place = self._worker.gate.enter(self)
+        if place is None:
+            # The others wait in the kernel's queue, where they cost nothing.
+            self._listener.pause()
+            self._worker.on_wait(self)
+            return False
+        self._admit(place)
+        return True
 
     def _take_next(self) -> bool:
-        """The next client, of whose source there are not too many: in `_next`."""
-        worker, policy = self._worker, self.policy
-        while self._next is None:
-            taken = self._listener.take()
+        """The next client: in `_next`."""
+        if self._next is None:
+            taken = self._listener.take_counted()
             if taken is None:
                 return False
-            fd, address, port = taken
-            try:
-                # With a PROXY header the source is whoever that names.
-                source = None if policy.settings.proxy_protocol_in else worker.sources.enter(address)
-            except SourceLimit as exc:
-                worker.turn_away(policy, fd, (address, port), str(exc))
-            else:
-                self._next = fd, (address, port), source
+            fd, address, port, source = taken
+            self._next = fd, (address, port), source
         return True
 
     def _admit(self, place: Place) -> None:
@@ -125,6 +151,7 @@ class Entrance:
         """Close whoever waits for a place, at the end of the worker."""
         if self._next is not None:
             os.close(self._next[0])
+            self._worker.sources.leave(self._next[2], self.shakes)
             self._next = None
 
     def close(self) -> None:
@@ -165,7 +192,7 @@ class Worker:
     policies, descriptors: the listening descriptors of each policy, one for each of its addresses. shared: those of the
     descriptors that others have too. log: where lines about connections go; writer: other lines. wants_details: whether
     somebody reads what costs to find out (cipher, names). drained_handler: called with the worker when it is done after
-    `drain`. sources: of all workers. rooms: what it may hold beside the connections that have a place. board: what
+    `drain`. sources, paces: of all workers. rooms: what it may hold beside the connections that have a place. board: what
     all workers know of back ends; number: of this worker there. directory: finds the names of back ends; None: the system does.
     """
 
@@ -185,11 +212,13 @@ class Worker:
         board: Optional[Board] = None,
         number: int = 0,
         directory: Optional[Directory] = None,
+        paces: Optional[Paces] = None,
     ) -> None:
         self.loop = EventLoop.current()
         self.limits = limits
         self.gate = gate
-        self.sources = sources or Sources(0)
+        self.sources = sources or Sources(limits)
+        self.paces = paces or Paces()
         self.counters = Counters()
         self.sessions: set[Session] = set()
         self.wants_details = wants_details
@@ -233,8 +262,8 @@ class Worker:
 
     # Connections
 
-    def admit(self, policy: ListenerPolicy, fd: int, peer: tuple[str, int], place: Place, source: Hashable) -> None:
-        """A connection that has a place. Whatever is wrong with it harms no other. source: as `Sources.enter` gave it."""
+    def admit(self, policy: ListenerPolicy, fd: int, peer: tuple[str, int], place: Place, source: Optional[bytes]) -> None:
+        """A connection that has a place. Whatever is wrong with it harms no other. source: what it is counted as."""
         session = Session(self, policy, fd, peer, place, source)
         place.occupant = session
         self.sessions.add(session)
@@ -243,13 +272,6 @@ class Worker:
             session.start()
         except Exception as exc:
             self.loop.report("exception in a session", exc, session)
-
-    def turn_away(self, policy: ListenerPolicy, fd: int, peer: tuple[str, int], reason: str) -> None:
-        """A connection that gets no place, for its source has too many."""
-        session = Session(self, policy, fd, peer, None, None)
-        self.sessions.add(session)
-        self.counters.connection_opened(policy.name)
-        session.turn_away(reason)
 
     def _on_exception(self, loop: Loop, context: dict[str, Any]) -> None:
         """What came out of a handler: a mistake of this program. It ends the session that it happened in, and no other."""
@@ -272,10 +294,9 @@ class Worker:
     def ended(self, session: Session) -> None:
         """A session has come to its end."""
         self.sessions.discard(session)
-        self.sources.leave(session.source)
-        if session.place is not None:
-            session.place.occupant = None
-            self.gate.leave(session.place)
+        self.sources.leave(session.source, session.shakes)
+        session.place.occupant = None
+        self.gate.leave(session.place)
         told = session.record
         self.counters.note(told)
         self._log.note(told)
@@ -284,13 +305,16 @@ class Worker:
         if self._draining:
             self._look_whether_drained()
 
-    def on_wait(self) -> None:
+    def on_wait(self, entrance: Entrance) -> None:
         """Somebody waits for a place."""
-        gate = self.gate
-        if gate.full:
-            self.say_once(f"the limit of {gate.limit} connections is reached; others wait until one ends")
+        room = self.gate.blocking(entrance)
+        if room is None:  # there is one now
+            return
+        where = "" if room is self.gate.whole else f"{entrance.policy.name}: "
+        if room.full:
+            self.say_once(f"{where}the limit of {room.limit} connections is reached; others wait until one ends")
         else:
-            self.say_once(f"{gate.most_handshakes} handshakes are under way, the limit; the oldest give way to others")
+            self.say_once(f"{where}{room.most_handshakes} handshakes are under way, the limit; the oldest give way to others")
 
     def _on_accept_error(self, policy: ListenerPolicy, errno: int) -> None:
         self.counters.accept_failed()

@@ -1,0 +1,9 @@
+from typing import final
+
+@final
+class NetworkList:
+    """Ranges of addresses, each of which is meant or not."""
+
+    def __init__(self, starts: bytes, meant: bytes) -> None: ...
+    def __len__(self) -> int: ...
+    def holds(self, address: bytes) -> bool: ...
