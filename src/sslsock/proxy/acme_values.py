@@ -12,12 +12,13 @@ from .settings import AcmeSettings, Address
 if TYPE_CHECKING:
     from .builder import Table
 
-__all__ = ["ACME", "acme_names", "acme_of"]
+__all__ = ["ACME", "IN_FLEET", "acme_names", "acme_of"]
 
 ACME = (
     *("terms-agreed", "storage", "email", "directory", "directory-ca", "key-type", "challenge", "http"),
     *("eab-kid", "eab-key-file"),
 )
+IN_FLEET = "fleet"  # in the place of a folder
 DIRECTORY = "https://acme-v02.api.letsencrypt.org/directory"
 KEY_TYPES = ("ecdsa", "rsa")
 CHALLENGES = ("tls-alpn-01", "http-01")
@@ -66,7 +67,8 @@ def acme_of(
     if not table.flag("terms-agreed"):
         where = table.text("directory") or DIRECTORY
         table.fail(f"{name('terms-agreed')} is missing: an authority ({where}) wants its terms of service agreed to")
-    storage = table.file("storage")
+    in_fleet = table.text("storage") == IN_FLEET
+    storage = "" if in_fleet else table.file("storage")
     if storage is None:
         table.fail(f"{name('storage')} is missing: the folder for the account, the keys and the certificates")
     email = table.text("email")
@@ -86,6 +88,7 @@ def acme_of(
         table.fail(f"it needs {name(other)}", here)
     return AcmeSettings(
         storage=storage,
+        in_fleet=in_fleet,
         directory=directory,
         directory_ca=table.file("directory-ca"),
         email=email,

@@ -22,7 +22,7 @@ from .files import Reading
 from .fleet_keys import KEPT, MOST_USE, Plan, PlanError, Seed, advanced, is_alive, new_plan, parse_plan, shifted, ticket_keys
 from .settings import Fleet
 
-__all__ = ["Access", "FleetError", "FleetMember", "FleetState", "access_to", "import_redis"]
+__all__ = ["Access", "FleetError", "FleetMember", "FleetState", "access_to", "client_of", "import_redis"]
 
 LOOK_SECONDS = 5.0  # from one look at Redis to the next
 SPREAD = 0.2  # of it, by which that varies: members do not come all at once

@@ -23,7 +23,7 @@ from ..core.ticket_keys import KEY_SIZE, MOST_KEYS
 
 __all__ = [
     *("KEPT", "MOST_USE", "PERIOD", "Plan", "PlanError", "Seed"),
-    *("advanced", "is_alive", "new_plan", "parse_plan", "shifted", "ticket_keys"),
+    *("advanced", "expand", "is_alive", "new_plan", "parse_plan", "shifted", "ticket_keys"),
 ]
 
 PERIOD = 4 * 3600.0  # seconds that a key seals

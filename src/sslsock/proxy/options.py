@@ -159,8 +159,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--acme", metavar="NAME", nargs="+", action="extend",
         help="obtain a certificate for each of these names; needs the package acme: the extra `acme`")
     add("--acme-terms-agreed", action="store_true", help="I agree to the terms of service of the authority; has to be said")
-    add("--acme-storage", metavar="FOLDER", action=Once,
-        help="where the account, the keys and the certificates are kept; proxies may share it")
+    add("--acme-storage", metavar="FOLDER|fleet", action=Once,
+        help="where the account, the keys and the certificates are kept; proxies may share it. fleet: in the fleet's Redis, "
+        "sealed by --fleet-secret-file")
     add("--acme-email", metavar="ADDRESS", action=Once, help="for the authority, whom it may concern")
     add("--acme-directory", metavar="URL", action=Once, help="of the authority (Let's Encrypt)")
     add("--acme-directory-ca", metavar="FILE", action=Once,

@@ -272,8 +272,14 @@ class Server:
             with suppress(RuntimeError):  # the loop was closed meanwhile
                 self._loop.call_soon_threadsafe(self._on_files_changed)
 
-        self._acme = make_manager(settings.acme, settings.acme_names(), settings.user, self._writer.write, tell)
-        self._acme.load()
+        access = access_to(settings.fleet, self._reading) if settings.fleet is not None else None
+        self._acme = make_manager(settings.acme, settings.acme_names(), settings.user, self._writer.write, tell, access)
+        try:
+            self._acme.load()
+        except OSError as exc:
+            if not settings.acme.in_fleet:  # Redis may be away
+                raise
+            self._writer.write(f"certificates are not there yet: {exc.strerror}", WARNING)
 
     def _open_acme_http(self) -> None:
         if self._settings.acme is None or self._settings.acme.http is None:

@@ -285,10 +285,10 @@ class ListenerSettings:
 class AcmeSettings:
     """How certificates are obtained (RFC 8555).
 
-    storage: folder for the account, keys and certificates. directory: URL; directory_ca: PEM file of authorities that its
-    certificate is of, None for the usual ones. email: for the authority, or None. key_type: "ecdsa" or "rsa". challenge:
-    "tls-alpn-01" or "http-01". http: where http-01 is answered, or None. eab_kid, eab_key_file: an external account, and the
-    file of its HMAC key in base64url, or None.
+    storage: folder for the account, keys and certificates; in_fleet: they are in the fleet's Redis. directory: URL;
+    directory_ca: PEM file of authorities that its certificate is of, None for the usual ones. email: for the authority, or
+    None. key_type: "ecdsa" or "rsa". challenge: "tls-alpn-01" or "http-01". http: where http-01 is answered, or None. eab_kid,
+    eab_key_file: an external account, and the file of its HMAC key in base64url, or None.
     """
 
     storage: str
@@ -300,6 +300,7 @@ class AcmeSettings:
     http: Optional[Address] = None
     eab_kid: Optional[str] = None
     eab_key_file: Optional[str] = None
+    in_fleet: bool = False
 
 
 @dataclass(frozen=True)

@@ -118,6 +118,7 @@ class AcmeManager:
 
     def start(self) -> None:
         """RuntimeError: the system gives no thread."""
+        self._storage.start()
         self._thread.start()
 
     def close(self) -> None:
@@ -295,6 +296,7 @@ class Below:
         self._storage = storage
         self._part = part
         self.lock = storage.lock
+        self.start = storage.start
 
     def read(self, name: str) -> Optional[bytes]:
         return self._storage.read(f"{self._part}/{name}")

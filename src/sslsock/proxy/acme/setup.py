@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import base64
 import binascii
 import importlib
 import os
+import tempfile
 import threading
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Callable, Optional, Union
@@ -17,6 +19,8 @@ from .manager import AcmeManager
 from .storage import FileStorage, Storage
 
 if TYPE_CHECKING:
+    from ..fleet import Access
+    from ..fleet_storage import RedisStorage
     from .client import Client
 
 __all__ = ["check_acme", "make_manager", "missing_package", "read_eab_key"]
@@ -54,6 +58,11 @@ def check_acme(settings: ProxySettings, starting: bool) -> None:
             read_certificates(acme.directory_ca)
         except CertificateError as exc:
             raise places.of("acme", "directory-ca").error(str(exc)) from None
+    if acme.in_fleet:
+        if settings.fleet is None or settings.fleet.secret_file is None:
+            reason = "the fleet's Redis keeps private keys only with --fleet and --fleet-secret-file"
+            raise places.of("acme", "storage").error(reason)
+        return
     problem = storage_problem(acme.storage, settings.user if os.geteuid() == 0 else None)
     if problem:
         raise places.of("acme", "storage").error(f"{acme.storage}: {problem}")
@@ -98,27 +107,48 @@ def read_eab_key(path: str) -> bytes:
     return key
 
 
+def readable_copy(text: bytes) -> str:
+    """A file that is there as long as the process is. No secret is in it."""
+    copy = tempfile.NamedTemporaryFile(prefix="sslsock-", suffix=".pem")  # noqa: SIM115 # closed when the process ends
+    copy.write(text)
+    copy.flush()
+    atexit.register(copy.close)
+    return copy.name
+
+
 def make_manager(
     settings: AcmeSettings,
     names: Iterable[str],
     user: Optional[str],
     say: Callable[[str, str], object],
     changed: Callable[[], object],
+    access: Optional[Access] = None,
 ) -> AcmeManager:
-    """With the rights of the start, and everything read and imported that needs them. OSError, ValueError, CertificateError,
-    PrivilegeError."""
-    storage = FileStorage(settings.storage)
+    """With the rights of the start, and everything read and imported that needs them. access: to the fleet's Redis, where that
+    is the storage. OSError, ValueError, CertificateError, PrivilegeError."""
     uid = gid = -1
     if user is not None:
         account = find_account(user)
         uid, gid = account.uid, account.gid
-    storage.prepare(uid, gid)
+    storage: Union[RedisStorage, FileStorage]
+    if settings.in_fleet:
+        from ..fleet_storage import RedisStorage  # needs a package
+
+        if access is None:
+            raise ValueError("there is no fleet")
+        storage = RedisStorage(access)
+    else:
+        storage = FileStorage(settings.storage)
+        storage.prepare(uid, gid)
     eab_key = read_eab_key(settings.eab_key_file) if settings.eab_key_file is not None else None
     verify: Union[str, bool] = True
     if settings.directory_ca is not None:
         text = b"".join(certificate.to_pem() for certificate in read_certificates(settings.directory_ca))
-        storage.write(DIRECTORY_CA, text)
-        verify = os.path.join(settings.storage, DIRECTORY_CA)
+        if isinstance(storage, FileStorage):
+            storage.write(DIRECTORY_CA, text)
+            verify = os.path.join(settings.storage, DIRECTORY_CA)
+        else:
+            verify = readable_copy(text)
         if (uid, gid) != (-1, -1):
             os.chown(verify, uid, gid)
     from . import order  # noqa: F401 # with what it imports, from files that the user may not see

@@ -23,8 +23,11 @@ LOCK = "lock"
 class Storage(Protocol):
     """Values by names, which have the form of relative paths: "certificates/example.com.pem". OSError from each method."""
 
+    def start(self) -> None:
+        """The proxy runs, as whom it is to: threads may be started."""
+
     def read(self, name: str) -> Optional[bytes]:
-        """None: there is none. From any thread."""
+        """None: there is none. From any thread; of a challenge, it does not wait."""
 
     def write(self, name: str, data: bytes) -> None:
         """When it returns, the value is there for good. For whoever holds the lock."""
@@ -56,6 +59,9 @@ class FileStorage:
             os.chown(self._folder, uid, gid)
         if not made and os.stat(self._folder).st_mode & (stat.S_IRWXG | stat.S_IRWXO):
             raise PermissionError(0, "others than its owner may look into it: chmod 0700", self._folder)
+
+    def start(self) -> None:
+        """There is nothing to do."""
 
     def read(self, name: str) -> Optional[bytes]:
         try:
