@@ -78,6 +78,7 @@ FULL: dict[str, Any] = {
     "resumed": True,
     "client_name": "client@example.org",
     "ja4": "t13d1516h2_8daaf6152771_b186095e22b6",
+    "unique_id": "9f86d081884c7d65-1a",
     "backend": "tcp://[::1]:8080",
     "bytes_forward": 5123,
     "bytes_back": 1234567,
@@ -110,7 +111,7 @@ def test_a_text_line_has_every_field() -> None:
         "2023-11-14T22:13:20.250Z listener=tls://0.0.0.0:443 peer=192.0.2.77:50123 local=10.0.0.1:443 "
         "sni=www.example.com alpn=h2 version=TLSv1.3 cipher=TLS_AES_128_GCM_SHA256 "
         "group=X25519 resumed=yes client=client@example.org "
-        "ja4=t13d1516h2_8daaf6152771_b186095e22b6 "
+        "ja4=t13d1516h2_8daaf6152771_b186095e22b6 id=9f86d081884c7d65-1a "
         "backend=tcp://[::1]:8080 bytes_forward=5123 bytes_back=1234567 "
         "seconds=1.250000 handshake_seconds=0.001500 connect_seconds=0.000500 "
         'reason=backend_reset error="Connection reset by peer"'
@@ -131,6 +132,7 @@ def test_a_json_line_has_every_field() -> None:
         "resumed": True,
         "client": "client@example.org",
         "ja4": "t13d1516h2_8daaf6152771_b186095e22b6",
+        "id": "9f86d081884c7d65-1a",
         "backend": "tcp://[::1]:8080",
         "bytes_forward": 5123,
         "bytes_back": 1234567,
@@ -151,6 +153,7 @@ def test_what_is_not_known_is_said_so() -> None:
         "group",
         "client",
         "ja4",
+        "id",
         "backend",
         "handshake_seconds",
         "connect_seconds",
@@ -174,6 +177,7 @@ def test_what_is_not_known_is_said_so() -> None:
         ("peer", "peer"),
         ("local", "local"),
         ("ja4", "ja4"),
+        ("unique_id", "id"),
         ("backend", "backend"),
         ("listener", "listener"),
     ],

@@ -12,13 +12,19 @@ import pytest
 
 from command_helpers import Identity
 from sslsock.proxy_protocol import (
+    MAXIMUM_TLVS,
     PP2_SUBTYPE_SSL_CIPHER,
     PP2_SUBTYPE_SSL_CN,
     PP2_SUBTYPE_SSL_VERSION,
     PP2_TYPE_ALPN,
     PP2_TYPE_AUTHORITY,
+    PP2_TYPE_CLIENT_NAME,
+    PP2_TYPE_NETNS,
+    PP2_TYPE_NOOP,
     PP2_TYPE_SSL,
+    PP2_TYPE_UNIQUE_ID,
     Header,
+    TlsFields,
     encode_v1,
     encode_v2,
     parse,
@@ -264,3 +270,91 @@ def test_a_header_through_a_passthrough_route(start: Start, tmp_path: FilePath) 
                 assert (header.source, header.destination) == (SOURCE, DESTINATION)
                 assert header.tlv(PP2_TYPE_AUTHORITY) == b"name.example"
                 assert receive_exactly(server, len(hello)) == hello
+
+
+# On, from one proxy to the next
+
+CAME = (
+    (0xE9, b"first"),
+    (PP2_TYPE_NOOP, b"padding"),
+    (PP2_TYPE_NETNS, b"blue"),
+    (PP2_TYPE_CLIENT_NAME, b"spiffe://example.org/forged"),
+    (0xE9, b"second"),
+)
+
+
+def sent_on(start: Start, listen: str, header: bytes, *words: Any, context: Any = None) -> tuple[Header, dict[str, Any]]:
+    """What a back end gets of a connection that begins with `header`, and the line of the log."""
+    with listener() as listening:
+        to = f"tcp://127.0.0.1:{listening.getsockname()[1]}"
+        proxy = start("--listen", listen, "--to", to, *TRUSTED, "--proxy-protocol-out", "v2", *words)
+        with connect(proxy.port) as raw:
+            raw.sendall(header)
+            with tls_after(raw, context) as client, accept(listening) as server:
+                found = header_of(server)
+                server.sendall(b"x")
+                assert receive_exactly(client, 1) == b"x"
+        return found, proxy.record()
+
+
+def test_what_came_in_is_handed_on(start: Start) -> None:
+    tls = TlsFields("TLSv1.2", "ECDHE-RSA-AES128-GCM-SHA256", verified=True, in_session=True, common_name="before")
+    header = encode_v2(
+        SOURCE, DESTINATION, tls=tls, alpn=b"h2", authority="x.example", unique_id=b"one-7", tlvs=CAME, checksum=True
+    )
+    found, record = sent_on(start, "tcp://127.0.0.1:0", header)
+    assert (found.source, found.destination, found.tls()) == (SOURCE, DESTINATION, tls)
+    came = parse(header)
+    assert came is not None
+    kept = [entry for entry in came.tlvs if entry[0] not in (PP2_TYPE_NOOP, 3)]
+    assert sorted(found.tlvs) == sorted(kept)
+    order = [value for kind, value in found.tlvs if kind == 0xE9]
+    assert order == [b"first", b"second"] and record["id"] == "one-7"
+
+
+def test_of_tls_that_ends_here_this_proxy_alone_tells(start: Start, identity: Identity) -> None:
+    tls = TlsFields("TLSv1.2", "ECDHE-RSA-AES128-GCM-SHA256", verified=True, in_session=True, common_name="before")
+    header = encode_v2(SOURCE, DESTINATION, tls=tls, alpn=b"before", authority="x.example", unique_id=b"\0\xff", tlvs=CAME)
+    found, record = sent_on(
+        start, "tls://127.0.0.1:0", header, "--cert", identity.both, context=identity.client_context()
+    )
+    told = found.tls()
+    assert told is not None and (told.version, told.verified, told.common_name) == ("TLSv1.3", False, None)
+    assert found.tlv(PP2_TYPE_ALPN) is None, "nothing was agreed on with this client"
+    assert found.tlv(PP2_TYPE_AUTHORITY) == b"localhost" and found.tlv(PP2_TYPE_CLIENT_NAME) is None
+    assert found.tlv(PP2_TYPE_NETNS) == b"blue" and found.tlv(PP2_TYPE_UNIQUE_ID) == b"\0\xff"
+    assert record["id"] == "0x00ff"
+    kinds = [kind for kind, _ in found.tlvs if kind != 0xE9]
+    assert len(kinds) == len(set(kinds)), "of one thing one says something"
+
+
+def test_what_does_not_fit_any_more_is_left_out(start: Start) -> None:
+    came = [(0xEA, bytes(MAXIMUM_TLVS - 3 - 3 - 5)), (0xEB, b"small")]
+    found, _ = sent_on(start, "tcp://127.0.0.1:0", encode_v2(SOURCE, DESTINATION, tlvs=came))
+    assert [kind for kind, _ in found.tlvs] == [PP2_TYPE_UNIQUE_ID, 0xEB]
+
+
+def test_the_verified_name_of_a_client(start: Start, identity: Identity) -> None:
+    context = identity.client_context()
+    identity.client.configure_cert(context)
+    for allowed, name in (((), b"CN:client"), (("--allow-name", "*@example.org"), b"email:client@example.org")):
+        with listener() as listening:
+            to = f"tcp://127.0.0.1:{listening.getsockname()[1]}"
+            front = ("--listen", "tls://127.0.0.1:0", "--cert", identity.both, "--client-ca", identity.ca, *allowed)
+            proxy = start(*front, "--to", to, "--proxy-protocol-out", "v2")
+            with connect(proxy.port, context), accept(listening) as server:
+                assert header_of(server).tlv(PP2_TYPE_CLIENT_NAME) == name
+
+
+def test_each_connection_has_an_id_that_the_log_has_too(start: Start) -> None:
+    told, logged = [], []
+    with listener() as listening:
+        to = f"tcp://127.0.0.1:{listening.getsockname()[1]}"
+        proxy = start("--listen", "tcp://127.0.0.1:0", "--to", to, "--proxy-protocol-out", "v2")
+        for _ in range(20):
+            with connect(proxy.port), accept(listening) as server:
+                unique_id = header_of(server).tlv(PP2_TYPE_UNIQUE_ID)
+                assert unique_id is not None
+                told.append(unique_id.decode("ascii"))
+            logged.append(proxy.record()["id"])
+    assert logged == told and len(set(told)) == 20

@@ -99,14 +99,14 @@ def _timestamp(moment: float) -> str:
 
 def text_line(r: ConnectionRecord) -> str:
     """A time and `key=value` pairs, a blank between, no line end. "-": not known. Unusual values are JSON strings."""
-    values = r.listener, r.server_name, r.next_protocol, r.client_name, r.ja4, r.backend, r.error
-    listener, sni, alpn, client, ja4, backend, error = values
+    values = r.listener, r.server_name, r.next_protocol, r.client_name, r.ja4, r.unique_id, r.backend, r.error
+    listener, sni, alpn, client, ja4, unique_id, backend, error = values
     listener, sni, alpn, client = listener or "-", sni or "-", alpn or "-", client or "-"
-    ja4, backend, error = ja4 or "-", backend or "-", error or "-"
+    ja4, unique_id, backend, error = ja4 or "-", unique_id or "-", backend or "-", error or "-"
     peer, local = _end(r.peer), _end(r.local)
-    together = f"{listener}{sni}{alpn}{client}{ja4}{backend}{error}{peer}{local}"
+    together = f"{listener}{sni}{alpn}{client}{ja4}{unique_id}{backend}{error}{peer}{local}"
     if not _is_plain(together) or len(together) > VALUE_LIMIT or "-" in values:
-        listener, sni, alpn, client, ja4, backend = map(_text_word, values[:6])
+        listener, sni, alpn, client, ja4, unique_id, backend = map(_text_word, values[:7])
         error = _text_word(r.error, ERROR_LIMIT)
         peer, local = _text_word(peer), _text_word(local)
     shaken = "-" if r.handshake_seconds is None else f"{r.handshake_seconds:.6f}"
@@ -114,7 +114,7 @@ def text_line(r: ConnectionRecord) -> str:
     return (
         f"{_timestamp(r.time)} listener={listener} peer={peer} local={local} sni={sni} alpn={alpn} "
         f"version={r.protocol or '-'} cipher={r.cipher or '-'} group={r.group or '-'} resumed={'yes' if r.resumed else 'no'} "
-        f"client={client} ja4={ja4} backend={backend} bytes_forward={r.bytes_forward} "
+        f"client={client} ja4={ja4} id={unique_id} backend={backend} bytes_forward={r.bytes_forward} "
         f"bytes_back={r.bytes_back} seconds={r.seconds:.6f} handshake_seconds={shaken} connect_seconds={connected} "
         f"reason={r.reason} error={error}"
     )
@@ -129,6 +129,7 @@ def json_line(r: ConnectionRecord) -> str:
         f'"local": {_json_word(_end(r.local))}, "sni": {_json_word(r.server_name)}, "alpn": {_json_word(r.next_protocol)}, '
         f'"version": {_json_word(r.protocol)}, "cipher": {_json_word(r.cipher)}, "group": {_json_word(r.group)}, '
         f'"resumed": {"true" if r.resumed else "false"}, "client": {_json_word(r.client_name)}, "ja4": {_json_word(r.ja4)}, '
+        f'"id": {_json_word(r.unique_id)}, '
         f'"backend": {_json_word(r.backend)}, "bytes_forward": {r.bytes_forward}, "bytes_back": {r.bytes_back}, '
         f'"seconds": {r.seconds:.6f}, "handshake_seconds": {shaken}, "connect_seconds": {connected}, '
         f'"reason": "{r.reason}", "error": {_json_word(r.error, ERROR_LIMIT)}}}'

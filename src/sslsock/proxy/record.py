@@ -98,7 +98,8 @@ class ConnectionRecord:
 
     listener: the listening address as the settings have it. peer, local: (address, port); the client's own where a PROXY header
     told it. time: seconds since the epoch, when it was accepted. server_name: SNI. next_protocol: ALPN. protocol: as "TLSv1.3".
-    cipher, group: OpenSSL's names. client_name: of the client's certificate. backend: the address that was connected to.
+    cipher, group: OpenSSL's names. client_name: of the client's certificate. unique_id: that PROXY headers name.
+    backend: the address that was connected to.
     bytes_forward: from client to back end. seconds: from accept to end; handshake_seconds, connect_seconds: None where there
     was none. reason: one of `REASONS`. error: more about it, in words. handshake_result: "ok", "failed", "timeout", "refused"
     or None.
@@ -131,6 +132,7 @@ class ConnectionRecord:
         "seconds",
         "server_name",
         "time",
+        "unique_id",
     )
 
     def __init__(self, listener: str, peer: tuple[str, int], local: tuple[str, int]) -> None:
@@ -146,6 +148,7 @@ class ConnectionRecord:
         self.resumed = False
         self.client_name: Optional[str] = None
         self.ja4: Optional[str] = None
+        self.unique_id: Optional[str] = None
         self.backend: Optional[str] = None
         self.bytes_forward = 0
         self.bytes_back = 0

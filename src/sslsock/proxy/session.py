@@ -32,13 +32,14 @@ from ..core.relay import ChannelRelay
 from ..core.schedule import Timer
 from ..core.source_limits import DENIED
 from ..sockets.certificate_text import all_names_text
-from ..sockets.constants import SslProtocol
 from . import record, stages
 from .attempt import LEAST_SECONDS, Attempt, reset
+from .header_out import Tlvs, header_for, text_of_id
 from .networks import packed_address
 from .pace import wait_for_all
 from .policy import ListenerPolicy, RoutePolicy
 from .record import ConnectionRecord
+from .settings import PROTOCOL_NAMES
 from .sources import Refused
 from .stages import DIALING, HANDSHAKE, HEADER, HELLO, OVER, RELAYING, reason_of
 
@@ -52,7 +53,6 @@ __all__ = ["Session"]
 UNREAD_BOUND = 64 * 1024  # bytes kept of a client whose back end is not there yet
 ACCESS_DENIED, INTERNAL_ERROR, UNRECOGNIZED_NAME, NO_APPLICATION_PROTOCOL = 49, 80, 112, 120  # alerts: RFC 8446, 6
 RECEIVED_AT = 128  # tcpi_bytes_received, 64 bits in tcp_info (linux/tcp.h)
-PROTOCOL_NAMES = {int(protocol): str(protocol).replace("TLS ", "TLSv") for protocol in SslProtocol}
 
 
 class Session:
@@ -74,7 +74,9 @@ class Session:
         "_route",
         "_stage",
         "_started",
+        "_tlvs",
         "_turn",
+        "_unique_id",
         "_worker",
         "place",
         "policy",
@@ -104,6 +106,8 @@ class Session:
         self._route: Optional[RoutePolicy] = None
         self._started = worker.loop.time()
         self._stage = HEADER
+        self._tlvs: Tlvs = ()  # of the PROXY header that came
+        self._unique_id: Optional[bytes] = None
 
     @property
     def relaying(self) -> bool:
@@ -203,6 +207,10 @@ class Session:
         if header is None:
             return
         front.read(header.size)
+        self._tlvs = header.tlvs
+        unique_id = header.tlv(proxy_protocol.PP2_TYPE_UNIQUE_ID)
+        if unique_id:
+            self._name_it(unique_id)
         if header.source is not None:
             self.record.peer = header.source
             try:
@@ -380,31 +388,17 @@ class Session:
 
     def proxy_header(self) -> bytes:
         """What the back end gets in front of all else. ValueError: it cannot be told."""
-        told = self.record
-        if self.policy.settings.proxy_protocol_out is None:
+        version = self.policy.settings.proxy_protocol_out
+        if version is None:
             return b""
-        if self.policy.settings.proxy_protocol_out == "v1":
-            return proxy_protocol.encode_v1(told.peer, told.local)
-        tls = None
-        engine = self._engine
-        if engine is not None:
-            certificates = engine.peer_certificate_chain()
-            common_name = certificates[0].subject.get("CN", ()) if certificates else ()
-            tls = proxy_protocol.TlsFields(
-                version=PROTOCOL_NAMES.get(engine.protocol),
-                cipher=engine.cipher,
-                client_certificate=bool(certificates) and not engine.session_reused,
-                in_session=bool(certificates),
-                verified=bool(certificates),
-                common_name=common_name[0] if common_name else None,
-            )
-        return proxy_protocol.encode_v2(
-            told.peer,
-            told.local,
-            tls=tls,
-            alpn=engine.next_protocol if engine is not None else None,
-            authority=engine.requested_server_name if engine is not None else told.server_name,
-        )
+        if self._unique_id is None and version != "v1":
+            self._name_it(next(self._worker.unique_ids))
+        chosen = self.policy.allowed is not None
+        return header_for(version, self.record, self._engine, chosen, self._tlvs, self._unique_id or b"")
+
+    def _name_it(self, unique_id: bytes) -> None:
+        self._unique_id = unique_id
+        self.record.unique_id = text_of_id(unique_id)
 
     # The relay
 

@@ -33,6 +33,7 @@ from .backends import Backend, BackendPool, News, peer_text
 from .descriptors import AMPLE, Rooms
 from .directory import Directory
 from .gate import Gate, Place
+from .header_out import unique_ids
 from .health import Board
 from .metrics import Counters
 from .pace import Paces, wait_for_all
@@ -222,6 +223,7 @@ class Worker:
         self.counters = Counters()
         self.sessions: set[Session] = set()
         self.wants_details = wants_details
+        self.unique_ids = unique_ids()
         self._log = log
         self._writer = writer
         # Weak: a pool of older settings goes with the last connection that uses it.
