@@ -84,32 +84,64 @@ class Door:
 
 
 class Names:
-    """A DNS server (RFC 1035, 4): every name has the address 127.0.0.1, and nothing else."""
+    """A DNS server (RFC 1035, 4), over UDP and TCP, for pebbles of either taste: every name has the address 127.0.0.1, and
+    nothing else."""
 
     def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.settimeout(None)
-        self._socket.bind(("127.0.0.1", 0))
-        self.port: int = self._socket.getsockname()[1]
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+        self._tcp, self._udp = same_port()
+        self.port: int = self._tcp.getsockname()[1]
+        self._threads = [threading.Thread(target=run, daemon=True) for run in (self._run_udp, self._run_tcp)]
+        for thread in self._threads:
+            thread.start()
 
-    def _run(self) -> None:
+    def _run_udp(self) -> None:
         while True:
-            query, peer = self._socket.recvfrom(4096)
+            query, peer = self._udp.recvfrom(4096)
             if not query:
-                self._socket.close()
                 return
-            end = query.index(0, 12) + 5  # of the question: a name, its type and its class
-            a_record = query[end - 4 : end] == b"\0\1\0\1"
-            counts = b"\0\1" + (b"\0\1" if a_record else b"\0\0") + b"\0\0\0\0"
-            record = b"\xc0\x0c\0\1\0\1\0\0\0\0\0\4\x7f\0\0\1" if a_record else b""
-            self._socket.sendto(query[:2] + b"\x84\x00" + counts + query[12:end] + record, peer)
+            self._udp.sendto(answer_to(query), peer)
+
+    def _run_tcp(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                with self._tcp.accept()[0] as client, client.makefile("rb") as stream:
+                    client.settimeout(TIMEOUT)
+                    while len(head := stream.read(2)) == 2:
+                        answer = answer_to(stream.read(int.from_bytes(head, "big")))
+                        client.sendall(len(answer).to_bytes(2, "big") + answer)
 
     def close(self) -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as own:
             own.sendto(b"", ("127.0.0.1", self.port))
-        self._thread.join(TIMEOUT)
+        self._tcp.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(TIMEOUT)
+        for one in (self._tcp, self._udp):
+            one.close()
+
+
+def same_port() -> tuple[socket.socket, socket.socket]:
+    """A socket for TCP, which listens, and one for UDP."""
+    for _ in range(50):
+        tcp, udp = socket.create_server(("127.0.0.1", 0)), socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            udp.bind(tcp.getsockname())
+        except OSError:
+            tcp.close()
+            udp.close()
+            continue
+        tcp.settimeout(None)
+        udp.settimeout(None)
+        return tcp, udp
+    raise AssertionError("no port is free for both TCP and UDP")
+
+
+def answer_to(query: bytes) -> bytes:
+    end = query.index(0, 12) + 5  # of the question: a name, its type and its class
+    a_record = query[end - 4 : end] == b"\0\1\0\1"
+    counts = b"\0\1" + (b"\0\1" if a_record else b"\0\0") + b"\0\0\0\0"
+    record = b"\xc0\x0c\0\1\0\1\0\0\0\0\0\4\x7f\0\0\1" if a_record else b""
+    return query[:2] + b"\x84\x00" + counts + query[12:end] + record
 
 
 class Authority:
