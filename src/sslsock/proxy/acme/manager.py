@@ -63,6 +63,7 @@ class Held:
         self.success = 0.0
         self.failed = 0  # times in a row
         self.failures: dict[str, int] = {}
+        self.unreadable = ""  # why the storage could not be read
         self.refused = b""  # what lies in the storage and cannot be used
 
     def due(self, now: float) -> bool:
@@ -182,11 +183,18 @@ class AcmeManager:
         return max(0.01, min(waits))
 
     def _look(self, held: Held) -> None:
-        """Whether another proxy has stored a certificate."""
+        """Whether another proxy has stored a certificate. A storage that cannot be read is no attempt that has failed."""
         try:
             self._take_stored(held)
         except OSError as exc:
-            self._fail(held, AcmeFailure(STORAGE, text_of(exc)))
+            if held.unreadable != text_of(exc):
+                held.unreadable = text_of(exc)
+                self._say(f"{held.name}: what is stored cannot be read: {held.unreadable}", WARNING)
+        else:
+            if held.unreadable:
+                held.unreadable = ""
+                held.again = held.barred  # what has failed may have failed of that
+                self._say(f"{held.name}: what is stored can be read again", INFO)
 
     def _take_stored(self, held: Held) -> None:
         pem = self._storage.read(place_of(held.name))
