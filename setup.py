@@ -13,7 +13,6 @@ Environment
     SSLSOCK_DEBUG            "1": assertions and object counts compiled in, no optimisation
     SSLSOCK_SANITIZE         a list for -fsanitize=, for example "address,undefined"
     SSLSOCK_WERROR           "1": warnings of the C compiler are errors
-    SSLSOCK_FREE_THREADED    "1": the modules declare that they need no GIL (docs/threads.md)
 """
 
 import functools
@@ -49,6 +48,8 @@ C_SOURCES = (
 )
 EXPORTS = "include/exports.macos" if MACOS else "include/exports.map"
 GENERATED = "build/generated"
+# docs/threads.md. What older ones make for `cdef public` attributes takes no lock.
+DECLARES_FREE_THREADS = tuple(int(number) for number in re.findall(r"\d+", Cython.__version__)[:2]) >= (3, 3)
 
 
 def flag(name: str) -> bool:
@@ -117,6 +118,8 @@ def poller_options() -> dict:
 
 
 def core_extension() -> Extension:
+    if sysconfig.get_config_var("Py_GIL_DISABLED") and not DECLARES_FREE_THREADS:
+        sys.exit(f"sslsock: free-threaded CPython needs Cython 3.3 or newer; this is {Cython.__version__}")
     prefix = os.environ.get("SSLSOCK_OPENSSL_PREFIX")
     options = openssl_from_prefix(Path(prefix).resolve()) if prefix else openssl_from_pkg_config()
     for name, words in poller_options().items():
@@ -147,7 +150,7 @@ def core_extension() -> Extension:
         "initializedcheck": False,
         "embedsignature": False,  # inspect.signature knows it
         "auto_pickle": False,  # what can be pickled says so itself
-        "freethreading_compatible": flag("SSLSOCK_FREE_THREADED"),
+        "freethreading_compatible": DECLARES_FREE_THREADS,
     }
     # cythonize looks at the times of the sources only. What else the C depends on is written beside it.
     generated = ROOT / "build/cython"

@@ -72,6 +72,6 @@ from importlib import import_module
 
 own = import_module("$("$1" -c 'import sysconfig; print(sysconfig._get_sysconfigdata_name())')").build_time_vars
 headers = "$HEADERS/$2/include"
-build_time_vars = {**own, "INCLUDEPY": headers, "CONFINCLUDEPY": headers}
+build_time_vars = {**own, "INCLUDEPY": headers, "CONFINCLUDEPY": headers, "Py_GIL_DISABLED": int("$2".endswith("t"))}
 MODULE
 }

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
+from types import ModuleType
 
+import Cython
 import pytest
 
 from peers import needs_sources
@@ -56,6 +60,15 @@ FILES = {
 ALL = {"engine", "context", "memory_bio", "scratch", "_native"}
 
 
+def load_setup() -> ModuleType:
+    """The project's setup.py, as a module."""
+    spec = importlib.util.spec_from_file_location("sslsock_setup", ROOT / "setup.py")
+    assert spec is not None and spec.loader is not None
+    setup = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(setup)
+    return setup
+
+
 class Package:
     """A small package that the project's own setup.py builds."""
 
@@ -64,14 +77,10 @@ class Package:
         shutil.copy(ROOT / "setup.py", folder)
         for name, text in FILES.items():
             self.write(name, text)
-        # The C files that setup.py names, of which one stands for all.
-        spec = importlib.util.spec_from_file_location("sslsock_setup", ROOT / "setup.py")
-        assert spec is not None and spec.loader is not None
-        setup = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(setup)
-        for name in setup.C_SOURCES:
+        names = load_setup().C_SOURCES  # of which one stands for all
+        for name in names:
             self.write(name, f"extern int {Path(name).stem}_unused;\n")
-        self.others = {Path(name).stem for name in setup.C_SOURCES} - {"scratch"}
+        self.others = {Path(name).stem for name in names} - {"scratch"}
 
     def write(self, name: str, text: str) -> None:
         path = self.folder / name
@@ -159,10 +168,14 @@ def test_an_editable_install_finds_what_is_compiled(package: Package) -> None:
 
 
 def test_other_directives_make_the_c_again(package: Package) -> None:
-    modules = {"engine", "context", "memory_bio"}
-    assert package.build(SSLSOCK_FREE_THREADED="1") >= modules  # their objects may be the same: older CPythons look at no GIL
-    assert package.build(SSLSOCK_FREE_THREADED="1") == set()
-    assert package.build() >= modules
+    before = (package.folder / "setup.py").read_text()
+    assert '"boundscheck": False' in before
+    package.write("setup.py", before.replace('"boundscheck": False', '"boundscheck": True'))
+    made = package.folder / "build/cython/src/sslsock/core/engine.c"
+    written = made.stat().st_mtime_ns
+    package.build()  # their objects may be the same
+    assert made.stat().st_mtime_ns > written
+    assert package.build() == set()
 
 
 def test_another_cython_makes_the_c_again(package: Package) -> None:
@@ -198,3 +211,32 @@ def test_what_was_removed_is_made_again(package: Package) -> None:
 def test_wheels_hold_no_records(package: Package) -> None:
     """What lies under build/lib goes into them."""
     assert [path.name for path in package.folder.glob("build/lib*/**/*") if path.suffix in (".made", ".d", ".o")] == []
+
+
+def test_the_modules_declare_that_they_need_no_gil(package: Package) -> None:
+    """With a Cython that makes them so; what another one makes is built for CPythons with a GIL only."""
+    text = (package.folder / "build/cython/src/sslsock/core/engine.c").read_text()
+    declared = re.findall(r"#define __Pyx_FREETHREADING_COMPATIBLE (\w+)", text)[-1]
+    assert declared == ("Py_MOD_GIL_NOT_USED" if load_setup().DECLARES_FREE_THREADS else "Py_MOD_GIL_USED")
+
+
+@pytest.mark.parametrize(
+    ("cython", "declares"), [("3.1.0", False), ("3.2.4", False), ("3.3.0", True), ("3.10.1", True), ("4.0.0a1", True)]
+)
+@pytest.mark.parametrize("free_threaded", [0, 1, None])  # None: CPython 3.12 and older
+def test_free_threaded_cpython_needs_a_new_cython(
+    monkeypatch: pytest.MonkeyPatch, cython: str, declares: bool, free_threaded: int | None
+) -> None:
+    known = sysconfig.get_config_var
+
+    def told(name: str) -> object:
+        return free_threaded if name == "Py_GIL_DISABLED" else known(name)
+
+    monkeypatch.setattr(Cython, "__version__", cython)
+    monkeypatch.setattr(sysconfig, "get_config_var", told)
+    monkeypatch.setenv("SSLSOCK_OPENSSL_PREFIX", "/nowhere")  # what is asked for next
+    setup = load_setup()
+    assert setup.DECLARES_FREE_THREADS is declares
+    refused = free_threaded and not declares
+    with pytest.raises(SystemExit, match=f"needs Cython 3.3 or newer; this is {cython}$" if refused else "no OpenSSL under"):
+        setup.core_extension()
