@@ -226,6 +226,44 @@ def test_a_loop_is_used_before_the_thread_runs_it() -> None:
             loop.call_soon_threadsafe(print)
 
 
+def test_a_loop_is_asked_how_it_is_while_it_runs_and_ends() -> None:
+    """asyncio lets other threads ask, and set the debug mode."""
+
+    async def turns() -> None:
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+    def run_and_ask() -> None:
+        loop = aio.EventLoop()
+        begun = threading.Barrier(3)
+        wrong: list[BaseException] = []
+
+        def ask() -> None:
+            begun.wait()
+            try:
+                while not loop.is_closed():
+                    loop.set_debug(not loop.get_debug())
+                    assert isinstance(loop.is_running(), bool)
+                    assert "closed=" in repr(loop)
+            except BaseException as exc:
+                if str(exc) != "Event loop is closed":  # since it was asked; then the mode cannot be set
+                    wrong.append(exc)
+
+        threads = [threading.Thread(target=ask) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        begun.wait()
+        loop.run_until_complete(turns())
+        loop.close()
+        for thread in threads:
+            thread.join(DEADLINE)
+            assert not thread.is_alive()
+        assert wrong == []
+
+    for _ in range(10):
+        run_and_ask()
+
+
 @pytest.mark.parametrize("kind", [EventLoop, aio.EventLoop])
 def test_a_loop_is_closed_while_others_wake_it(kind: Callable[[], Any]) -> None:
     """Either a call is taken or it is said that the loop is closed; no descriptor of somebody else is written to."""

@@ -20,8 +20,7 @@ cdef class LoopCore:
     cdef TimedHeap timers
     cdef dict files  # descriptor -> ReadyWatch
     cdef dict foreign_timers  # id of one of asyncio's own TimerHandles (debug mode) -> its entry in `timers`
-    cdef public bint _closed, _stopping
-    cdef bint debug
+    cdef int closed, stopping, debug  # truths that other threads may ask for
     cdef dict attributes  # what the program has set in the loop: its `__dict__`
     cdef bint own_clock  # the class has a `time` of its own
 

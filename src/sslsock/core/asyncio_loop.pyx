@@ -87,24 +87,42 @@ cdef class LoopCore:
         self.attributes = self.__dict__
         self.own_clock = type(self).time is not LoopCore.time
 
+    # What asyncio's own methods of a loop set and ask for.
+
     @property
     def _debug(self):
-        return self.debug
+        return bool(load_int(self.debug))
 
     @_debug.setter
     def _debug(self, value):
-        self.debug = bool(value)
+        store_int(self.debug, bool(value))
+
+    @property
+    def _closed(self):
+        return bool(load_int(self.closed))
+
+    @_closed.setter
+    def _closed(self, value):
+        store_int(self.closed, bool(value))
+
+    @property
+    def _stopping(self):
+        return bool(load_int(self.stopping))
+
+    @_stopping.setter
+    def _stopping(self, value):
+        store_int(self.stopping, bool(value))
 
     def get_debug(self):
         """Whether the loop is in debug mode: bool."""
-        return self.debug
+        return bool(load_int(self.debug))
 
     def is_closed(self):
         """Whether the loop was closed: bool."""
-        return self._closed
+        return bool(load_int(self.closed))
 
     cdef int check_open(self) except -1:
-        if self._closed:
+        if load_int(self.closed):
             raise RuntimeError("Event loop is closed")
         if self.core.left:
             raise RuntimeError("this event loop belongs to the parent process: a forked child must make its own")
@@ -142,7 +160,7 @@ cdef class LoopCore:
         """Call `callback(*args)` in the next turn. Returns a Handle."""
         cdef Handle handle
         self.check_open()
-        if self.debug:
+        if load_int(self.debug):
             self._check_thread()
             self._check_callback(callback, "call_soon")
             return self._call_soon(callback, args, context)
@@ -154,7 +172,7 @@ cdef class LoopCore:
         return handle
 
     def _call_soon(self, callback, args, context):
-        if self.debug:
+        if load_int(self.debug):
             handle = asyncio.Handle(callback, args, self, context)
         else:
             handle = self.planned(Handle.__new__(Handle), callback, args, context)
@@ -192,13 +210,13 @@ cdef class LoopCore:
     def call_soon_threadsafe(self, callback, *args, context=None):
         """`call_soon`, from any thread and from signal handlers."""
         self.check_open()
-        if self.debug:
+        if load_int(self.debug):
             self._check_callback(callback, "call_soon_threadsafe")
         if ThreadSafeHandle is not None:
             handle = ThreadSafeHandle(callback, args, self, context)
-            if self.debug:
+            if load_int(self.debug):
                 del handle._source_traceback[-1]  # its own __init__, which comes after the caller
-        elif self.debug:
+        elif load_int(self.debug):
             handle = asyncio.Handle(callback, args, self, context)
         else:
             handle = self.planned(Handle.__new__(Handle), callback, args, context)
@@ -224,7 +242,7 @@ cdef class LoopCore:
         cdef double seconds = when
         self.check_open()
         cdef int64_t at = nanoseconds(seconds)
-        if self.debug:
+        if load_int(self.debug):
             self._check_thread()
             self._check_callback(callback, "call_at")
             entry = ForeignTimer.__new__(ForeignTimer)
@@ -246,7 +264,7 @@ cdef class LoopCore:
     def _timer_handle_cancelled(self, handle):
         cdef Timed entry
         if not self.core.in_own_thread():
-            if not self._closed:
+            if not load_int(self.closed):
                 self.hand_over(self._timer_handle_cancelled, handle)
             return
         if type(handle) is TimerHandle:
@@ -293,7 +311,7 @@ cdef class LoopCore:
         cdef ReadyWatch watch
         self.check_open()
         self.claim()
-        if self.debug:
+        if load_int(self.debug):
             handle = asyncio.Handle(callback, args, self, context)
         else:
             handle = self.planned(Handle.__new__(Handle), callback, args, context)
@@ -321,7 +339,7 @@ cdef class LoopCore:
     cdef bint remove_watch(self, object file, bint writes) except -1:
         """False: there was none."""
         cdef ReadyWatch watch
-        if self._closed:
+        if load_int(self.closed):
             return False
         self.claim()
         watch = self.watch_of(file)
@@ -351,7 +369,7 @@ cdef class LoopCore:
         cdef Scratch outer = core.begin_turn()
         cdef double seconds = -1
         try:
-            if load_size(self.ready.count) or self._stopping:
+            if load_size(self.ready.count) or load_int(self.stopping):
                 seconds = 0
             elif self.timers.entries:
                 seconds = max(self.timers.earliest() - self.now(), 0) * 1e-9
@@ -402,7 +420,7 @@ cdef class LoopCore:
             if type(handle) is Handle or type(handle) is TimerHandle:
                 (<Handle> handle).run()
             elif not handle._cancelled:
-                if self.debug:
+                if load_int(self.debug):
                     self._run_debug(handle)
                 else:
                     handle._run()

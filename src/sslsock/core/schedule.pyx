@@ -7,7 +7,7 @@ entries that wait for their time would be thousands.
 cimport cython
 from libc.stdint cimport INT64_MAX, int64_t
 
-from shared_value cimport load_thread, store_size
+from shared_value cimport load_size, load_thread, store_size
 
 cdef extern from "pythread.h" nogil:
     unsigned long PyThread_get_thread_ident()
@@ -195,7 +195,7 @@ cdef class WorkQueue:
 
     cdef void clear(self) noexcept:
         """Nothing of what was there is planned any more. Needs no memory."""
-        cdef Py_ssize_t left = self.count
-        while left > 0 and self.count > 0:
+        cdef Py_ssize_t left = load_size(self.count)
+        while left > 0 and load_size(self.count) > 0:
             self.take()  # its destructor may plan, and may clear
             left -= 1
