@@ -67,7 +67,8 @@ def test_help_reads_well(name: str) -> None:
     if name.startswith("sslsock.ssl.") and standard is not None and not standard.__doc__:
         return
     assert inspect.getdoc(thing), f"help({name}) explains nothing"
-    text = pydoc.plain(pydoc.render_doc(thing))
+    standards = pydoc.plain(pydoc.render_doc(int)).splitlines()  # that enumerations inherit
+    text = "\n".join(line for line in pydoc.plain(pydoc.render_doc(thing)).splitlines() if line not in standards)
     for noise in ("_cython__", "__pyx_unpickle", "\n |  on_", "<unrepresentable"):
         assert noise not in text
     first = thing.__doc__.strip().splitlines()[0]

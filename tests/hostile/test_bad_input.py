@@ -10,6 +10,7 @@ import random
 import socket
 import ssl
 import threading
+from types import SimpleNamespace
 
 import pytest
 import trustme
@@ -147,10 +148,7 @@ class Stage:
 
 
 def silence_one(sock):
-    class Both:
-        client = server = sock
-
-    silence(Both)
+    silence(SimpleNamespace(client=sock, server=sock))
 
 
 def record(kind, body, version=b"\3\3", length=None):

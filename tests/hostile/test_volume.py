@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import resource
 import zlib
 from collections import Counter
@@ -20,6 +21,12 @@ pytestmark = pytest.mark.slow
 MIB = 1 << 20
 PATIENCE = 300.0  # seconds; under valgrind everything takes fifty times as long
 MEMORY_FOR_TRANSFER = 16 * MIB  # scratch, kernel's leftovers and the bound of both ends are far below it
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_logged(monkeypatch):
+    """pytest keeps it, and it would count."""
+    monkeypatch.setattr(logging.getLogger("sslsock"), "disabled", True)
 
 
 class Sink:
