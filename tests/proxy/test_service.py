@@ -339,8 +339,9 @@ def test_another_user_after_binding(back: Origin) -> None:
         with proxy(*arguments) as running:
             ids = {}
             for task in Path(f"/proc/{running.pid}/task").iterdir():
-                lines = (task / "status").read_text().splitlines()
-                ids[task.name] = next(line.split()[1:] for line in lines if line.startswith("Uid:"))
+                with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+                    lines = (task / "status").read_text().splitlines()
+                    ids[task.name] = next(line.split()[1:] for line in lines if line.startswith("Uid:"))
             assert len(ids) > 1 and all(uid != "0" for four in ids.values() for uid in four), ids
             assert fetch(running.port, 1000, site.context) == answer_of("origin", 1000)
             pair.chmod(0o600)
