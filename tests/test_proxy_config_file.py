@@ -158,6 +158,41 @@ def test_a_listener_of_passthroughs_needs_no_certificate(tmp_path: Path) -> None
     assert (listener.terminates, listener.routes[0].passthrough) == (False, True)
 
 
+def test_limits_of_all_and_of_a_listener(tmp_path: Path) -> None:
+    settings = read(
+        tmp_path,
+        """
+        max-connections = 100
+        connection-rate = 500
+        handshake-rate = "30/m burst=10"
+        connection-rate-per-source = "7200/h"
+        source-ipv6-prefix = 48
+        connection-lifetime = 0.5
+        [[listener]]
+        listen = "tcp://127.0.0.1:1"
+        to = "tcp://127.0.0.1:2"
+        max-connections = 7
+        max-handshakes = 3
+        connection-rate = "9/s burst=1"
+        deny-source = ["192.0.2.0/24", "2001:db8::1"]
+        allow-source-file = "office.txt"
+        [[listener]]
+        listen = "tcp://127.0.0.1:2"
+        to = "tcp://127.0.0.1:2"
+        """,
+    )
+    limits = settings.limits
+    assert (limits.max_connections, limits.connection_rate, limits.handshake_rate) == (100, (2_000_000, 500), (2 * 10**9, 10))
+    assert (limits.connection_rate_per_source, limits.source_ipv6_prefix) == ((500_000_000, 7200), 48)
+    assert limits.connection_lifetime == 0.5
+    first, second = settings.listeners
+    assert (first.max_connections, first.max_handshakes, first.connection_rate) == (7, 3, (111_111_111, 1))
+    assert list(map(str, first.denied_sources)) == ["192.0.2.0/24", "2001:db8::1/128"]
+    assert first.allowed_files == (str(tmp_path / "office.txt"),)
+    assert settings.files()[first.allowed_files[0]].line == 15
+    assert (second.max_connections, second.connection_rate, second.handshake_rate) == (0, (0, 1), (0, 1))
+
+
 def test_options_go_before_what_the_file_says_at_its_top(tmp_path: Path) -> None:
     path = write(tmp_path, 'threads = 3\nidle-timeout = 7\nuser = "a"\nticket-key-file = "t"\n' + LISTENER)
     options = ["--threads", "1", "--user", "b", "--metrics", ":0", "--max-connections", "5", "--ticket-key-file", "u"]

@@ -306,3 +306,68 @@ def test_a_limit_that_is_raised_lets_the_waiting_in(clock: Clock) -> None:
         session.leave()
     run(clock, one, other)
     assert len(one.sessions) == 3
+
+
+# Of one listener
+
+
+def test_a_listener_that_is_full_waits_and_others_do_not(clock: Clock) -> None:
+    gate = Gate(10)
+    gate.change(3, 0, gate.room("small"))
+    small, other = Door(gate, False, "small"), Door(gate, False)
+    assert small.fill() == 3
+    assert gate.blocking(small) is small.room and small.room.full
+    assert other.fill() == 7
+    assert gate.blocking(other) is gate.whole
+    other.sessions[0].leave()  # a place, but not for the one that is full: it goes to the one who waits behind it
+    run(clock, small, other)
+    assert (len(small.sessions), len(other.sessions)) == (3, 8)
+    small.sessions[0].leave()
+    run(clock, small, other)
+    assert (len(small.sessions), len(other.sessions)) == (4, 8)
+
+
+def test_handshakes_of_a_listener_give_way_to_its_own(clock: Clock) -> None:
+    gate = Gate(100)
+    gate.change(0, 2, gate.room("small"))
+    small, other = Door(gate, True, "small"), Door(gate, True)
+    assert other.enter() is not None
+    clock.now += 10  # the oldest of all, and nobody asks it
+    assert small.fill() == 2
+    run(clock, small, other)
+    assert not other.sessions[0].gone
+    assert small.sessions[0].gone and len(small.sessions) == 3
+    small.sessions[1].settle()
+    run(clock, small, other)
+    assert small.enter() is not None or small.waiting
+
+
+def test_handshakes_in_all_have_a_limit_of_their_own(clock: Clock) -> None:
+    gate = Gate(100, 5)
+    tls, plain = Door(gate, True), Door(gate, False)
+    assert tls.fill() == 5
+    assert plain.fill() == 95
+    gate = Gate(0, 3)
+    assert Door(gate, True).fill() == 3
+    gate = Gate(4, 100)  # three quarters are less
+    assert Door(gate, True).fill() == 3
+
+
+def test_a_room_gets_its_limit_while_there_are_connections(clock: Clock) -> None:
+    gate = Gate(0)
+    door = Door(gate, True)
+    uncounted = door.enter()
+    gate.change(2, 1, door.room)
+    counted = door.enter()
+    assert uncounted is not None and counted is not None
+    assert door.enter() is None  # one that shakes hands is counted
+    uncounted.settle()
+    uncounted.leave()
+    assert door.room.count == 1
+    gate.change(0, 0, door.room)
+    run(clock, door)
+    counted.leave()
+    for session in door.sessions[2:]:
+        session.leave()
+    assert (door.room.count, gate.whole.count) == (0, 0)
+    assert not door.room.shaking and not gate.whole.shaking

@@ -206,6 +206,8 @@ def test_a_missing_to_key_is_in_the_to_cert_file() -> None:
 
 
 PROTOCOLS = "TLSv1.0, TLSv1.1, TLSv1.2, TLSv1.3"
+NO_RATE = "is no rate: a number, perhaps with /s, /m or /h, and a burst, as in 30/m burst=10"
+NETWORK_NEEDED = "; a network is needed, as in 10.0.0.0/8"
 TLS_NEEDED = "TLS does not end at a tcp:// listener; --listen tls://… does that"
 NO_NAME = "is no host name: it may have letters, digits, hyphens, underscores and dots"
 BACK_NEEDED = "it is for back ends that are spoken to with TLS: --to tls://…"
@@ -306,6 +308,19 @@ BACK_NEEDED = "it is for back ends that are spoken to with TLS: --to tls://…"
         ([*TLS, *TO_TCP, "--log-format", "xml"], "--log-format: 'xml' is neither text nor json"),
         ([*TLS, *TO_TCP, "--threads", "0"], "--threads: 0 is not between 1 and 1024"),
         ([*TLS, *TO_TCP, "--max-connections", "2147483648"], "--max-connections: 2147483648 is not between 0 and 2147483647"),
+        ([*TCP, *TO_TCP, "--connection-rate", "fast"], f"--connection-rate: 'fast' {NO_RATE}"),
+        ([*TCP, *TO_TCP, "--connection-rate-per-source", "5/d"], f"--connection-rate-per-source: '5/d' {NO_RATE}"),
+        ([*TCP, *TO_TCP, "--connection-rate", "5 burst=0"],
+         "--connection-rate: '5 burst=0': the burst is not between 1 and 1000000"),
+        ([*TCP, *TO_TCP, "--connection-rate", "0 burst=5"], "--connection-rate: '0 burst=5': 0 is no limit, and has no burst"),
+        ([*TCP, *TO_TCP, "--source-ipv4-prefix", "33"], "--source-ipv4-prefix: 33 is not between 1 and 32"),
+        ([*TCP, *TO_TCP, "--source-ipv6-prefix", "0"], "--source-ipv6-prefix: 0 is not between 1 and 128"),
+        ([*TCP, *TO_TCP, "--source-table-size", "0"], "--source-table-size: 0 is not between 1 and 16777216"),
+        ([*TCP, *TO_TCP, "--half-closed-timeout", "nan"],
+         "--half-closed-timeout: nan is no time: seconds are needed, 0 for no limit"),
+        ([*TCP, *TO_TCP, "--deny-source", "10.0.0.1/8"], f"--deny-source: 10.0.0.1/8 has host bits set{NETWORK_NEEDED}"),
+        ([*TCP, *TO_TCP, "--allow-source", "example.com"],
+         f"--allow-source: 'example.com' does not appear to be an IPv4 or IPv6 network{NETWORK_NEEDED}"),
         ([*TLS, *TO_TCP, "--idle-timeout", "-1"], "--idle-timeout: -1.0 is no time: seconds are needed, 0 for no limit"),
         ([*TLS, *TO_TCP, "--drain-timeout", "nan"], "--drain-timeout: nan is no time: seconds are needed, 0 for no limit"),
         ([*TLS, *TO_TCP, "--connect-timeout", "inf"], "--connect-timeout: inf is no time: seconds are needed, 0 for no limit"),

@@ -264,9 +264,9 @@ def test_a_new_rate_forgets_what_was_owed() -> None:
 
 
 def test_a_flood_from_many_addresses_keeps_nobody_out() -> None:
-    """A thousand times as many sources as the table has room for, each at its limit: another one is let in."""
+    """Hundreds of times as many sources as the table has room for, each at its limit: another one is let in."""
     rated = Rated((SECOND, 3), size=64)
-    for number in range(64000):
+    for number in range(16000):
         rated.count(number, 3)
         if number % 100 == 0:
             assert rated.come(1_000_000 + number)
@@ -276,13 +276,13 @@ def test_a_flood_from_many_addresses_keeps_nobody_out() -> None:
 def test_a_flood_from_many_addresses_frees_nobody_of_a_limit() -> None:
     """Who goes through many addresses has no more connections at an address that he comes back to than with a new one."""
     rated = Rated((1000 * SECOND, 10), size=64)
-    addresses = range(6400)
+    addresses = range(1600)
     assert sum(rated.count(number, 50) for number in range(8)) == 80  # with room for all of them, a burst for each
     for number in addresses:
-        rated.count(number, 50)
+        rated.count(number, 12)
     # The table is full of those who owe as much as they may: nobody gets a burst any more, but the one connection.
     for _ in range(3):
-        assert all(rated.count(number, 50) <= 1 for number in addresses)
+        assert all(rated.count(number, 12) <= 1 for number in addresses)
 
 
 def test_who_owes_most_stays_longest() -> None:
@@ -394,7 +394,7 @@ def test_the_smallest_network_decides(entries: list[tuple[str, bool]], host: str
 
 def test_lists_agree_with_a_search_of_all_networks() -> None:
     random_ = random.Random(5)
-    for _ in range(40):
+    for _ in range(20):
         entries = [
             (str(ip_network((random_.randrange(1 << 12) << 20, random_.randrange(13)), strict=False)), random_.random() < 0.5)
             for _ in range(random_.randrange(1, 40))
@@ -403,7 +403,7 @@ def test_lists_agree_with_a_search_of_all_networks() -> None:
         found = make_list(
             [ip_network(text) for text, good in entries if good], [ip_network(text) for text, good in entries if not good], only
         )
-        for _ in range(100):
+        for _ in range(50):
             address = ip_address(random_.randrange(1 << 32))
             holding = [(ip_network(text).prefixlen, not good) for text, good in entries if address in ip_network(text)]
             expected = not only if not holding else not max(holding)[1]

@@ -5,8 +5,11 @@ A refusal is an accept, a look into the tables, and a reset. No object is made f
 
 cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.stdint cimport uint64_t
+from libc.string cimport memcpy
 
 cimport source_table as c
+cimport system
 from sslsock.core.network_list cimport NetworkList
 from sslsock.core.source_limits cimport SourceLimits
 from system cimport sockaddr
@@ -21,7 +24,12 @@ cdef class Door:
     """
 
     def __cinit__(self, NetworkList networks=None, SourceLimits limits=None, bint shakes=False):
+        if system.pthread_mutex_init(&self.lock, NULL):
+            raise MemoryError
         self.follow(networks, limits, shakes)
+
+    def __dealloc__(self):
+        system.pthread_mutex_destroy(&self.lock)
 
     def follow(self, NetworkList networks, SourceLimits limits, bint shakes):
         """Go by these from now on. What was counted stays."""
@@ -48,13 +56,21 @@ cdef class Door:
         return verdict
 
     cdef void note(self, int verdict, const c.source_address *address) noexcept nogil:
+        system.pthread_mutex_lock(&self.lock)
         self.latest[verdict] = address[0]
         self.refusals[verdict] += 1
+        system.pthread_mutex_unlock(&self.lock)
 
     def refused(self):
         """How many connections were refused, and the address of the last one: a tuple of (verdict, count, 16 bytes) for each
         verdict that there was. From any thread: numbers that only grow."""
+        cdef uint64_t[VERDICTS] counts
+        cdef c.source_address[VERDICTS] addresses
+        system.pthread_mutex_lock(&self.lock)
+        memcpy(counts, self.refusals, sizeof(counts))
+        memcpy(addresses, self.latest, sizeof(addresses))
+        system.pthread_mutex_unlock(&self.lock)
         return tuple([
-            (verdict, self.refusals[verdict], PyBytes_FromStringAndSize(<char *> self.latest[verdict].bytes, 16))
-            for verdict in range(VERDICTS) if self.refusals[verdict]
+            (verdict, counts[verdict], PyBytes_FromStringAndSize(<char *> addresses[verdict].bytes, 16))
+            for verdict in range(VERDICTS) if counts[verdict]
         ])
