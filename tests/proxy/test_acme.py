@@ -11,6 +11,7 @@ import pwd
 import signal
 import ssl
 import stat
+import sys
 import tempfile
 import threading
 import time
@@ -33,7 +34,7 @@ from sslsock.proxy.acme.storage import FileStorage
 from sslsock.proxy.settings import AcmeSettings
 
 from .authority import EAB_KEY, EAB_KID, TIMEOUT, Authority, Front, authority
-from .operations import Origin, wait_until
+from .operations import Origin, Site, wait_until
 from .running import Proxy, connect, receive_exactly, running
 
 NAME, OTHER = "www.example.test", "shop.example.test"
@@ -424,3 +425,46 @@ def test_as_another_user(pebble: Authority, back: Origin) -> None:
         done = run("proxy", *arguments)
         assert done.returncode == 2
         assert one_line(done).endswith(f"--acme-storage: {storage}: user 'nobody' could not write there: chown it to that user")
+
+
+def test_names_of_a_file(pebble: Authority, storage: Path, back: Origin, site: Site, tmp_path: Path) -> None:
+    """Two listeners. The authority asks at the first, whose certificates are files, for the names of the second; SIGHUP adds
+    one. A name that has none yet is not shown another one's."""
+    pytest.importorskip("tomllib" if sys.version_info >= (3, 11) else "tomli")
+    own = site.issue()
+    file = tmp_path / "proxy.toml"
+
+    def write(*names: str) -> None:
+        file.write_text(
+            f"[acme]\nterms-agreed = true\nstorage = '{storage}'\ndirectory = '{pebble.directory}'\n"
+            f"directory-ca = '{pebble.ca}'\n"
+            f"[[listener]]\nlisten = 'tls://127.0.0.1:0'\ncert = '{own}'\nto = '{back.url}'\n"
+            f"[[listener]]\nlisten = 'tls://localhost:0'\nacme = {json.dumps(names)}\nto = '{back.url}'\n"
+        )
+
+    write(NAME)
+    pebble.tls.target = None
+    with running("--config", file, listeners=2) as proxy:
+        pebble.tls.target = proxy.ports[0]
+        proxy.wait_for_message(f"{NAME}: {NEW}")
+        wait_until(lambda: fate(proxy.ports[1], pebble, NAME) == "served", "that it is in force")
+        pebble.tls.target = 0
+        write(NAME, OTHER)
+        proxy.process.send_signal(signal.SIGHUP)
+        proxy.wait_for_message(f"{OTHER}: no certificate (validation)")
+        assert fate(proxy.ports[1], pebble, NAME) == "served"
+        assert fate(proxy.ports[1], pebble, OTHER) == "TLSV1_ALERT_INTERNAL_ERROR"
+        pebble.tls.target = proxy.ports[0]
+        proxy.process.send_signal(signal.SIGHUP)
+        proxy.wait_for_message(f"{OTHER}: {NEW}")
+        wait_until(lambda: fate(proxy.ports[1], pebble, OTHER) == "served", "that it is in force")
+
+
+def fate(port: int, pebble: Authority, name: str) -> str:
+    try:
+        with connect(port, pebble.client_context(), name) as client:
+            client.sendall(b"hello\n")
+            assert receive_exactly(client, 6) == b"hello\n"
+    except ssl.SSLError as exc:
+        return exc.reason or ""
+    return "served"
