@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
+import ssl
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from dns.name import from_text as name_from_text
 
 from interop.programs import free_port
 from sslsock.proxy import directory
 from sslsock.proxy.directory import LONGEST, Directory, DirectoryError, Entry
 
 from .dns_server import DnsServer
-from .operations import Origin, Proxy, connect, proxy, say, wait_until
+from .operations import Origin, Proxy, Site, connect, proxy, say, wait_until
 
 LOCAL = "127.0.0.1:0"
 in_full = pytest.mark.skipif(not os.environ.get("SSLSOCK_FULL"), reason="it takes its time; SSLSOCK_FULL=1 runs it")
@@ -88,6 +91,16 @@ def test_services(names: DnsServer) -> None:
     assert {(entry.rank, entry.weight) for entry in zero.entries} == {(0, 1)}
     some = found.find("_some._tcp.example.test", 0)
     assert [entry.sockaddr for entry in some.entries] == [("192.0.2.9", 80)], "without the one that has no address"
+
+
+def test_the_search_list_of_the_system_counts(names: DnsServer) -> None:
+    found = Directory(())
+    resolver = found._resolver
+    resolver.nameservers, resolver.port = ["127.0.0.1"], names.port
+    resolver.domain, resolver.search, resolver.ndots = None, [name_from_text("example.test.")], 5  # as in Kubernetes
+    assert found.find("short", 80).entries == (Entry(V4, ("192.0.2.9", 80)),)
+    assert found.find("_zero._tcp", 0).entries[-1] == Entry(V4, ("192.0.2.9", 80))
+    assert found.find("short.example.test.", 80).entries == (Entry(V4, ("192.0.2.9", 80)),)
 
 
 @pytest.mark.parametrize(
@@ -184,3 +197,29 @@ def test_the_records_of_a_service_say_who_is_preferred(tmp_path: Path) -> None:
             again = Origin("again", back["seldom"].port)
             stack.callback(again.close)
             wait_until(lambda: who(running) == "again", "the one that is left")
+
+
+def test_the_certificate_of_a_service_is_for_its_domain(site: Site, tmp_path: Path) -> None:
+    """Not for the host that DNS names: who writes its records is not who may speak for the domain."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    port = listening.getsockname()[1]
+    contexts = []
+    for name in ("example.test", "here.example.test"):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        site.authority.issue_cert(name).configure_cert(context)
+        contexts.append(context)
+    words = ("--to", "tls+srv://_app._tcp.example.test", "--to-ca", site.ca)
+    with ExitStack() as stack:
+        stack.enter_context(listening)
+        dns = stack.enter_context(DnsServer(tmp_path, "here A 127.0.0.1", f"_app._tcp SRV 0 0 {port} here"))
+        running = stack.enter_context(proxy("--listen", f"tcp://{LOCAL}", *words, "--resolver", dns.address))
+        client = stack.enter_context(connect(running.port))
+        with contexts[0].wrap_socket(listening.accept()[0], server_side=True) as served:
+            served.sendall(b"hello")
+            assert client.recv(5) == b"hello"
+        client = stack.enter_context(connect(running.port))
+        raw = listening.accept()[0]
+        with contextlib.suppress(OSError), contexts[1].wrap_socket(raw, server_side=True) as served:
+            served.recv(1)
+        with contextlib.suppress(ConnectionResetError):
+            assert client.recv(1) == b"", "nobody is let through to another"

@@ -231,7 +231,7 @@ class Attempt:
         """Begin it. OSError, ValueError."""
         worker, route = self._worker, self._route
         offer = route.route.back_tls.alpn or self.session.agreed_protocols  # the same all the way
-        server_name, verify_name = route.names(backend.address.name)
+        server_name, verify_name = route.names(backend.name)
         self._engine = engine = Engine(
             route.back_context(offer),
             server_name=server_name,

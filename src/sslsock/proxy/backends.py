@@ -117,9 +117,9 @@ def summed_up(news: Iterable[News]) -> tuple[dict[str, bool], dict[tuple[str, st
 class Backend:
     """One address to connect to.
 
-    address: the `--to` that it comes of. family, sockaddr: as a socket takes them; packed: as `Dial` does. up: False from a
-    failure to the next success. health: what all workers know of it; worker: the number of this one.
-    reason: the text of the last failure, "" while up. The counters are those of `BackendState`.
+    address: the `--to` that it comes of; name: what its certificate is for. family, sockaddr: as a socket takes them; packed:
+    as `Dial` does. up: False from a failure to the next success. health: what all workers know of it; worker: the number of
+    this one. reason: the text of the last failure, "" while up. The counters are those of `BackendState`.
     """
 
     __slots__ = (
@@ -136,6 +136,7 @@ class Backend:
         "heard",
         "moment",
         "mute",
+        "name",
         "packed",
         "pause",
         "reason",
@@ -154,6 +155,7 @@ class Backend:
         self._asked = 0  # attempts under way
         self._asked_since = 0.0  # when the first of them began, or the last answer came
         self.address = address
+        self.name = address.name
         self.family = family
         self.sockaddr = sockaddr
         self.packed = pack_address(family, sockaddr if family != socket.AF_UNIX else (system_path(sockaddr[0]),))

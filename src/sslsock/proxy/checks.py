@@ -148,7 +148,7 @@ class Check:
         if address.tls:
             # HTTP/1.1 is what is spoken, whatever connections agree on.
             protocols = ("http/1.1",) if kind == "http" and route.route.back_tls.alpn else route.route.back_tls.alpn
-            server_name, verify_name = route.names(address.name)
+            server_name, verify_name = route.names(self._backend.name)
             return Engine(route.back_context(protocols), server_name=server_name, verify_name=verify_name)
         if kind == "tls" or route.passthrough:
             # Its certificate is for clients, who know whom they ask for.

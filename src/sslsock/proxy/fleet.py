@@ -29,6 +29,7 @@ SPREAD = 0.2  # of it, by which that varies: members do not come all at once
 FIRST_PAUSE = 1.0  # seconds after a failure; then twice as long each time
 LONGEST_PAUSE = 30.0
 ANSWER_SECONDS = 2.0  # for a connection, and for each answer
+END_SECONDS = 0.5  # that the end waits for a look that is under way
 START_SECONDS = 3.0  # that the start waits for the first look
 MOST_BYTES = 65536  # of what Redis holds; a plan takes 1,200
 LEAST_SECRET = 32  # bytes
@@ -181,7 +182,7 @@ class FleetMember:
         self._ended = True
         self._wake.set()
         if self._thread.ident is not None:
-            self._thread.join(2 * ANSWER_SECONDS)
+            self._thread.join(END_SECONDS)
 
     def follow(self, access: Access) -> None:
         """Look at once, and log in by this from now on. From any thread."""
