@@ -52,8 +52,7 @@ def names(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DnsServer]:
         yield server
 
 
-def test_addresses_and_their_time(names: DnsServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(directory, "ANSWER_SECONDS", 2.0)
+def test_addresses_and_their_time(names: DnsServer) -> None:
     found = Directory((("127.0.0.1", names.port),))
     first = found.find("a.example.test", 80)
     assert first.entries == (
@@ -70,6 +69,7 @@ def test_addresses_and_their_time(names: DnsServer, monkeypatch: pytest.MonkeyPa
     names.kill()
     try:
         assert found.find("a.example.test", 80).entries == first.entries, "asked for once in its time"
+        found._resolver.lifetime = 0.1
         with pytest.raises(DirectoryError):
             found.find("short.example.test", 80)
     finally:
