@@ -5,6 +5,7 @@ from sslsock.core.schedule cimport Timer
 cdef class Dial(Watcher):
     cdef object consumer  # None once it has been told
     cdef bytes address, local
+    cdef bint transparent
     cdef Timer deadline
     cdef Timer again  # when a full queue is asked once more; the descriptor is not watched meanwhile
 

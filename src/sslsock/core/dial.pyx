@@ -4,6 +4,7 @@ Owns the descriptor until it is connected; then it goes to the consumer (descrip
 attempt ends is an errno, never an exception.
 """
 
+import os
 import socket
 
 cimport cython
@@ -17,6 +18,7 @@ from poller cimport POLLOUT
 from sslsock.core.descriptor cimport owned
 from sslsock.core.loop cimport Loop
 from system cimport errno
+from transparent cimport c_set_transparent
 
 
 cdef double AGAIN_SECONDS = 0.01
@@ -87,12 +89,21 @@ def set_keepalive(int descriptor, int seconds):
     c_set_keepalive(descriptor, seconds)
 
 
+def set_transparent(int descriptor, int family):
+    """Let an unbound TCP socket be bound to an address that is not this machine's. OSError: PermissionError without the right,
+    ENOTSUP where the system has no such thing."""
+    cdef int number = c_set_transparent(descriptor, family)
+    if number:
+        raise OSError(number, os.strerror(number))
+
+
 @cython.final
 cdef class Dial(Watcher):
     """An attempt to connect to `address` (`pack_address`).
 
     loop: Loop. consumer: _DialConsumer, told the end unless `start` tells it. local: the address to connect from, of the same
-    family, port 0 for any; b"" leaves it to the system. ValueError for what is no address.
+    family, port 0 for any; b"" leaves it to the system. transparent: that address may be another machine's, for which the
+    process needs a right (`set_transparent`); the attempt fails without. ValueError for what is no address.
 
     Nobody connects to itself: where nobody listens, the system may give a port of its own choice to the very socket that
     connects to it, and TCP takes the two requests that meet for a connection (simultaneous open, RFC 9293, 3.5). That is
@@ -102,7 +113,7 @@ cdef class Dial(Watcher):
     again until it takes the connection: TCP waits as well.
     """
 
-    def __cinit__(self, Loop loop not None, bytes address not None, consumer not None, *, bytes local not None=b""):
+    def __cinit__(self, Loop loop not None, bytes address not None, consumer not None, *, bytes local not None=b"", bint transparent=False):
         if not is_address(address) or (local and not is_address(local)):
             raise ValueError("an address is needed as pack_address makes it")
         if local and family_of(local) != family_of(address):
@@ -110,6 +121,7 @@ cdef class Dial(Watcher):
         self.loop = loop
         self.address = address
         self.local = local
+        self.transparent = transparent
         self.consumer = consumer
 
     def __dealloc__(self):
@@ -155,7 +167,7 @@ cdef class Dial(Watcher):
 
     cdef int connect(self, int fd) noexcept:
         """Ask the system for the connection. Returns 0 when it stands, EINPROGRESS, or the errno of the failure."""
-        cdef int one = 1
+        cdef int one = 1, number
         if self.is_unix():
             if system.connect(fd, sockaddr_of(self.address), <system.socklen_t> PyBytes_GET_SIZE(self.address)) == 0:
                 return 0
@@ -163,6 +175,10 @@ cdef class Dial(Watcher):
         # A program that writes a whole message at once has no use for Nagle's delay (RFC 9293, 3.7.4).
         system.setsockopt(fd, system.IPPROTO_TCP, system.TCP_NODELAY, &one, sizeof(one))
         if self.local:
+            if self.transparent:
+                number = c_set_transparent(fd, family_of(self.local))
+                if number:
+                    return number
             # The port may be held already by a socket that does not listen: that of an attempt at another address, or one
             # that only keeps it for this one.
             system.setsockopt(fd, system.SOL_SOCKET, system.SO_REUSEADDR, &one, sizeof(one))

@@ -104,7 +104,12 @@ class Attempt:
             self._backend = backend
             self._dialed_at = worker.loop.time()
             backend.begin(self._dialed_at)
-            self._dial = Dial(worker.loop, backend.packed, self)
+            try:
+                local = self.session.own_address(backend.family)
+            except ValueError as exc:
+                self._pass_over(record.NO_BACKEND, str(exc), blamed=False)
+                continue
+            self._dial = Dial(worker.loop, backend.packed, self, local=local, transparent=bool(local))
             result = self._dial.start(worker.limits.connect_timeout)
             if not isinstance(result, int):
                 self.on_dialed(result)

@@ -61,8 +61,8 @@ BACK_TLS = (
 )
 TARGET = ("to", "passthrough", *CHOICE, *BACK_TLS)
 FRONT_TLS = ("cert", "key", "acme", "ca-out", "client-ca", "allow-name", "alpn", "tls-profile", *ALGORITHMS, *VERIFICATION)
-PROXY_PROTOCOL = ("proxy-protocol-in", "trusted-proxy", "proxy-protocol-out")
-LISTENER = ("listen", "listen-mode", "listen-owner", *SOURCES, *FRONT_TLS, *PROXY_PROTOCOL, *TARGET)
+ADDRESSES = ("proxy-protocol-in", "trusted-proxy", "proxy-protocol-out", "transparent")
+LISTENER = ("listen", "listen-mode", "listen-owner", *SOURCES, *FRONT_TLS, *ADDRESSES, *TARGET)
 ROUTE = ("server-names", "alpn", *TARGET)
 
 MOST_THREADS = 1024
@@ -398,6 +398,7 @@ def listener_of(table: Table, route_tables: Sequence[Table]) -> ListenerSettings
         proxy_protocol_in=proxy_protocol_in,
         trusted_proxies=networks,
         proxy_protocol_out=table.choice("proxy-protocol-out", "v1", "v2"),
+        transparent=transparent(table, listen, routes, proxy_protocol_in),
         tls_profile=profile_name,
         policy=policy,
         mode=file_mode(table),
@@ -418,6 +419,17 @@ def own_limits(table: Table) -> dict[str, Any]:
         "connection_rate": rate(table, "connection-rate"),
         "handshake_rate": rate(table, "handshake-rate"),
     }
+
+
+def transparent(table: Table, listen: Address, routes: Sequence[Route], proxy_protocol_in: bool) -> bool:
+    wanted = table.flag("transparent")
+    if wanted and listen.path is not None and not proxy_protocol_in:
+        table.fail(
+            f"clients of a UNIX socket have no address; {table.name('proxy-protocol-in')} would tell one", "transparent"
+        )
+    if wanted and any(address.path is not None for route in routes for address in route.to):
+        table.fail("to a UNIX socket nobody connects from an address", "transparent")
+    return wanted
 
 
 def key_pairs(table: Table, cert: str, key: str) -> tuple[KeyPair, ...]:

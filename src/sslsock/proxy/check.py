@@ -18,6 +18,7 @@ from ..sockets.certificate_text import name_text
 from ..sockets.local_path import is_abstract
 from ..sockets.resolver import numeric_addresses
 from . import hosts
+from .capabilities import transparency_error
 from .certificates import (
     CERTIFICATES,
     CRLS,
@@ -76,6 +77,8 @@ def check_files(settings: ProxySettings, warn: Warn, reading: Optional[Reading] 
             pairs = [load_checked(pair, reading) for pair in listener.key_pairs]
             check_profile(listener.tls_profile, pairs, places.of(*here, "tls-profile"), warn)
         check_policy(listener.policy, places, here, "", warn)
+        if listener.transparent:
+            check_transparency(places.of(*here, "transparent"))
         if listener.listen.path is not None and reading.starting:
             check_socket(listener, places, *here)
         if listener.ca_out is not None and reading.starting:
@@ -177,6 +180,12 @@ def check_numeric(address: Address, place: Place) -> None:
             numeric_addresses(host.name, address.port)
         except OSError:
             raise place.error(f"{address}: this machine has no interface by the name behind %") from None
+
+
+def check_transparency(place: Place) -> None:
+    reason = transparency_error()
+    if reason:
+        raise place.error(f"this process may not connect from the addresses of clients: {reason}")
 
 
 def check_rights(settings: ProxySettings) -> None:

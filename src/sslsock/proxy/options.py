@@ -121,6 +121,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="who may send that header (10.0.0.0/8, 192.0.2.1, fd00::/8); repeatable")
     add("--proxy-protocol-out", metavar="v1|v2", action=Once,
         help="tell back ends who the client is, by such a header; v2 also tells them what TLS has agreed on")
+    add("--transparent", action="store_true",
+        help="connect to back ends from the client's address; needs routes that lead their answers here, and a right")
 
     group = parser.add_argument_group("checks of back ends")
     add = group.add_argument

@@ -9,11 +9,12 @@ import pwd
 import socket
 import stat
 from collections.abc import Iterable, Iterator, MutableMapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import NamedTuple, NoReturn, Optional
 
 from ..core.hostname import parse_host
 from ..sockets.local_path import end_of, is_abstract
+from .capabilities import kept_for_transparency
 from .paths import way_to
 from .settings import Address
 
@@ -241,8 +242,9 @@ def find_group(user: str, text: str) -> int:
     return refuse(user, f"there is no group {text!r}")
 
 
-def drop_to(user: str) -> None:
-    """Give up the rights of root for good, in all threads.
+def drop_to(user: str, transparent: bool = False) -> None:
+    """Give up the rights of root for good, in all threads. transparent: but for that of connecting from any address, which this
+    thread keeps, and those that it starts.
 
     user: "name", "name:group" or the same with ids. The process gets the user's supplementary groups, and the user's group
     unless one is given. PrivilegeError: unknown, root itself, this process is not root, or root could be had again; in the last
@@ -259,7 +261,8 @@ def drop_to(user: str) -> None:
             os.setgroups([account.gid])
         # By root, these change the saved ids too (setuid(2)).
         os.setgid(account.gid)
-        os.setuid(account.uid)
+        with kept_for_transparency() if transparent else nullcontext():
+            os.setuid(account.uid)
     except OSError as exc:
         refuse(user, exc.strerror or str(exc))
     verify_dropped(user, account)

@@ -184,7 +184,7 @@ class Server:
                 codecs.lookup("idna")  # getaddrinfo's
                 with suppress(ValueError):  # the package idna is missing, as it is allowed to be
                     parse_host("\u00e4")
-                drop_to(settings.user)
+                drop_to(settings.user, any(listener.transparent for listener in settings.listeners))
             if self._member is not None:
                 self._member.start()
             self._check_back_ends(main)

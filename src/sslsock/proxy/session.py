@@ -34,6 +34,7 @@ from ..core.source_limits import DENIED
 from ..sockets.certificate_text import all_names_text
 from . import record, stages
 from .attempt import LEAST_SECONDS, Attempt, reset
+from .client_address import address_of_client
 from .header_out import Tlvs, header_for, text_of_id
 from .networks import packed_address
 from .pace import wait_for_all
@@ -399,6 +400,14 @@ class Session:
     def _name_it(self, unique_id: bytes) -> None:
         self._unique_id = unique_id
         self.record.unique_id = text_of_id(unique_id)
+
+    def own_address(self, family: int) -> bytes:
+        """What the connection to a back end of that family comes from: the client's address, as `pack_address` makes it, or b""
+        for the proxy's own. ValueError: the client has none of that family."""
+        client = self.record.peer[0]
+        if not self.policy.settings.transparent or not client or client[0] in "/@":  # a UNIX socket's, of a PROXY header
+            return b""
+        return address_of_client(client, family)
 
     # The relay
 

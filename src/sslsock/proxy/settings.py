@@ -246,6 +246,7 @@ class ListenerSettings:
     acme: names whose certificates are obtained by themselves.
     max_connections, max_handshakes, connection_rate, handshake_rate: of this listener, as in `Limits`. allowed_sources,
     denied_sources: networks; allowed_files, denied_files: with one of them a line.
+    transparent: connect to back ends from the client's address.
     mode: of the file of a UNIX socket, None as the umask has it. owner: whose it becomes,
     "user", "user:group" or ":group", None: who starts the proxy.
     routes: at least one.
@@ -261,6 +262,7 @@ class ListenerSettings:
     proxy_protocol_in: bool = False
     trusted_proxies: tuple[Network, ...] = ()
     proxy_protocol_out: Optional[str] = None
+    transparent: bool = False
     acme: tuple[str, ...] = ()
     tls_profile: Optional[str] = None
     policy: TlsPolicy = field(default_factory=TlsPolicy)
