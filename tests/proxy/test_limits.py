@@ -18,6 +18,7 @@ import pytest
 from command_helpers import Identity
 from sslsock.proxy_protocol import encode_v1
 
+from . import operations
 from .running import (
     TIMEOUT,
     Proxy,
@@ -283,6 +284,20 @@ def test_connections_that_come_too_fast_wait_for_their_turn(start: Start, echo: 
         for sock in [stack.enter_context(connect(proxy.port, source=f"127.0.0.{number}")) for number in range(1, 21)]:
             is_served(sock)
     proxy.wait_for_message("connections wait, for they come too fast")
+
+
+def test_who_waits_for_a_turn_is_served_at_the_end(echo: Echo) -> None:
+    """SIGTERM lets nobody new in, and those who have come before are not let down."""
+    arguments = ("--listen", "tcp://127.0.0.1:0", "--to", echo.to, "--threads", 1, "--drain-timeout", 60)
+    with operations.proxy(*arguments, "--connection-rate", NEVER.format(1)) as ending:
+        with contextlib.ExitStack() as stack:
+            served(stack, ending.port)
+            waiting = [stack.enter_context(connect(ending.port)) for _ in range(3)]
+            ending.wait_for_line("connections wait, for they come too fast")
+            ending.send(signal.SIGTERM)
+            for sock in waiting:
+                is_served(sock)
+        assert ending.process.wait(TIMEOUT) == 0
 
 
 @in_full

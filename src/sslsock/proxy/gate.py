@@ -130,6 +130,7 @@ class Gate:
 
     def __init__(self, limit: int, handshakes: int = 0) -> None:
         self.whole = Room(limit, handshakes)
+        self._alone = (self.whole,)
         self._rooms: dict[str, Room] = {}
         self._lock = threading.Lock()  # for all of these, `Waiting.waiting`, `Place.state` and what is in a room
         self._waiting: deque[Waiting] = deque()
@@ -229,7 +230,7 @@ class Gate:
         return None if self.whole.has_place(shakes) else self.whole
 
     def _take(self, who: Waiting, shakes: bool) -> Place:
-        place = Place(who.loop, shakes, (self.whole, who.room) if who.room.limited else (self.whole,))
+        place = Place(who.loop, shakes, (self.whole, who.room) if who.room.limited else self._alone)
         for room in place.rooms:
             room.count += 1
             if shakes:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Optional
 
 if TYPE_CHECKING:
     from .policy import ListenerPolicy
-    from .settings import Limits
+    from .settings import Limits, Rate
 
 __all__ = ["Pace", "Paces", "wait_for_all"]
 
@@ -27,6 +27,10 @@ class Pace:
         self._lock = threading.Lock()
         self._interval, self._burst = rate
         self._full_at = 0  # when there may be `burst` at once again
+
+    @property
+    def limited(self) -> bool:
+        return self._interval > 0
 
     def follow(self, rate: tuple[int, int]) -> None:
         """Go by another one from now on."""
@@ -55,26 +59,30 @@ class Paces:
     """Those of a process: of all its connections and handshakes, and of each listener's."""
 
     def __init__(self) -> None:
-        self._connections, self._handshakes = Pace(), Pace()
-        self._of_listeners: dict[str, tuple[Pace, Pace]] = {}
+        self._paces: dict[tuple[str, str], Pace] = {}  # of a listener, "" of all; of what
+        self._limited: dict[tuple[str, str], tuple[Pace, ...]] = {}  # what its connections or handshakes have to go by
 
-    def follow(self, limits: Limits, listeners: Sequence[ListenerPolicy]) -> None:
+    def follow(self, limits: Limits, policies: Sequence[ListenerPolicy]) -> None:
         """Go by these settings from now on."""
-        self._connections.follow(limits.connection_rate)
-        self._handshakes.follow(limits.handshake_rate)
-        for policy in listeners:
-            connections, handshakes = self._of_listeners.setdefault(policy.name, (Pace(), Pace()))
-            connections.follow(policy.settings.connection_rate)
-            handshakes.follow(policy.settings.handshake_rate)
+        limited = {}
+        for what in ("connection_rate", "handshake_rate"):
+            of_all = self._pace("", what, getattr(limits, what))
+            for policy in policies:
+                own = self._pace(policy.name, what, getattr(policy.settings, what))
+                limited[policy.name, what] = tuple(pace for pace in (own, of_all) if pace.limited)
+        self._limited = limited
 
-    def of_connections(self, policy: ListenerPolicy) -> tuple[Pace, ...]:
+    def _pace(self, name: str, what: str, rate: Rate) -> Pace:
+        pace = self._paces.setdefault((name, what), Pace())
+        pace.follow(rate)
+        return pace
+
+    def of_connections(self, name: str) -> tuple[Pace, ...]:
         """Those that a connection of this listener goes by."""
-        own = self._of_listeners.get(policy.name)
-        return (self._connections,) if own is None else (own[0], self._connections)
+        return self._limited.get((name, "connection_rate"), ())
 
-    def of_handshakes(self, policy: ListenerPolicy) -> tuple[Pace, ...]:
-        own = self._of_listeners.get(policy.name)
-        return (self._handshakes,) if own is None else (own[1], self._handshakes)
+    def of_handshakes(self, name: str) -> tuple[Pace, ...]:
+        return self._limited.get((name, "handshake_rate"), ())
 
 
 def wait_for_all(paces: tuple[Pace, ...], patience: Optional[float] = None) -> Optional[float]:

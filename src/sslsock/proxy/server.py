@@ -236,7 +236,7 @@ class Server:
         rows = self._openings.open(settings.listeners, inherited, settings.threads, self._writer)
         self._doors = sum(map(len, rows[0]))  # a name may have several addresses
         self._held = open_now() + (settings.fleet is not None)
-        self._follow_limits()
+        self._follow_limits(self._policies)
         return rows
 
     def _read_files(self) -> None:
@@ -483,8 +483,8 @@ class Server:
         else:
             self._reload_success, self._reloaded = True, time.time()
             self._settings = settings
+            self._follow_limits(policies)
             self._use(policies, reading)
-            self._follow_limits()
             self._files.reloaded(reading)
             if self._acme is not None:
                 self._acme.follow(settings.acme_names())
@@ -596,14 +596,14 @@ class Server:
         with suppress(RuntimeError):  # it has ended
             worker.loop.call_soon_threadsafe(method, *args)
 
-    def _follow_limits(self) -> None:
+    def _follow_limits(self, policies: Sequence[ListenerPolicy]) -> None:
         """The counts that all workers share go by the settings."""
         limits = self._settings.limits
         self._gate.change(self._connection_limit(), limits.max_handshakes)
-        for policy in self._policies:
+        for policy in policies:
             self._gate.change(policy.settings.max_connections, policy.settings.max_handshakes, self._gate.room(policy.name))
         self._sources.follow(limits)
-        self._paces.follow(limits, self._policies)
+        self._paces.follow(limits, policies)
 
     def _connection_limit(self) -> int:
         """How many connections there may be: as many as are wanted, if that many are possible."""

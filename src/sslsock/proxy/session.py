@@ -170,7 +170,7 @@ class Session:
             return False
         timeout = worker.limits.handshake_timeout
         patience = self._started + timeout - worker.loop.time() if timeout > 0 else None
-        wait = wait_for_all(worker.paces.of_handshakes(self.policy), patience)
+        wait = wait_for_all(worker.paces.of_handshakes(self.policy.name), patience)
         if wait is None:
             self.fail(record.HANDSHAKE_RATE, "so many handshakes wait that its turn would come too late")
         elif wait:

@@ -70,7 +70,7 @@ class Entrance:
         self._shared = shared
         self._next: Optional[tuple[int, tuple[str, int], Optional[bytes]]] = None  # who waits: descriptor, peer, source
         self._turn: Optional[Timer] = None  # set while the next connection waits for its turn
-        self._paces = worker.paces.of_connections(policy)
+        self._closing = False
         self._door = Door()
         worker.counters.watch_door(policy.name, self._door)
         set_keepalive(fd, worker.limits.keepalive)
@@ -96,8 +96,8 @@ class Entrance:
 
     def _on_pending(self) -> None:
         while not self.waiting and self._turn is None and self._take_next():
-            wait = wait_for_all(self._paces)
-            if wait:
+            wait = wait_for_all(self._worker.paces.of_connections(self.policy.name))
+            if wait and not self._closing:
                 self._listener.pause()
                 self._turn = self.loop.call_later(wait, self._on_turn)
                 self._worker.say_once(f"{self.policy.name}: connections wait, for they come too fast (connection-rate)")
@@ -157,6 +157,10 @@ class Entrance:
 
     def close(self) -> None:
         """Let nobody new in; who is connected already is let in still. `Worker.closed` is called when that is done."""
+        self._closing = True
+        if self._turn is not None:  # those who have come before the end do not wait for their turn
+            self._turn.cancel()
+            self._on_turn()
         if self._shared:
             # The queue belongs to whoever gave us the socket, and who takes from it next: systemd's next start, for one.
             self._listener.limit = 0
