@@ -12,10 +12,16 @@ import resource
 from contextlib import suppress
 from typing import NamedTuple
 
-__all__ = ["AMPLE", "Needs", "Rooms", "available", "open_now", "share_out"]
+from ..core.hostname import parse_host
+from .settings import ProxySettings
+
+__all__ = ["AMPLE", "Needs", "Rooms", "available", "needs_of", "open_now", "share_out"]
 
 FILES = 12  # that a reload, the ticket keys, modules and metrics of the process read, all at once
 WORKER = 4 + 2  # epoll, timer and the two ends of a pipe; a directory of authorities that libssl looks into
+CHECKS = 2  # of an address that is checked: one check is being made, one is seen out
+MANY_CHECKS = 8 * CHECKS  # of a name
+ACME = 8  # of the thread that obtains certificates: a connection to the authority, a file, the lock
 LOOKUP = 5  # of the system's resolver: sockets to three name servers, one to the kernel, and a file
 
 
@@ -41,6 +47,25 @@ class Needs(NamedTuple):
     names: int
     scrapers: int
     checks: int = 0
+
+
+def needs_of(settings: ProxySettings, held: int, doors: int, scrapers: int) -> Needs:
+    """What a proxy with these settings needs. held, doors, scrapers: as of `Needs`."""
+    routes = [route for listener in settings.listeners for route in listener.routes]
+    names = {address.host for route in routes for address in route.to if address.path is None}
+    return Needs(
+        held=held,
+        threads=settings.threads,
+        doors=doors,
+        names=sum(not parse_host(name).numeric for name in names),
+        scrapers=scrapers + (ACME if settings.acme is not None else 0),
+        checks=sum(
+            CHECKS if parse_host(address.host).numeric else MANY_CHECKS
+            for route in routes
+            if route.check is not None
+            for address in route.to
+        ),
+    )
 
 
 def available() -> int:

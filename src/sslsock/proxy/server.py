@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import codecs
 import logging
-import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -22,13 +20,13 @@ from ..core.context import ConfigurationError
 from ..core.event_loop import EventLoop
 from ..core.hostname import parse_host
 from ..core.ticket_keys import TicketKeys
-from ..sockets.local_path import end_of
 from . import record
 from .access_log import ERROR, WARNING, AccessLog, LineWriter
+from .announcement import address_here, announce, listener_lines
 from .backends import summed_up
 from .certificates import CertificateError
 from .checks import Checker
-from .descriptors import AMPLE, Needs, available, open_now, share_out
+from .descriptors import AMPLE, available, needs_of, open_now, share_out
 from .directory import Directory
 from .files import Reading
 from .fleet import Access, FleetError, FleetMember, access_to
@@ -43,11 +41,11 @@ from .pulse import Pulse
 from .refusals import RefusalLog
 from .renewal import Renewed, WatchedFiles, renew
 from .service_manager import ServiceManager
-from .settings import Address, ListenerSettings, ProxySettings, SettingsError
+from .settings import ProxySettings, SettingsError
 from .sources import Sources
 from .summary import INTERVAL, Summary
 from .tickets import TicketKeyError, TicketKeyFile, TicketRotation
-from .worker import Worker, borrowed
+from .worker import Worker
 
 if TYPE_CHECKING:
     from ..core.schedule import Timer
@@ -65,10 +63,6 @@ TICKET_SECONDS = 1.0  # how often the ticket keys are looked at
 PULSE_SECONDS = 1.0  # how often the workers are asked for a sign of life
 SILENCE_SECONDS = 10.0  # without one of a worker: something is wrong
 RELOAD_SECONDS = 1.0  # that the end waits for a SIGHUP which is being followed
-
-CHECKS = 2  # descriptors of an address that is checked: one check is being made, one is seen out
-ACME = 8  # of the thread that obtains certificates: a connection to the authority, a file, the lock
-MANY_CHECKS = 8 * CHECKS  # of a name
 
 # What is wrong with the settings or the files that they name.
 UNUSABLE = (SettingsError, CertificateError, ConfigurationError, TicketKeyError, FleetError, ValueError, OSError)
@@ -189,7 +183,7 @@ class Server:
                 self._member.start()
             self._check_back_ends(main)
             self._start_threads(sockets)
-            self._announce(sockets[0])
+            announce(self._lines(sockets[0]), self._writer if settings.log_format == "json" else None)
             self._files.start(self._reading)
             self._start_acme()
             if self._metrics is not None:
@@ -368,40 +362,16 @@ class Server:
             with suppress(RuntimeError):  # the main thread's loop was closed first, for all is to end
                 self._loop.call_soon_threadsafe(self._one_less)
 
-    def _announce(self, descriptors: Sequence[Sequence[int]]) -> None:
-        """One line a listener on standard output, once it accepts."""
-        lines = []
+    def _lines(self, descriptors: Sequence[Sequence[int]]) -> list[str]:
+        """What is told once it accepts."""
+        settings, lines = self._settings, []
         for policy, (fd, *_) in zip(self._policies, descriptors):
-            with borrowed(fd) as listening:
-                host, port = end_of(listening.getsockname())
-            listen = policy.settings.listen
-            to = ", ".join(str(address) for route in policy.routes for address in route.route.to)
-            own_name = listen.host if fd not in self._openings.shared else ""
-            here = Address(listen.scheme, own_name or host, port)
-            if listen.path is not None:
-                here = Address(listen.scheme, "", 0, host)
-            lines.append(f"listening on {here}, to {to}")
-            if policy.made_in_memory:
-                lines.append(f"  with a certificate for localhost made in memory{ca_hint(policy.settings)}")
-        if self._metrics is not None and self._settings.metrics is not None:
-            metrics = Address("http", self._settings.metrics.host or "localhost", self._metrics.port)
-            lines.append(f"metrics at {metrics}/metrics")
-        if self._acme_http is not None and self._settings.acme is not None and self._settings.acme.http is not None:
-            asked = Address("http", self._settings.acme.http.host or "localhost", self._acme_http.port)
-            lines.append(f"http-01 is answered at {asked}")
-        # Names of files and hosts may hold what standard output cannot: that is no reason not to start.
-        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-        lines = [line.encode(encoding, "backslashreplace").decode(encoding) for line in lines]
-        if self._settings.log_format == "json":
-            for line in lines:  # the start has a time too; and in the log's own stream every line is JSON
-                self._writer.write(line.strip())
-            if os.path.samestat(os.fstat(1), os.fstat(2)):
-                return
-        with open(1, "wb", closefd=False) as stream:
-            output = LineWriter(stream)
-        for line in lines:
-            output.write(line)
-        output.close()  # which waits for a moment only, if nobody reads it
+            lines += listener_lines(policy, fd, fd in self._openings.shared)
+        if self._metrics is not None and settings.metrics is not None:
+            lines.append(f"metrics at {address_here(settings.metrics.host, self._metrics.port)}/metrics")
+        if self._acme_http is not None and settings.acme is not None and settings.acme.http is not None:
+            lines.append(f"http-01 is answered at {address_here(settings.acme.http.host, self._acme_http.port)}")
+        return lines
 
     # While it runs
 
@@ -611,24 +581,8 @@ class Server:
         limit = available()
         if not limit:
             return wanted
-        settings = self._settings
-        routes = [route for listener in settings.listeners for route in listener.routes]
-        names = {address.host for route in routes for address in route.to if address.path is None}
-        needs = Needs(
-            held=self._held,
-            threads=settings.threads,
-            doors=self._doors,
-            names=sum(not parse_host(name).numeric for name in names),
-            scrapers=sum(server.most_descriptors for server in (self._metrics, self._acme_http) if server is not None)
-            + (ACME if self._acme is not None else 0),
-            checks=sum(
-                CHECKS if parse_host(address.host).numeric else MANY_CHECKS
-                for listener in settings.listeners
-                for route in listener.routes
-                if route.check is not None
-                for address in route.to
-            ),
-        )
+        servers = [server.most_descriptors for server in (self._metrics, self._acme_http) if server is not None]
+        needs = needs_of(self._settings, self._held, self._doors, sum(servers))
         possible, rooms = share_out(limit, needs)
         if not self._workers:  # theirs do not change
             self._rooms = rooms
@@ -737,9 +691,3 @@ def check_same_shape(old: ProxySettings, new: ProxySettings) -> None:
             raise ValueError(f"{name.replace('_', '-')} has changed, which needs a restart")
     if old.limits.source_table_size != new.limits.source_table_size:
         raise ValueError("source-table-size has changed, which needs a restart")
-
-
-def ca_hint(settings: ListenerSettings) -> str:
-    if settings.ca_out is None:
-        return " (--ca-out FILE writes its authority)"
-    return f"; its authority is in {settings.ca_out}"
