@@ -9,6 +9,8 @@ from types import TracebackType
 from typing import Any, Optional
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from interop.programs import free_port, program
 
@@ -38,7 +40,8 @@ class RedisServer:
         return f"rediss://sslsock@localhost:{self.port}/0" if self.port else f"unix:{self.socket}"
 
     def client(self, **options: Any) -> redis.Redis:
-        return redis.Redis(unix_socket_path=str(self.socket), socket_timeout=DEADLINE, **options)
+        retry = Retry(NoBackoff(), 0)  # who waits for the server asks again himself, and at once
+        return redis.Redis(unix_socket_path=str(self.socket), socket_timeout=DEADLINE, retry=retry, **options)
 
     def start(self) -> None:
         self._process = subprocess.Popen([str(word) for word in self._words], stdout=subprocess.DEVNULL)
