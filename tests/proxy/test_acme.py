@@ -28,6 +28,7 @@ import trustme
 
 from command_helpers import one_line, run
 from sslsock.proxy.acme.challenges import Challenges
+from sslsock.proxy.acme.failure import AcmeFailure
 from sslsock.proxy.acme.http import ChallengeServer
 from sslsock.proxy.acme.manager import pair_of
 from sslsock.proxy.acme.storage import FileStorage
@@ -232,7 +233,7 @@ def test_http_01(pebble: Authority, storage: Path, back: Origin) -> None:
 
 
 def test_external_account(tmp_path: Path, storage: Path, back: Origin) -> None:
-    """An authority that wants an account of its own bound; and, started anew, one that has forgotten ours."""
+    """An authority that wants an account of its own bound."""
     key = tmp_path / "eab.key"
     key.write_text(f"{EAB_KEY}\n")
     binding = {"externalAccountBindingRequired": True, "externalAccountMACKeys": {EAB_KID: EAB_KEY}}
@@ -409,6 +410,29 @@ def test_a_crash_costs_no_second_order(pebble: Authority, storage: Path) -> None
     certificate, _, _ = pair_of(pem)
     assert certificate.subject_alternative_names == (("DNS", NAME),) or NAME in str(certificate.subject_alternative_names)
     assert not list(storage.rglob(".new-*"))
+
+
+def test_an_account_that_was_forgotten(pebble: Authority, storage: Path) -> None:
+    """It is made again, with the same key, where the authority does not know it; and not where its file is damaged."""
+    storage.mkdir(0o700)
+    client = importlib.import_module("sslsock.proxy.acme.client")
+    order = {"identifiers": [{"type": "dns", "value": NAME}]}
+
+    def make() -> Any:
+        settings = AcmeSettings("", pebble.directory)
+        return client.Client(settings, FileStorage(str(storage)), None, str(pebble.ca), threading.Event())
+
+    first = make()
+    first.connect()
+    file = storage / "account.json"
+    told = json.loads(file.read_text())
+    file.write_text(json.dumps({**told, "uri": f"{told['uri']}0"}))
+    second = make()
+    assert second.post(second.place("newOrder"), order).table["status"] == "pending"
+    assert json.loads(file.read_text()) == told
+    file.write_text(json.dumps({**told, "key": "no key"}))
+    with pytest.raises(AcmeFailure, match=r"^account\.json in the storage is damaged .*: restore or remove it$"):
+        make().connect()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")

@@ -254,6 +254,8 @@ class Client:
 
 
 def key_of(pem: bytes) -> Any:
+    """ValueError."""
+    serialization.load_pem_private_key(pem, None)  # first, for josepy makes a symmetric key of whatever else it gets
     return josepy.JWKEC.load(pem)
 
 
