@@ -2,13 +2,11 @@
 
 In each thread a loop, with a client and a server of its own that are joined by a socket pair with TLS: the client sends
 1 KiB and waits until the server has sent it back, again and again. Inside the timer is that alone. With a GIL two
-threads do no more than one.
+threads do less than one, for they take it from each other.
 
-The time that a thread has waited for a processor is taken off (Linux tells it, /proc/thread-self/schedstat), so that other
-programs disturb little; waiting for the other thread is not: for a GIL, or for a lock.
-
-Where an interpreter cannot have trustme (no wheel of cryptography for it), another one makes the certificates:
-SSLSOCK_BENCHMARK_FOLDER names a folder with server.pem, server.key and ca.pem.
+Needs as many free cores as threads; on a machine with other work `chrt -r 1`, as root, gives it them. Where an interpreter
+cannot have trustme (no wheel of cryptography for it), another one makes the certificates: SSLSOCK_BENCHMARK_FOLDER names a
+folder with server.pem, server.key and ca.pem.
 """
 
 from __future__ import annotations
@@ -64,17 +62,7 @@ class Client(asyncio.Protocol):
             self.done.set_exception(exc or ConnectionError("the server has ended"))
 
 
-def waited() -> float:
-    """Seconds that this thread could have run and had no processor; 0 where the system does not tell."""
-    try:
-        with open("/proc/thread-self/schedstat") as file:
-            return int(file.read().split()[1]) * 1e-9
-    except OSError:
-        return 0.0
-
-
-async def exchange(count: int, ready: threading.Barrier) -> float:
-    """The seconds that it took."""
+async def exchange(count: int, ready: threading.Barrier) -> None:
     loop = asyncio.get_running_loop()
     one, other = socket.socketpair()
     serving = loop.create_task(loop.connect_accepted_socket(Server, one, ssl=harness.server_context(sslsock.ssl)))
@@ -84,23 +72,19 @@ async def exchange(count: int, ready: threading.Barrier) -> float:
     )
     await serving
     ready.wait()
-    without, begun = waited(), time.perf_counter()
     client.ask()
     await client.done
-    taken = time.perf_counter() - begun - (waited() - without)
     transport.close()
-    return taken
 
 
 def seconds(threads: int, count: int) -> float:
     """For `count` requests in each of so many loops."""
-    ready = threading.Barrier(threads)
-    taken: list[float] = []
+    ready = threading.Barrier(threads + 1)
     failed: list[BaseException] = []
 
     def work() -> None:
         try:
-            taken.append(sslsock.aio.run(exchange(count, ready)))
+            sslsock.aio.run(exchange(count, ready))
         except BaseException as exc:
             failed.append(exc)
             ready.abort()
@@ -108,11 +92,13 @@ def seconds(threads: int, count: int) -> float:
     workers = [threading.Thread(target=work) for _ in range(threads)]
     for worker in workers:
         worker.start()
+    ready.wait()
+    begun = time.perf_counter()
     for worker in workers:
         worker.join()
     if failed:
         raise failed[0]
-    return max(taken)
+    return time.perf_counter() - begun
 
 
 def main() -> int:
