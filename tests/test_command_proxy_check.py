@@ -160,6 +160,16 @@ def test_wrong_files_are_told_with_their_options(identity: Identity, tmp_path: P
     assert complaint(*BACK, "--to-cert", text).startswith(f"--to-cert: {text}: ")
 
 
+def test_lists_of_networks_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "banned.txt"
+    arguments = ("--listen", "tcp://127.0.0.1:0", "--to", "tcp://127.0.0.1:1", "--deny-source-file", file)
+    assert f"--deny-source-file: {file}: No such file or directory" in complaint(*arguments)
+    file.write_text("10.0.0.0/8\n\n10.0.0.1/8  # host bits\n")
+    assert f"--deny-source-file: {file}:3: 10.0.0.1/8 has host bits set" in complaint(*arguments)
+    file.write_text("10.0.0.0/8\n")
+    assert warnings(*arguments) == []
+
+
 def test_certificates_of_which_one_would_never_be_used(identity: Identity, tmp_path: Path) -> None:
     other = tmp_path / "other.pem"
     identity.authority.issue_cert("localhost", "127.0.0.1", "::1").private_key_and_cert_chain_pem.write_to_path(other)

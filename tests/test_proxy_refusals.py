@@ -40,7 +40,7 @@ def test_one_line_a_minute_for_each_reason() -> None:
     told(workers[1], "source_rate")
     told(workers[1], "ended")
     log.update()
-    assert writer.lines == [f"{NAME}: 2 connections were refused (source_rate: connection-rate-per-source)"]
+    assert writer.lines == [f"{NAME}: connections refused: 2 (source_rate: connection-rate-per-source)"]
     for _ in range(1000):
         told(workers[0], "source_rate")
         now[0] += PERIOD / 1001
@@ -48,10 +48,10 @@ def test_one_line_a_minute_for_each_reason() -> None:
     assert len(writer.lines) == 1
     told(workers[0], "denied")
     log.update()
-    assert writer.lines[1:] == [f"{NAME}: 1 connections were refused (denied: the lists of sources)"]
+    assert writer.lines[1:] == [f"{NAME}: connections refused: 1 (denied: the lists of sources)"]
     now[0] += 1
     log.update()
-    assert writer.lines[2:] == [f"{NAME}: 1000 connections were refused (source_rate: connection-rate-per-source)"]
+    assert writer.lines[2:] == [f"{NAME}: connections refused: 1000 (source_rate: connection-rate-per-source)"]
     now[0] += 10 * PERIOD
     log.update()
     assert len(writer.lines) == 3
@@ -91,7 +91,7 @@ def test_a_door_counts_whom_it_refuses_and_lets_in_the_others() -> None:
         writer = Writer()
         RefusalLog([counters], writer).update()  # type: ignore[arg-type]
         assert writer.lines == [
-            f"{NAME}: 6 connections were refused (source_limit: max-connections-per-source), one of the last from 127.0.0.2"
+            f"{NAME}: connections refused: 6 (source_limit: max-connections-per-source), one of the last from 127.0.0.2"
         ]
         for fd, _, _, source in taker.taken:
             limits.leave(source, False)

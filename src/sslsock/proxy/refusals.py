@@ -35,7 +35,7 @@ class RefusalLog:
                 if count == before or now - moment < PERIOD:
                     continue
                 self._told[listener, reason] = count, now
-                text = f"{listener}: {count - before} connections were refused ({reason}: {WHAT.get(reason, reason)})"
+                text = f"{listener}: connections refused: {count - before} ({reason}: {WHAT.get(reason, reason)})"
                 last = self._latest(listener, reason)
                 self._writer.write(f"{text}{f', one of the last from {last}' if last else ''}", WARNING)
 
