@@ -27,6 +27,7 @@ from typing import Callable, Optional
 import pytest
 
 from command_helpers import ENVIRONMENT, TIMEOUT, heeding_cuts, openssl, server
+from sslsock.proxy_protocol import TlsFields, encode_v2
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 PROGRAMS = sorted(path.stem for path in EXAMPLES.glob("*.py"))
@@ -469,6 +470,21 @@ def test_uvicorn_by_the_line_of_the_head(folder: Path) -> None:
     shutil.copy(EXAMPLES / "application.py", folder)
     with running(folder, [sys.executable, *words], r"running on https://127\.0\.0\.1:(\d+)") as started:
         assert curl(folder, started.port) == "hello from https\n"
+
+
+def test_uvicorn_behind_a_proxy(folder: Path) -> None:
+    """With a real one: tests/proxy/test_recipes.py."""
+    need("uvicorn")
+    header = encode_v2(("192.0.2.7", 4711), ("192.0.2.1", 443), tls=TlsFields())
+    with (
+        running(folder, arguments("proxied_uvicorn", 0), r"running on http://127\.0\.0\.1:(\d+)") as started,
+        socket.create_connection(("127.0.0.1", started.port), TIMEOUT) as client,
+    ):
+        client.sendall(header + b"GET / HTTP/1.0\r\n\r\n")
+        answer = b""
+        while data := client.recv(65536):
+            answer += data
+    assert b"hello from https\n" in answer
 
 
 def test_aiohttp(folder: Path) -> None:

@@ -46,9 +46,9 @@ __all__ = [
     "parse",
 ]
 
-# An address and a port: ("192.0.2.1", 443), ("2001:db8::1", 443). A UNIX socket is its path and 0: "@name" for an abstract one,
-# "" for one without a name.
 Endpoint = tuple[str, int]
+"""An address and a port: `("192.0.2.1", 443)`, `("2001:db8::1", 443)`. A UNIX socket is its path and 0: "@name" for an abstract
+one, "" for one without a name."""
 
 PP2_TYPE_ALPN = 0x01
 PP2_TYPE_AUTHORITY = 0x02

@@ -84,7 +84,8 @@ class Ports(NamedTuple):
 
 
 @contextlib.contextmanager
-def running(pki: Pki) -> Iterator[Ports]:
+def running(pki: Pki, more: str = "") -> Iterator[Ports]:
+    """more: further lines of master.cf."""
     path = program("postfix", "postfix")
     need_root("Postfix")
     settings = [program("postconf", "postfix"), "-d", "-h", "daemon_directory"]
@@ -100,7 +101,7 @@ def running(pki: Pki) -> Iterator[Ports]:
             (etc / "main.cf").write_text(
                 MAIN.format(folder=folder, name=NAME, certificate=certificate, key=key, ca=pki.root_file)
             )
-            (etc / "master.cf").write_text(MASTER.format(port=ports[0], tls_port=ports[1], strict_port=ports[2]))
+            (etc / "master.cf").write_text(MASTER.format(port=ports[0], tls_port=ports[1], strict_port=ports[2]) + more)
             # What `postfix start-fg` does, but the master process is a child of ours, so that we can end it.
             subprocess.run([path, "-c", str(etc), "check"], check=True, timeout=30, capture_output=True)
             master = [str(daemons / "master"), "-c", str(etc), "-s"]
