@@ -476,8 +476,9 @@ def test_uvicorn_behind_a_proxy(folder: Path) -> None:
     """With a real one: tests/proxy/test_recipes.py."""
     need("uvicorn")
     header = encode_v2(("192.0.2.7", 4711), ("192.0.2.1", 443), tls=TlsFields())
+    words = [sys.executable, str(EXAMPLES / "proxied_uvicorn.py"), "0"]
     with (
-        running(folder, arguments("proxied_uvicorn", 0), r"running on http://127\.0\.0\.1:(\d+)") as started,
+        running(folder, words, r"running on http://127\.0\.0\.1:(\d+)") as started,
         socket.create_connection(("127.0.0.1", started.port), TIMEOUT) as client,
     ):
         client.sendall(header + b"GET / HTTP/1.0\r\n\r\n")
