@@ -34,6 +34,21 @@ LIFETIME = 600.0  # seconds after which a proxy is killed, whatever it does
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with a reset
 
 
+def told_of_threads(pid: int, file: str) -> dict[str, str]:
+    """What /proc/PID/task/THREAD/`file` says of each thread of a process; one that ends meanwhile is left out."""
+    found = {}
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found[task.name] = (task / file).read_text()
+    return found
+
+
+def user_ids(pid: int) -> set[str]:
+    """All that the threads of a process have: real, effective, saved and of files."""
+    lines = [line for text in told_of_threads(pid, "status").values() for line in text.splitlines()]
+    return {uid for line in lines if line.startswith("Uid:") for uid in line.split()[1:]}
+
+
 def wait_until(condition: Callable[[], object], what: str, seconds: float = DEADLINE) -> None:
     end = time.monotonic() + seconds
     while not condition():
@@ -152,9 +167,9 @@ class Proxy:
     def thread_seconds(self) -> dict[str, float]:
         """CPU time by thread."""
         found = {}
-        for task in Path(f"/proc/{self.pid}/task").iterdir():
-            fields = (task / "stat").read_text().rpartition(")")[2].split()
-            found[task.name] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        for thread, text in told_of_threads(self.pid, "stat").items():
+            fields = text.rpartition(")")[2].split()
+            found[thread] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
         return found
 
     def metrics(self) -> dict[tuple[str, ...], float]:

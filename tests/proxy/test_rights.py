@@ -24,7 +24,7 @@ from sslsock.proxy import files
 from sslsock.proxy.files import Reader, Reading, open_file, status_of
 from sslsock.proxy.privileges import replaceable_for
 
-from .operations import DEADLINE, Origin, Proxy, Site, answer_of, fetch, proxy, wait_until, write_ticket_keys
+from .operations import DEADLINE, Origin, Proxy, Site, answer_of, fetch, proxy, user_ids, wait_until, write_ticket_keys
 
 LOCAL = "127.0.0.1:0"
 USER = "nobody"
@@ -115,13 +115,6 @@ def children(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def uids(pid: int) -> set[str]:
-    found = set()
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        found.update(next(line for line in (task / "status").read_text().splitlines() if line.startswith("Uid:")).split()[1:])
-    return found
-
-
 def gone(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
@@ -150,7 +143,7 @@ def test_a_process_keeps_the_rights_to_read(open_folder: Path, back: Origin, num
     )
     with proxy("--config", config) as running:
         (reader,) = children(running.pid)
-        assert "0" not in uids(running.pid) and uids(reader) == {"0"}
+        assert "0" not in user_ids(running.pid) and user_ids(reader) == {"0"}
         # What it was asked to read last it may not have closed yet.
         wait_until(lambda: sorted(open_descriptors(reader)) == list("0123"), "that it holds its socket only")
         held = open_descriptors(reader)

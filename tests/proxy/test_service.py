@@ -43,6 +43,8 @@ from .operations import (
     proxy,
     read_all,
     say,
+    told_of_threads,
+    user_ids,
     wait_until,
     write_ticket_keys,
 )
@@ -337,12 +339,7 @@ def test_another_user_after_binding(back: Origin) -> None:
         arguments = ("--listen", f"tls://{LOCAL}", "--to", back.url, "--cert", pair, "--threads", 2, "--user", "nobody")
         pair.chmod(0o644)
         with proxy(*arguments) as running:
-            ids = {}
-            for task in Path(f"/proc/{running.pid}/task").iterdir():
-                with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
-                    lines = (task / "status").read_text().splitlines()
-                    ids[task.name] = next(line.split()[1:] for line in lines if line.startswith("Uid:"))
-            assert len(ids) > 1 and all(uid != "0" for four in ids.values() for uid in four), ids
+            assert len(told_of_threads(running.pid, "status")) > 1 and "0" not in user_ids(running.pid)
             assert fetch(running.port, 1000, site.context) == answer_of("origin", 1000)
             pair.chmod(0o600)
             running.send(signal.SIGHUP)
