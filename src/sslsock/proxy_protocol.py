@@ -51,18 +51,31 @@ Endpoint = tuple[str, int]
 one, "" for one without a name."""
 
 PP2_TYPE_ALPN = 0x01
+"""The protocol that TLS has agreed on."""
 PP2_TYPE_AUTHORITY = 0x02
+"""The name that the client asked for (SNI), UTF-8."""
 PP2_TYPE_CRC32C = 0x03
+"""A checksum, which `parse` verifies."""
 PP2_TYPE_NOOP = 0x04
+"""Padding."""
 PP2_TYPE_UNIQUE_ID = 0x05
+"""An id of the connection, up to 128 bytes."""
 PP2_TYPE_SSL = 0x20
+"""The client's TLS, which `Header.tls` takes apart."""
 PP2_SUBTYPE_SSL_VERSION = 0x21
+"""In PP2_TYPE_SSL: the protocol version."""
 PP2_SUBTYPE_SSL_CN = 0x22
+"""In PP2_TYPE_SSL: the common name of the client's certificate."""
 PP2_SUBTYPE_SSL_CIPHER = 0x23
+"""In PP2_TYPE_SSL: the cipher."""
 PP2_SUBTYPE_SSL_SIG_ALG = 0x24
+"""In PP2_TYPE_SSL: what the proxy's certificate is signed with."""
 PP2_SUBTYPE_SSL_KEY_ALG = 0x25
+"""In PP2_TYPE_SSL: the kind of the proxy's key."""
 PP2_TYPE_NETNS = 0x30
-PP2_TYPE_CLIENT_NAME = 0xE0  # ours, of those for applications (section 2.2.8): a name of the client that the proxy has verified
+"""A network namespace."""
+PP2_TYPE_CLIENT_NAME = 0xE0
+"""Ours, of those for applications (section 2.2.8): a name of the client that the proxy has verified, UTF-8."""
 
 CLIENT_SSL = 0x01
 CLIENT_CERT_CONN = 0x02
@@ -74,13 +87,15 @@ V1_MAXIMUM = 107  # with CRLF (section 2.1)
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 V2_FIXED = 16
-MAXIMUM_TLVS = 4096  # bytes
+MAXIMUM_TLVS = 4096
+"""Bytes of TLVs that a header may have."""
 MAXIMUM_UNIQUE_ID = 128  # section 2.2.5
 LOCAL, PROXY = 0, 1
 UNSPEC, INET, INET6, UNIX = 0, 1, 2, 3
 STREAM, DGRAM = 1, 2
 ADDRESSES_SIZE = {INET: 12, INET6: 36, UNIX: 216}
-MAXIMUM_SIZE = V2_FIXED + ADDRESSES_SIZE[UNIX] + MAXIMUM_TLVS  # of a header that `parse` takes: bytes
+MAXIMUM_SIZE = V2_FIXED + ADDRESSES_SIZE[UNIX] + MAXIMUM_TLVS
+"""Bytes that a header may have which `parse` takes."""
 MAPPED = bytes(10) + b"\xff\xff"  # ::ffff:192.0.2.1 is IPv4 in IPv6 (RFC 4291, 2.5.5.2)
 
 _PORT = re.compile(r"0|[1-9][0-9]{0,4}").fullmatch
@@ -92,19 +107,20 @@ class ProxyProtocolError(Exception):
 
 @dataclass(frozen=True)
 class Header:
-    """What a PROXY header says.
-
-    version: 1 or 2. local: True when the proxy speaks for itself (a health check). source, destination: the ends of the
-    client's connection; None where the connection's own addresses count: local, UNKNOWN, unspecified. size: bytes that the
-    header takes, to be dropped from the front of the stream. tlvs: (type, value), in the order in which they came.
-    """
+    """What a PROXY header says: `parse` makes it."""
 
     version: int
+    """1 or 2."""
     local: bool
+    """Whether the proxy speaks for itself, as in a health check."""
     source: Optional[Endpoint]
+    """The client's end of its connection. None where the connection's own addresses count: local, UNKNOWN, unspecified."""
     destination: Optional[Endpoint]
+    """The other end of it; None as with `source`."""
     size: int
+    """Bytes that the header takes, to be dropped from the front of the stream."""
     tlvs: tuple[tuple[int, bytes], ...] = ()
+    """(type, value) of each, in the order in which they came."""
 
     def tlv(self, kind: int) -> Optional[bytes]:
         """The value of the first TLV of a type, None when there is none.
@@ -124,21 +140,24 @@ class Header:
 
 @dataclass(frozen=True)
 class TlsFields:
-    """The client's TLS, as PP2_TYPE_SSL tells it (section 2.2.6).
-
-    version: as "TLSv1.3". cipher: OpenSSL's name. client_certificate: one was shown in this connection; in_session: in this
-    one or in the one that it resumes. verified: it was, and with success. common_name: of the client's certificate.
-    signature_algorithm, key_algorithm: of the certificate that the proxy has shown, as "RSA-SHA256" and "RSA2048".
-    """
+    """The client's TLS, as PP2_TYPE_SSL tells it (section 2.2.6)."""
 
     version: Optional[str] = None
+    """As "TLSv1.3"."""
     cipher: Optional[str] = None
+    """OpenSSL's name."""
     client_certificate: bool = False
+    """Whether the client has shown a certificate in this connection."""
     in_session: bool = False
+    """Whether it has in this one or in the one that it resumes."""
     verified: bool = False
+    """Whether that certificate was verified, and with success."""
     common_name: Optional[str] = None
+    """Of the client's certificate."""
     signature_algorithm: Optional[str] = None
+    """Of the certificate that the proxy has shown, as "RSA-SHA256"."""
     key_algorithm: Optional[str] = None
+    """Of the certificate that the proxy has shown, as "RSA2048"."""
 
 
 def parse(data: bytes) -> Optional[Header]:
