@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import pytest
 import trustme
@@ -30,7 +30,7 @@ from command_helpers import one_line, run
 from sslsock.proxy.acme.challenges import Challenges
 from sslsock.proxy.acme.failure import AcmeFailure
 from sslsock.proxy.acme.http import ChallengeServer
-from sslsock.proxy.acme.manager import pair_of
+from sslsock.proxy.acme.manager import AcmeManager, pair_of
 from sslsock.proxy.acme.storage import FileStorage
 from sslsock.proxy.settings import AcmeSettings
 
@@ -348,7 +348,9 @@ def test_answers_without_sense(pebble: Authority, front: Front, storage: Path, b
         (500, {}, {"type": "urn:ietf:params:acme:error:serverInternal", "detail": "oops"}, "(server): serverInternal: oops"),
         (403, {}, {"type": "urn:ietf:params:acme:error:rejectedIdentifier", "detail": "no"}, "(rejected): rejectedIdentifier"),
         (403, {}, {"type": 7, "detail": {}, "subproblems": [7]}, "(server): "),
+        (403, {}, {"type": "urn:ietf:params:acme:error:dns", "detail": "no", "subproblems": 7}, "(server): "),
         (200, {}, {}, "(server): the authority's answer makes no sense"),
+        (200, place, "x" * (1 << 20), "(network): "),
         (200, place, ["no", "order"], "(server): the authority's answer is no JSON object"),
         (200, nonce, {"status": "pending"}, "(server): the authority's answer has '' where"),
         (200, place, {"status": "pending", "authorizations": 7}, "(server): the authority's order has no authorizations"),
@@ -363,6 +365,110 @@ def test_answers_without_sense(pebble: Authority, front: Front, storage: Path, b
                 front.set["newOrder"] = status, headers, body
                 proxy.process.send_signal(signal.SIGHUP)
             assert expected in proxy.wait_for_message("no certificate (", said)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"suggestedWindow": {"start": 5, "end": 6}},
+        {"suggestedWindow": {"start": "2500-01-01T00:00:00Z", "end": "9999-12-31T23:59:59-23:00"}},
+        {"suggestedWindow": [7]},
+        [7],
+    ],
+    ids=["numbers", "ends of time", "a list", "no object"],
+)
+def test_a_window_without_sense(pebble: Authority, front: Front, storage: Path, told: object) -> None:
+    """The certificate has its time all the same, and other names have theirs."""
+    store_certificate(storage, front, NAME, datetime.now(timezone.utc))
+    front.set["renewalInfo"] = 200, {}, told
+    front.set["newOrder"] = 500, {}, {"type": "urn:ietf:params:acme:error:serverInternal", "detail": "oops"}
+    said: list[str] = []
+    client = importlib.import_module("sslsock.proxy.acme.client")
+    settings = AcmeSettings(str(storage), front.url + "/dir")
+    tried = threading.Event()
+
+    def say(text: str, level: str) -> None:
+        said.append(text)
+        if text.startswith("other.example: no certificate"):
+            tried.set()
+
+    def make_client(part: Any, stopping: threading.Event) -> Any:
+        return client.Client(settings, part, None, str(pebble.ca), stopping)
+
+    manager = AcmeManager(settings, [NAME, "other.example"], FileStorage(str(storage)), say, lambda: None, make_client)
+    manager.load()
+    manager.start()
+    assert tried.wait(TIMEOUT), said
+    manager.close()
+    renewal = manager.states()[0].renewal
+    assert 59 < (renewal - time.time()) / 86400 < 65
+    assert not any(line.startswith(NAME) for line in said), said
+
+
+def test_a_certificate_that_ends_soon_is_not_ordered_without_end(tmp_path: Path, storage: Path, back: Origin) -> None:
+    with authority(tmp_path / "pebble", certificateValidityPeriod=30) as brief:
+        options = ("--metrics", "127.0.0.1:0")
+        with obtaining(brief, storage, back, NAME, options=options) as proxy:
+            proxy.wait_for_message(f"{NAME}: {NEW}")
+            assert value_of(proxy, "sslsock_proxy_acme_renewal_timestamp_seconds", NAME) > time.time() + 30
+
+
+def test_certificates_that_are_no_use() -> None:
+    """They do not take the place of one that is good."""
+    order = importlib.import_module("sslsock.proxy.acme.order")
+    now, day = datetime.now(timezone.utc), timedelta(days=1)
+
+    def check(issued: Any, name: str, key: Optional[bytes] = None) -> None:
+        chain = b"".join(one.bytes() for one in issued.cert_chain_pems)
+        order.check(chain, (key or issued.private_key_pem.bytes()).decode(), name)
+
+    issuer = trustme.CA()
+    good = issuer.issue_cert(NAME, "other.example", not_before=now - day, not_after=now + day)
+    check(good, NAME)
+    for issued, name, reason in (
+        (good, "another.example", f"is for {NAME}, other.example"),
+        (issuer.issue_cert(common_name=NAME), NAME, "is for nobody"),
+        (issuer.issue_cert(NAME, not_before=now - 2 * day, not_after=now - day), NAME, "ended at "),
+    ):
+        with pytest.raises(AcmeFailure, match=reason):
+            check(issued, name)
+    with pytest.raises(AcmeFailure, match="for another key"):
+        check(good, NAME, issuer.issue_cert(NAME).private_key_pem.bytes())
+
+
+def test_a_stored_certificate_of_another_name_is_not_used(storage: Path, front: Front) -> None:
+    store_certificate(storage, front, NAME, datetime.now(timezone.utc))
+    place = next(storage.rglob(f"{NAME}.pem"))
+    place.rename(place.with_name("other.example.pem"))
+    said: list[str] = []
+    settings = AcmeSettings(str(storage), front.url + "/dir")
+    storing = FileStorage(str(storage))
+
+    def make_client(part: Any, stopping: threading.Event) -> Any:
+        raise AssertionError("nobody orders here")
+
+    manager = AcmeManager(
+        settings, ["other.example"], storing, lambda text, level: said.append(text), lambda: None, make_client
+    )
+    manager.load()
+    assert manager.missing() == ("other.example",)
+    assert said == ["other.example: what the storage holds cannot be used: it is for another name"]
+
+
+def test_what_an_authority_says_of_time_is_bounded() -> None:
+    client, order = (importlib.import_module(f"sslsock.proxy.acme.{name}") for name in ("client", "order"))
+    assert client.seconds_of("9" * 400) == client.seconds_of("Fri, 31 Dec 9999 23:59:59 GMT") == 14 * 86400
+    assert client.seconds_of("-5") is None and client.seconds_of("0") == 0 and client.seconds_of("120") == 120
+    waits: list[float] = []
+
+    class Waiting:
+        wait = staticmethod(waits.append)
+
+    for told in (0.0, None, 20.0):
+        order.pause(Waiting, client.Answer(b"", "", told), 1.0, time.monotonic() + 100)
+    assert waits == [order.FIRST_LOOK, 1.0, 20.0]
+    with pytest.raises(AcmeFailure, match="no JSON object"):
+        assert client.Answer(b"[" * 100_000, "", None).table
 
 
 def test_a_crash_costs_no_second_order(pebble: Authority, storage: Path) -> None:

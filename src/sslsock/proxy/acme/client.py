@@ -6,6 +6,7 @@ Signatures, nonces and HTTP are those of the package `acme`.
 from __future__ import annotations
 
 import base64
+import io
 import json
 import threading
 import time
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple, Optional, Union
 
 import josepy
 import requests
+import urllib3
 from acme import errors, messages
 from acme.client import ClientNetwork
 from cryptography.hazmat.primitives import serialization
@@ -30,6 +32,9 @@ __all__ = ["Answer", "Client", "private_pem"]
 ACCOUNT_PLACE = "account.json"
 NONCES = 10  # times that a request is repeated whose nonce is refused
 TIMEOUT_SECONDS = 30  # of one request
+MOST_BYTES = 1 << 20  # of an answer; a certificate with its chain has some thousands
+PIECE = 16384
+LONGEST_WAIT = 14 * 86400.0  # seconds that an authority may put us off; rate limits are of a week
 LONGEST_TEXT = 500  # characters of what the authority says
 
 REASONS_BY_CODE = {
@@ -53,11 +58,30 @@ class Answer(NamedTuple):
         """A JSON object. AcmeFailure: it is none."""
         try:
             found = json.loads(self.body)
-        except ValueError:
+        except (ValueError, RecursionError):  # the latter: brackets within brackets without end
             found = None
         if not isinstance(found, dict):
             raise AcmeFailure(SERVER, "the authority's answer is no JSON object", self.retry_after)
         return found
+
+
+class BoundedAdapter(requests.adapters.HTTPAdapter):  # type: ignore[misc,unused-ignore]
+    """Takes no answer into memory that is larger than any has to be."""
+
+    def send(self, request: Any, *args: Any, **options: Any) -> Any:
+        """As `requests` says."""
+        response = super().send(request, *args, **{**options, "stream": True})
+        body = bytearray()
+        try:
+            for piece in response.raw.stream(PIECE, decode_content=True):
+                body += piece
+                if len(body) > MOST_BYTES:
+                    response.close()
+                    raise requests.exceptions.RequestException(f"an answer of more than {MOST_BYTES} bytes")
+        except urllib3.exceptions.HTTPError as exc:
+            raise requests.exceptions.ConnectionError(exc) from None
+        response.raw = io.BytesIO(body)
+        return response
 
 
 class Payload:
@@ -161,7 +185,8 @@ class Client:
         found = document if isinstance(document, dict) else {}
         code = str(found.get("type", "")).rpartition(":")[2]
         text = str(found.get("detail") or found.get("title") or code or "the authority has refused it, and does not say why")
-        for inner in found.get("subproblems") or ():
+        inner_problems = found.get("subproblems")
+        for inner in inner_problems if isinstance(inner_problems, list) else ():
             if isinstance(inner, dict):
                 text += f"; {inner.get('detail') or inner.get('type')}"
         return AcmeFailure(REASONS_BY_CODE.get(code, default), f"{code}: {shortened(text)}", self._retry_after, code)
@@ -176,6 +201,8 @@ class Client:
         )
         if account is not None:
             network.account = messages.RegistrationResource(uri=account, body=messages.Registration())
+        for scheme in ("https://", "http://"):
+            network.session.mount(scheme, BoundedAdapter())
         network.session.hooks["response"].append(self._note_response)
         return network
 
@@ -227,7 +254,9 @@ class Client:
             )
         try:
             answer = self._post(url, table)
-            if table.get("contact") and json.loads(answer.body).get("contact") not in (None, table["contact"]):
+            if not answer.location:
+                raise AcmeFailure(SERVER, "the authority does not say where the account is")
+            if table.get("contact") and answer.table.get("contact") not in (None, table["contact"]):
                 network.account = messages.RegistrationResource(uri=answer.location, body=messages.Registration())
                 self._post(answer.location, {"contact": table["contact"]})  # it was there before, with another one
         except BaseException:
@@ -280,6 +309,7 @@ def seconds_of(value: Optional[str]) -> Optional[float]:
     if value is None:
         return None
     try:
-        return max(0.0, float(value) if value.isdigit() else parsedate_to_datetime(value).timestamp() - time.time())
+        seconds = float(value) if value.isdigit() else parsedate_to_datetime(value).timestamp() - time.time()
+        return min(max(0.0, seconds), LONGEST_WAIT)
     except (ValueError, TypeError, OverflowError):
         return None

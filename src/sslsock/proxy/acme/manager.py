@@ -171,16 +171,24 @@ class AcmeManager:
         for held in list(self._held.values()):
             if self._stopping.is_set():
                 raise Stopped
-            self._look(held)
-            self._ask_for_window(held)
-            if held.ready(time.time()):
-                self._order(held)
-                self._ask_for_window(held)
+            try:
+                self._see_to(held)
+            except Stopped:
+                raise
+            except Exception:  # a mistake of this program, which must not cost the other names theirs
+                log.exception("%s: the thread for ACME goes on", held.name)
             if held.pair is None or held.ready(time.time()):  # somebody else orders, or may
                 waits.append(MISSING_SECONDS)
             moments = [max(held.renewal, held.again), *([held.question] if held.pair is not None else [])]
             waits += [moment - time.time() for moment in moments if moment > time.time()]
         return max(0.01, min(waits))
+
+    def _see_to(self, held: Held) -> None:
+        self._look(held)
+        self._ask_for_window(held)
+        if held.ready(time.time()):
+            self._order(held)
+            self._ask_for_window(held)
 
     def _look(self, held: Held) -> None:
         """Whether another proxy has stored a certificate. A storage that cannot be read is no attempt that has failed."""
@@ -202,6 +210,8 @@ class AcmeManager:
             return
         try:
             pair = pair_of(pem)
+            if not is_for(pair, held.name):
+                raise ValueError("it is for another name")
             renewal = renewal_of(pair)
         except (ValueError, ConfigurationError) as exc:
             held.refused = pem
@@ -228,8 +238,11 @@ class AcmeManager:
             log.debug("%s: no renewal information: %s", held.name, exc)
             return
         held.question = next_question(now, retry_after)
-        if window is None or key_type(held.pair[2]) != KEY_TYPES[self._settings.key_type]:
+        expiry = expiry_of(held.pair)
+        # One that begins when the certificate is over would have nobody renew it.
+        if window is None or window.start >= expiry or key_type(held.pair[2]) != KEY_TYPES[self._settings.key_type]:
             return
+        window = window._replace(end=min(window.end, expiry))
         moment = renewal_of(held.pair, window)
         inside = held.in_window and window.start <= held.renewal <= window.end
         if not inside:  # else the same moment each time, or it would always move
@@ -276,6 +289,8 @@ class AcmeManager:
             self._fail(held, AcmeFailure(INTERNAL, repr(exc)))
         else:
             held.success = time.time()
+            # Also where it is to be renewed at once again, as one that ends within seconds.
+            held.again = held.success + self._pace.first
             assert held.pair is not None
             end = held.pair[0].not_after
             until = f", until {end:%Y-%m-%d %H:%M} UTC" if end is not None else ""
@@ -343,6 +358,10 @@ def pair_of(pem: bytes) -> Pair:
         use_system_ca=False,
     )
     return certificate, chain, key
+
+
+def is_for(pair: Pair, name: str) -> bool:
+    return any(kind == "DNS" and found.lower() == name for kind, found in pair[0].subject_alternative_names)
 
 
 def renewal_of(pair: Pair, window: Optional[Window] = None) -> float:

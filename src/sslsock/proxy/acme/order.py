@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from datetime import datetime
+from contextlib import suppress
+from datetime import datetime, timezone
 from typing import Any, Optional
 
 from acme import crypto_util
@@ -18,7 +19,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from .challenges import Challenges
-from .client import Answer, Client, encoded, private_pem
+from .client import Answer, Client, encoded, private_pem, shortened
 from .failure import NETWORK, RATE_LIMITED, REJECTED, SERVER, TIMEOUT, VALIDATION, AcmeFailure
 from .plan import Window
 from .storage import Storage
@@ -26,7 +27,7 @@ from .storage import Storage
 __all__ = ["obtain", "renewal_window"]
 
 PATIENCE = 600.0  # seconds for an order, at the most
-FIRST_LOOK, LONGEST_LOOK = 0.25, 10.0  # seconds between looks, where the authority does not say
+FIRST_LOOK, LONGEST_LOOK = 0.25, 10.0  # seconds between looks, where the authority does not say; the first is the least
 
 
 def obtain(
@@ -80,7 +81,8 @@ def begin(client: Client, name: str, replaced: Optional[bytes]) -> tuple[str, di
         raise AcmeFailure(SERVER, "the authority's directory has no newOrder")
     table: dict[str, object] = {"identifiers": [{"type": "dns", "value": name}]}
     if replaced is not None and client.place("renewalInfo") is not None:
-        table["replaces"] = identifier_of(replaced)  # RFC 9773, 5
+        with suppress(ValueError):  # it has no name there
+            table["replaces"] = identifier_of(replaced)  # RFC 9773, 5
     try:
         answer = client.post(place, table)
     except AcmeFailure as exc:
@@ -142,7 +144,7 @@ def pause(client: Client, answer: Answer, wait: float, end: float) -> None:
     left = end - time.monotonic()
     if left <= 0:
         raise AcmeFailure(TIMEOUT, f"the authority came to no end within {PATIENCE:g} s", answer.retry_after)
-    client.wait(min(left, wait if answer.retry_after is None else answer.retry_after))
+    client.wait(min(left, wait if answer.retry_after is None else max(answer.retry_after, FIRST_LOOK)))
 
 
 def finish(client: Client, url: str, pem: str, name: str, end: float) -> bytes:
@@ -160,12 +162,12 @@ def finish(client: Client, url: str, pem: str, name: str, end: float) -> bytes:
     if order.get("status") != "valid":
         raise client.problem(order.get("error"))
     chain = client.post(address_of(order.get("certificate"))).body
-    check(chain, pem)
+    check(chain, pem, name)
     return pem.encode() + chain
 
 
-def check(chain: bytes, pem: str) -> None:
-    """Whether it is a certificate of this key."""
+def check(chain: bytes, pem: str, name: str) -> None:
+    """Whether it is a certificate of this key, for this name, and not over yet: it takes the place of one that is good."""
     try:
         leaf = x509.load_pem_x509_certificate(chain)
         key = serialization.load_pem_private_key(pem.encode(), None)
@@ -173,6 +175,22 @@ def check(chain: bytes, pem: str) -> None:
         raise AcmeFailure(SERVER, f"what the authority has issued is no certificate: {exc}") from None
     if leaf.public_key() != key.public_key():
         raise AcmeFailure(SERVER, "the certificate that the authority has issued is for another key")
+    names = names_of(leaf)
+    if name not in names:
+        others = ", ".join(names) or "nobody"
+        raise AcmeFailure(SERVER, f"the certificate that the authority has issued is for {shortened(others)}")
+    if leaf.not_valid_after_utc <= datetime.now(timezone.utc):
+        end = leaf.not_valid_after_utc
+        raise AcmeFailure(SERVER, f"the certificate that the authority has issued ended at {end:%Y-%m-%d %H:%M:%S} UTC")
+
+
+def names_of(leaf: x509.Certificate) -> list[str]:
+    """Of hosts. A wildcard is a name like any other: none is ordered."""
+    try:
+        found = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (x509.ExtensionNotFound, ValueError):  # ValueError: it cannot be read
+        return []
+    return [name.lower() for name in found.get_values_for_type(x509.DNSName)]
 
 
 def new_key(key_type: str) -> Any:
@@ -207,7 +225,7 @@ def renewal_window(client: Client, pem: bytes) -> tuple[Optional[Window], Option
         answer = client.get(f"{place}/{identifier_of(pem)}")
         found = answer.table["suggestedWindow"]
         window = Window(moment_of(found["start"]), moment_of(found["end"]))
-    except (KeyError, TypeError, ValueError) as exc:
+    except (LookupError, TypeError, AttributeError, ValueError, OverflowError) as exc:
         raise AcmeFailure(SERVER, f"the authority's renewal information makes no sense: {exc}") from None
     if window.end < window.start:  # RFC 9773, 4.2: as if it had not answered
         raise AcmeFailure(SERVER, "the authority's renewal window ends before it begins")
