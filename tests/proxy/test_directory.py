@@ -6,11 +6,16 @@ import contextlib
 import os
 import socket
 import ssl
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import dns.message
+import dns.rcode
+import dns.rdatatype
+import dns.rrset
 import pytest
 from dns.name import from_text as name_from_text
 
@@ -44,6 +49,7 @@ def names(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DnsServer]:
         *("_a._tcp 100 SRV 5 0 81 a", "_a._tcp 100 SRV 5 10 82 short", "_a._tcp 100 SRV 1 0 83 a", "_a._tcp 100 SRV 9 1 83 a"),
         *("_zero._tcp SRV 0 0 80 a", "_zero._tcp SRV 0 0 80 short"),
         *("_some._tcp SRV 0 0 80 nobody", "_some._tcp SRV 0 5 80 short", "_some._tcp SRV 0 1 0 a"),
+        "_some._tcp SRV 0 1 80 text",
         *("_none._tcp SRV 0 0 80 nobody", "_off._tcp SRV 0 0 0 .", "text TXT only"),
         *(f"many A 192.0.2.{number}" for number in range(1, 201)),
         *(f"_many._tcp SRV 0 1 {number} short" for number in range(1, 301)),
@@ -90,7 +96,7 @@ def test_services(names: DnsServer) -> None:
     zero = found.find("_zero._tcp.example.test", 0)
     assert {(entry.rank, entry.weight) for entry in zero.entries} == {(0, 1)}
     some = found.find("_some._tcp.example.test", 0)
-    assert [entry.sockaddr for entry in some.entries] == [("192.0.2.9", 80)], "without the one that has no address"
+    assert [entry.sockaddr for entry in some.entries] == [("192.0.2.9", 80)], "without those that have no address"
 
 
 def test_the_search_list_of_the_system_counts(names: DnsServer) -> None:
@@ -119,6 +125,35 @@ def test_the_search_list_of_the_system_counts(names: DnsServer) -> None:
 def test_what_is_not_found(names: DnsServer, name: str, port: int, reason: str) -> None:
     with pytest.raises(DirectoryError, match=reason):
         Directory((("127.0.0.1", names.port),)).find(name, port)
+
+
+@pytest.mark.parametrize("way", ["denies", "fails", "refuses", "is silent"])
+def test_a_server_that_knows_no_ipv6(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    """RFC 4074, 4: what there is of IPv4 counts."""
+    monkeypatch.setattr(directory, "ANSWER_SECONDS", 0.5 if way == "is silent" else 60.0)
+    code = {"denies": dns.rcode.NXDOMAIN, "fails": dns.rcode.SERVFAIL, "refuses": dns.rcode.NOTIMP}.get(way)
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                data, client = serving.recvfrom(2048)
+                query = dns.message.from_wire(data)
+                answer = dns.message.make_response(query)
+                if query.question[0].rdtype == dns.rdatatype.A:
+                    answer.answer.append(dns.rrset.from_text(query.question[0].name, 60, "IN", "A", "192.0.2.1"))
+                elif code is None:
+                    continue
+                else:
+                    answer.set_rcode(code)
+                serving.sendto(answer.to_wire(), client)
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as serving:
+        serving.bind(("127.0.0.1", 0))
+        serving.settimeout(60)
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        found = Directory((serving.getsockname(),)).find("a.example.test", 80)
+        assert found.entries == (Entry(V4, ("192.0.2.1", 80)),)
 
 
 def test_a_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,6 +89,7 @@ class Directory:
                     super().put(key, value)
 
         self._dns: Any = dns.resolver
+        self._absent: Any = (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer)  # a name, or its address, is not there
         self._dns_error: Any = dns.exception.DNSException
         self._by_system = servers is None
         self._searches = not servers
@@ -128,12 +129,17 @@ class Directory:
     def _hosts(self, name: str, search: bool) -> tuple[list[tuple[int, str]], float]:
         """The addresses of a name, and their TTL. Without records of one family, those of the other are all there are."""
         found: list[tuple[int, str]] = []
-        least, problem = LONGEST, None
+        least = LONGEST
+        problem: Optional[Exception] = None
         for kind, family in (("A", socket.AF_INET), ("AAAA", socket.AF_INET6)):
             try:
                 records, ttl = self._ask(name, kind, search)
-            except (self._dns.NoAnswer, self._dns.NoNameservers) as exc:  # there are servers that fail for AAAA
+            except (self._dns.NoAnswer, self._dns.NoNameservers) as exc:
                 problem = exc
+            except (self._dns.NXDOMAIN, self._dns.LifetimeTimeout):
+                if not found:
+                    raise
+                # Asked for AAAA, some servers deny a name that they know, or say nothing (RFC 4074, 4).
             else:
                 found += [(family, record.address) for record in records]
                 least = min(least, ttl)
@@ -159,7 +165,7 @@ class Directory:
             alike = [target[1] for target in targets if target[0] == priority]
             try:
                 found, ttl = self._hosts(host, False)
-            except self._dns.NXDOMAIN as exc:
+            except self._absent as exc:
                 problem = exc
                 continue
             least = min(least, ttl)
