@@ -460,6 +460,49 @@ def test_sighup_changes_rates(start: Start, echo: Echo, tmp_path: FilePath) -> N
         assert "source-table-size has changed, which needs a restart" in reload("stay in force")
 
 
+def test_sighup_changes_the_turn_of_who_waits(start: Start, echo: Echo, tmp_path: FilePath) -> None:
+    file = tmp_path / "proxy.toml"
+    listening = f'[[listener]]\nlisten = "tcp://127.0.0.1:0"\nto = "{echo.to}"\n'
+    file.write_text(f'connection-rate = "{NEVER.format(1)}"\n{listening}')
+    proxy = start("--config", file)
+    with contextlib.ExitStack() as stack:
+        served(stack, proxy.port)
+        others = [stack.enter_context(connect(proxy.port)) for _ in range(3)]
+        proxy.wait_for_message("connections wait")
+        file.write_text(listening)
+        proxy.process.send_signal(signal.SIGHUP)
+        for other in others:
+            is_served(other)
+
+
+def test_a_place_of_who_waits_while_headers_become_expected_is_given_back(start: Start, echo: Echo, tmp_path: FilePath) -> None:
+    """Who is counted by where he comes from is not counted by that when a header names the client."""
+    file = tmp_path / "proxy.toml"
+
+    def write(rate: str, *more: str) -> None:
+        top = ("max-connections-per-source = 1", f'connection-rate = "{rate}"')
+        file.write_text("\n".join((*top, "[[listener]]", 'listen = "tcp://127.0.0.1:0"', f'to = "{echo.to}"', *more, "")))
+
+    def reload() -> None:
+        seen = len(proxy.messages)
+        proxy.process.send_signal(signal.SIGHUP)
+        proxy.wait_for_message("SIGHUP: read again", seen)
+
+    write(NEVER.format(1))
+    proxy = start("--config", file)
+    with contextlib.ExitStack() as stack:
+        served(stack, proxy.port)
+        waiting = stack.enter_context(connect(proxy.port, source="127.0.0.2"))
+        proxy.wait_for_message("connections wait")
+        write("0", "proxy-protocol-in = true", 'trusted-proxy = "127.0.0.0/8"')
+        reload()
+        waiting.sendall(encode_v1(("127.0.0.3", 5), ("127.0.0.1", 6)))
+        is_served(waiting)
+        write("0")
+        reload()
+        served(stack, proxy.port, "127.0.0.2")
+
+
 # Connections that stay
 
 

@@ -29,6 +29,10 @@ class Pace:
         self._full_at = 0  # when there may be `burst` at once again
 
     @property
+    def rate(self) -> Rate:
+        return self._interval, self._burst
+
+    @property
     def limited(self) -> bool:
         return self._interval > 0
 
@@ -80,6 +84,10 @@ class Paces:
     def of_connections(self, name: str) -> tuple[Pace, ...]:
         """Those that a connection of this listener goes by."""
         return self._limited.get((name, "connection_rate"), ())
+
+    def rates(self, name: str) -> tuple[Rate, ...]:
+        """What `of_connections` goes by."""
+        return tuple(pace.rate for pace in self.of_connections(name))
 
     def of_handshakes(self, name: str) -> tuple[Pace, ...]:
         return self._limited.get((name, "handshake_rate"), ())

@@ -39,7 +39,7 @@ from .metrics import Counters
 from .pace import Paces, wait_for_all
 from .policy import ListenerPolicy, RoutePolicy
 from .session import Session
-from .settings import Address, Limits
+from .settings import Address, Limits, Rate
 from .sources import Sources
 from .syn_filter import drop_new_connections
 
@@ -70,6 +70,7 @@ class Entrance:
         self._shared = shared
         self._next: Optional[tuple[int, tuple[str, int], Optional[bytes]]] = None  # who waits: descriptor, peer, source
         self._turn: Optional[Timer] = None  # set while the next connection waits for its turn
+        self._turn_rates: tuple[Rate, ...] = ()  # by which it has got it
         self._closing = False
         self._door = Door()
         worker.counters.watch_door(policy.name, self._door)
@@ -81,6 +82,9 @@ class Entrance:
         """Connections go by these from now on."""
         self.policy = policy
         self._follow_door()
+        if self._turn is not None and self._turn_rates != self._worker.paces.rates(policy.name):
+            self._turn.cancel()
+            self._await_turn(wait_for_all(self._worker.paces.of_connections(policy.name)) or 0.0)
         set_keepalive(self._listener.fileno(), limits.keepalive)
 
     def _follow_door(self) -> None:
@@ -99,10 +103,14 @@ class Entrance:
             wait = wait_for_all(self._worker.paces.of_connections(self.policy.name))
             if wait and not self._closing:
                 self._listener.pause()
-                self._turn = self.loop.call_later(wait, self._on_turn)
+                self._await_turn(wait)
                 self._worker.say_once(f"{self.policy.name}: connections wait, for they come too fast (connection-rate)")
             elif not self._enter():
                 return
+
+    def _await_turn(self, seconds: float) -> None:
+        self._turn_rates = self._worker.paces.rates(self.policy.name)
+        self._turn = self.loop.call_later(seconds, self._on_turn)
 
     def _on_turn(self) -> None:
         self._turn = None
@@ -134,6 +142,9 @@ class Entrance:
     def _admit(self, place: Place) -> None:
         assert self._next is not None
         (fd, peer, source), self._next = self._next, None
+        if self.policy.settings.proxy_protocol_in:  # only since it has come: the header says as what it counts
+            self._worker.sources.leave(source, self.policy.tls)
+            source = None
         self._worker.admit(self.policy, fd, peer, place, source)
 
     def take_place(self, place: Place) -> None:
@@ -152,7 +163,7 @@ class Entrance:
         """Close whoever waits for a place, at the end of the worker."""
         if self._next is not None:
             os.close(self._next[0])
-            self._worker.sources.leave(self._next[2], self.shakes)
+            self._worker.sources.leave(self._next[2], self.policy.tls)
             self._next = None
 
     def close(self) -> None:
