@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Optional
+from typing import Optional
 
 from . import hosts
 from .settings import AcmeSettings, Address
-
-if TYPE_CHECKING:
-    from .builder import Table
+from .table import Table
 
 __all__ = ["ACME", "IN_FLEET", "acme_names", "acme_of"]
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Optional
+from typing import Optional
 
 from .settings import Address, Balance, HealthCheck
-
-if TYPE_CHECKING:
-    from .builder import Table
+from .table import Table
 
 __all__ = ["CHOICE", "METHODS", "balance_of", "check_of"]
 

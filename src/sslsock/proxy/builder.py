@@ -1,16 +1,15 @@
 """Settings made of named values, whoever wrote them: `options` (the command line) and `config_file` (TOML).
 
-Here are all names, the kind of value each takes, and what cannot stand together. Nothing is opened: `check` does that.
+Here are all names, the kind of value each takes, and what cannot stand together (`table` asks for one value; `…_values` know a part). Nothing is opened: `check` does that.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from sys import float_info
-from typing import Any, NoReturn, Optional, Union
+from typing import Optional
 
 from ..core.cpu_count import default_threads
 from ..sockets.host_port import parse_connect_address, parse_listen_address
@@ -21,37 +20,27 @@ from .allowed import NameList
 from .back_end_values import CHOICE, balance_of, check_of
 from .directory_values import resolver_of, service_of
 from .fleet_values import FLEET, fleet_of
+from .limit_values import BOUNDS, limits_of, own_limits
 from .settings import (
     PROTOCOL_NAMES,
     Address,
     BackTls,
     KeyPair,
-    Limits,
     ListenerSettings,
     Network,
-    Path,
-    Places,
     ProxySettings,
-    Rate,
     Route,
     TlsPolicy,
 )
+from .table import Part, Table, kind
 from .tls_profiles import PROFILES, profile
 
-__all__ = ["ACME", "LISTENER", "OF_LISTENERS", "ROUTE", "TOP", "Table", "refuse_unknown", "settings_of"]
+__all__ = ["ACME", "LISTENER", "ROUTE", "TOP", "settings_of"]
 
-OF_LISTENERS = ("max-connections", "max-handshakes", "connection-rate", "handshake-rate")  # in all, and of one listener
-OF_SOURCES = (
-    *("max-connections-per-source", "max-handshakes-per-source", "connection-rate-per-source", "handshake-rate-per-source"),
-    *("source-ipv4-prefix", "source-ipv6-prefix", "source-table-size"),
-)
 SOURCES = ("allow-source", "deny-source", "allow-source-file", "deny-source-file")
 TOP = (
-    *("threads", *OF_LISTENERS, *OF_SOURCES, "half-closed-timeout", "connection-lifetime"),
-    *("keepalive", "handshake-timeout", "connect-timeout", "idle-timeout", "drain-timeout", "shutdown-delay"),
-    *FLEET,
-    *("ticket-key-file", "metrics", "log-format", "log-probes", "user", "keep-reading", "watch"),
-    "resolver",
+    *("threads", *BOUNDS, *FLEET, "resolver", "ticket-key-file"),
+    *("metrics", "log-format", "log-probes", "user", "keep-reading", "watch"),
 )
 ALGORITHMS = ("minimum-protocol", "maximum-protocol", "ciphers", "ciphersuites", "groups", "signature-algorithms")
 VERIFICATION = ("crl", "partial-chain", "verify-depth")
@@ -66,135 +55,9 @@ LISTENER = ("listen", "listen-mode", "listen-owner", *SOURCES, *FRONT_TLS, *ADDR
 ROUTE = ("server-names", "alpn", *TARGET)
 
 MOST_THREADS = 1024
-MOST_CONNECTIONS = 2**31 - 1
-MOST_KEEPALIVE = 32767  # seconds: MAX_TCP_KEEPIDLE of Linux
-MOST_SOURCES = 1 << 24  # in the table: 384 MiB a rate
-MOST_BURST = 1_000_000
 MOST_DEPTH = 100  # OpenSSL's own bound: SSL_CTX_set_verify_depth(3)
 
-RATE = re.compile(r"([0-9]{1,9})(?:/([smh]))?(?: +burst=([0-9]{1,9}))?", re.ASCII)
-UNITS = {None: 1, "s": 1, "m": 60, "h": 3600}  # seconds
 PROTOCOL = re.compile(r"(?:tls ?v?)?1(?:\.([0-3]))?", re.ASCII | re.IGNORECASE)  # TLSv1.2, 1.2, and TLSv1 as OpenSSL has it
-
-Part = Union[str, int]
-
-
-class Table:
-    """The named values of one table (all of the command line is one), and how to complain about them.
-
-    values: those that were written. places, path: where this table is. prefix: stands before every name ("--").
-    """
-
-    def __init__(self, values: Mapping[str, object], places: Places, path: Path = (), prefix: str = "") -> None:
-        self.values = values
-        self.places = places
-        self.path = path
-        self.prefix = prefix
-
-    def __contains__(self, key: str) -> bool:
-        return key in self.values
-
-    def fail(self, reason: str, *parts: Part) -> NoReturn:
-        raise self.places.of(*self.path, *parts).error(reason)
-
-    def name(self, key: str) -> str:
-        """How the user knows it."""
-        return self.prefix + key
-
-    def text(self, key: str) -> Optional[str]:
-        value = self.values.get(key)
-        if value is not None and not isinstance(value, str):
-            self.fail(f"a string is needed, not {kind(value)}", key)
-        if value == "":
-            self.fail("it is empty", key)
-        return value
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        """A list of strings, or one."""
-        value = self.values.get(key, [])
-        if isinstance(value, str):
-            value = [value]
-        if not isinstance(value, list):
-            self.fail(f"a string or a list of strings is needed, not {kind(value)}", key)
-        if key in self and not value:
-            self.fail("the list is empty", key)
-        for index, item in enumerate(value):
-            if not isinstance(item, str):
-                self.fail(f"a list of strings is needed, but it holds {kind(item)}", key, index)
-            if not item:
-                self.fail("an empty string is in the list", key, index)
-        return tuple(value)
-
-    def protocols(self, key: str) -> tuple[str, ...]:
-        """ALPN names, as a list or with commas between them."""
-        names = [
-            (index, name.strip()) for index, text in enumerate(self.texts(key)) for name in text.split(",")
-        ]
-        for index, name in names:
-            if not 0 < len(name.encode("utf-8", "surrogateescape")) < 256:  # RFC 7301, 3.1
-                self.fail(f"{name!r}: the name of a protocol is 1 to 255 bytes long", key, index)
-        return tuple(name for _, name in names)
-
-    def flag(self, key: str) -> bool:
-        value = self.values.get(key, False)
-        if not isinstance(value, bool):
-            self.fail(f"true or false is needed, not {kind(value)}", key)
-        return value
-
-    def count(self, key: str, least: int, most: int, default: int) -> int:
-        value = self.values.get(key, default)
-        if not isinstance(value, int) or isinstance(value, bool):
-            self.fail(f"a whole number is needed, not {kind(value)}", key)
-        if key in self and not least <= value <= most:
-            self.fail(f"{value} is not between {least} and {most}", key)
-        return value
-
-    def seconds(self, key: str, default: float) -> float:
-        value = self.values.get(key, default)
-        if not isinstance(value, (int, float)) or isinstance(value, bool):
-            self.fail(f"a number of seconds is needed, not {kind(value)}", key)
-        if not 0 <= value <= float_info.max:  # infinity and NaN neither, nor what TOML's integers can be
-            self.fail(f"{value} is no time: seconds are needed, 0 for no limit", key)
-        return float(value)
-
-    def choice(self, key: str, *choices: str) -> Optional[str]:
-        value = self.text(key)
-        if value is not None and value not in choices:
-            self.fail(f"{value!r} is neither {' nor '.join(choices)}", key)
-        return value
-
-    def file(self, key: str) -> Optional[str]:
-        """A file name; in a file, relative to that file's folder."""
-        value = self.text(key)
-        return None if value is None else self.located(value, key)
-
-    def files(self, key: str) -> tuple[str, ...]:
-        return tuple(self.located(value, key, index) for index, value in enumerate(self.texts(key)))
-
-    def located(self, value: str, *parts: Part) -> str:
-        if "\0" in value:
-            self.fail(f"{value!r} holds a NUL character", *parts)
-        return os.path.join(os.path.dirname(self.places.of(*self.path, *parts).file or ""), value)
-
-    def refuse(self, keys: Sequence[str], reason: str) -> None:
-        """SettingsError if one of them is set."""
-        for key in keys:
-            if self.values.get(key, False) is not False:
-                self.fail(reason, key)
-
-
-def kind(value: object) -> str:
-    """What a value is, in TOML's words."""
-    names = {bool: "a boolean", int: "an integer", float: "a float", str: "a string", list: "a list", dict: "a table"}
-    return names.get(type(value), "a date or time")
-
-
-def similar(key: str, known: Sequence[str]) -> str:
-    """A question for who may have mistyped a name; "" when nothing is near."""
-    import difflib  # only after an error: it takes a while to load
-
-    found = difflib.get_close_matches(key.lower().replace("_", "-"), known, n=1, cutoff=0.7)
-    return f"; did you mean {found[0]!r}?" if found else ""
 
 
 def settings_of(
@@ -214,34 +77,9 @@ def settings_of(
         seen[where] = table
     asking = [(table, settings.listen) for (table, _), settings in zip(listeners, made) if settings.acme]
     wanted, listening = asking[0][0] if asking else None, [address for _, address in asking]
-    defaults = Limits()
     return ProxySettings(
         listeners=made,
-        limits=Limits(
-            max_connections=top.count("max-connections", 0, MOST_CONNECTIONS, defaults.max_connections),
-            max_connections_per_source=top.count(
-                "max-connections-per-source", 0, MOST_CONNECTIONS, defaults.max_connections_per_source
-            ),
-            handshake_timeout=top.seconds("handshake-timeout", defaults.handshake_timeout),
-            connect_timeout=top.seconds("connect-timeout", defaults.connect_timeout),
-            idle_timeout=top.seconds("idle-timeout", defaults.idle_timeout),
-            drain_timeout=top.seconds("drain-timeout", defaults.drain_timeout),
-            keepalive=top.count("keepalive", 0, MOST_KEEPALIVE, defaults.keepalive),
-            shutdown_delay=top.seconds("shutdown-delay", defaults.shutdown_delay),
-            max_handshakes=top.count("max-handshakes", 0, MOST_CONNECTIONS, defaults.max_handshakes),
-            max_handshakes_per_source=top.count(
-                "max-handshakes-per-source", 0, MOST_CONNECTIONS, defaults.max_handshakes_per_source
-            ),
-            connection_rate=rate(top, "connection-rate"),
-            handshake_rate=rate(top, "handshake-rate"),
-            connection_rate_per_source=rate(top, "connection-rate-per-source"),
-            handshake_rate_per_source=rate(top, "handshake-rate-per-source"),
-            source_ipv4_prefix=top.count("source-ipv4-prefix", 1, 32, defaults.source_ipv4_prefix),
-            source_ipv6_prefix=top.count("source-ipv6-prefix", 1, 128, defaults.source_ipv6_prefix),
-            source_table_size=top.count("source-table-size", 1, MOST_SOURCES, defaults.source_table_size),
-            half_closed_timeout=top.seconds("half-closed-timeout", defaults.half_closed_timeout),
-            connection_lifetime=top.seconds("connection-lifetime", defaults.connection_lifetime),
-        ),
+        limits=limits_of(top),
         threads=top.count("threads", 1, MOST_THREADS, default_threads()),
         ticket_key_file=top.file("ticket-key-file"),
         fleet=fleet_of(top),
@@ -255,26 +93,6 @@ def settings_of(
         acme=acme_of(acme, wanted, listening, plain_address(acme, "http") if acme is not None else None),
         places=top.places,
     )
-
-
-def rate(table: Table, key: str) -> Rate:
-    """How many may come in a time: 20, "20/s", "30/m burst=10"; without a burst, as many at once as in that time."""
-    value = table.values.get(key, 0)
-    if isinstance(value, bool) or not isinstance(value, (int, str)):
-        table.fail(f"a number or a string is needed, as in \"30/m\", not {kind(value)}", key)
-    found = RATE.fullmatch(str(value).strip())
-    if found is None:
-        table.fail(f"{value!r} is no rate: a number, perhaps with /s, /m or /h, and a burst, as in 30/m burst=10", key)
-    number, burst = int(found[1]), int(found[3] or found[1])
-    if not number:
-        if found[3]:
-            table.fail(f"{value!r}: 0 is no limit, and has no burst", key)
-        return 0, 1
-    if not 1 <= burst <= MOST_BURST:
-        if found[3]:
-            table.fail(f"{value!r}: the burst is not between 1 and {MOST_BURST}", key)
-        burst = MOST_BURST
-    return UNITS[found[2]] * 10**9 // number, burst
 
 
 def log_probes(top: Table) -> bool:
@@ -409,16 +227,6 @@ def listener_of(table: Table, route_tables: Sequence[Table]) -> ListenerSettings
         denied_files=table.files("deny-source-file"),
         **own_limits(table),
     )
-
-
-def own_limits(table: Table) -> dict[str, Any]:
-    """Those of one listener. On the command line there is one, and what is said there is said of all."""
-    return {
-        "max_connections": table.count("max-connections", 0, MOST_CONNECTIONS, 0),
-        "max_handshakes": table.count("max-handshakes", 0, MOST_CONNECTIONS, 0),
-        "connection_rate": rate(table, "connection-rate"),
-        "handshake_rate": rate(table, "handshake-rate"),
-    }
 
 
 def transparent(table: Table, listen: Address, routes: Sequence[Route], proxy_protocol_in: bool) -> bool:
@@ -604,13 +412,3 @@ def target_of(table: Table, listen: Address, names: tuple[str, ...], alpn: tuple
         balance=balance,
         check=check_of(table),
     )
-
-
-def refuse_unknown(table: Table, known: Sequence[str], elsewhere: Mapping[str, str]) -> None:
-    """SettingsError for the first key that is not known. elsewhere: where keys belong that are known in other tables."""
-    for key in table.values:
-        if key in known:
-            continue
-        if key in elsewhere:
-            table.fail(f"it does not belong here but {elsewhere[key]}", key)
-        table.fail(f"unknown key{similar(key, known)}", key)

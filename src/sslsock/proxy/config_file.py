@@ -12,9 +12,11 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Optional
 
-from .builder import ACME, LISTENER, OF_LISTENERS, ROUTE, TOP, Table, refuse_unknown, settings_of
+from .builder import ACME, LISTENER, ROUTE, TOP, settings_of
 from .files import Reading
+from .limit_values import OF_LISTENERS
 from .settings import Place, Places, ProxySettings, SettingsError
+from .table import Table, refuse_unknown
 from .toml_lines import lines_of
 
 __all__ = ["log_format_in", "read_settings"]

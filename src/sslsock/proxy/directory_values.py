@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Optional, Union
+from typing import Optional, Union
 
 from ..core.hostname import parse_host
 from ..sockets.host_port import parse_connect_address
 from . import hosts
 from .directory import NAME_SERVER
 from .settings import Address
-
-if TYPE_CHECKING:
-    from .builder import Table
+from .table import Table
 
 __all__ = ["resolver_of", "service_of"]
 

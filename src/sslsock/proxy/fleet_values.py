@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Optional
+from typing import Optional
 from urllib.parse import unquote
 
 from ..sockets.host_port import parse_connect_address
 from ..sockets.local_path import checked_path, is_abstract
 from . import hosts
 from .settings import Address, Fleet
-
-if TYPE_CHECKING:
-    from .builder import Table
+from .table import Table
 
 __all__ = ["FLEET", "fleet_of"]
 

@@ -282,8 +282,9 @@ def add_policy(add: Callable[..., object], prefix: str, peers: str) -> None:
 
 def make_settings(arguments: argparse.Namespace, reading: Optional[Reading] = None) -> ProxySettings:
     """The settings that the command line, and the file it names, ask for. reading: that this file is part of. SettingsError."""
-    from .builder import ACME, LISTENER, TOP, Table, settings_of
+    from .builder import ACME, LISTENER, TOP, settings_of
     from .settings import Place, Places, SettingsError
+    from .table import Table
 
     given = {key.replace("_", "-"): value for key, value in vars(arguments).items() if key not in OWN}
     identities = getattr(arguments, "identities", [])
