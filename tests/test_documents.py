@@ -22,6 +22,7 @@ import sslsock.proxy_protocol
 from peers import needs_sources
 from sslsock.__main__ import make_parser
 from sslsock.proxy import builder
+from sslsock.proxy.limit_values import OF_LISTENERS
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -297,7 +298,7 @@ def test_every_key_of_the_proxys_file_is_in_the_reference():
     targets = listed["Back ends"]
     assert sorted(listed["`[acme]`"]) == sorted(builder.ACME)
     assert sorted(listed["In front of the first table"]) == sorted(builder.TOP)
-    assert sorted(listed["`[[listener]]`"] + targets) == sorted(builder.LISTENER + builder.OF_LISTENERS)
+    assert sorted(listed["`[[listener]]`"] + targets) == sorted(builder.LISTENER + OF_LISTENERS)
     assert sorted(listed["`[[listener.route]]`"] + targets) == sorted(builder.ROUTE)
 
 

@@ -1,6 +1,7 @@
 """Settings made of named values, whoever wrote them: `options` (the command line) and `config_file` (TOML).
 
-Here are all names, the kind of value each takes, and what cannot stand together (`table` asks for one value; `…_values` know a part). Nothing is opened: `check` does that.
+Here are all names, the kind of value each takes, and what cannot stand together; modules named `…_values` know a part of it.
+Nothing is opened: `check` does that.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Named values as somebody has written them, on the command line or in TOML: each is asked for by its kind, and what is wrong with
-one is told in the words of whoever wrote it.
+"""Named values as somebody has written them, on the command line or in TOML: each is asked for by its kind, and what is
+wrong with one is told in the words of whoever wrote it.
 """
 
 from __future__ import annotations
