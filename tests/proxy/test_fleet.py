@@ -195,6 +195,38 @@ def test_what_redis_holds_for_others_is_not_touched(store: RedisServer) -> None:
         assert 0 < client.ttl(PLAN) <= 7 * 24 * 3600, "a fleet that is gone leaves no keys behind"
 
 
+def test_redis_that_takes_no_writes(store: RedisServer) -> None:
+    """What it holds counts all the same, though it would be time for a next key."""
+    one = Member(store)
+    members(one)
+    with store.client() as client:
+        client.set(PLAN, held(store)._replace(seeds=held(store).seeds[:1]).text())
+        client.config_set("maxmemory", 1)
+        members(one, newcomer := Member(store))
+        assert newcomer.seals_by() == one.seals_by()
+        for member in (one, newcomer):
+            assert "maxmemory" in member.log.lines[-1], member.log.lines
+            assert "the session ticket keys that are known stay until that is better" in member.log.lines[-1]
+        client.config_set("maxmemory", 0)
+        members(one, newcomer)
+        assert len(held(store).seeds) == 2 and newcomer.opens() >= one.opens()
+    assert all(member.log.lines[-1].endswith("session ticket keys are shared again") for member in (one, newcomer))
+
+
+@pytest.mark.parametrize("name", ["epoch", "version"])
+@pytest.mark.parametrize("number", [-1, 10**400])
+def test_a_number_out_of_bounds_is_none(store: RedisServer, name: str, number: int) -> None:
+    members(Member(store))
+    text = held(store)._replace(**{name: number}).text()
+    with store.client() as client:
+        client.set(PLAN, text)
+        member = Member(store)
+        members(member)
+        assert "its epoch or version is out of bounds" in member.log.lines[0]
+        assert client.get(PLAN) == text
+    assert member.state().version == 1
+
+
 def test_the_secret_is_not_in_redis_and_nothing_goes_without_it(store: RedisServer, tmp_path: Path) -> None:
     files = [tmp_path / "one", tmp_path / "other"]
     for number, file in enumerate(files):

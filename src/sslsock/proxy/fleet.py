@@ -241,6 +241,9 @@ class FleetMember:
         plan = self._decide(text)
         if plan.text() == text:
             return plan, self.now
+        theirs = self._theirs(text)
+        if theirs is not None:  # it counts, also where the server takes no writes: one that is full, or a replica
+            self._adopt(theirs, self.now)
         with client.pipeline() as writing:
             for _ in range(MOST_TRIES):
                 writing.watch(name)
@@ -270,13 +273,18 @@ class FleetMember:
         now, secret, mine = self.now, self.access.secret, self._plan
         if text == RENEW:
             return new_plan(now, secret, max(int(now), mine.epoch + 1), mine.version + 1)
-        if not text:  # nobody was here yet, or Redis has lost it
-            return advanced(mine, now)
+        theirs = self._theirs(text)
+        return advanced(mine if theirs is None else theirs, now)
+
+    def _theirs(self, text: bytes) -> Optional[Plan]:
+        """The plan that Redis holds, where it counts. PlanError."""
+        if not text or text == RENEW:  # nobody was here yet, or Redis has lost it
+            return None
         if len(text) > MOST_BYTES:
             raise PlanError("it is too long")
-        theirs = parse_plan(text, secret)
+        theirs = parse_plan(text, self.access.secret)
         # It may be an older one, when another server has taken over that did not have the last of what was written.
-        return advanced(mine if not self._own and mine.is_newer_than(theirs) else theirs, now)
+        return None if not self._own and self._plan.is_newer_than(theirs) else theirs
 
     def _adopt(self, plan: Plan, now: float) -> None:
         if self._epoch is not None and plan.epoch > self._epoch:
@@ -326,11 +334,11 @@ class FleetMember:
     def _note_lost(self, exc: Exception) -> None:
         if self._connected is False:
             return
-        first, self._connected = self._connected is None, False
+        self._connected = False
         reason = str(exc)
         if isinstance(exc, PlanError):
             reason = f"what it holds in {self.access.fleet.name}:tickets is no use: {exc}"
-        what = "this proxy makes session ticket keys of its own" if first else "the session ticket keys that are known stay"
+        what = "this proxy makes session ticket keys of its own" if self._own else "the session ticket keys that are known stay"
         self._say(f"{reason.rstrip('.') or repr(exc)}; {what} until that is better", WARNING)
 
     def _note_found(self) -> None:

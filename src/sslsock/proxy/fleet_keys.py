@@ -31,6 +31,7 @@ KEPT = TICKET_LIFETIME + 600.0  # seconds that it opens after that; the members'
 AHEAD = 60.0  # seconds at the least from a key's making to its use: several times what members take to hear of it
 MOST_USE = 24 * 3600.0  # seconds that a key seals where no next one can be had
 MOST_SEEDS = 12
+MOST_NUMBER = 1 << 62  # what goes up by one a few times a day never comes there
 SEED_SIZE = 32
 FORMAT = 1
 INFO = b"sslsock ticket key"
@@ -156,6 +157,8 @@ def parse_plan(text: bytes, secret: bytes) -> Plan:
     epoch, version, proof, keys = (values.get(name) for name in ("epoch", "version", "proof", "keys"))
     if type(epoch) is not int or type(version) is not int or not isinstance(proof, str) or not isinstance(keys, list):
         raise PlanError("epoch and version are to be whole numbers, proof a string, keys a list")
+    if not (0 <= epoch < MOST_NUMBER and 0 <= version < MOST_NUMBER):
+        raise PlanError("its epoch or version is out of bounds")
     if not 1 <= len(keys) <= MOST_SEEDS:
         raise PlanError(f"it has {len(keys)} keys, not 1 to {MOST_SEEDS}")
     if not hmac.compare_digest(proof.encode("utf-8", "surrogatepass"), proof_of(secret).encode()):

@@ -405,7 +405,7 @@ class Session:
         """What the connection to a back end of that family comes from: the client's address, as `pack_address` makes it, or b""
         for the proxy's own. ValueError: the client has none of that family."""
         client = self.record.peer[0]
-        if not self.policy.settings.transparent or not client or client[0] in "/@":  # a UNIX socket's, of a PROXY header
+        if not self.policy.settings.transparent or packed_address(client) is None:  # a UNIX socket's, of a PROXY header
             return b""
         return address_of_client(client, family)
 
