@@ -302,6 +302,28 @@ def test_every_key_of_the_proxys_file_is_in_the_reference():
     assert sorted(listed["`[[listener.route]]`"] + targets) == sorted(builder.ROUTE)
 
 
+def proxys_options():
+    """Each option of `sslsock proxy`, with the title of its group in --help."""
+    commands = next(action for action in make_parser()._actions if action.dest == "command")
+    for group in commands.choices["proxy"]._action_groups:
+        for action in group._group_actions:
+            yield from ((option, group.title) for option in action.option_strings)
+
+
+def test_the_page_of_the_proxy_has_every_option_once():
+    page = (ROOT / "docs" / "proxy.md").read_text()
+    section = page[page.index("\n## Options\n") : page.index("\n## Several certificates\n")]
+    cells = " ".join(re.findall(r"^\| (`--.*?)(?<!\\) \|", section, re.M))
+    listed = re.findall(r"`(--[\w-]+)", cells)
+    assert sorted(listed) == sorted(option for option, _ in proxys_options() if option not in ("-h", "--help"))
+
+
+def test_the_options_that_go_with_a_file_are_those_that_the_help_says():
+    titles = list(dict.fromkeys(title for _, title in proxys_options()))
+    after = titles[titles.index("limits") :]
+    assert sorted(option[2:] for option, title in proxys_options() if title in after) == sorted(builder.TOP)
+
+
 def test_each_how_to_page_stands_in_their_index():
     pages = ROOT / "docs" / "how-to"
     listed = re.findall(r"\]\(([\w-]+\.md)\)", (pages / "index.md").read_text())

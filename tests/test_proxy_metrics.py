@@ -560,6 +560,18 @@ def test_ipv6_is_served() -> None:
         assert b"200" in ask(server.port, GET, host="::1")[0]
 
 
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="needs IPv6")
+def test_without_a_host_every_address_of_both_families_is_served() -> None:
+    with serving(Counters(), host="") as server:
+        for host in ("127.0.0.1", "::1"):
+            assert b"200" in ask(server.port, GET, host=host)[0], host
+
+
+def test_a_port_that_is_taken_on_every_address_is_an_error() -> None:
+    with serving(Counters(), host="") as server, pytest.raises(OSError, match="in use"):
+        MetricsServer("", server.port)
+
+
 def test_without_descriptors_it_waits_and_then_serves_again() -> None:
     """A server that tried on at once would take a whole processor meanwhile."""
     code = """

@@ -471,6 +471,12 @@ def test_what_an_authority_says_of_time_is_bounded() -> None:
         assert client.Answer(b"[" * 100_000, "", None).table
 
 
+def test_an_address_that_is_no_directory_is_told_with_what_it_answers(pebble: Authority, storage: Path, back: Origin) -> None:
+    url = pebble.directory + "ectory"
+    with obtaining(pebble, storage, back, NAME, options=("--acme-directory", url)) as proxy:
+        assert f"makes no sense: status 404 of {url}" in proxy.wait_for_message("no certificate (")
+
+
 def test_a_crash_costs_no_second_order(pebble: Authority, storage: Path) -> None:
     """It ends between the request to issue and the download, the worst moment: the next one fetches the certificate."""
     storage.mkdir(0o700)

@@ -94,6 +94,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = DESCRIPTION
     parser.epilog = EPILOG
 
+    group = parser.add_argument_group("a file in place of options")
+    add = group.add_argument
+    add("--config", metavar="FILE", action=Once,
+        help="read all of this from a TOML file; of the options, those from the group \"limits\" on may stand beside it, and "
+        "count before what it says")
+    add("--check", action="store_true", help="look whether all settings and files are good, and end")
+
     group = parser.add_argument_group("where from, where to")
     add = group.add_argument
     add("--listen", metavar="SCHEME://HOST:PORT", action=OnceWithoutConfig,
@@ -105,16 +112,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--to", metavar="SCHEME://HOST:PORT", action="append",
         help="back end, spelled alike; repeat it for several, which take turns; one that cannot be reached is left out for a "
         "while; behind a blank may stand weight=N (1 to 256, its share) and backup (used when none of the others is left)")
-    add("--resolver", metavar="system|dns|ADDRESS,…", action=Once,
-        help="who is asked for the names of back ends: the system (kept for 30 s), DNS (by its TTL), or these name servers; "
-        "DNS, and back ends as in tcp+srv://_http._tcp.example.com, need dnspython: the extra `dns`")
     add("--balance", metavar="METHOD", action=Once,
         help="which back end a connection goes to: round-robin (if nothing is said), least-connections, hash-source, hash-sni")
+
+    group = parser.add_argument_group("who may connect, and who the client is")
+    add = group.add_argument
     add("--allow-source", metavar="NETWORK", action="append",
         help="let in clients from here only; repeatable. Of the networks that hold an address the smallest decides")
     add("--deny-source", metavar="NETWORK", action="append", help="refuse clients from here; repeatable")
-    add("--allow-source-file", metavar="FILE", action="append", help="the same, from a file with one network a line")
-    add("--deny-source-file", metavar="FILE", action="append", help="the same, from a file with one network a line")
+    add("--allow-source-file", metavar="FILE", action="append",
+        help="let in clients from the networks in this file, one a line; repeatable")
+    add("--deny-source-file", metavar="FILE", action="append",
+        help="refuse clients from the networks in this file, one a line; repeatable")
     add("--proxy-protocol-in", action="store_true",
         help="connections begin with a PROXY header, which says who the client is")
     add("--trusted-proxy", metavar="NETWORK", action="append",
@@ -194,8 +203,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     group = parser.add_argument_group("limits")
     add = group.add_argument
-    add("--threads", metavar="N", type=whole, action=Once,
-        help="threads, each with a loop (as many as there are cores to use)")
     add("--max-connections", metavar="N", type=whole, action=Once,
         help="connections at the same time; the others wait (0: as many as descriptors allow)")
     add("--max-handshakes", metavar="N", type=whole, action=Once,
@@ -214,6 +221,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--source-ipv6-prefix", metavar="BITS", type=whole, action=Once, help="how much of an IPv6 address is a source (64)")
     add("--source-table-size", metavar="N", type=whole, action=Once,
         help="sources whose rates are known at the same time, in 24 bytes each (65536)")
+
+    group = parser.add_argument_group("times")
+    add = group.add_argument
     for name, seconds, what in (
         ("handshake", 10, "for a client's TLS handshake, with its PROXY header if one is expected"),
         ("connect", 5, "for reaching a back end, with the TLS handshake there"),
@@ -228,12 +238,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="time for a connection from accept to end, whatever it does (0: no limit)")
     add("--shutdown-delay", metavar="SECONDS", type=number, action=Once,
         help="take new connections for so long after SIGTERM, until whoever sends them here has heard of the end (0)")
-
     add("--keepalive", metavar="SECONDS", type=whole, action=Once,
         help="silence on a connection, of a client or to a back end, until TCP asks whether the other side is still there; "
         "given up after as many again (60; 0: never)")
 
-    group = parser.add_argument_group("operation")
+    group = parser.add_argument_group("session tickets, and a fleet")
     add = group.add_argument
     add("--ticket-key-file", metavar="FILE", action=Once,
         help="keys for session tickets that several processes or machines share; without it, keys live in memory")
@@ -246,9 +255,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--fleet-password-file", metavar="FILE", action=Once, help="the password for Redis")
     add("--fleet-secret-file", metavar="FILE", action=Once,
         help="32 random bytes or more, the same for all members: who sees what Redis holds cannot make the keys without them")
+
+    group = parser.add_argument_group("operation")
+    add = group.add_argument
+    add("--threads", metavar="N", type=whole, action=Once,
+        help="threads, each with a loop (as many as there are cores to use)")
+    add("--resolver", metavar="system|dns|ADDRESS,…", action=Once,
+        help="who is asked for the names of back ends: the system (kept for 30 s), DNS (by its TTL), or these name servers; "
+        "DNS, and back ends as in tcp+srv://_http._tcp.example.com, need dnspython: the extra `dns`")
     add("--metrics", metavar="HOST:PORT", action=Once,
         help="answer Prometheus here, and probes (/healthz, /readyz); needs prometheus_client: the extra `proxy`")
-    add("--log-format", metavar="text|json", action=Once, help="write one line a connection to standard error")
+    add("--log-format", metavar="text|json", action=Once,
+        help="write a line for each connection to standard error; it says why a client was refused (off)")
     add("--log-probes", action="store_true",
         help="also for connections that closed without a word, as those of load balancers which look whether somebody listens")
     add("--user", metavar="NAME[:GROUP]", action=Once, help="become this user once all addresses are bound; ids will do")
@@ -257,9 +275,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--watch", metavar="auto|poll|off", action=Once,
         help="take certificates, keys, authorities and CRLs that have changed, without a signal (auto: as the system tells of "
         "it, or by looking where it does not; poll: by looking at all of them; off: SIGHUP alone reads them again)")
-    add("--config", metavar="FILE", action=Once,
-        help="read all of this from a TOML file; of the options, only limits and operation go with it, and before it")
-    add("--check", action="store_true", help="look whether all settings and files are good, and end")
 
 
 def add_policy(add: Callable[..., object], prefix: str, peers: str) -> None:

@@ -25,9 +25,7 @@ class SmallServer:
     """
 
     def __init__(self, host: str, port: int, most: int, handler: type[SmallHandler], name: str) -> None:
-        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, _, _, _, address = found[0]
-        self._socket = socket.create_server(address[:2], family=family, backlog=most)
+        self._socket = _listening(host, port, most)
         self._most = most
         self._handler = handler
         self._name = name
@@ -101,6 +99,15 @@ class SmallServer:
             peer.close()
             self._held -= 1
             self._lock.notify_all()
+
+
+def _listening(host: str, port: int, most: int) -> socket.socket:
+    if not host and socket.has_dualstack_ipv6():
+        with suppress(OSError):  # no IPv6 here, or the port is taken: the attempt below says which
+            return socket.create_server(("", port), family=socket.AF_INET6, backlog=most, dualstack_ipv6=True)
+    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, _, _, _, address = found[0]
+    return socket.create_server(address[:2], family=family, backlog=most)
 
 
 def _cut(peer: socket.socket) -> None:

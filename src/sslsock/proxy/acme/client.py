@@ -175,6 +175,8 @@ class Client:
             raise AcmeFailure(NETWORK, f"{self._settings.directory}: {shortened(exc)}") from None
         except errors.ConflictError as exc:  # of newAccount: not an error of ours
             raise AcmeFailure(ACCOUNT, f"the account exists as {exc.location}", None, "conflict") from None
+        except errors.ClientError as exc:
+            raise AcmeFailure(SERVER, f"the authority's answer makes no sense: {_seen(exc)}", self._retry_after) from None
         # The package looks at what it has got by using it.
         except (errors.Error, josepy.errors.Error, ValueError, TypeError, AttributeError, LookupError) as exc:
             raise AcmeFailure(SERVER, f"the authority's answer makes no sense: {shortened(exc)}", self._retry_after) from None
@@ -297,6 +299,15 @@ def private_pem(key: Any) -> bytes:
 
 def encoded(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def _seen(error: errors.ClientError) -> str:
+    """What was answered in place of a resource or a problem: the package hands out the response, alone or with a reason."""
+    first = error.args[0] if error.args else error
+    response = first[0] if isinstance(first, tuple) and first else first
+    if isinstance(response, requests.Response):
+        return shortened(f"status {response.status_code} of {response.url}")
+    return shortened(error)
 
 
 def shortened(text: object) -> str:
