@@ -286,20 +286,20 @@ def test_states_for_metrics() -> None:
 
 def test_handshakes_that_fail_for_one_source_say_nothing(two: Bench) -> None:
     for _ in range(3 * DOUBTERS):
-        assert not two.pool.handshake_failed(two.next(), "192.0.2.1")
+        assert not two.pool.doubted(two.next(), "192.0.2.1")
     assert two.up() == [True, True]
 
 
 def test_handshakes_that_fail_for_different_sources_in_a_row_are_the_back_ends_fault(two: Bench) -> None:
     bad = two.next()
-    blamed = [two.pool.handshake_failed(bad, f"192.0.2.{number}") for number in range(DOUBTERS)]
+    blamed = [two.pool.doubted(bad, f"192.0.2.{number}") for number in range(DOUBTERS)]
     assert blamed == [False] * (DOUBTERS - 1) + [True]
 
 
 def test_a_success_begins_the_row_anew(two: Bench) -> None:
     back = two.next()
     for number in range(3 * DOUBTERS):
-        assert not two.pool.handshake_failed(back, f"192.0.2.{number}")
+        assert not two.pool.doubted(back, f"192.0.2.{number}")
         if number % (DOUBTERS - 1):
             two.pool.succeeded(back)
 
@@ -311,7 +311,7 @@ def test_one_source_does_not_prolong_the_time_that_a_back_end_is_left_out(two: B
     two.clock.now += 1
     for _ in range(5):
         assert two.next(second) is first
-        assert not two.pool.handshake_failed(first, "192.0.2.1")
+        assert not two.pool.doubted(first, "192.0.2.1")
     two.pool.succeeded(two.next(second))
     assert two.up() == [True, True]
 
@@ -322,7 +322,7 @@ def test_a_trial_that_fails_for_different_sources_prolongs_it(two: Bench) -> Non
     two.clock.now += 1
     for number in range(DOUBTERS):
         assert two.next(second) is first
-        if two.pool.handshake_failed(first, f"192.0.2.{number}"):
+        if two.pool.doubted(first, f"192.0.2.{number}"):
             two.pool.failed(first, "")
     two.clock.now += 1.9
     assert two.take(2) == ["10.0.0.2", "10.0.0.2"]

@@ -7,6 +7,7 @@ what does not come is missed after TIMEOUT.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import queue
@@ -18,10 +19,13 @@ import subprocess
 import threading
 import urllib.request
 from collections.abc import Iterator, Sequence
-from typing import Any, Optional
+from typing import Any, Callable, Optional
+
+import pytest
 
 from command_helpers import ENVIRONMENT, Identity, command
 
+CLONE_NEWNET = 0x40000000  # unshare(2)
 TIMEOUT = 90.0  # seconds
 LOG = ("--log-format", "json", "--log-probes")
 ANNOUNCED = re.compile(r'"message": "(?:listening on|metrics at|with a certificate for localhost) ')  # on standard output too
@@ -122,6 +126,29 @@ def running(*options: object, listeners: int = 1, threads: int = 1, log: Sequenc
             proxy.stop()
         finally:
             process.kill()
+
+
+def in_own_network(work: Callable[[], None], preparation: str = "") -> None:
+    """Work in a network namespace with nothing but loopback: of a thread, and of what that starts. preparation: commands."""
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET):
+            failed.append(OSError(ctypes.get_errno(), "unshare"))
+            return
+        try:
+            subprocess.run(["sh", "-ec", f"ip link set lo up\n{preparation}"], check=True, timeout=TIMEOUT)
+            work()
+        except BaseException as exc:
+            failed.append(exc)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    if failed and isinstance(failed[0], OSError) and failed[0].strerror == "unshare":
+        pytest.skip("no network namespace is to be had")
+    for exc in failed:
+        raise exc
 
 
 # Ends

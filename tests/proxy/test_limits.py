@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import socket
 import ssl
-import subprocess
 import threading
 from pathlib import Path as FilePath
 from typing import Any, Callable, Optional
@@ -26,6 +24,7 @@ from .running import (
     end_of,
     end_of_new,
     end_output,
+    in_own_network,
     listener,
     path,
     receive_all,
@@ -37,7 +36,6 @@ in_full = pytest.mark.skipif(not os.environ.get("SSLSOCK_FULL"), reason="it take
 
 Start = Callable[..., Proxy]
 NEVER = "1/h burst={}"  # within the time of a test
-CLONE_NEWNET = 0x40000000  # unshare(2)
 
 
 class Echo:
@@ -200,33 +198,9 @@ def test_a_flood_leaves_memory_and_others_alone(start: Start, echo: Echo) -> Non
 
 RANGE = "2001:db8::/32"
 OWN_NETWORK = f"""
-ip link set lo up
 ip -6 route add local {RANGE} dev lo
 echo 1 >/proc/sys/net/ipv6/ip_nonlocal_bind
 """
-
-
-def in_own_network(work: Callable[[], None]) -> None:
-    """In a network namespace whose loopback has all addresses of `RANGE`: of a thread, and of what that starts."""
-    failed: list[BaseException] = []
-
-    def run() -> None:
-        if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET):
-            failed.append(OSError(ctypes.get_errno(), "unshare"))
-            return
-        try:
-            subprocess.run(["sh", "-ec", OWN_NETWORK], check=True, timeout=TIMEOUT)
-            work()
-        except BaseException as exc:
-            failed.append(exc)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    if failed and isinstance(failed[0], OSError) and failed[0].strerror == "unshare":
-        pytest.skip("no network namespace is to be had")
-    for exc in failed:
-        raise exc
 
 
 def from_ipv6(port: int, source: str) -> Any:
@@ -272,7 +246,7 @@ def test_networks_of_ipv6_are_sources() -> None:
                 is_served(stack.enter_context(from_ipv6(proxy.port, f"2001:db8:{0x100 + number:x}::1")))
             assert sum(not is_refused(proxy.port, "2001:db8:1:1::1") for _ in range(20)) <= 1
 
-    in_own_network(work)
+    in_own_network(work, OWN_NETWORK)
 
 
 # In all, and of a listener

@@ -18,7 +18,7 @@ from sslsock.proxy.capabilities import transparency_error
 from sslsock.proxy.client_address import address_of_client
 
 from .operations import DEADLINE
-from .running import Proxy, listener
+from .running import Proxy, in_own_network, listener, running
 
 WORDS = ("--listen", "tcp://127.0.0.1:0", "--to", "tcp://127.0.0.1:1", "--transparent", "--check")
 
@@ -112,6 +112,37 @@ def test_a_client_of_another_family(start: Callable[..., Proxy]) -> None:
     assert "no connection from 2001:db8::1, which is an address of IPv6" in record["error"]
 
 
+@pytest.mark.skipif(bool(transparency_error()), reason="only root may connect from the addresses of others")
+def test_a_client_to_whom_no_way_leads_back() -> None:
+    """What it cannot reach is left to others: only when it fails for several clients the back end is at fault."""
+
+    def work() -> None:
+        with listener() as listening:
+            to = f"tcp://127.0.0.1:{listening.getsockname()[1]}"
+            words = ("--proxy-protocol-in", "--trusted-proxy", "127.0.0.1", "--transparent", "--connect-timeout", 0.2)
+            with running("--listen", "tcp://127.0.0.1:0", "--to", to, *words) as proxy:
+
+                def fate(client: str) -> str:
+                    with socket.create_connection(("127.0.0.1", proxy.port), DEADLINE) as sock:
+                        sock.sendall(f"PROXY TCP4 {client} 127.0.0.1 1 2\r\n".encode())
+                        sock.shutdown(socket.SHUT_WR)
+                        seen = ""
+                        if client.startswith("127."):
+                            with listening.accept()[0] as server:
+                                seen = server.getpeername()[0]
+                        reason: str = proxy.record()["reason"]
+                    return seen or reason
+
+                assert [fate("203.0.113.1") for _ in range(4)] == ["connect_timeout"] * 4
+                assert fate("127.0.0.7") == "127.0.0.7"
+                assert [fate(f"203.0.113.{number}") for number in (1, 2)] == ["connect_timeout"] * 2
+                assert not any("left out" in line for line in proxy.messages), proxy.messages
+                assert fate("203.0.113.3") == "connect_timeout"
+                proxy.wait_for_message("is left out: ")
+
+    in_own_network(work)
+
+
 @pytest.mark.parametrize(
     ("client", "family", "same"),
     [
@@ -133,6 +164,8 @@ def test_the_address_to_connect_from(client: str, family: int, same: tuple[objec
         ("::ffff:192.0.2.1", socket.AF_INET6),
         ("2001:db8::1", socket.AF_INET),
         ("fe80::1%no-such", socket.AF_INET6),
+        *((host, socket.AF_INET) for host in ("0.0.0.0", "224.0.0.1", "255.255.255.255", "::ffff:0.0.0.0")),
+        *((host, socket.AF_INET6) for host in ("::", "ff02::1")),
     ],
 )
 def test_an_address_that_one_cannot_connect_from(client: str, family: int) -> None:

@@ -11,6 +11,7 @@ import errno
 import os
 import socket
 import struct
+from collections.abc import Hashable
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Optional, Union
@@ -59,6 +60,7 @@ class Attempt:
     """The attempt of `session` to be connected to a back end of `route`."""
 
     __slots__ = (
+        "_as_client",
         "_back",
         "_backend",
         "_deadline",
@@ -83,6 +85,7 @@ class Attempt:
         self._tried: list[Backend] = []
         self._trouble, self._why = record.NO_BACKEND, ""  # what the last of them has failed of
         self._backend: Optional[Backend] = None  # the one in turn
+        self._as_client = False  # it is dialled from the client's address
         self._dial: Optional[Dial] = None
         self._dialed_at = 0.0
         self._back: Union[Channel, int] = -1
@@ -109,7 +112,8 @@ class Attempt:
             except ValueError as exc:
                 self._pass_over(record.NO_BACKEND, str(exc), blamed=False)
                 continue
-            self._dial = Dial(worker.loop, backend.packed, self, local=local, transparent=bool(local))
+            self._as_client = bool(local)
+            self._dial = Dial(worker.loop, backend.packed, self, local=local, transparent=self._as_client)
             result = self._dial.start(worker.limits.connect_timeout)
             if not isinstance(result, int):
                 self.on_dialed(result)
@@ -146,6 +150,11 @@ class Attempt:
             return told.server_name.lower()
         return str(source_of(told.peer[0]))
 
+    def _source(self) -> Hashable:
+        """Of the client. Who comes by a UNIX socket is taken for a source of its own."""
+        client = self.session.record.peer[0]
+        return source_of(client) if client else object()
+
     def _let_go(self, backend: Backend) -> None:
         backend.answered(self._worker.loop.time())
         backend.leave()
@@ -177,8 +186,13 @@ class Attempt:
             self._worker.say_once(f"{backend.address} ({backend.peer}): {why}")
 
     def _unreached(self, number: int) -> None:
+        assert self._backend is not None
         trouble = reason_of(DIALING, stages.kind_of_errno(number), of_client=False)
-        self._pass_over(trouble, os.strerror(number), number in THEIR_TROUBLE)
+        blamed = number in THEIR_TROUBLE
+        if blamed and self._as_client and number != errno.ECONNREFUSED:
+            # It may be the way back to this client alone that leads elsewhere.
+            blamed = self._pool.doubted(self._backend, self._source())
+        self._pass_over(trouble, os.strerror(number), blamed)
 
     def _connected(self, back: Union[Channel, int], head: bytes) -> None:
         backend = self._backend
@@ -285,10 +299,7 @@ class Attempt:
     def _ungreeted(self, reason: str, message: str) -> None:
         """TLS with the back end in turn does not stand."""
         assert self._backend is not None
-        client = self.session.record.peer[0]
-        # Who comes by a UNIX socket is taken for a source of its own.
-        source = source_of(client) if client else object()
-        blamed = reason is record.CONNECT_TIMEOUT or self._pool.handshake_failed(self._backend, source)
+        blamed = reason is record.CONNECT_TIMEOUT or self._pool.doubted(self._backend, self._source())
         self._pass_over(reason, message, blamed)
         self.dial_next()
 

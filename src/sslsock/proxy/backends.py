@@ -16,8 +16,9 @@ A back end that has not answered anybody for half a second gets no further conne
 learns, not all who come within `--connect-timeout`. Spares are used when none of the others is left.
 
 A back end is blamed for what is its own: it refuses, is unreachable or does not answer. A TLS handshake may fail of what comes
-from the client (the protocols it offers, the address that a PROXY header names), so it takes several in a row, from different
-clients, for the back end to be the one that is at fault.
+from the client (the protocols it offers, the address that a PROXY header names), and a connection from the client's address
+(`--transparent`) of the way back to it, so it takes several in a row, from different clients, for the back end to be the one
+that is at fault.
 
 Each address of a name is a back end of its own. The addresses of a name are kept for 30 s, or as long as DNS says where that is
 asked (`directory`); the first use after that starts a new lookup and goes on with the old ones. Those that a lookup has not
@@ -47,7 +48,7 @@ FIRST_PAUSE = 1.0  # seconds that a back end is left out after it has failed
 LONGEST_PAUSE = 60.0
 TRIAL_LIMIT = 60.0  # seconds after which a trial that nobody reports on counts as over
 LOOKUP_PAUSE = 1.0  # seconds from a failed lookup to the next
-DOUBTERS = 3  # sources of clients whose handshakes fail in a row, until the back end is left out
+DOUBTERS = 3  # sources of clients for whom it fails in a row, until the back end is left out
 
 NEVER = float("inf")
 ROUND_ROBIN = Balance()
@@ -163,7 +164,7 @@ class Backend:
         self.reason = ""
         self.failures = 0
         self.connections = 0
-        self.doubters: Optional[set[Hashable]] = None  # whose handshakes have failed since the last one that did not
+        self.doubters: Optional[set[Hashable]] = None  # for whom it has failed since the last success
         self.moment = 0.0  # of the last result; 0: there was none
         self.heard = False  # a client has had a byte of it
         self.mute = False  # it has fallen silent, and was not heard since
@@ -364,9 +365,10 @@ class BackendPool:
             backend.retry_at = backend.failed_at + pause
             backend.mute = True
 
-    def handshake_failed(self, backend: Backend, source: Hashable) -> bool:
-        """TLS with it has failed, for a client from `source`. Returns whether that is taken for the back end's fault, so that
-        `failed` is to be told; if not, the attempt ends without a result."""
+    def doubted(self, backend: Backend, source: Hashable) -> bool:
+        """It has failed in what may be the fault of the client, who comes from `source`: TLS, or a connection from the client's
+        address. Returns whether the back end is taken to be at fault, so that `failed` is to be told; if not, the attempt ends
+        without a result."""
         if backend.doubters is None:
             backend.doubters = set()
         backend.doubters.add(source)
