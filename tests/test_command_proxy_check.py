@@ -331,6 +331,8 @@ def test_metrics_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--config", "/nowhere/x.toml", "--cert", "a"], "--cert is a listener's"),
         (["--config", "/nowhere/x.toml"], "/nowhere/x.toml: No such file"),
         (["--nonsense"], "unrecognized arguments: --nonsense"),
+        ([*TLS, "--crt", "a"], "unrecognized arguments: --crt a; did you mean --cert?"),
+        ([*TLS, "--Idle_Timeout=5"], "unrecognized arguments: --Idle_Timeout=5; did you mean --idle-timeout?"),
     ],
 )
 def test_wrong_usage_ends_with_2_with_and_without_check(arguments: list[str], words: str) -> None:

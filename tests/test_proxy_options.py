@@ -356,7 +356,7 @@ def test_a_contradiction_does_not_depend_on_the_order_of_options(order: int) -> 
         (["--threads", "1", "--threads", "2"], "argument --threads: it may be given once only"),
         (["--threads", "x"], "argument --threads: 'x' is not a whole number"),
         (["--max-connections", "-1"], "argument --max-connections: '-1' is not a whole number"),
-        (["--idle-timeout", "soon"], "argument --idle-timeout: 'soon' is not a number"),
+        (["--idle-timeout", "soon"], "argument --idle-timeout: 'soon' is not a number of seconds"),
         (["--proxy-protocol"], "unrecognized arguments: --proxy-protocol"),
         (["--listem", "x"], "unrecognized arguments: --listem x"),
         (["--to"], "argument --to: expected one argument"),

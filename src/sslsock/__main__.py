@@ -234,10 +234,25 @@ def parse(words: list[str], name: str) -> tuple[argparse.ArgumentParser, argpars
     count = own_words(words) if words[:1] == ["run"] else len(words)
     arguments, unknown = parser.parse_known_args(words[:count])
     if unknown:
-        hint = "; options of Python itself stand before -m sslsock" if (arguments.command, name) == ("run", MODULE) else ""
+        hint = meant(parser, arguments.command, unknown)
+        if (arguments.command, name) == ("run", MODULE):
+            hint += "; options of Python itself stand before -m sslsock"
         parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
     arguments.arguments = words[count:]
     return parser, arguments
+
+
+def meant(parser: argparse.ArgumentParser, command: Optional[str], unknown: list[str]) -> str:
+    """What the first option that `command` does not know is likely a slip for; "" if nothing is like it."""
+    import difflib
+
+    commands = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    wrong = next((word.partition("=")[0] for word in unknown if word.startswith("--")), None)
+    if command is None or wrong is None:
+        return ""
+    known = [option for option in commands.choices[command]._option_string_actions if option.startswith("--")]
+    found = difflib.get_close_matches(wrong.lower().replace("_", "-"), known, n=1, cutoff=0.7)
+    return f"; did you mean {found[0]}?" if found else ""
 
 
 def complete(parser: argparse.ArgumentParser) -> None:

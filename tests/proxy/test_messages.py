@@ -257,7 +257,7 @@ BACK = ("--listen", "tcp://127.0.0.1:0", "--to", "tcp://127.0.0.1:1")
         ((*BACK, *JSON, "--threads", "x"), "argument --threads: 'x' is not a whole number"),
         ((*BACK, "--threads", "1", "--threads", "1", *JSON), "argument --threads: it may be given once only"),
         ((*BACK, *JSON, *JSON), "argument --log-format: it may be given once only"),
-        ((*BACK, *JSON, "--idle-timeout", "soon"), "argument --idle-timeout: 'soon' is not a number"),
+        ((*BACK, *JSON, "--idle-timeout", "soon"), "argument --idle-timeout: 'soon' is not a number of seconds"),
         ((*JSON, "--to"), "argument --to: expected one argument"),
         ((*JSON, "surplus"), "unrecognized arguments: surplus"),
         (("--config", "json.toml", "--nonsense"), "unrecognized arguments: --nonsense"),

@@ -419,6 +419,15 @@ def test_a_name_all_of_whose_addresses_are_elsewhere(tmp_path: Path) -> None:
         writer.close()
 
 
+@pytest.mark.parametrize(
+    ("port", "code", "told"), [(443, errno.EACCES, True), (443, errno.EADDRINUSE, False), (4433, errno.EACCES, False)]
+)
+def test_a_port_that_is_roots_is_told_with_the_right_that_it_takes(port: int, code: int, told: bool) -> None:
+    message = str(openings.unopened(Address("tls", "", port), OSError(code, os.strerror(code))))
+    assert message.startswith(f"cannot listen on tls://:{port}: {os.strerror(code)}")
+    assert ("CAP_NET_BIND_SERVICE" in message) is told
+
+
 def test_ca_out_is_for_the_start(back: Origin) -> None:
     """Who has dropped his rights could not write it again, and need not."""
     user = ("--user", "nobody") if os.geteuid() == 0 else ()

@@ -110,7 +110,10 @@ def open_listeners(
 
 
 def unopened(address: Address, exc: OSError) -> Unstartable:
-    return Unstartable(f"cannot listen on {address}: {exc.strerror or exc}", 1)
+    hint = ""
+    if exc.errno == errno.EACCES and address.path is None and 0 < address.port < 1024:
+        hint = " (ports below 1024 are root's, and need the capability CAP_NET_BIND_SERVICE of others)"
+    return Unstartable(f"cannot listen on {address}: {exc.strerror or exc}{hint}", 1)
 
 
 def addresses_of(address: Address) -> list[str]:

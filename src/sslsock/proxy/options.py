@@ -78,11 +78,11 @@ def whole(text: str) -> int:
     raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
 
 
-def number(text: str) -> float:
+def seconds(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds") from None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -137,8 +137,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = group.add_argument
     add("--to-check", metavar="tcp|tls|http", action=Once,
         help="look every few seconds whether each back end takes a connection, a TLS handshake or a request of HTTP/1.1")
-    add("--to-check-interval", metavar="SECONDS", type=number, action=Once, help="from one check to the next (2)")
-    add("--to-check-timeout", metavar="SECONDS", type=number, action=Once, help="time for a check (as the interval)")
+    add("--to-check-interval", metavar="SECONDS", type=seconds, action=Once, help="from one check to the next (2)")
+    add("--to-check-timeout", metavar="SECONDS", type=seconds, action=Once, help="time for a check (as the interval)")
     add("--to-check-rise", metavar="N", type=whole, action=Once, help="good checks in a row until one that was down is up (2)")
     add("--to-check-fall", metavar="N", type=whole, action=Once, help="bad checks in a row until one that was up is down (3)")
     add("--to-check-method", metavar="GET|HEAD", action=Once, help="method of the request (GET)")
@@ -224,19 +224,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     group = parser.add_argument_group("times")
     add = group.add_argument
-    for name, seconds, what in (
+    for name, default, what in (
         ("handshake", 10, "for a client's TLS handshake, with its PROXY header if one is expected"),
         ("connect", 5, "for reaching a back end, with the TLS handshake there"),
         ("idle", 300, "without a byte in either direction"),
         ("drain", 30, "for open connections after SIGTERM"),
     ):
-        add(f"--{name}-timeout", metavar="SECONDS", type=number, action=Once,
-            help=f"time {what} ({seconds}; 0: no limit)")
-    add("--half-closed-timeout", metavar="SECONDS", type=number, action=Once,
+        add(f"--{name}-timeout", metavar="SECONDS", type=seconds, action=Once,
+            help=f"time {what} ({default}; 0: no limit)")
+    add("--half-closed-timeout", metavar="SECONDS", type=seconds, action=Once,
         help="time without a byte once one side has ended what it sends (0: as --idle-timeout)")
-    add("--connection-lifetime", metavar="SECONDS", type=number, action=Once,
+    add("--connection-lifetime", metavar="SECONDS", type=seconds, action=Once,
         help="time for a connection from accept to end, whatever it does (0: no limit)")
-    add("--shutdown-delay", metavar="SECONDS", type=number, action=Once,
+    add("--shutdown-delay", metavar="SECONDS", type=seconds, action=Once,
         help="take new connections for so long after SIGTERM, until whoever sends them here has heard of the end (0)")
     add("--keepalive", metavar="SECONDS", type=whole, action=Once,
         help="silence on a connection, of a client or to a back end, until TCP asks whether the other side is still there; "
