@@ -48,6 +48,7 @@ FIRST_PAUSE = 1.0  # seconds that a back end is left out after it has failed
 LONGEST_PAUSE = 60.0
 TRIAL_LIMIT = 60.0  # seconds after which a trial that nobody reports on counts as over
 LOOKUP_PAUSE = 1.0  # seconds from a failed lookup to the next
+MOST_REASONS = 8  # of failed lookups that are told, until one goes well
 DOUBTERS = 3  # sources of clients for whom it fails in a row, until the back end is left out
 
 NEVER = float("inf")
@@ -236,7 +237,7 @@ class Target:
     """One `--to`: its back ends, and for a name when it is to be looked up again. make: the back end at an address. entries: of
     each of the back ends what the directory tells of it."""
 
-    __slots__ = ("address", "asked", "backends", "due", "entries", "error", "host", "make")
+    __slots__ = ("address", "asked", "backends", "due", "entries", "error", "host", "make", "told")
 
     def __init__(self, address: Address, make: Make, known: tuple[Entry, ...]) -> None:
         self.address = address
@@ -247,6 +248,7 @@ class Target:
         self.due = NEVER
         self.asked: Optional[Cancellable] = None
         self.error = ""  # of the last lookup
+        self.told: set[str] = set()  # errors since the last one that went well
         if address.path is not None:
             self.use((Entry(socket.AF_UNIX, (address.path,)),))
             return
@@ -255,6 +257,17 @@ class Target:
         if not host.numeric:
             self.due = 0.0
         self.use(listed(numeric_addresses(host.name, address.port)).entries if host.numeric else known)
+
+    def is_news(self, error: str) -> bool:
+        """Whether an error is to be told; "": that it is over."""
+        if not error:
+            news = bool(self.told)
+            self.told.clear()
+            return news
+        news = error not in self.told and len(self.told) < MOST_REASONS
+        if news:
+            self.told.add(error)
+        return news
 
     def use(self, found: tuple[Entry, ...]) -> bool:
         """Take the addresses of an answer; those known already stay the same back ends. Returns whether anything is new."""
@@ -272,9 +285,9 @@ class BackendPool:
 
     addresses: at least one. resolve: see `Resolve`; asked at once for every name. clock: seconds, never going back.
     lookup_handler: called with an address and None when its name was found after it had not been, or with the error when a
-    lookup failed otherwise than the last one did; for the log. make: gives the back end at an address, which others may know
-    already. balance: how one is chosen. known: what names are known to stand for, by (host, port); it is used until they are
-    looked up. found_handler: called when a lookup has changed the back ends.
+    lookup failed, once for each reason until it is found again; for the log. make: gives the back end at an address, which
+    others may know already. balance: how one is chosen. known: what names are known to stand for, by (host, port); it is used
+    until they are looked up. found_handler: called when a lookup has changed the back ends.
 
     ValueError: a host that is none. OSError: a numeric host that this system cannot use (an unknown scope).
     """
@@ -474,7 +487,6 @@ class BackendPool:
 
     def _on_answer(self, target: Target, answer: Found) -> None:
         target.asked = None
-        before = target.error
         found = listed(answer) if isinstance(answer, list) else answer
         if isinstance(found, Listing):
             entries = tuple(entry for entry in found.entries if is_end(entry.sockaddr[0]))
@@ -492,7 +504,7 @@ class BackendPool:
             if self._found_handler is not None:
                 self._found_handler()
         self._due = min(target.due for target in self._targets)
-        if self._lookup_handler is not None and target.error != before:
+        if target.is_news(target.error) and self._lookup_handler is not None:
             self._lookup_handler(target.address, error)
         if not self.looking_up:
             self._call_waiting()
