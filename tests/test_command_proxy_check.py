@@ -299,6 +299,20 @@ def test_a_chain_with_a_gap_is_a_warning(identity: Identity, tmp_path: Path) -> 
     assert warnings(*TLS, "--cert", path) == []
 
 
+def test_a_key_that_others_can_read_is_told_at_what_names_its_file(tmp_path: Path) -> None:
+    needs_toml()
+    path = issued(tmp_path, 100)
+    path.chmod(0o644)
+    (found,) = warnings(*TLS, "--cert", path)
+    assert found.startswith(f"warning: --cert: {path}: others than its owner and group")
+    (found,) = warnings(*TLS, "--cert", path, "--key", path)
+    assert found.startswith(f"warning: --cert: {path}: ")
+    file = tmp_path / "proxy.toml"
+    file.write_text('[[listener]]\nlisten = "tls://localhost:0"\ncert = "leaf.pem"\nto = "tcp://localhost:1"\n')
+    (found,) = warnings("--config", file)
+    assert found.startswith(f"warning: {file}:3: ")
+
+
 def test_the_user_must_exist() -> None:
     assert complaint(*TLS, "--user", "no-such-user").startswith("--user: cannot become user 'no-such-user': ")
     assert complaint(*TLS, "--user", "root").startswith("--user: cannot become user 'root': ")  # there would be nothing to drop

@@ -190,7 +190,7 @@ def test_warnings_are_of_what_is_new(tmp_path: Path) -> None:
     assert running.renew().warnings == ()
     issue(two, "b", common_name="b3").chmod(0o606)
     (line,) = running.renew().warnings
-    assert line.startswith(f"warning: --key: {two}: others than its owner")
+    assert line.startswith(f"warning: --cert: {two}: others than its owner")
 
 
 # What the operator is told

@@ -212,7 +212,7 @@ def check_key_pair(pair: KeyPair, certificate_place: Place, key_place: Place, wa
     mode = reading.mode(pair.key)
     if stat.S_ISREG(mode) and mode & EXPOSED:
         text = f"others than its owner and group can read or write this private key (mode {stat.S_IMODE(mode):04o})"
-        warn_at(key_place, f"{pair.key}: {text}", warn)
+        warn_at(certificate_place if pair.key == pair.certificate else key_place, f"{pair.key}: {text}", warn)
     chain = [loaded[0], *loaded[1]]
     warn_of_times(pair.certificate, chain, certificate_place, warn)
     for lower, upper in zip(chain, chain[1:]):

@@ -533,7 +533,8 @@ class Server:
         seconds = self._settings.limits.drain_timeout
         count = sum(len(worker.sessions) for worker in self._workers)
         time_text = f"{seconds:g} s" if seconds else "all the time they need"
-        self._writer.write(f"SIGTERM: no new connections; {count} are given {time_text} to end")
+        open_text = f"{count} are given {time_text} to end" if count else "none is open"
+        self._writer.write(f"SIGTERM: no new connections; {open_text}")
         if seconds:
             self._loop.call_later(seconds, self._end_all, record.DRAINED)
         self._openings.remove_files()
