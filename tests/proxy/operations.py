@@ -190,9 +190,10 @@ def proxy(*arguments: object, listeners: int = 1, **options: Any) -> Iterator[Pr
     """`python -m sslsock proxy` once it listens. Killed at the end if it still runs; it must not have shown a traceback."""
     program = options.pop("program", command("proxy", *arguments))
     environment = {**ENVIRONMENT, **options.pop("env", {})}
+    lifetime = options.pop("lifetime", LIFETIME)
     pipe = subprocess.PIPE
     with subprocess.Popen(program, env=environment, stdout=pipe, stderr=pipe, **options) as process:
-        watchdog = threading.Timer(LIFETIME, process.kill)
+        watchdog = threading.Timer(lifetime, process.kill)
         watchdog.start()
         running = Proxy(process)
         try:
