@@ -29,7 +29,7 @@ CLIENTS = 8
 LIFETIME = 3000.0  # seconds
 LOCAL = "127.0.0.1:0"
 DENIED = "127.0.0.66"
-GROWTH = 4 << 20  # bytes: what the allocator keeps differs from run to run
+GROWTH = 4 << 20  # bytes; what the allocator keeps differs from run to run
 HELLO = bytes.fromhex("16030100c8010000c40303")  # the first bytes of a ClientHello
 
 
@@ -174,6 +174,6 @@ def test_all_is_counted_and_nothing_grows(tmp_path: Path, back: Origin, store: R
         good = sum(found[key] for key in found if key[0] == "sslsock_proxy_handshakes_total" and "ok" in key)
         assert good == sum(done[kind] for kind in ("asks", "asks_much", "resumes", "ends_first", "resets_within")), found
         wait_until(lambda: running.descriptors <= descriptors, "that no more descriptors are left")  # but those of a check
-        if MEMORY_TELLS:
+        if FULL and MEMORY_TELLS:  # 24 bytes a connection are too much; fewer connections say nothing
             assert running.resident <= resident + GROWTH, f"{running.resident - resident} bytes more than after a tenth"
         assert running.end(signal.SIGTERM) == 0
