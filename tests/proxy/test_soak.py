@@ -1,5 +1,7 @@
 """Clients of all kinds, good and bad, for as long as one likes, with checks, watched files, limits and a fleet on: each
 connection is counted once, the good ones are served, and the proxy is afterwards as large as it was before.
+
+The long way: SSLSOCK_FULL=1 SSLSOCK_TEST_LIMIT=600 sh ci/test tests/proxy/test_soak.py
 """
 
 from __future__ import annotations
