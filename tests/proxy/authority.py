@@ -243,7 +243,7 @@ def started(arguments: list[str], environment: Mapping[str, str], lines: list[st
         reader.start()
         try:
             ready = "that pebble listens at both its ports"
-            wait_until(lambda: process.poll() is not None or sum("istening on" in line for line in lines) == 2, ready)
+            wait_until(lambda: process.poll() is not None or sum("listening on" in line.lower() for line in lines) == 2, ready)
             yield process
         finally:
             process.kill()

@@ -133,11 +133,11 @@ def test_one_that_takes_connections_and_never_answers(start: Start, farms: list[
         assert ask(proxy) == "two"
     else:
         farms[1].status = 0
-    with connect(proxy.port) as one, connect(proxy.port) as two:
-        for client in (one, two):
+    with connect(proxy.port) as silent, connect(proxy.port) as served:
+        for client in (silent, served):
             client.sendall(b"GET / HTTP/1.0\r\n\r\n")
-        for client in (one, two):
-            with contextlib.suppress(ConnectionResetError):
+        for client in (served, silent):  # who is served has to end before it is silent for too long itself
+            with contextlib.suppress(ConnectionResetError), client:
                 receive_all(client)
     seen = [proxy.record() for _ in range(3 if answering else 2)]
     assert [one["reason"] for one in seen].count("idle_timeout") == (1 if answering else 2)
