@@ -10,6 +10,7 @@ import select
 import signal
 import socket
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -364,6 +365,24 @@ def test_signals_while_it_starts(tmp_path: Path, back: Origin, number: signal.Si
                 process.kill()
                 rest = process.stderr.read()
     assert b"Traceback" not in rest
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=["TERM", "HUP"])
+def test_signals_while_it_ends_do_not_change_the_status(back: Origin, number: signal.Signals) -> None:
+    arguments = command("proxy", "--listen", f"tcp://{LOCAL}", "--to", back.url)
+    with subprocess.Popen(arguments, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline().startswith(b"listening on")
+            process.send_signal(signal.SIGTERM)
+            begin = time.monotonic()
+            while process.poll() is None and time.monotonic() - begin < DEADLINE:
+                process.send_signal(number)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(0.001)
+            assert process.returncode == 0
+        finally:
+            process.kill()
 
 
 def has_open(pid: int, path: Path) -> bool:

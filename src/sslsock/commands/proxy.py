@@ -59,6 +59,12 @@ class StartSignals:
     def _on_hangup(self, number: int, frame: object) -> None:
         self.hung_up = True
 
+    def end(self) -> None:
+        """Nothing is left to be ended or read. The interpreter's own end would give handlers back to the system, and a signal
+        then would change the status."""
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+
 
 def log_format_of(check: bool, chosen: Optional[str], config: Optional[str], reading: Reading) -> str:
     """That of the messages about settings too, which may be wrong in every other respect. `--check` answers whoever asks it.
@@ -128,6 +134,7 @@ def run(arguments: argparse.Namespace) -> int:
                 log.exception("the proxy has ended by a mistake of its own: please report it")
                 return 1
     finally:
+        signals.end()
         writer.close()
         if reader is not None:
             reader.close()
