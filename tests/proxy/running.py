@@ -17,6 +17,7 @@ import socket
 import ssl
 import subprocess
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from typing import Any, Callable, Optional
@@ -30,6 +31,28 @@ TIMEOUT = 90.0  # seconds
 LOG = ("--log-format", "json", "--log-probes")
 ANNOUNCED = re.compile(r'"message": "(?:listening on|metrics at|with a certificate for localhost) ')  # on standard output too
 LISTENING = re.compile(r"listening on (?:(?:tls|tcp)://.*:(\d+)|(?:tls\+)?unix:.*), to ")
+
+
+@contextlib.contextmanager
+def serving(arguments: Sequence[str], reach: Callable[[], socket.socket], **options: Any) -> Iterator[None]:
+    """A back end's program, once it can be reached; ended afterwards. options: of Popen."""
+    environment = {**ENVIRONMENT, **options.pop("env", {})}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen(arguments, env=environment, **pipes, **options) as process:
+        assert process.stdout is not None
+        try:
+            end = time.monotonic() + TIMEOUT
+            while True:
+                with contextlib.suppress(OSError):
+                    reach().close()
+                    break
+                assert process.poll() is None and time.monotonic() < end, process.stdout.read()
+                time.sleep(0.02)  # nothing tells when it listens
+            yield
+        finally:
+            process.terminate()
+            process.stdout.read()
+            process.wait(TIMEOUT)
 
 
 class Proxy:

@@ -8,7 +8,6 @@ import os
 import re
 import socket
 import ssl
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -17,14 +16,14 @@ from typing import Callable, Optional
 
 import pytest
 
-from command_helpers import ENVIRONMENT, Identity
+from command_helpers import Identity
 from interop import dovecot, postfix
 from interop.pki import Pki
 from interop.programs import free_port
 from interop.programs import program as installed
 from sslsock.proxy_protocol import encode_v1
 
-from .running import TIMEOUT, running
+from .running import TIMEOUT, running, serving
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "tell-a-server-the-clients-address.md"
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -40,26 +39,8 @@ def block(language: str, word: str) -> str:
     return found
 
 
-@contextlib.contextmanager
-def serving(port: int, folder: Path, *arguments: str, **variables: str) -> Iterator[None]:
-    environment = {**ENVIRONMENT, **variables}
-    with subprocess.Popen(
-        arguments, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    ) as process:
-        try:
-            end = time.monotonic() + TIMEOUT
-            while True:
-                with contextlib.suppress(OSError):
-                    socket.create_connection(("127.0.0.1", port), TIMEOUT).close()
-                    break
-                assert process.poll() is None and time.monotonic() < end, process.stdout and process.stdout.read()
-                time.sleep(0.02)  # nothing tells when it listens
-            yield
-        finally:
-            process.terminate()
-            assert process.stdout is not None
-            process.stdout.read()
-            process.wait(TIMEOUT)
+def at(port: int) -> Callable[[], socket.socket]:
+    return lambda: socket.create_connection(("127.0.0.1", port), TIMEOUT)
 
 
 @contextlib.contextmanager
@@ -105,7 +86,7 @@ def test_gunicorn(identity: Identity, tmp_path: Path) -> None:
     command = re.search(r"^gunicorn (.*)$", block("sh", "gunicorn --bind"), re.M)
     assert command is not None
     words = command[1].replace("127.0.0.1:8080", f"127.0.0.1:{port}").split()
-    with serving(port, tmp_path, sys.executable, "-m", "gunicorn", *words), before(port, "v1", identity) as client:
+    with serving([sys.executable, "-m", "gunicorn", *words], at(port), cwd=tmp_path), before(port, "v1", identity) as client:
         assert asked(client) == CLIENT[0].encode()
 
 
@@ -126,7 +107,8 @@ def test_uvicorn(identity: Identity, tmp_path: Path, parser: str, version: str) 
     blocked = "import sys; sys.modules['httptools'] = None\n" if parser == "h11" else ""
     (tmp_path / "start.py").write_text(f"{blocked}import runpy; runpy.run_path('program.py', run_name='__main__')\n")
     port = free_port()
-    with serving(port, tmp_path, sys.executable, "start.py", str(port), PYTHONPATH=os.pathsep.join([str(tmp_path), *sys.path])):
+    variables = {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    with serving([sys.executable, "start.py", str(port)], at(port), cwd=tmp_path, env=variables):
         with before(port, version, identity) as client:
             scheme = "https" if version == "v2" else "http"
             assert asked(client) == f"192.0.2.7 4711 198.51.100.1 {scheme}".encode()
@@ -156,7 +138,7 @@ def test_nginx(identity: Identity, tmp_path: Path) -> None:
         f"events {{ }}\nhttp {{ access_log off; {paths}\n{server}\n}}\n"
     )
     arguments = (installed("nginx", "nginx-light"), "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf"), "-e", "stderr")
-    with serving(port, tmp_path, *arguments), before(port, "v2", identity) as client:
+    with serving(arguments, at(port), cwd=tmp_path), before(port, "v2", identity) as client:
         assert asked(client) == b"192.0.2.7 127.0.0.1 192.0.2.7"
 
 

@@ -16,7 +16,6 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,7 +24,7 @@ import pytest
 from command_helpers import ENVIRONMENT, Identity, command
 from sslsock.proxy_protocol import parse
 
-from .running import TIMEOUT, accept, listener, running
+from .running import TIMEOUT, accept, listener, running, serving
 
 LINUX = sys.platform.startswith("linux")
 ABSTRACT = pytest.mark.skipif(not LINUX, reason="only Linux has an abstract namespace")
@@ -281,26 +280,6 @@ def test_one_path_for_two_listeners(folder: Path) -> None:
 # Programs that listen on UNIX sockets in practice
 
 
-@contextlib.contextmanager
-def program(path: str, *arguments: str) -> Iterator[None]:
-    """It listens at `path`."""
-    with subprocess.Popen(arguments, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
-        try:
-            end = time.monotonic() + TIMEOUT
-            while True:
-                with contextlib.suppress(OSError):
-                    client(path).close()
-                    break
-                assert process.poll() is None and time.monotonic() < end, process.stdout and process.stdout.read()
-                time.sleep(0.02)  # nothing tells when it listens
-            yield
-        finally:
-            process.terminate()
-            assert process.stdout is not None
-            process.stdout.read()
-            process.wait(TIMEOUT)
-
-
 def answer_of(identity: Identity, port: int) -> bytes:
     """Of a request by HTTP over TLS."""
     trusting = ssl.create_default_context(cafile=str(identity.ca))
@@ -324,7 +303,7 @@ def test_gunicorn(folder: Path, identity: Identity) -> None:
         "    return [b'gunicorn: ' + environ['PATH_INFO'].encode()]\n"
     )
     arguments = (sys.executable, "-m", "gunicorn", "--bind", "unix:app.sock", "--workers", "1", "app:app")
-    with program("app.sock", *arguments), running(*http_options(identity)) as proxy:
+    with serving(arguments, lambda: client("app.sock")), running(*http_options(identity)) as proxy:
         for _ in range(3):
             assert answer_of(identity, proxy.port).endswith(b"\r\ngunicorn: /path\r\n0\r\n\r\n")  # chunked
 
@@ -337,7 +316,7 @@ def test_uvicorn(folder: Path, identity: Identity) -> None:
         "    await send({'type': 'http.response.body', 'body': b'uvicorn: ' + scope['path'].encode()})\n"
     )
     arguments = (sys.executable, "-m", "uvicorn", "--uds", "app.sock", "--lifespan", "off", "app:app")
-    with program("app.sock", *arguments), running(*http_options(identity)) as proxy:
+    with serving(arguments, lambda: client("app.sock")), running(*http_options(identity)) as proxy:
         for _ in range(3):
             assert b"uvicorn: /path" in answer_of(identity, proxy.port)
 
@@ -375,7 +354,7 @@ def test_php_fpm(folder: Path, identity: Identity) -> None:
         struct.pack("!BI", len(name), len(value) | 1 << 31) + name.encode() + value.encode() for name, value in params.items()
     )
     arguments = (fpm, "--nodaemonize", "--fpm-config", str(folder / "fpm.conf"))
-    with program("app.sock", *arguments), running(*http_options(identity)) as proxy:
+    with serving(arguments, lambda: client("app.sock")), running(*http_options(identity)) as proxy:
         trusting = ssl.create_default_context(cafile=str(identity.ca))
         raw = socket.create_connection(("127.0.0.1", proxy.port), TIMEOUT)
         with trusting.wrap_socket(raw, server_hostname="localhost") as near:

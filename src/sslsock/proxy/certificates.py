@@ -295,18 +295,23 @@ def files_of(paths: KeyPair) -> tuple[str, ...]:
     return tuple(dict.fromkeys((paths.certificate, paths.key)))
 
 
+def check_pair(pair: Pair) -> None:
+    """ConfigurationError: OpenSSL does not take the key for this certificate."""
+    certificate, chain, key = pair
+    Context(
+        server_side=True,
+        certificate=certificate,
+        certificate_chain=chain,
+        private_key=key,
+        verify_mode=VERIFY_NONE,
+        use_system_ca=False,
+    )
+
+
 def load_and_check(paths: KeyPair, reading: Reading) -> Pair:
     pair = load_pair(paths.certificate, paths.key if paths.key != paths.certificate else None, reading)
-    certificate, chain, key = pair
     try:
-        Context(
-            server_side=True,
-            certificate=certificate,
-            certificate_chain=chain,
-            private_key=key,
-            verify_mode=VERIFY_NONE,
-            use_system_ca=False,
-        )
+        check_pair(pair)
     except ConfigurationError as exc:
         at_fault, other = paths.certificate, paths.key
         if str(exc).startswith("the private key"):

@@ -15,10 +15,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Callable, NamedTuple, Optional
 
 from ...core.certificate import SslCertificate
-from ...core.context import VERIFY_NONE, ConfigurationError, Context
+from ...core.context import ConfigurationError
 from ...core.key import SslKey
 from ..access_log import ERROR, INFO, WARNING
-from ..certificates import Pair, key_type
+from ..certificates import Pair, check_pair, key_type
 from ..settings import AcmeSettings
 from .challenges import Challenges
 from .failure import INTERNAL, STORAGE, AcmeFailure, Stopped
@@ -349,14 +349,7 @@ def pair_of(pem: bytes) -> Pair:
     key = SslKey(pem)
     if key.null:
         raise ValueError(key.error_string)
-    Context(
-        server_side=True,
-        certificate=certificate,
-        certificate_chain=chain,
-        private_key=key,
-        verify_mode=VERIFY_NONE,
-        use_system_ca=False,
-    )
+    check_pair((certificate, chain, key))
     return certificate, chain, key
 
 
