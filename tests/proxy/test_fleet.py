@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import ssl
@@ -339,9 +340,9 @@ def test_redis_with_tls_and_a_password(site: Site, back: Origin, tmp_path: Path)
     wrong = tmp_path / "password"
     wrong.write_text("wrong\n")
     wrong.chmod(0o600)
-    rights = re.search(r"ACL SETUSER sslsock on >PASSWORD (.*)\n", PAGE.read_text())
-    assert rights is not None
-    user = rights[1].replace("~sslsock:*", "~shop:1:*").split()
+    told = re.search(r"redis-cli ACL SETUSER sslsock on '>PASSWORD' (.*?)\n```", PAGE.read_text(), re.DOTALL)
+    assert told is not None
+    user = [word.replace("~sslsock:*", "~shop:1:*") for word in shlex.split(told[1])]
     with RedisServer(tmp_path, "--requirepass", "admin", "--user", "sslsock", "on", ">sesame", *user, pair=pair) as store:
         words = arguments(site, back, store, "--fleet-name", "shop:1")
         member = Member(store, fleet=Fleet(Address("tls", "localhost", store.port)))
