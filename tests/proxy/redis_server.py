@@ -48,6 +48,7 @@ class RedisServer:
         wait_until(self._answers, "redis-server")
 
     def _answers(self) -> bool:
+        assert self._process is None or self._process.poll() is None, "redis-server has ended; what it said is above"
         with contextlib.suppress(redis.ConnectionError), self.client() as client:
             with contextlib.suppress(redis.AuthenticationError):
                 client.ping()

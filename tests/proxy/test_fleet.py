@@ -342,7 +342,7 @@ def test_redis_with_tls_and_a_password(site: Site, back: Origin, tmp_path: Path)
     wrong.chmod(0o600)
     told = re.search(r"redis-cli ACL SETUSER sslsock on '>PASSWORD' (.*?)\n```", PAGE.read_text(), re.DOTALL)
     assert told is not None
-    user = [word.replace("~sslsock:*", "~shop:1:*") for word in shlex.split(told[1])]
+    user = [word.replace("~sslsock:*", "~shop:1:*") for word in shlex.split(told[1].replace("\\\n", " "))]
     with RedisServer(tmp_path, "--requirepass", "admin", "--user", "sslsock", "on", ">sesame", *user, pair=pair) as store:
         words = arguments(site, back, store, "--fleet-name", "shop:1")
         member = Member(store, fleet=Fleet(Address("tls", "localhost", store.port)))
