@@ -9,8 +9,10 @@ import textwrap
 
 import pytest
 
+from sslsock.core.door import Door
 from sslsock.core.listener import Listener
 from sslsock.core.loop import Loop
+from sslsock.core.source_limits import SourceLimits
 
 from .pairs import descriptors, drive, turns
 
@@ -76,6 +78,22 @@ def test_a_connection_is_accepted_and_taken(loop, port):
         assert peer.recv(5) == b"hello"
     close_all([client])
     listener.close()
+
+
+@pytest.mark.parametrize("taken", [0, 1])
+def test_who_is_not_taken_is_counted_no_longer_than_the_listener_lives(loop, port, taken):
+    limits = SourceLimits()
+    limits.follow(connections=9)
+    listener = Listener(loop, port[0](), Waiting(), 5, Door(None, limits, True))
+    clients = connect(port, 2)
+    drive(loop, lambda: listener.pending == 2)
+    mine = [listener.take_counted() for _ in range(taken)]
+    listener.close()
+    assert limits.present == taken
+    for connection in mine:
+        limits.leave(connection[3], True)
+    assert limits.present == 0
+    close_all(clients, [connection[0] for connection in mine])
 
 
 def test_at_the_limit_the_kernel_queues_until_one_is_taken(loop, port):

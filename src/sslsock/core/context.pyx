@@ -4,7 +4,6 @@ Owns the SSL_CTX and, for clients, the sessions that may be resumed. Settings of
 here: libssl's callbacks find them through `connection_hooks`, which the engine leaves at each connection.
 """
 
-
 cimport cython
 from libc.stdint cimport uint64_t
 from libc.string cimport memset

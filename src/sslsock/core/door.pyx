@@ -41,7 +41,7 @@ cdef class Door:
         """Whether a connection may stay. source: becomes what it is counted as, if it is `counted`."""
         cdef c.source_verdict verdict = c.SOURCE_ADMITTED
         cdef c.source_address address
-        cdef bint limited = self.limits is not None and self.limits.active
+        cdef bint limited = self.limits is not None and self.limits.is_active()
         counted[0] = False
         if (self.networks is None and not limited) or not c.source_address_of(source, peer):
             return verdict

@@ -6,7 +6,7 @@ A door (door.pyx) may refuse connections before they are queued; behind one a co
 """
 
 cimport cython
-from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.unicode cimport PyUnicode_FromString
 
 cimport system
@@ -145,4 +145,6 @@ cdef class Listener(Acceptor):
         Acceptor.close_all(self)
         for connection in waiting:
             system.close(connection[0])
+            if self.door is not None and self.door.limits is not None and connection[3] is not None:
+                self.door.limits.leave_address(<const source_address *> PyBytes_AS_STRING(<bytes> connection[3]), self.door.shakes)
         self.consumer = None  # last: it may be the end of the consumer, and what that calls finds a closed listener

@@ -11,6 +11,7 @@ from libc.stdint cimport int64_t
 from libc.string cimport memcpy
 
 cimport source_table as c
+from shared_value cimport load_int, store_int
 from sslsock.core.schedule cimport monotonic_ns
 
 # What `enter` and `shake` say, and what a door counts (`door`).
@@ -75,7 +76,15 @@ cdef class SourceLimits:
         rules.ipv6_bits = ipv6_bits
         with nogil:
             c.source_table_follow(self.table, &rules)
-        self.active = bool(connections or handshakes or rules.connection_rate.interval or rules.handshake_rate.interval)
+        store_int(self.limited, bool(connections or handshakes or rules.connection_rate.interval or rules.handshake_rate.interval))
+
+    cdef bint is_active(self) noexcept nogil:
+        return load_int(self.limited)
+
+    @property
+    def active(self):
+        """Whether anything is limited: bool."""
+        return self.is_active()
 
     cdef c.source_verdict enter_address(self, c.source_address *address, bint shakes) noexcept nogil:
         return c.source_table_enter(self.table, address, False, shakes, monotonic_ns())
