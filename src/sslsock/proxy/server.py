@@ -1,37 +1,32 @@
 """The proxy as a process: start, signals, reload, drain, end.
 
 The main thread is the first worker; the others have a thread each. All listening descriptors are opened (`openings`) before
-privileges are dropped. Files are read in a thread of their own when SIGHUP asks for it, or when they have changed (`renewal`):
-a worker that reads keys would let its connections wait.
+privileges are dropped. What it goes by, and how that changes, is told in `in_force`.
 """
 
 from __future__ import annotations
 
 import codecs
-import logging
 import signal
 import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Callable, Optional, Union
+from typing import TYPE_CHECKING, Callable, Optional
 
-from ..core.context import ConfigurationError
 from ..core.event_loop import EventLoop
 from ..core.hostname import parse_host
-from ..core.ticket_keys import TicketKeys
 from . import record
 from .access_log import ERROR, WARNING, AccessLog, LineWriter
 from .announcement import address_here, announce, listener_lines
 from .backends import summed_up
-from .certificates import CertificateError
 from .checks import Checker
 from .descriptors import AMPLE, available, needs_of, open_now, share_out
-from .directory import Directory
 from .files import Reading
-from .fleet import Access, FleetError, FleetMember, access_to
+from .fleet import access_to
 from .gate import Gate
 from .health import Board
+from .in_force import UNUSABLE, InForce, Reload
 from .metrics import MetricsError, ProcessState, make_collector
 from .openings import Openings, Unstartable
 from .pace import Paces
@@ -39,9 +34,7 @@ from .policy import ListenerPolicy
 from .privileges import PrivilegeError, drop_to, listen_fds, match_sockets
 from .pulse import Pulse
 from .refusals import RefusalLog
-from .renewal import Renewed, WatchedFiles, renew
-from .service_manager import ServiceManager
-from .settings import ProxySettings, SettingsError
+from .settings import ProxySettings
 from .sources import Sources
 from .summary import INTERVAL, Summary
 from .tickets import TicketKeyError, TicketKeyFile, TicketRotation
@@ -50,29 +43,15 @@ from .worker import Worker
 if TYPE_CHECKING:
     from ..core.schedule import Timer
     from .acme.http import ChallengeServer
-    from .acme.manager import AcmeManager
     from .metrics_server import MetricsServer
 
 __all__ = ["run"]
-
-log = logging.getLogger("sslsock")
 
 NAME_SECONDS = 5.0  # how often names are looked at whose back ends are checked
 REFUSAL_SECONDS = 1.0  # how often it is looked whether connections were refused
 TICKET_SECONDS = 1.0  # how often the ticket keys are looked at
 PULSE_SECONDS = 1.0  # how often the workers are asked for a sign of life
 SILENCE_SECONDS = 10.0  # without one of a worker: something is wrong
-RELOAD_SECONDS = 1.0  # that the end waits for a SIGHUP which is being followed
-
-# What is wrong with the settings or the files that they name.
-UNUSABLE = (SettingsError, CertificateError, ConfigurationError, TicketKeyError, FleetError, ValueError, OSError)
-
-LASTING = (  # settings that a reload does not change
-    *("threads", "metrics", "user", "keep_reading", "log_format", "log_probes", "ticket_key_file", "fleet", "watch", "acme"),
-    "resolver",
-)
-
-Reload = Callable[[Callable[[str], object]], tuple[ProxySettings, Reading]]
 
 
 def run(settings: ProxySettings, reading: Reading, reload: Optional[Reload], writer: LineWriter) -> int:
@@ -92,14 +71,11 @@ def run(settings: ProxySettings, reading: Reading, reload: Optional[Reload], wri
         return int(exc.code or 0)
 
 
-class Server:
+class Server(InForce):
     """One run of the proxy. Belongs to the main thread."""
 
     def __init__(self, settings: ProxySettings, reading: Reading, reload: Optional[Reload], writer: LineWriter) -> None:
-        self._settings = settings
-        self._reading = reading  # what the policies were made of
-        self._reload = reload
-        self._writer = writer
+        super().__init__(settings, reading, reload, writer, EventLoop.current())
         self._log = AccessLog(writer, settings.log_format, settings.log_probes)
         self._doors = len(settings.listeners)  # listening descriptors of a worker
         self._held = 0  # descriptors that are open when it starts
@@ -108,29 +84,17 @@ class Server:
         self._board = Board(settings.threads)
         self._sources = Sources(settings.limits)
         self._paces = Paces()
-        self._keys = TicketKeys()
-        self._ticket_source: Union[TicketKeyFile, TicketRotation, FleetMember]
-        self._member: Optional[FleetMember] = None
-        self._directory: Optional[Directory] = None
-        self._policies: list[ListenerPolicy] = []
         self._openings = Openings()
-        self._loop = EventLoop.current()
         self._workers: list[Worker] = []
         self._threads: list[threading.Thread] = []
         self._running = 0  # workers that have not ended
         self._failure: Optional[Exception] = None  # that ended one
         self._metrics: Optional[MetricsServer] = None
-        self._acme: Optional[AcmeManager] = None
         self._acme_http: Optional[ChallengeServer] = None
-        self._reloading: Optional[threading.Thread] = None
-        self._reload_again = self._renew_again = False
-        self._files = WatchedFiles(self._loop, writer, settings.watch, self._on_files_changed)
-        self._reload_success, self._reloaded = True, time.time()  # the last one; a start is one too
-        self._manager = ServiceManager()
         self._pulse = Pulse(())
         self._delay: Optional[Timer] = None  # until the drain begins
         self._status = 0
-        self._started = self._ending = False
+        self._started = False
 
     def run(self) -> int:
         previous = self._take_signals()
@@ -143,13 +107,7 @@ class Server:
             self._end_all(record.ABORTED)  # no effect when all have drained
             for thread in self._threads:
                 thread.join()
-            if self._member is not None:
-                self._member.close()
-            self._files.close()
-            if self._reloading is not None:
-                self._reloading.join(RELOAD_SECONDS)
-            if self._acme is not None:
-                self._acme.close()
+            self._close_reading()
             self._loop.close()
             for number, handler in previous:
                 signal.signal(number, handler)
@@ -232,27 +190,6 @@ class Server:
         self._held = open_now() + (settings.fleet is not None)
         self._follow_limits(self._policies)
         return rows
-
-    def _read_files(self) -> None:
-        settings = self._settings
-        if settings.ticket_key_file is not None:
-            self._ticket_source = TicketKeyFile(settings.ticket_key_file, self._keys)
-            self._ticket_source.load()
-        elif settings.fleet is not None:
-            access = access_to(settings.fleet, self._reading)
-            self._ticket_source = self._member = FleetMember(access, self._keys, self._writer)
-        else:
-            self._ticket_source = TicketRotation(self._keys, time.monotonic())
-        self._make_directory(settings)
-        self._policies = [
-            ListenerPolicy(listener, self._keys, None, self._reading, self._acme) for listener in settings.listeners
-        ]
-        self._reading.forget()
-
-    def _make_directory(self, settings: ProxySettings) -> None:
-        """If DNS is needed. OSError."""
-        if self._directory is None and settings.asks_dns:
-            self._directory = Directory(settings.resolver)
 
     # Certificates that are obtained
 
@@ -386,130 +323,9 @@ class Server:
         with suppress(RuntimeError):  # it has ended
             self._loop.call_soon_threadsafe(handlers[signal.Signals(number)])
 
-    def _on_hangup(self) -> None:
-        if self._ending:
-            self._writer.write("SIGHUP: nothing is read again, for the proxy is ending")
-        elif self._reload is None:
-            self._writer.write("SIGHUP: there is nothing to read again")
-        elif self._reloading is not None:
-            self._reload_again = True
-        else:
-            self._manager.reloading()
-            problem = self._begin_reading(self._read_again, self._reload)
-            if problem is not None:
-                self._reload_failed(problem)
-
-    def _begin_reading(self, target: Callable[..., object], *args: object) -> Optional[RuntimeError]:
-        """Read in a thread of its own, one at a time. Returns why not: the system gives no more threads."""
-        self._reloading = threading.Thread(target=target, args=args, name="reload", daemon=True)
-        try:
-            self._reloading.start()
-        except RuntimeError as exc:
-            self._reloading = None
-            return exc
-        return None
-
-    def _read_again(self, reload: Reload) -> None:
-        """In a thread of its own: read everything again, then have the main thread swap it."""
-        problem: Optional[Exception] = None
-        settings, policies, reading = self._settings, self._policies, self._reading
-        try:
-            settings, reading = reload(self._writer.write)  # which does not block, whatever standard error is
-            check_same_shape(self._settings, settings)
-            access = self._access_again(settings, reading)
-            self._make_directory(settings)
-            policies = [
-                ListenerPolicy(listener, self._keys, before, reading, self._acme)
-                for listener, before in zip(settings.listeners, self._policies)
-            ]
-            reading.forget()
-            if self._member is not None and access is not None:
-                self._member.follow(access)
-        except Exception as exc:  # whatever it is, the proxy runs on
-            problem = exc
-        with suppress(RuntimeError):  # the loop was closed meanwhile
-            self._loop.call_soon_threadsafe(self._swap, settings, policies, reading, problem)
-
-    def _access_again(self, settings: ProxySettings, reading: Reading) -> Optional[Access]:
-        """How to log in at the fleet's Redis from now on."""
-        if self._member is None or settings.fleet is None:
-            return None
-        access = access_to(settings.fleet, reading)
-        if access.secret != self._member.access.secret:
-            raise ValueError("the secret of the fleet has changed, which needs a restart")
-        return access
-
-    def _swap(
-        self, settings: ProxySettings, policies: list[ListenerPolicy], reading: Reading, problem: Optional[Exception]
-    ) -> None:
-        self._reloading = None
-        if problem is None and isinstance(self._ticket_source, TicketKeyFile):
-            try:
-                self._ticket_source.load()  # here, where they are looked at now and then: never an older state after a newer
-            except TicketKeyError as exc:
-                problem = exc
-        if problem is not None:
-            self._reload_failed(problem)
-        else:
-            self._reload_success, self._reloaded = True, time.time()
-            self._settings = settings
-            self._follow_limits(policies)
-            self._use(policies, reading)
-            self._files.reloaded(reading)
-            if self._acme is not None:
-                self._acme.follow(settings.acme_names())
-                self._renew_again = self._renew_again or any(policy.outdated for policy in policies)
-            self._writer.write("SIGHUP: read again; new connections go by the new settings")
-            self._manager.ready(self._serving())
-        self._read_what_waits()
-
-    def _use(self, policies: list[ListenerPolicy], reading: Reading) -> None:
-        """New connections go by these, and by the settings."""
-        self._policies, self._reading = policies, reading
+    def _put_in_force(self) -> None:
         for worker in self._workers:
-            self._tell(worker, worker.follow, policies, self._settings.limits, self._directory)
-
-    def _read_what_waits(self) -> None:
-        """After one reading: what was asked for meanwhile."""
-        if self._reload_again:
-            self._reload_again = False
-            self._on_hangup()
-        elif self._renew_again:
-            self._renew_again = False
-            self._on_files_changed()
-
-    def _reload_failed(self, problem: Exception) -> None:
-        self._reload_success = False
-        reason = str(problem) if isinstance(problem, (*UNUSABLE, RuntimeError)) else repr(problem)
-        self._writer.write(f"SIGHUP: the old settings stay in force: {reason}", ERROR)
-        self._manager.ready(f"{self._serving()}; a reload has failed, the old settings are in force")
-
-    # Files that change without a signal
-
-    def _on_files_changed(self) -> None:
-        if self._ending:
-            return
-        if self._reloading is not None:
-            self._renew_again = True
-        elif (problem := self._begin_reading(self._renew)) is not None:
-            self._writer.write(f"changed files were not read: {problem}", ERROR)
-
-    def _renew(self) -> None:
-        """In a thread of its own, as `_read_again`."""
-        try:
-            renewed = renew(self._settings, self._policies, self._keys, self._reading, self._acme)
-        except Exception:  # a mistake of this program, which must not end it
-            log.exception("changed files were not read")
-            renewed = Renewed(self._policies, self._reading)
-        with suppress(RuntimeError):  # the loop was closed meanwhile
-            self._loop.call_soon_threadsafe(self._take_renewed, renewed)
-
-    def _take_renewed(self, renewed: Renewed) -> None:
-        self._reloading = None
-        if renewed.policies != self._policies:
-            self._use(renewed.policies, renewed.reading)
-        self._files.take(renewed)
-        self._read_what_waits()
+            self._tell(worker, worker.follow, self._policies, self._settings.limits, self._directory)
 
     def _on_terminate(self) -> None:
         """A second one ends the delay."""
@@ -596,9 +412,6 @@ class Server:
             self._writer.write(text, WARNING)
         return min(wanted, possible) if wanted else possible
 
-    def _serving(self) -> str:
-        return f"serving {', '.join(policy.name for policy in self._policies)}"
-
     def _plan_timers(self) -> None:
         counters = [worker.counters for worker in self._workers]
         summary, refusals = Summary(counters, self._writer), RefusalLog(counters, self._writer)
@@ -681,14 +494,3 @@ class Server:
             if expiry.not_after is not None
         }
 
-
-def check_same_shape(old: ProxySettings, new: ProxySettings) -> None:
-    """ValueError for a change that needs a restart."""
-    shapes = [[(one.listen, one.mode, one.owner) for one in settings.listeners] for settings in (old, new)]
-    if shapes[0] != shapes[1]:
-        raise ValueError("the addresses to listen on have changed, which needs a restart")
-    for name in LASTING:
-        if getattr(old, name) != getattr(new, name):
-            raise ValueError(f"{name.replace('_', '-')} has changed, which needs a restart")
-    if old.limits.source_table_size != new.limits.source_table_size:
-        raise ValueError("source-table-size has changed, which needs a restart")
