@@ -18,24 +18,22 @@ from ..core.event_loop import EventLoop
 from ..core.hostname import parse_host
 from . import record
 from .access_log import ERROR, WARNING, AccessLog, LineWriter
+from .allowance import Allowance
 from .announcement import address_here, announce, listener_lines
 from .backends import summed_up
 from .checks import Checker
-from .descriptors import AMPLE, available, needs_of, open_now, share_out
+from .descriptors import open_now
 from .files import Reading
 from .fleet import access_to
-from .gate import Gate
 from .health import Board
 from .in_force import UNUSABLE, InForce, Reload
 from .metrics import MetricsError, ProcessState, make_collector
 from .openings import Openings, Unstartable
-from .pace import Paces
 from .policy import ListenerPolicy
 from .privileges import PrivilegeError, drop_to, listen_fds, match_sockets
 from .pulse import Pulse
 from .refusals import RefusalLog
 from .settings import ProxySettings
-from .sources import Sources
 from .summary import INTERVAL, Summary
 from .tickets import TicketKeyError, TicketKeyFile, TicketRotation
 from .worker import Worker
@@ -77,13 +75,8 @@ class Server(InForce):
     def __init__(self, settings: ProxySettings, reading: Reading, reload: Optional[Reload], writer: LineWriter) -> None:
         super().__init__(settings, reading, reload, writer, EventLoop.current())
         self._log = AccessLog(writer, settings.log_format, settings.log_probes)
-        self._doors = len(settings.listeners)  # listening descriptors of a worker
-        self._held = 0  # descriptors that are open when it starts
-        self._rooms = AMPLE
-        self._gate = Gate(0)
+        self._allowance = Allowance(settings, writer)
         self._board = Board(settings.threads)
-        self._sources = Sources(settings.limits)
-        self._paces = Paces()
         self._openings = Openings()
         self._workers: list[Worker] = []
         self._threads: list[threading.Thread] = []
@@ -186,8 +179,7 @@ class Server(InForce):
             raise Unstartable(f"--metrics {settings.metrics}: {exc.strerror or exc}", 1) from exc
         self._open_acme_http()
         rows = self._openings.open(settings.listeners, inherited, settings.threads, self._writer)
-        self._doors = sum(map(len, rows[0]))  # a name may have several addresses
-        self._held = open_now() + (settings.fleet is not None)
+        self._allowance.begin(open_now() + (settings.fleet is not None), rows[0])
         self._follow_limits(self._policies)
         return rows
 
@@ -241,17 +233,17 @@ class Server(InForce):
             descriptors,
             self._openings.shared,
             settings.limits,
-            self._gate,
+            self._allowance.gate,
             self._log,
             self._writer,
             settings.log_format is not None,
             self._on_drained,
-            self._sources,
-            self._rooms,
+            self._allowance.sources,
+            self._allowance.rooms,
             self._board,
             len(self._workers),
             self._directory,
-            self._paces,
+            self._allowance.paces,
         )
         self._workers.append(worker)
         self._running += 1
@@ -384,33 +376,8 @@ class Server(InForce):
             worker.loop.call_soon_threadsafe(method, *args)
 
     def _follow_limits(self, policies: Sequence[ListenerPolicy]) -> None:
-        """The counts that all workers share go by the settings."""
-        limits = self._settings.limits
-        self._gate.change(self._connection_limit(), limits.max_handshakes)
-        for policy in policies:
-            self._gate.change(policy.settings.max_connections, policy.settings.max_handshakes, self._gate.room(policy.name))
-        self._sources.follow(limits)
-        self._paces.follow(limits, policies)
-
-    def _connection_limit(self) -> int:
-        """How many connections there may be: as many as are wanted, if that many are possible."""
-        wanted = self._settings.limits.max_connections
-        limit = available()
-        if not limit:
-            return wanted
         servers = [server.most_descriptors for server in (self._metrics, self._acme_http) if server is not None]
-        needs = needs_of(self._settings, self._held, self._doors, sum(servers))
-        possible, rooms = share_out(limit, needs)
-        if not self._workers:  # theirs do not change
-            self._rooms = rooms
-        if possible < 1:
-            if not self._workers:
-                raise Unstartable(f"the proxy cannot start: {limit} descriptors are too few (ulimit -n)", 1)
-            possible = 1
-        if wanted > possible:
-            text = f"--max-connections {wanted}: only {possible} are possible with {limit} descriptors (ulimit -n)"
-            self._writer.write(text, WARNING)
-        return min(wanted, possible) if wanted else possible
+        self._allowance.follow(self._settings, policies, sum(servers))
 
     def _plan_timers(self) -> None:
         counters = [worker.counters for worker in self._workers]
