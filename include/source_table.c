@@ -1,14 +1,16 @@
 #include "source_table.h"
 
-#include <pthread.h>
-#include <stdlib.h>
+#include "shared_lock.h"
+#include "shared_value.h"
+
+#include <errno.h>
 #include <string.h>
 
 #include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { WAYS = 8, FIRST_COUNTS = 64 };
+enum { WAYS = 8, FIRST_CHAINS = 64 };
 
 typedef struct {
     source_address source;
@@ -16,22 +18,31 @@ typedef struct {
 } rate_entry;
 
 typedef struct {
-    rate_entry *entries; /* NULL until there is a rate */
+    rate_entry *entries;
     source_rate rate;
 } rate_table;
 
+/* What a source has in one worker. An entry never moves, and its one truth is `connections`, written last when it becomes somebody's
+ * and first when it is nobody's any more: chains, and the list of those that are free, are made of that (`relink`). */
 typedef struct {
     source_address source;
-    uint64_t connections, handshakes; /* connections 0: nobody's */
+    uint32_t connections, handshakes; /* connections 0: nobody's */
+    uint32_t worker;
+    uint32_t next; /* in its chain, or in the list of those that are free; 0: the last */
 } count_entry;
 
 struct source_table {
-    pthread_mutex_t lock;
+    shared_lock lock;
+    int among_processes, limited;
+    size_t size; /* of all this memory */
     uint64_t secret[2];
     size_t sets; /* of each rate_table; a power of two */
+    size_t rates_size; /* bytes */
     rate_table connection_rates, handshake_rates;
-    count_entry *counts; /* open addressing, linear; at most half full */
-    size_t capacity, present;
+    count_entry *counts; /* the first is nobody's, ever */
+    uint32_t *chains;
+    uint32_t capacity, used, free; /* of `counts`: in all, those that were anybody's, and the first that is so no more */
+    uint32_t chain_mask; /* as many chains are in use, and one */
     source_rules rules;
 };
 
@@ -75,23 +86,52 @@ static inline int same(const source_address *one, const source_address *other)
     return memcmp(one->bytes, other->bytes, sizeof one->bytes) == 0;
 }
 
-source_table *source_table_new(size_t size, const unsigned char *secret)
+/* The next of the parts that the memory is made of, each of whole pages. */
+static size_t next_part(size_t *size, size_t wanted)
 {
-    source_table *table = calloc(1, sizeof *table);
+    size_t page = (size_t) sysconf(_SC_PAGESIZE), offset = *size;
 
+    *size += (wanted + page - 1) / page * page;
+    return offset;
+}
+
+source_table *source_table_new(size_t size, uint32_t capacity, int among_processes, const unsigned char *secret)
+{
+    source_table *table;
+    size_t sets = 1, rates_size, total = 0, rates[2], counts, chains;
+    uint32_t most_chains = FIRST_CHAINS;
+    int failed;
+
+    while (sets * WAYS < size)
+        sets *= 2;
+    while (most_chains < capacity)
+        most_chains *= 2;
+    rates_size = sets * WAYS * sizeof(rate_entry);
+    next_part(&total, sizeof *table);
+    rates[0] = next_part(&total, rates_size);
+    rates[1] = next_part(&total, rates_size);
+    counts = next_part(&total, ((size_t) capacity + 1) * sizeof(count_entry));
+    chains = next_part(&total, (size_t) most_chains * sizeof(uint32_t));
+    table = shared_memory_new(total, among_processes);
     if (!table)
         return NULL;
-    table->capacity = FIRST_COUNTS;
-    table->counts = calloc(table->capacity, sizeof *table->counts);
-    if (!table->counts || pthread_mutex_init(&table->lock, NULL)) {
-        free(table->counts);
-        free(table);
+    failed = shared_lock_init(&table->lock, among_processes);
+    if (failed) {
+        shared_memory_free(table, total);
+        errno = failed;
         return NULL;
     }
     memcpy(table->secret, secret, sizeof table->secret);
-    table->sets = 1;
-    while (table->sets * WAYS < size)
-        table->sets *= 2;
+    table->among_processes = among_processes;
+    table->size = total;
+    table->sets = sets;
+    table->rates_size = rates_size;
+    table->connection_rates.entries = (rate_entry *) ((char *) table + rates[0]);
+    table->handshake_rates.entries = (rate_entry *) ((char *) table + rates[1]);
+    table->counts = (count_entry *) ((char *) table + counts);
+    table->chains = (uint32_t *) ((char *) table + chains);
+    table->capacity = capacity;
+    table->chain_mask = FIRST_CHAINS - 1;
     table->rules.ipv4_bits = 32;
     table->rules.ipv6_bits = 64;
     return table;
@@ -99,21 +139,28 @@ source_table *source_table_new(size_t size, const unsigned char *secret)
 
 void source_table_free(source_table *table)
 {
-    if (!table)
-        return;
-    pthread_mutex_destroy(&table->lock);
-    free(table->connection_rates.entries);
-    free(table->handshake_rates.entries);
-    free(table->counts);
-    free(table);
+    if (table)
+        shared_memory_free(table, table->size);
 }
 
-static void follow_rate(rate_table *rates, const source_rate *rate, int keep)
+static void relink(source_table *table);
+
+static void lock(source_table *table)
+{
+    if (shared_lock_take(&table->lock))
+        relink(table);
+}
+
+static void unlock(source_table *table)
+{
+    shared_lock_release(&table->lock);
+}
+
+static void follow_rate(source_table *table, rate_table *rates, const source_rate *rate, int keep)
 {
     if (keep && rates->rate.interval == rate->interval && rates->rate.tolerance == rate->tolerance)
         return;
-    free(rates->entries);
-    rates->entries = NULL;
+    shared_memory_forget(rates->entries, table->rates_size, table->among_processes);
     rates->rate = *rate;
 }
 
@@ -121,12 +168,19 @@ void source_table_follow(source_table *table, const source_rules *rules)
 {
     int keep;
 
-    pthread_mutex_lock(&table->lock);
+    lock(table);
     keep = rules->ipv4_bits == table->rules.ipv4_bits && rules->ipv6_bits == table->rules.ipv6_bits;
-    follow_rate(&table->connection_rates, &rules->connection_rate, keep);
-    follow_rate(&table->handshake_rates, &rules->handshake_rate, keep);
+    follow_rate(table, &table->connection_rates, &rules->connection_rate, keep);
+    follow_rate(table, &table->handshake_rates, &rules->handshake_rate, keep);
     table->rules = *rules;
-    pthread_mutex_unlock(&table->lock);
+    SHARED_STORE(table->limited, rules->connections || rules->handshakes || rules->connection_rate.interval
+                                     || rules->handshake_rate.interval);
+    unlock(table);
+}
+
+int source_table_limited(source_table *table)
+{
+    return SHARED_LOAD(table->limited);
 }
 
 /* Under the lock, all of these. */
@@ -135,11 +189,6 @@ static rate_entry *rate_of(source_table *table, rate_table *rates, const source_
 {
     rate_entry *set, *least;
 
-    if (!rates->entries) {
-        rates->entries = calloc(table->sets * WAYS, sizeof *rates->entries);
-        if (!rates->entries)
-            return NULL;
-    }
     set = least = rates->entries + (hash_of(table, source) & (table->sets - 1)) * WAYS;
     for (rate_entry *entry = set; entry < set + WAYS; entry++) {
         if (same(&entry->source, source))
@@ -159,8 +208,6 @@ static int take(source_table *table, rate_table *rates, const source_address *so
     if (!rates->rate.interval)
         return 1;
     entry = rate_of(table, rates, source);
-    if (!entry)
-        return 1; /* no memory: rather without a limit than without clients */
     owed = entry->full_at > now ? entry->full_at - now : 0;
     if (owed > rates->rate.tolerance) {
         if (same(&entry->source, source))
@@ -172,48 +219,91 @@ static int take(source_table *table, rate_table *rates, const source_address *so
     return 1;
 }
 
-static count_entry *count_of(source_table *table, const source_address *source)
+static uint32_t *chain_of(source_table *table, const source_address *source)
 {
-    size_t place = hash_of(table, source) & (table->capacity - 1);
-
-    while (table->counts[place].connections && !same(&table->counts[place].source, source))
-        place = (place + 1) & (table->capacity - 1);
-    return table->counts + place;
+    return table->chains + (hash_of(table, source) & table->chain_mask);
 }
 
-static int grow(source_table *table)
+static void put(source_table *table, uint32_t number)
 {
-    count_entry *before = table->counts;
-    size_t capacity = table->capacity;
-    count_entry *larger = calloc(capacity * 2, sizeof *larger);
+    uint32_t *chain = chain_of(table, &table->counts[number].source);
 
-    if (!larger)
-        return 0;
-    table->counts = larger;
-    table->capacity = capacity * 2;
-    for (size_t i = 0; i < capacity; i++) {
-        if (before[i].connections)
-            *count_of(table, &before[i].source) = before[i];
+    table->counts[number].next = *chain;
+    *chain = number;
+}
+
+static void set_free(source_table *table, uint32_t number)
+{
+    table->counts[number].next = table->free;
+    table->free = number;
+}
+
+/* Make chains and the list of those that are free anew. */
+static void relink(source_table *table)
+{
+    memset(table->chains, 0, ((size_t) table->chain_mask + 1) * sizeof *table->chains);
+    table->free = 0;
+    for (uint32_t number = table->used; number > 0; number--) {
+        if (table->counts[number].connections)
+            put(table, number);
+        else
+            set_free(table, number);
     }
-    free(before);
-    return 1;
 }
 
-/* Close the gap that an entry leaves, for a search ends at one (Knuth 6.4, algorithm R). */
+/* That of a worker, NULL: it has none. all: what the source has in all of them. */
+static count_entry *count_of(source_table *table, const source_address *source, uint32_t worker, count_entry *all)
+{
+    count_entry *found = NULL;
+
+    all->connections = all->handshakes = 0;
+    for (uint32_t number = *chain_of(table, source); number; number = table->counts[number].next) {
+        count_entry *entry = table->counts + number;
+
+        if (!same(&entry->source, source))
+            continue;
+        all->connections += entry->connections;
+        all->handshakes += entry->handshakes;
+        if (entry->worker == worker)
+            found = entry;
+    }
+    return found;
+}
+
+/* NULL: all are taken. */
+static count_entry *new_count(source_table *table, const source_address *source, uint32_t worker)
+{
+    uint32_t number = table->free;
+    count_entry *entry;
+
+    if (number) {
+        table->free = table->counts[number].next;
+    } else if (table->used < table->capacity) {
+        number = ++table->used;
+        if (number > table->chain_mask && number < table->capacity) {
+            table->chain_mask = table->chain_mask * 2 + 1;
+            relink(table);
+            table->free = 0; /* that is this one */
+        }
+    } else {
+        return NULL;
+    }
+    entry = table->counts + number;
+    entry->source = *source;
+    entry->worker = worker;
+    entry->handshakes = 0;
+    put(table, number);
+    return entry;
+}
+
 static void drop(source_table *table, count_entry *entry)
 {
-    size_t mask = table->capacity - 1, gap = (size_t) (entry - table->counts);
+    uint32_t number = (uint32_t) (entry - table->counts), *link = chain_of(table, &entry->source);
 
-    for (size_t place = (gap + 1) & mask; table->counts[place].connections; place = (place + 1) & mask) {
-        size_t home = hash_of(table, &table->counts[place].source) & mask;
-
-        if (((place - home) & mask) >= ((place - gap) & mask)) {
-            table->counts[gap] = table->counts[place];
-            gap = place;
-        }
-    }
-    memset(table->counts + gap, 0, sizeof *table->counts);
-    table->present--;
+    while (*link != number)
+        link = &table->counts[*link].next;
+    *link = entry->next;
+    set_free(table, number);
 }
 
 static void mask_address(const source_table *table, source_address *address)
@@ -227,33 +317,31 @@ static void mask_address(const source_table *table, source_address *address)
     }
 }
 
-source_verdict source_table_enter(source_table *table, source_address *address, int exact, int shakes, int64_t now)
+source_verdict source_table_enter(source_table *table, uint32_t worker, source_address *address, int exact, int shakes, int64_t now)
 {
     const source_rules *rules = &table->rules;
     source_verdict verdict = SOURCE_ADMITTED;
-    count_entry *count;
+    count_entry *count, all;
 
-    pthread_mutex_lock(&table->lock);
+    lock(table);
     if (!exact)
         mask_address(table, address);
-    count = count_of(table, address);
-    if (rules->connections && count->connections >= rules->connections)
+    count = count_of(table, address, worker, &all);
+    if (rules->connections && all.connections >= rules->connections)
         verdict = SOURCE_CONNECTIONS;
-    else if (shakes && rules->handshakes && count->handshakes >= rules->handshakes)
+    else if (shakes && rules->handshakes && all.handshakes >= rules->handshakes)
         verdict = SOURCE_HANDSHAKES;
-    else if (!count->connections && (table->present + 1) * 2 > table->capacity && !grow(table))
+    else if (!count && !table->free && table->used == table->capacity)
         verdict = SOURCE_NO_MEMORY;
     else if (!take(table, &table->connection_rates, address, now))
         verdict = SOURCE_CONNECTION_RATE;
     else {
-        count = count_of(table, address);
-        if (!count->connections++) {
-            count->source = *address;
-            table->present++;
-        }
+        if (!count)
+            count = new_count(table, address, worker);
+        SHARED_STORE(count->connections, count->connections + 1);
         count->handshakes += shakes != 0;
     }
-    pthread_mutex_unlock(&table->lock);
+    unlock(table);
     return verdict;
 }
 
@@ -261,45 +349,65 @@ source_verdict source_table_shake(source_table *table, const source_address *sou
 {
     int taken;
 
-    pthread_mutex_lock(&table->lock);
+    lock(table);
     taken = take(table, &table->handshake_rates, source, now);
-    pthread_mutex_unlock(&table->lock);
+    unlock(table);
     return taken ? SOURCE_ADMITTED : SOURCE_HANDSHAKE_RATE;
 }
 
-void source_table_settle(source_table *table, const source_address *source)
+void source_table_settle(source_table *table, uint32_t worker, const source_address *source)
 {
-    count_entry *count;
+    count_entry *count, all;
 
-    pthread_mutex_lock(&table->lock);
-    count = count_of(table, source);
-    if (count->handshakes)
+    lock(table);
+    count = count_of(table, source, worker, &all);
+    if (count && count->handshakes)
         count->handshakes--;
-    pthread_mutex_unlock(&table->lock);
+    unlock(table);
 }
 
-void source_table_leave(source_table *table, const source_address *source, int shakes)
+void source_table_leave(source_table *table, uint32_t worker, const source_address *source, int shakes)
 {
-    count_entry *count;
+    count_entry *count, all;
 
-    pthread_mutex_lock(&table->lock);
-    count = count_of(table, source);
-    if (count->connections) {
+    lock(table);
+    count = count_of(table, source, worker, &all);
+    if (count) {
         if (shakes && count->handshakes)
             count->handshakes--;
-        if (!--count->connections)
+        SHARED_STORE(count->connections, count->connections - 1);
+        if (!count->connections)
             drop(table, count);
     }
-    pthread_mutex_unlock(&table->lock);
+    unlock(table);
+}
+
+void source_table_clear(source_table *table, uint32_t worker)
+{
+    lock(table);
+    for (uint32_t number = 1; number <= table->used; number++) {
+        if (table->counts[number].worker == worker)
+            table->counts[number].connections = 0;
+    }
+    relink(table);
+    unlock(table);
 }
 
 size_t source_table_present(source_table *table)
 {
-    size_t present;
+    size_t present = 0;
 
-    pthread_mutex_lock(&table->lock);
-    present = table->present;
-    pthread_mutex_unlock(&table->lock);
+    lock(table);
+    for (uint32_t number = 1; number <= table->used; number++) {
+        uint32_t first = *chain_of(table, &table->counts[number].source);
+
+        if (!table->counts[number].connections)
+            continue;
+        while (!same(&table->counts[first].source, &table->counts[number].source))
+            first = table->counts[first].next;
+        present += first == number;
+    }
+    unlock(table);
     return present;
 }
 

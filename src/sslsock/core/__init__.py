@@ -57,6 +57,8 @@ NAMES = (
     "acceptor",
     "network_list",
     "source_limits",
+    "shared_rooms",
+    "shared_paces",
     "door",
     "listener",
     "dial",

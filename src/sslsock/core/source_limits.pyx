@@ -1,4 +1,5 @@
-"""How many connections each source has and makes, in the whole process, and how many it may (source_table.h).
+"""How many connections each source has and makes, in all threads or processes, and how many it may
+(source_table.h).
 
 From any thread: the table has a lock of its own, under which no Python runs.
 """
@@ -7,12 +8,12 @@ import os
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memcpy
 
 cimport source_table as c
-from shared_value cimport load_int, store_int
 from sslsock.core.schedule cimport monotonic_ns
+from system cimport ENOMEM, errno
 
 # What `enter` and `shake` say, and what a door counts (`door`).
 ADMITTED = c.SOURCE_ADMITTED
@@ -43,17 +44,33 @@ cdef c.source_rate rate_of(rate) except *:
     return made
 
 
+cdef int raise_from_errno() except -1:
+    if errno == ENOMEM:
+        raise MemoryError
+    raise OSError(errno, os.strerror(errno))
+
+
 @cython.final
 cdef class SourceLimits:
-    """size: how many sources are known whose rates are limited; memory for them, 24 bytes each, is taken when there is a rate."""
+    """size: how many sources are known whose rates are limited; memory for them, 24 bytes each, is taken when there is a rate.
 
-    def __cinit__(self, Py_ssize_t size=65536):
+    workers: the processes that are to share it, forked after this one has made it; 0: none, and it is this process's own.
+    capacity: of how many sources each process can have connections, summed up over the processes. OSError, MemoryError.
+    """
+
+    def __cinit__(self, Py_ssize_t size=65536, Py_ssize_t workers=0, Py_ssize_t capacity=1 << 21):
         cdef bytes secret = os.urandom(16)
         if not 0 < size <= 1 << 28:
             raise ValueError(f"no size of a table: {size}")
-        self.table = c.source_table_new(size, <const unsigned char *> PyBytes_AS_STRING(secret))
+        if not 0 <= workers <= 1 << 16:
+            raise ValueError(f"no number of workers: {workers}")
+        if not 0 < capacity <= 1 << 30:
+            raise ValueError(f"no capacity of a table: {capacity}")
+        self.workers = <uint32_t> workers
+        self.table = c.source_table_new(
+            size, <uint32_t> capacity, workers > 0, <const unsigned char *> PyBytes_AS_STRING(secret))
         if self.table is NULL:
-            raise MemoryError
+            raise_from_errno()
 
     def __dealloc__(self):
         c.source_table_free(self.table)
@@ -76,10 +93,24 @@ cdef class SourceLimits:
         rules.ipv6_bits = ipv6_bits
         with nogil:
             c.source_table_follow(self.table, &rules)
-        store_int(self.limited, bool(connections or handshakes or rules.connection_rate.interval or rules.handshake_rate.interval))
+
+    def join(self, Py_ssize_t number):
+        """This process is that worker from now on: what enters is counted as its own. ValueError."""
+        self.worker = self.number_of(number)
+
+    def clear(self, Py_ssize_t number):
+        """That worker has ended: give back what it had. ValueError."""
+        cdef uint32_t worker = self.number_of(number)
+        with nogil:
+            c.source_table_clear(self.table, worker)
+
+    cdef uint32_t number_of(self, Py_ssize_t number) except? 0xFFFFFFFF:
+        if not 0 <= number < self.workers:
+            raise ValueError(f"no worker has this number: {number}")
+        return <uint32_t> number
 
     cdef bint is_active(self) noexcept nogil:
-        return load_int(self.limited)
+        return c.source_table_limited(self.table)
 
     @property
     def active(self):
@@ -87,10 +118,10 @@ cdef class SourceLimits:
         return self.is_active()
 
     cdef c.source_verdict enter_address(self, c.source_address *address, bint shakes) noexcept nogil:
-        return c.source_table_enter(self.table, address, False, shakes, monotonic_ns())
+        return c.source_table_enter(self.table, self.worker, address, False, shakes, monotonic_ns())
 
     cdef void leave_address(self, const c.source_address *source, bint shakes) noexcept nogil:
-        c.source_table_leave(self.table, source, shakes)
+        c.source_table_leave(self.table, self.worker, source, shakes)
 
     def enter(self, bytes address, bint shakes, now=None, bint exact=False):
         """A connection from an address (16 bytes; IPv4 as in RFC 4291, 2.5.5.2) that begins with a handshake or not. Returns
@@ -99,7 +130,7 @@ cdef class SourceLimits:
         cdef c.source_address source
         cdef int64_t moment = monotonic_ns() if now is None else now
         source_in(address, &source)
-        cdef c.source_verdict verdict = c.source_table_enter(self.table, &source, exact, shakes, moment)
+        cdef c.source_verdict verdict = c.source_table_enter(self.table, self.worker, &source, exact, shakes, moment)
         if verdict != c.SOURCE_ADMITTED:
             return verdict, None
         return verdict, PyBytes_FromStringAndSize(<char *> source.bytes, sizeof(source.bytes))
@@ -115,13 +146,13 @@ cdef class SourceLimits:
         """A connection's handshake is done."""
         cdef c.source_address found
         source_in(source, &found)
-        c.source_table_settle(self.table, &found)
+        c.source_table_settle(self.table, self.worker, &found)
 
     def leave(self, bytes source, bint shakes):
         """A connection has ended. shakes: before its handshake was done."""
         cdef c.source_address found
         source_in(source, &found)
-        c.source_table_leave(self.table, &found, shakes)
+        c.source_table_leave(self.table, self.worker, &found, shakes)
 
     @property
     def present(self):

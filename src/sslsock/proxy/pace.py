@@ -12,8 +12,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Optional
 
 if TYPE_CHECKING:
+    from ..core.shared_paces import SharedPaces
     from .policy import ListenerPolicy
     from .settings import Limits, Rate
+    from .shares import Shares
 
 __all__ = ["Pace", "Paces", "wait_for_all"]
 
@@ -59,10 +61,30 @@ class Pace:
             return wait
 
 
-class Paces:
-    """Those of a process: of all its connections and handshakes, and of each listener's."""
+class SharedPace(Pace):
+    """That of all worker processes. number: in `paces`."""
 
-    def __init__(self) -> None:
+    def __init__(self, paces: SharedPaces, number: int) -> None:
+        super().__init__()
+        self._paces = paces
+        self._number = number
+
+    def follow(self, rate: tuple[int, int]) -> None:
+        self._interval, self._burst = rate
+        self._paces.follow(self._number, *rate)
+
+    def take(self, patience: Optional[float] = None, now: Optional[int] = None) -> Optional[float]:
+        return self._paces.take(self._number, patience, now)
+
+
+class Paces:
+    """Those of a process: of all its connections and handshakes, and of each listener's.
+
+    shares: of the worker processes that go by them together.
+    """
+
+    def __init__(self, shares: Optional[Shares] = None) -> None:
+        self._shares = shares
         self._paces: dict[tuple[str, str], Pace] = {}  # of a listener, "" of all; of what
         self._limited: dict[tuple[str, str], tuple[Pace, ...]] = {}  # what its connections or handshakes have to go by
 
@@ -77,9 +99,14 @@ class Paces:
         self._limited = limited
 
     def _pace(self, name: str, what: str, rate: Rate) -> Pace:
-        pace = self._paces.setdefault((name, what), Pace())
+        pace = self._paces.get((name, what))
+        if pace is None:
+            pace = self._paces[name, what] = self._make(name, what)
         pace.follow(rate)
         return pace
+
+    def _make(self, name: str, what: str) -> Pace:
+        return Pace() if self._shares is None else SharedPace(self._shares.paces, self._shares.pace_numbers[name, what])
 
     def of_connections(self, name: str) -> tuple[Pace, ...]:
         """Those that a connection of this listener goes by."""

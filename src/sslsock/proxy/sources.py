@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Hashable
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 from ..core import source_limits
 from ..core.source_limits import ADMITTED, SourceLimits
 from . import record
 from .networks import MAPPED, address_text, packed_address
 from .settings import Limits
+
+if TYPE_CHECKING:
+    from .shares import Shares
 
 __all__ = ["WORDS", "Refused", "Sources", "source_of"]
 
@@ -50,11 +53,11 @@ class Refused(Exception):
 class Sources:
     """What each source has in the whole process, and what it may have. From any thread.
 
-    limits: the counts themselves, for a `Door`.
+    shares: of the worker processes that count together. limits: the counts themselves, for a `Door`.
     """
 
-    def __init__(self, settings: Limits) -> None:
-        self.limits = SourceLimits(settings.source_table_size)
+    def __init__(self, settings: Limits, shares: Optional[Shares] = None) -> None:
+        self.limits = SourceLimits(settings.source_table_size) if shares is None else shares.table
         self.follow(settings)
 
     def follow(self, settings: Limits) -> None:

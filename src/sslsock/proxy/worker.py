@@ -327,7 +327,7 @@ class Worker:
         room = self.gate.blocking(entrance)
         if room is None:  # there is one now
             return
-        where = "" if room is self.gate.whole else f"{entrance.policy.name}: "
+        where = f"{entrance.policy.name}: " if room is entrance.room else ""
         if room.full:
             self.say_once(f"{where}the limit of {room.limit} connections is reached; others wait until one ends")
         else:

@@ -1,0 +1,9 @@
+from typing import Optional, final
+
+@final
+class SharedPaces:
+    """Rates that worker processes share."""
+
+    def __init__(self, count: int) -> None: ...
+    def follow(self, number: int, interval: int, burst: int) -> None: ...
+    def take(self, number: int, patience: Optional[float] = None, now: Optional[int] = None) -> Optional[float]: ...
