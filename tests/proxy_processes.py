@@ -273,8 +273,8 @@ def stopped(pid: int) -> None:
 
 
 class Hammer:
-    """Clients that come without a pause through two listeners, and stay for some turns of the loop. There are never more of them
-    than may be, in all processes. counts: of each worker, who is there, in all and in the small room, and how many have been."""
+    """Clients that come without a pause through two listeners, and stay for some turns of the loop. There are never more of
+    them than may be, in all processes. counts: of each worker, who is there, in all and in the small room; who has been."""
 
     def __init__(self, number: int, counts: tuple[Numbers, Numbers, Numbers], most: tuple[int, int], enough: int) -> None:
         self.number, self.most, self.enough = number, most, enough
