@@ -28,6 +28,7 @@ from command_helpers import ENVIRONMENT, Identity, command
 
 CLONE_NEWNET = 0x40000000  # unshare(2)
 TIMEOUT = 90.0  # seconds
+IN_PROCESSES = bool(os.environ.get("SSLSOCK_TEST_PROCESSES"))  # every proxy with --processes
 LOG = ("--log-format", "json", "--log-probes")
 ANNOUNCED = re.compile(r'"message": "(?:listening on|metrics at|with a certificate for localhost) ')  # on standard output too
 LISTENING = re.compile(r"listening on (?:(?:tls|tcp)://.*:(\d+)|(?:tls\+)?unix:.*), to ")
@@ -140,7 +141,8 @@ class Proxy:
 @contextlib.contextmanager
 def running(*options: object, listeners: int = 1, threads: int = 1, log: Sequence[str] = LOG) -> Iterator[Proxy]:
     """A proxy that logs in JSON, also those who say nothing, and drains for a moment only."""
-    arguments = command("proxy", "--threads", threads, *log, "--drain-timeout", 0.1, *options)
+    workers = ("--processes", max(threads, 2)) if IN_PROCESSES else ("--threads", threads)
+    arguments = command("proxy", *workers, *log, "--drain-timeout", 0.1, *options)
     pipe = subprocess.PIPE
     with subprocess.Popen(arguments, env=ENVIRONMENT, stdout=pipe, stderr=pipe) as process:
         try:

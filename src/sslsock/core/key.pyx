@@ -421,3 +421,19 @@ cdef class SslKey(Loaded):
 
     def __reduce__(self):
         raise TypeError("an SslKey cannot be pickled: it may hold a secret key")
+
+
+def _secret_of(SslKey key not None):
+    """A private key as PKCS #8 in DER, for another process of this program and nobody else: bytes. ValueError: it has none that
+    can be told."""
+    cdef PKCS8_PRIV_KEY_INFO *info = EVP_PKEY2PKCS8(key.pkey) if key.pkey != NULL and key._type is KeyType.PRIVATE else NULL
+    cdef unsigned char *out = NULL
+    cdef int size = i2d_PKCS8_PRIV_KEY_INFO(info, &out) if info != NULL else 0
+    PKCS8_PRIV_KEY_INFO_free(info)
+    if size <= 0:
+        ERR_clear_error()
+        raise ValueError("this key has no secret that could be told")
+    try:
+        return out[:size]
+    finally:
+        OPENSSL_clear_free(out, size)

@@ -171,10 +171,11 @@ class LineWriter:
 
     stream: a file, as sys.stderr; its descriptor is duplicated, so that the number cannot come to mean a connection.
     is_terminal: bool, one that can erase a line. message: how `write` forms a line, `text_message` until it is set. dropped:
-    how many lines were lost, because the reader is too slow or gone, or the disk full.
+    how many lines were lost, because the reader is too slow or gone, or the disk full. beside_status: another process shows a
+    status at the same terminal; it makes it anew below the lines.
     """
 
-    def __init__(self, stream: HasDescriptor) -> None:
+    def __init__(self, stream: HasDescriptor, beside_status: bool = False) -> None:
         self._fd = os.dup(stream.fileno())
         self.is_terminal = os.isatty(self._fd) and os.environ.get("TERM") != "dumb"
         self.message: Callable[[str, str], str] = text_message
@@ -183,6 +184,7 @@ class LineWriter:
         self._lines: deque[bytes] = deque()
         self._status = b""
         self._shown = b""  # the status that stands in the last line of the terminal
+        self._erases = beside_status and self.is_terminal
         self._torn = False  # the last thing written is part of a line
         self._awake = threading.Event()
         self._hurry = threading.Event()
@@ -271,7 +273,7 @@ class LineWriter:
         count = len(self._lines)
         if not count and status == self._shown:
             return
-        batch = [ERASE_LINE] if self._shown else []
+        batch = [ERASE_LINE] if self._shown or self._erases else []
         size = 0
         for _ in range(count):
             line = self._lines.popleft()

@@ -40,7 +40,7 @@ __all__ = ["ACME", "LISTENER", "ROUTE", "TOP", "settings_of"]
 
 SOURCES = ("allow-source", "deny-source", "allow-source-file", "deny-source-file")
 TOP = (
-    *("threads", *BOUNDS, *FLEET, "resolver", "ticket-key-file"),
+    *("threads", "processes", *BOUNDS, *FLEET, "resolver", "ticket-key-file"),
     *("metrics", "log-format", "log-probes", "user", "keep-reading", "watch"),
 )
 ALGORITHMS = ("minimum-protocol", "maximum-protocol", "ciphers", "ciphersuites", "groups", "signature-algorithms")
@@ -56,6 +56,7 @@ LISTENER = ("listen", "listen-mode", "listen-owner", *SOURCES, *FRONT_TLS, *ADDR
 ROUTE = ("server-names", "alpn", *TARGET)
 
 MOST_THREADS = 1024
+MOST_PROCESSES = 256
 MOST_DEPTH = 100  # OpenSSL's own bound: SSL_CTX_set_verify_depth(3)
 
 PROTOCOL = re.compile(r"(?:tls ?v?)?1(?:\.([0-3]))?", re.ASCII | re.IGNORECASE)  # TLSv1.2, 1.2, and TLSv1 as OpenSSL has it
@@ -81,7 +82,8 @@ def settings_of(
     return ProxySettings(
         listeners=made,
         limits=limits_of(top),
-        threads=top.count("threads", 1, MOST_THREADS, default_threads()),
+        threads=workers(top),
+        processes="processes" in top,
         ticket_key_file=top.file("ticket-key-file"),
         fleet=fleet_of(top),
         resolver=resolver_of(top),
@@ -94,6 +96,15 @@ def settings_of(
         acme=acme_of(acme, wanted, listening, plain_address(acme, "http") if acme is not None else None),
         places=top.places,
     )
+
+
+def workers(top: Table) -> int:
+    """How many, of whichever kind."""
+    if "processes" in top:
+        if "threads" in top:
+            top.fail(f"workers are threads or processes: {top.name('threads')} is set too", "processes")
+        return top.count("processes", 1, MOST_PROCESSES, 1)
+    return top.count("threads", 1, MOST_THREADS, default_threads())
 
 
 def log_probes(top: Table) -> bool:

@@ -170,6 +170,10 @@ class CertificateStore:
         pair, authority = make_localhost_pair(host)
         return cls([(pair, "")]), authority
 
+    @property
+    def first_pair(self) -> Pair:
+        return self._members[0].pair
+
     def choose(self, server_name: Optional[str]) -> Identity:
         """The identity for the name in the client's SNI as it comes; None or "": it names none."""
         if not server_name:

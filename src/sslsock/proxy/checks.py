@@ -22,6 +22,7 @@ from ..core.hostname import parse_host
 from . import stages
 from .access_log import INFO, WARNING, LineWriter
 from .backends import Backend, BackendPool
+from .health import Health
 from .settings import HealthCheck
 
 if TYPE_CHECKING:
@@ -214,13 +215,15 @@ class Check:
 
 
 class Watch:
-    """One back end that is checked, again and again. changed: called when what the checks say has changed."""
+    """One back end that is checked, again and again. changed: called when what the checks say has changed; noted: with its
+    health, whenever anything of that has."""
 
     def __init__(
         self,
         loop: EventLoop,
         writer: LineWriter,
         changed: Callable[[], object],
+        noted: Callable[[Health], object],
         route: RoutePolicy,
         check: HealthCheck,
         backend: Backend,
@@ -228,6 +231,7 @@ class Watch:
         self._loop = loop
         self._writer = writer
         self._changed = changed
+        self._noted = noted
         self.route = route
         self.check = check
         self.backend = backend
@@ -246,7 +250,9 @@ class Watch:
             health.asked_at = 0.0
             self._plan()
             self._take(reason, began)
+            self._noted(health)
 
+        self._noted(health)
         self._running = Check(self._loop, self.route, self.backend, self.check, done)
         self._running.start()
 
@@ -264,6 +270,7 @@ class Watch:
         if self._running is not None:
             self._running.cancel()
         self.backend.health.unwatch()
+        self._noted(self.backend.health)
 
     def _plan(self) -> None:
         seconds = self.check.interval * random.uniform(1 - SPREAD, 1 + SPREAD)
@@ -296,6 +303,7 @@ class Watch:
         health.reason = reason
         health.moment = self._loop.time()
         health.up = good
+        self._noted(health)
         name = f"{backend.address} ({backend.peer})"
         if not good:
             self._writer.write(f"{name} is down by its {self.check.kind} check: {reason}", WARNING)
@@ -305,12 +313,20 @@ class Watch:
 
 
 class Checker:
-    """All checks of the process. Belongs to the thread of `loop`. changed: called in it when they have something new to say."""
+    """All checks of the process. Belongs to the thread of `loop`. changed: called in it when they have something new to say;
+    noted: with the health of a back end, whenever anything of that has changed."""
 
-    def __init__(self, loop: EventLoop, writer: LineWriter, changed: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        loop: EventLoop,
+        writer: LineWriter,
+        changed: Callable[[], object],
+        noted: Callable[[Health], object] = lambda health: None,
+    ) -> None:
         self._loop = loop
         self._writer = writer
         self._changed = changed
+        self._noted = noted
         self._watches: dict[Backend, Watch] = {}
         self._pools: list[BackendPool] = []
 
@@ -329,7 +345,9 @@ class Checker:
         for backend, (route, check) in wanted.items():
             watch = self._watches.get(backend)
             if watch is None:
-                watch = self._watches[backend] = Watch(self._loop, self._writer, self._changed, route, check, backend)
+                watch = self._watches[backend] = Watch(
+                    self._loop, self._writer, self._changed, self._noted, route, check, backend
+                )
                 watch.begin()
             else:
                 watch.follow(route, check)

@@ -16,11 +16,11 @@ import threading
 import time
 from typing import Any, Callable, NamedTuple, Optional
 
-from ..core.ticket_keys import TicketKeys
 from .access_log import INFO, WARNING, LineWriter
 from .files import Reading
 from .fleet_keys import KEPT, MOST_USE, Plan, PlanError, Seed, advanced, is_alive, new_plan, parse_plan, shifted, ticket_keys
 from .settings import Fleet
+from .tickets import SealingKeys
 
 __all__ = ["Access", "FleetError", "FleetMember", "FleetState", "access_to", "client_of", "import_redis"]
 
@@ -144,7 +144,7 @@ class FleetMember:
     """
 
     def __init__(
-        self, access: Access, keys: TicketKeys, writer: LineWriter, clock: Callable[[], float] = time.monotonic
+        self, access: Access, keys: SealingKeys, writer: LineWriter, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.access = access
         self._redis = import_redis()

@@ -11,26 +11,33 @@ from collections.abc import Hashable
 from typing import Optional
 from weakref import WeakValueDictionary
 
-__all__ = ["HESITATION", "Board", "Health"]
+from .access_log import INFO, WARNING, LineWriter
+
+__all__ = ["HESITATION", "Board", "Health", "Verdict"]
 
 HESITATION = 0.5  # seconds without an answer, after which a back end is suspected to be a black hole
+
+
+Verdict = tuple[bool, Optional[bool], str, float, float, float]
+"""All that checks say of a back end: `watched`, `up`, `reason`, `moment`, `asked_at`, `good_at`."""
 
 
 class Health:
     """Of one address of a back end, for connections of one manner.
 
-    name: as in `--to`, without its scheme; peer: the address behind it. counts: connections that each worker has with it or is
-    making. watched: whether it is checked; up: what the checks say, None: nothing yet; reason: of the failure that has taken it
-    down. moment: when that has changed last; asked_at: when the check under way began, 0: none is; good_at: when the last one
-    began that went well. All by the loops' clock. passed, failed: checks, since it is known.
+    key: of its board. name: as in `--to`, without its scheme; peer: the address behind it. counts: connections that each worker
+    has with it or is making. watched: whether it is checked; up: what the checks say, None: nothing yet; reason: of the failure
+    that has taken it down. moment: when that has changed last; asked_at: when the check under way began, 0: none is; good_at:
+    when the last one began that went well. All by the loops' clock. passed, failed: checks, since it is known.
     """
 
     __slots__ = (
-        *("__weakref__", "asked_at", "counts", "failed", "good_at", "moment", "name", "passed", "peer", "reason", "up"),
+        *("__weakref__", "asked_at", "counts", "failed", "good_at", "key", "moment", "name", "passed", "peer", "reason", "up"),
         "watched",
     )
 
-    def __init__(self, name: str = "", peer: str = "", workers: int = 1) -> None:
+    def __init__(self, name: str = "", peer: str = "", workers: int = 1, key: Hashable = None) -> None:
+        self.key = key
         self.name = name
         self.peer = peer
         self.counts = [0] * workers
@@ -52,6 +59,14 @@ class Health:
     def trusted(self, now: float) -> bool:
         """Whether its checks speak for it."""
         return bool(self.up) and not (self.asked_at and now - self.asked_at > HESITATION)
+
+    @property
+    def verdict(self) -> Verdict:
+        return self.watched, self.up, self.reason, self.moment, self.asked_at, self.good_at
+
+    def take(self, verdict: Verdict) -> None:
+        """What another process has found out."""
+        self.watched, self.up, self.reason, self.moment, self.asked_at, self.good_at = verdict
 
     def unwatch(self) -> None:
         """It is checked no more, and what the checks have said is forgotten."""
@@ -75,14 +90,17 @@ class Board:
         with self._lock:
             health = self._healths.get(key)
             if health is None:
-                health = self._healths[key] = Health(name, peer, self._workers)
+                health = self._healths[key] = Health(name, peer, self._workers, key)
             return health
 
-    def is_news(self, name: str, text: str) -> bool:
-        """Whether no worker has said this of a name last."""
+    def note_lookup(self, address: str, error: str, writer: LineWriter) -> None:
+        """A worker has looked up the name of a back end; error: "" where it was found. What another has said last is not said
+        again."""
+        text = f"its name was not found: {error}" if error else "its name was found again"
         with self._lock:
-            before, self._said[name] = self._said.get(name), text
-            return before != text
+            before, self._said[address] = self._said.get(address), text
+        if before != text:
+            writer.write(f"{address}: {text}", WARNING if error else INFO)
 
     def all(self) -> list[Health]:
         with self._lock:

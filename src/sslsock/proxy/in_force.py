@@ -20,12 +20,13 @@ from .access_log import ERROR, LineWriter
 from .certificates import CertificateError
 from .directory import Directory
 from .files import Reading
-from .fleet import Access, FleetError, FleetMember, access_to
+from .fleet import Access, FleetError, FleetMember, access_to, import_redis
 from .policy import ListenerPolicy
+from .processes.sent_keys import SentKeys
 from .renewal import Renewed, WatchedFiles, renew
 from .service_manager import ServiceManager
 from .settings import ProxySettings, SettingsError
-from .tickets import TicketKeyError, TicketKeyFile, TicketRotation
+from .tickets import SealingKeys, TicketKeyError, TicketKeyFile, TicketRotation
 
 if TYPE_CHECKING:
     from .acme.manager import AcmeManager
@@ -40,8 +41,8 @@ RELOAD_SECONDS = 1.0  # that the end waits for a SIGHUP which is being followed
 UNUSABLE = (SettingsError, CertificateError, ConfigurationError, TicketKeyError, FleetError, ValueError, OSError)
 
 LASTING = (  # settings that a reload does not change
-    *("threads", "metrics", "user", "keep_reading", "log_format", "log_probes", "ticket_key_file", "fleet", "watch", "acme"),
-    "resolver",
+    *("threads", "processes", "metrics", "user", "keep_reading", "log_format", "log_probes", "ticket_key_file", "fleet"),
+    *("watch", "acme", "resolver"),
 )
 
 Reload = Callable[[Callable[[str], object]], tuple[ProxySettings, Reading]]
@@ -61,8 +62,10 @@ class InForce:
         self._reload = reload
         self._writer = writer
         self._loop = loop
-        self._keys = TicketKeys()
+        self._keys = TicketKeys()  # of this process
+        self._sealing: SealingKeys = SentKeys() if settings.processes else self._keys  # what all seal with
         self._ticket_source: Union[TicketKeyFile, TicketRotation, FleetMember]
+        self._access: Optional[Access] = None  # to the fleet's Redis
         self._member: Optional[FleetMember] = None
         self._directory: Optional[Directory] = None
         self._policies: list[ListenerPolicy] = []
@@ -102,18 +105,24 @@ class InForce:
     def _read_files(self) -> None:
         settings = self._settings
         if settings.ticket_key_file is not None:
-            self._ticket_source = TicketKeyFile(settings.ticket_key_file, self._keys)
+            self._ticket_source = TicketKeyFile(settings.ticket_key_file, self._sealing)
             self._ticket_source.load()
         elif settings.fleet is not None:
-            access = access_to(settings.fleet, self._reading)
-            self._ticket_source = self._member = FleetMember(access, self._keys, self._writer)
+            self._access = access_to(settings.fleet, self._reading)
+            import_redis()
         else:
-            self._ticket_source = TicketRotation(self._keys, time.monotonic())
+            self._ticket_source = TicketRotation(self._sealing, time.monotonic())
         self._make_directory(settings)
         self._policies = [
             ListenerPolicy(listener, self._keys, None, self._reading, self._acme) for listener in settings.listeners
         ]
         self._reading.forget()
+
+    def _join_fleet(self) -> None:
+        """Once there is nothing left that could be forked with the keys that it makes."""
+        if self._access is not None:
+            self._ticket_source = self._member = FleetMember(self._access, self._sealing, self._writer)
+            self._member.start()
 
     def _make_directory(self, settings: ProxySettings) -> None:
         """If DNS is needed. OSError."""
@@ -160,6 +169,7 @@ class InForce:
             ]
             reading.forget()
             if self._member is not None and access is not None:
+                self._access = access
                 self._member.follow(access)
         except Exception as exc:  # whatever it is, the proxy runs on
             problem = exc

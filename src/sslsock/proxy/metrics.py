@@ -14,18 +14,17 @@ from __future__ import annotations
 import platform
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional, Protocol
 
 from ..core.build import build_info
 from .causes import cause_of
-from .record import FAILURES, HANDSHAKE_OK, REFUSALS, ConnectionRecord
+from .record import FAILURES, HANDSHAKE_OK, REFUSALS, WORKER_DIED, ConnectionRecord
 from .sources import WORDS
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
     from prometheus_client.registry import Collector
 
-    from ..core.door import Door
     from .acme.manager import AcmeState
     from .fleet import FleetState
     from .health import Health
@@ -69,6 +68,22 @@ class Histogram:
         return result
 
 
+class Refuses(Protocol):
+    """A `Door`, as far as it is of interest here."""
+
+    def refused(self) -> tuple[tuple[int, int, bytes], ...]: ...
+
+
+class Refused:
+    """What a door of another process has said."""
+
+    def __init__(self, refused: tuple[tuple[int, int, bytes], ...]) -> None:
+        self._refused = refused
+
+    def refused(self) -> tuple[tuple[int, int, bytes], ...]:
+        return self._refused
+
+
 class ListenerCounters:
     """One listening address in one worker, or the sum over workers."""
 
@@ -84,7 +99,7 @@ class ListenerCounters:
         self.back = 0
         self.reasons: dict[str, int] = {}
         self.refused: dict[str, int] = {}  # of these, by a list or a limit; in a sum also at the doors
-        self.doors: list[Door] = []
+        self.doors: list[Refuses] = []
         self.handshakes: dict[tuple[str, str, bool], int] = {}  # result, version, resumed
         self.back_handshakes: dict[bool, int] = {}  # resumed
         self.causes: dict[str, int] = {}  # of handshakes that failed
@@ -92,7 +107,14 @@ class ListenerCounters:
         self.handshake_seconds = Histogram(HANDSHAKE_BOUNDS)
         self.durations = Histogram(CONNECTION_BOUNDS)
 
-    def merge(self, other: ListenerCounters) -> None:
+    def frozen(self) -> ListenerCounters:
+        """The same numbers, to be told another process."""
+        copy = ListenerCounters()
+        copy.merge(self, doors=False)
+        copy.doors = [Refused(door.refused()) for door in self.doors]
+        return copy
+
+    def merge(self, other: ListenerCounters, doors: bool = True) -> None:
         self.ended += other.ended  # before `opened`: what ends in between must not be missing there
         self.opened += other.opened
         self.forward += other.forward
@@ -105,7 +127,7 @@ class ListenerCounters:
         ):
             for key, count in theirs.copy().items():
                 mine[key] = mine.get(key, 0) + count
-        for door in other.doors.copy():
+        for door in other.doors.copy() if doors else ():
             for verdict, count, _ in door.refused():
                 reason = WORDS[verdict][0]
                 self.refused[reason] = self.refused.get(reason, 0) + count
@@ -134,7 +156,7 @@ class Counters:
         """Accepted. `note` follows at its end."""
         self._of(listener).opened += 1
 
-    def watch_door(self, listener: str, door: Door) -> None:
+    def watch_door(self, listener: str, door: Refuses) -> None:
         """One that refuses connections, which are counted there."""
         self._of(listener).doors.append(door)
 
@@ -188,6 +210,23 @@ class Counters:
         if record.backend is not None:
             backends = of.backends
             backends[record.backend] = backends.get(record.backend, 0) + 1
+
+    def frozen(self) -> Counters:
+        """The same numbers, to be told another process."""
+        copy = Counters()
+        copy.accept_failures = self.accept_failures
+        copy.listeners = {listener: counters.frozen() for listener, counters in self.listeners.items()}
+        return copy
+
+    def bury(self, last: Counters) -> None:
+        """Add what a worker has told last that has died: its connections have ended with it."""
+        self.accept_failures += last.accept_failures
+        for listener, counters in last.listeners.items():
+            lost = counters.opened - counters.ended
+            counters.ended = counters.opened
+            if lost:
+                counters.reasons[WORKER_DIED] = counters.reasons.get(WORKER_DIED, 0) + lost
+            self._of(listener).merge(counters)
 
     def _of(self, listener: str) -> ListenerCounters:
         of = self.listeners.get(listener)
@@ -270,6 +309,7 @@ def make_collector(
     crls_view: Callable[[], Mapping[str, float]] = dict,
     names_view: Callable[[], Mapping[str, bool]] = dict,
     acme_view: Optional[Callable[[], Iterable[AcmeState]]] = None,
+    refresh: Callable[[], object] = bool,
 ) -> Collector:
     """What a registry of prometheus_client asks at each scrape; the functions are called in the scraping thread.
 
@@ -279,7 +319,7 @@ def make_collector(
     process_view: of the process as a whole. healths_view: what is known of the back ends; `Board.all`.
     names_view: name of a back end → whether its last lookup went well.
     crls_view: file of revocation lists → when the first of them goes out of date. acme_view: of the names whose certificates
-    are obtained; None: there are none.
+    are obtained; None: there are none. refresh: called first, to have the others up to date.
 
     MetricsError: the package prometheus_client is missing.
     """
@@ -291,6 +331,7 @@ def make_collector(
             return ()
 
         def collect(self) -> Iterator[Metric]:
+            refresh()
             sums = by_listener(workers)
             yield from self._connections(sums)
             yield from self._handshakes(sums)

@@ -260,6 +260,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = group.add_argument
     add("--threads", metavar="N", type=whole, action=Once,
         help="threads, each with a loop (as many as there are cores to use)")
+    add("--processes", metavar="N", type=whole, action=Once,
+        help="in place of threads: processes, which use all of their cores and take more memory; "
+        "one that dies is replaced, and its connections alone are lost")
     add("--resolver", metavar="system|dns|ADDRESS,…", action=Once,
         help="who is asked for the names of back ends: the system (kept for 30 s), DNS (by its TTL), or these name servers; "
         "DNS, and back ends as in tcp+srv://_http._tcp.example.com, need dnspython: the extra `dns`")

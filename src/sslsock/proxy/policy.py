@@ -5,9 +5,9 @@ A policy never changes. To read the files again is to make a new one; connection
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Optional
+from typing import Any, Optional, Protocol
 
 from ..core.certificate import SslCertificate
 from ..core.client_hello import ClientHello
@@ -19,7 +19,7 @@ from ..core.network_list import NetworkList
 from ..core.ticket_keys import TicketKeys
 from ..sockets.certificate_text import all_names_text
 from ..sockets.constants import VerifyFlag
-from .acme.challenges import ACME_TLS
+from .acme.challenges import ACME_TLS, Challenges
 from .allowed import NameList
 from .certificates import (
     CertificateError,
@@ -38,10 +38,7 @@ from .files import Reading
 from .networks import make_list, read_networks
 from .settings import ListenerSettings, Route, TlsPolicy
 
-if TYPE_CHECKING:
-    from .acme.manager import AcmeManager
-
-__all__ = ["ListenerPolicy", "RoutePolicy"]
+__all__ = ["ListenerPolicy", "Obtains", "RoutePolicy"]
 
 
 def arguments_of(policy: TlsPolicy, crls: Mapping[str, list[SslCrl]]) -> dict[str, Any]:
@@ -140,12 +137,22 @@ class RoutePolicy:
         return f"not among the allowed names: {all_names_text(chain[0]) if chain else 'no certificate'}"
 
 
+class Obtains(Protocol):
+    """Who obtains certificates (`acme.manager`), as far as connections need it."""
+
+    challenges: Challenges
+    pairs: Mapping[str, Pair]
+
+    @property
+    def names(self) -> Collection[str]: ...
+
+
 class ListenerPolicy:
     """Everything that decides about a listener's connections.
 
     settings: ListenerSettings. keys: the session ticket keys that all listeners share. before: the policy whose place it
     takes; a certificate made in memory is kept. reading: that the settings were checked with. acme: who obtains the
-    certificates of settings that ask for it. CertificateError (a file, also
+    certificates of settings that ask for it. own: what was made in memory already. CertificateError (a file, also
     that of `--ca-out`), ConfigurationError (what OpenSSL refuses), ValueError.
     """
 
@@ -155,11 +162,12 @@ class ListenerPolicy:
         keys: TicketKeys,
         before: Optional[ListenerPolicy] = None,
         reading: Optional[Reading] = None,
-        acme: Optional[AcmeManager] = None,
+        acme: Optional[Obtains] = None,
+        own: Optional[CertificateStore] = None,
     ) -> None:
         self.settings = settings
         self.acme = acme
-        self._obtained = self._to_be_used()
+        self.obtained = self._to_be_used()
         self.name = str(settings.listen)
         self.local = (settings.listen.path or settings.listen.host, settings.listen.port)
         self.tls = settings.listen.tls
@@ -172,7 +180,7 @@ class ListenerPolicy:
         self.networks: Optional[NetworkList] = None  # from where clients may connect; None: from everywhere
         self._load_networks(reading or Reading())
         if self.tls and not all(route.passthrough for route in self.routes):
-            self._load(keys, before, reading)
+            self._load(keys, own or (before.store if before is not None and before.made_in_memory else None), reading)
 
     def _load_networks(self, reading: Reading) -> None:
         settings = self.settings
@@ -184,18 +192,17 @@ class ListenerPolicy:
         if only_allowed or settings.denied_sources or settings.denied_files:
             self.networks = make_list(allowed, denied, only_allowed)
 
-    def _load(self, keys: TicketKeys, before: Optional[ListenerPolicy], reading: Optional[Reading]) -> None:
+    def _load(self, keys: TicketKeys, own: Optional[CertificateStore], reading: Optional[Reading]) -> None:
         settings = self.settings
         authority: Optional[SslCertificate] = None
         if settings.key_pairs or settings.acme:
             pairs = [(load_checked(pair, reading), pair.certificate) for pair in settings.key_pairs]
-            pairs = without_doubles(pairs, [(pair, f"acme:{name}") for name, pair in self._obtained.items()])
+            pairs = without_doubles(pairs, [(pair, f"acme:{name}") for name, pair in self.obtained.items()])
             self.store = CertificateStore(pairs) if pairs else None
         else:
             self.made_in_memory = True
-            if before is not None and before.made_in_memory:
-                self.store = before.store
-            else:
+            self.store = own
+            if own is None:
                 self.store, authority = CertificateStore.for_localhost(settings.listen.host)
         client_authorities = read_certificates(settings.client_ca, reading) if settings.client_ca is not None else []
         self.crls = {file: read_crls(file, reading) for file in settings.policy.crls}
@@ -249,7 +256,7 @@ class ListenerPolicy:
         if self.store is None:
             return None
         identity = self.store.choose(name)
-        if name in self.settings.acme and name not in self._obtained:
+        if name in self.settings.acme and name not in self.obtained:
             # Not the certificate of another name: it would look as if somebody listened in.
             return identity if {name, wildcard_of(name)} & {*identity.names} else None
         return identity
@@ -265,7 +272,7 @@ class ListenerPolicy:
     def outdated(self) -> bool:
         """Whether another certificate has been obtained since it was made."""
         now = self._to_be_used()
-        return now.keys() != self._obtained.keys() or any(now[name] is not pair for name, pair in self._obtained.items())
+        return now.keys() != self.obtained.keys() or any(now[name] is not pair for name, pair in self.obtained.items())
 
     def is_challenge(self, hello: ClientHello) -> bool:
         """Whether a client asks as authorities do: RFC 8737, 3."""

@@ -42,6 +42,7 @@ PROXY_HEADER_TIMEOUT = "proxy_header_timeout"
 DRAINED = "drained"  # it was still there when --drain-timeout was over
 ABORTED = "aborted"  # the proxy was told to end at once
 INTERNAL_ERROR = "internal_error"
+WORKER_DIED = "worker_died"  # a worker process of --processes; in metrics alone, for nobody is left to log it
 
 REASONS = (
     ENDED,
@@ -75,6 +76,7 @@ REASONS = (
     DRAINED,
     ABORTED,
     INTERNAL_ERROR,
+    WORKER_DIED,
 )
 
 # Somebody did not get what they came for. Clients that go as they please (many of them without close_notify, when they have

@@ -1,18 +1,18 @@
 """The proxy as a process: start, signals, reload, drain, end.
 
-The main thread is the first worker; the others have a thread each. All listening descriptors are opened (`openings`) before
-privileges are dropped. What it goes by, and how that changes, is told in `in_force`.
+The workers are threads (`worker_threads`), the first of which is this one, or processes (`processes`). All listening
+descriptors are opened (`openings`) before privileges are dropped. What it goes by, and how that changes, is told in `in_force`.
 """
 
 from __future__ import annotations
 
 import codecs
+import os
 import signal
-import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Callable, Optional
+from typing import TYPE_CHECKING, Callable, Optional, Union
 
 from ..core.event_loop import EventLoop
 from ..core.hostname import parse_host
@@ -31,12 +31,16 @@ from .metrics import MetricsError, ProcessState, make_collector
 from .openings import Openings, Unstartable
 from .policy import ListenerPolicy
 from .privileges import PrivilegeError, drop_to, listen_fds, match_sockets
+from .processes.crew import Crew
+from .processes.member import Inherited
+from .processes.sent_keys import SentKeys
 from .pulse import Pulse
 from .refusals import RefusalLog
 from .settings import ProxySettings
 from .summary import INTERVAL, Summary
 from .tickets import TicketKeyError, TicketKeyFile, TicketRotation
 from .worker import Worker
+from .worker_threads import WorkerThreads
 
 if TYPE_CHECKING:
     from ..core.schedule import Timer
@@ -76,15 +80,14 @@ class Server(InForce):
         super().__init__(settings, reading, reload, writer, EventLoop.current())
         self._log = AccessLog(writer, settings.log_format, settings.log_probes)
         self._allowance = Allowance(settings, writer)
-        self._board = Board(settings.threads)
+        self._board = Board(settings.threads + settings.processes)
         self._openings = Openings()
-        self._workers: list[Worker] = []
-        self._threads: list[threading.Thread] = []
-        self._running = 0  # workers that have not ended
-        self._failure: Optional[Exception] = None  # that ended one
+        self._held = 0  # descriptors that are open before there are workers
+        self._crew: Optional[Union[WorkerThreads, Crew]] = None  # once they are made
+        self._running = settings.threads  # workers that have not ended
         self._metrics: Optional[MetricsServer] = None
         self._acme_http: Optional[ChallengeServer] = None
-        self._pulse = Pulse(())
+        self._pulse = Pulse((self._loop,))
         self._delay: Optional[Timer] = None  # until the drain begins
         self._status = 0
         self._started = False
@@ -93,13 +96,13 @@ class Server(InForce):
         previous = self._take_signals()
         try:
             self._start().run()
-            if self._failure is not None:
-                raise self._failure
+            if self._workers.failure is not None:
+                raise self._workers.failure
         finally:
             self._openings.remove_files()
-            self._end_all(record.ABORTED)  # no effect when all have drained
-            for thread in self._threads:
-                thread.join()
+            if self._crew is not None:
+                self._crew.stop(record.ABORTED)  # no effect when all have drained
+                self._crew.close()
             self._close_reading()
             self._loop.close()
             for number, handler in previous:
@@ -110,6 +113,11 @@ class Server(InForce):
                 self._acme_http.close()
             self._manager.close()
         return self._status
+
+    @property
+    def _workers(self) -> Union[WorkerThreads, Crew]:
+        assert self._crew is not None
+        return self._crew
 
     # The start
 
@@ -123,33 +131,40 @@ class Server(InForce):
             raise Unstartable(exc, 2) from exc
         try:
             sockets = self._open()
-            main = self._make_worker(sockets[0])
+            if not settings.processes:
+                self._crew = WorkerThreads(sockets, self._make_worker, self._one_less)
             if settings.user is not None:
                 # What names need is loaded late, from files that the user may not see.
                 codecs.lookup("idna")  # getaddrinfo's
                 with suppress(ValueError):  # the package idna is missing, as it is allowed to be
                     parse_host("\u00e4")
                 drop_to(settings.user, any(listener.transparent for listener in settings.listeners))
-            if self._member is not None:
-                self._member.start()
-            self._check_back_ends(main)
-            self._start_threads(sockets)
+            if settings.processes:
+                self._crew = self._fork_crew(sockets)
+            self._join_fleet()
+            self._check_back_ends()
+            self._started = True  # from here on only the loop can end everything
+            self._put_in_force()
+            self._workers.start()
             announce(self._lines(sockets[0]), self._writer if settings.log_format == "json" else None)
+            if settings.processes:  # whose own they are from here on
+                self._close_listening(sockets)
             self._files.start(self._reading)
             self._start_acme()
             if self._metrics is not None:
                 self._metrics.start(
                     make_collector(
-                        [worker.counters for worker in self._workers],
+                        self._workers.counters,
                         lambda: self._backends_up()[0],
                         self._certificates_view,
-                        lambda: self._writer.dropped,
+                        lambda: self._writer.dropped + self._workers.dropped(),
                         lambda: self._backends_up()[1],
                         self._process_state,
                         healths_view=self._board.all,
                         crls_view=self._crls_view,
                         names_view=self._names_view,
                         acme_view=self._acme.states if self._acme is not None else None,
+                        refresh=self._workers.refresh,
                     ),
                     {"/healthz": self._unhealthy, "/readyz": self._unready},
                 )
@@ -161,7 +176,7 @@ class Server(InForce):
             self._writer.write(self._manager.problem, WARNING)
         self._plan_timers()
         self._manager.ready(self._serving())
-        return main
+        return self._workers.main
 
     def _open(self) -> list[list[list[int]]]:
         """Listening descriptors: for each worker, those of each listener."""
@@ -179,7 +194,8 @@ class Server(InForce):
             raise Unstartable(f"--metrics {settings.metrics}: {exc.strerror or exc}", 1) from exc
         self._open_acme_http()
         rows = self._openings.open(settings.listeners, inherited, settings.threads, self._writer)
-        self._allowance.begin(open_now() + (settings.fleet is not None), rows[0])
+        self._held = open_now() + (settings.fleet is not None)
+        self._allowance.begin(self._held, rows[0])
         self._follow_limits(self._policies)
         return rows
 
@@ -225,71 +241,59 @@ class Server(InForce):
             self._writer.write(f"no certificate yet for {', '.join(missing)}: until there is, clients get an alert", WARNING)
         self._acme.start()
 
-    def _make_worker(self, descriptors: Sequence[Sequence[int]]) -> Worker:
-        """In the worker's thread."""
-        settings = self._settings
-        worker = Worker(
+    def _make_worker(
+        self, descriptors: Sequence[Sequence[int]], number: int, drained_handler: Callable[[Worker], object]
+    ) -> Worker:
+        """In its thread."""
+        settings, allowance = self._settings, self._allowance
+        return Worker(
             self._policies,
             descriptors,
             self._openings.shared,
             settings.limits,
-            self._allowance.gate,
+            allowance.gate,
             self._log,
             self._writer,
             settings.log_format is not None,
-            self._on_drained,
-            self._allowance.sources,
-            self._allowance.rooms,
+            drained_handler,
+            allowance.sources,
+            allowance.rooms,
             self._board,
-            len(self._workers),
+            number,
             self._directory,
-            self._allowance.paces,
+            allowance.paces,
         )
-        self._workers.append(worker)
-        self._running += 1
-        return worker
 
-    def _check_back_ends(self, main: Worker) -> None:
-        """The main worker's thread makes the checks for all."""
+    def _fork_crew(self, rows: Sequence[Sequence[Sequence[int]]]) -> Crew:
+        assert isinstance(self._sealing, SentKeys)
+        return Crew(
+            self._loop,
+            self._writer,
+            self._board,
+            self._sealing,
+            self._make_worker,
+            Inherited(rows, self._openings.shared, self._writer.message, self._held),
+            self._one_less,
+        )
 
-        def tell() -> None:
-            for worker in self._workers:
-                self._tell(worker, worker.on_checked)
+    @staticmethod
+    def _close_listening(rows: Sequence[Sequence[Sequence[int]]]) -> None:
+        for fd in (one for row in rows for column in row for one in column):
+            os.close(fd)
+
+    def _check_back_ends(self) -> None:
+        """The main thread makes the checks for all workers."""
+        workers = self._workers
+        main = workers.main
 
         def look_at_names() -> None:
             checker.refresh()
             self._loop.call_later(NAME_SECONDS, look_at_names)
 
-        checker = Checker(main.loop, self._writer, tell)
+        checker = Checker(main.loop, self._writer, workers.checked, workers.note)
         main.backends_handler = lambda: checker.follow(main.routes)
         main.backends_handler()
         self._loop.call_later(NAME_SECONDS, look_at_names)
-
-    def _start_threads(self, sockets: list[list[list[int]]]) -> None:
-        """The other workers. Returns when all of them accept connections."""
-        self._started = True  # from here on only the loop can end everything
-        for descriptors in sockets[1:]:
-            ready = threading.Semaphore(0)
-            thread = threading.Thread(target=self._work, args=(descriptors, ready), name=f"worker-{len(self._threads) + 1}")
-            thread.start()
-            self._threads.append(thread)
-            ready.acquire()
-            if self._failure is not None:
-                raise self._failure
-
-    def _work(self, descriptors: Sequence[Sequence[int]], ready: threading.Semaphore) -> None:
-        """A worker's thread."""
-        try:
-            try:
-                worker = self._make_worker(descriptors)
-            finally:
-                ready.release()
-            worker.run()
-        except Exception as exc:
-            self._failure = exc
-        finally:
-            with suppress(RuntimeError):  # the main thread's loop was closed first, for all is to end
-                self._loop.call_soon_threadsafe(self._one_less)
 
     def _lines(self, descriptors: Sequence[Sequence[int]]) -> list[str]:
         """What is told once it accepts."""
@@ -316,8 +320,7 @@ class Server(InForce):
             self._loop.call_soon_threadsafe(handlers[signal.Signals(number)])
 
     def _put_in_force(self) -> None:
-        for worker in self._workers:
-            self._tell(worker, worker.follow, self._policies, self._settings.limits, self._directory)
+        self._workers.follow(self._settings, self._policies, self._reading, self._access, self._directory)
 
     def _on_terminate(self) -> None:
         """A second one ends the delay."""
@@ -338,16 +341,18 @@ class Server(InForce):
 
     def _drain(self) -> None:
         self._delay = None
+        self._workers.ask(self._drain_workers)
+
+    def _drain_workers(self) -> None:
         seconds = self._settings.limits.drain_timeout
-        count = sum(len(worker.sessions) for worker in self._workers)
+        count = self._workers.sessions()
         time_text = f"{seconds:g} s" if seconds else "all the time they need"
         open_text = f"{count} are given {time_text} to end" if count else "none is open"
         self._writer.write(f"SIGTERM: no new connections; {open_text}")
         if seconds:
             self._loop.call_later(seconds, self._end_all, record.DRAINED)
         self._openings.remove_files()
-        for worker in self._workers:
-            self._tell(worker, worker.drain)
+        self._workers.drain()
 
     def _on_interrupt(self) -> None:
         self._status = 130
@@ -355,32 +360,20 @@ class Server(InForce):
         self._end_all(record.ABORTED)
 
     def _end_all(self, reason: str) -> None:
-        for worker in self._workers:
-            self._tell(worker, worker.stop, reason)
-
-    def _on_drained(self, worker: Worker) -> None:
-        """In the worker's thread. The main one goes on: signals and timers are for all."""
-        if worker.loop is self._loop:
-            self._one_less()
-        else:
-            worker.loop.stop()
+        self._workers.stop(reason)
 
     def _one_less(self) -> None:
         self._running -= 1
-        if not self._running or self._failure is not None:
+        if not self._running or self._workers.failure is not None:
             self._loop.stop()
-
-    @staticmethod
-    def _tell(worker: Worker, method: Callable[..., object], *args: object) -> None:
-        with suppress(RuntimeError):  # it has ended
-            worker.loop.call_soon_threadsafe(method, *args)
 
     def _follow_limits(self, policies: Sequence[ListenerPolicy]) -> None:
         servers = [server.most_descriptors for server in (self._metrics, self._acme_http) if server is not None]
         self._allowance.follow(self._settings, policies, sum(servers))
 
     def _plan_timers(self) -> None:
-        counters = [worker.counters for worker in self._workers]
+        workers = self._workers
+        counters = workers.counters
         summary, refusals = Summary(counters, self._writer), RefusalLog(counters, self._writer)
 
         def tell_refusals() -> None:
@@ -403,25 +396,24 @@ class Server(InForce):
 
         def look_for_life() -> None:
             self._pulse.ask()
-            if self._manager.watchdog and self._pulse.silence() < self._manager.watchdog / 2:
+            workers.ask()
+            if self._manager.watchdog and self._silence() < self._manager.watchdog / 2:
                 self._manager.alive()
             self._loop.call_later(min(PULSE_SECONDS, self._manager.watchdog / 4 or PULSE_SECONDS), look_for_life)
 
-        self._pulse = Pulse(worker.loop for worker in self._workers)
-        if self._manager.watchdog or self._metrics is not None:
+        if self._manager.watchdog or self._metrics is not None or self._settings.processes:
             look_for_life()
         self._loop.call_later(TICKET_SECONDS, look_at_tickets)
         self._loop.call_later(REFUSAL_SECONDS, tell_refusals)
         if summary.wanted:
             tell()
         if summary.wanted or self._metrics is not None:
-            for worker in self._workers:
-                self._tell(worker, worker.count_progress)
+            workers.count_progress()
 
     # What the metrics ask, in a scraper's thread
 
     def _backends_up(self) -> tuple[dict[str, bool], dict[tuple[str, str], bool]]:
-        return summed_up(item for worker in self._workers for item in worker.backend_news())
+        return summed_up([*self._workers.main.backend_news(), *self._workers.backend_news()])
 
     def _process_state(self) -> ProcessState:
         files, changes = self._files.state()
@@ -430,8 +422,11 @@ class Server(InForce):
 
     def _unhealthy(self) -> str:
         """Why the process had better be started anew; "": it is well."""
-        silence = self._pulse.silence()
-        return f"a worker has given no sign of life for {silence:.0f} s" if silence > SILENCE_SECONDS else ""
+        silence = self._silence()
+        return f"a worker has given no sign of life for {silence:.0f} s" if silence > SILENCE_SECONDS else self._workers.problem
+
+    def _silence(self) -> float:
+        return max(self._pulse.silence(), self._workers.silence())
 
     def _unready(self) -> str:
         """Why nobody should be sent here; "": send them. Back ends that are down do not count: others may have the same."""
@@ -447,8 +442,8 @@ class Server(InForce):
 
     def _names_view(self) -> dict[str, bool]:
         found: dict[str, bool] = {}
-        for worker in self._workers:
-            for name, good in worker.names_found().items():
+        for names in (self._workers.main.names_found(), *self._workers.names_found()):
+            for name, good in names.items():
                 found[name] = found.get(name, True) and good
         return found
 

@@ -361,9 +361,10 @@ class Fleet:
 class ProxySettings:
     """All of it.
 
-    threads: int, at least 1. metrics: where Prometheus may ask, or None. log_format: "text", "json" or None for no line a
-    connection. log_probes: whether connections that said nothing get one too. user: to become after binding, or None.
-    keep_reading: whether a process keeps root's rights to open these files again. watch: how files are watched for changes:
+    threads: int, at least 1: the workers. processes: whether they are processes, not threads. metrics: where Prometheus may
+    ask, or None. log_format: "text", "json" or None for no line a connection. log_probes: whether connections that said nothing
+    get one too. user: to become after binding, or None. keep_reading: whether a process keeps root's rights to open these files
+    again. watch: how files are watched for changes:
     "auto" (the kernel tells, where it can), "poll" or "off". acme: where names of listeners ask for it, else None. fleet: with
     whom ticket keys are shared, or None. resolver: name servers (address, port) that are asked for back ends, (): those of the
     system, None: getaddrinfo is. file: the TOML file that they come from, or None. places: where each value was
@@ -373,6 +374,7 @@ class ProxySettings:
     listeners: tuple[ListenerSettings, ...]
     limits: Limits = field(default_factory=Limits)
     threads: int = 1
+    processes: bool = False
     ticket_key_file: Optional[str] = None
     metrics: Optional[Address] = None
     log_format: Optional[str] = None

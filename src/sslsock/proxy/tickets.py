@@ -10,18 +10,28 @@ import binascii
 import os
 import stat
 import time
-from typing import Optional
+from collections.abc import Sequence
+from typing import Optional, Protocol
 
 from ..core.context import TICKET_LIFETIME
-from ..core.ticket_keys import KEY_SIZE, MOST_KEYS, TicketKeys
+from ..core.ticket_keys import KEY_SIZE, MOST_KEYS
 from . import files
 from .files import Mark, mark_at, mark_of
 
-__all__ = ["TicketKeyError", "TicketKeyFile", "TicketRotation"]
+__all__ = ["SealingKeys", "TicketKeyError", "TicketKeyFile", "TicketRotation"]
 
 NAME_SIZE = 16  # bytes of a key that name it
 MOST_BYTES = 65536  # of a file; sixteen keys take 1,744
 EXPOSED = stat.S_IRWXO | stat.S_IWGRP
+
+
+class SealingKeys(Protocol):
+    """Of `TicketKeys`: what changes them."""
+
+    @property
+    def older(self) -> int: ...
+    def rotate(self) -> None: ...
+    def replace(self, keys: Sequence[bytes], /) -> None: ...
 
 
 class TicketKeyError(Exception):
@@ -67,10 +77,10 @@ class TicketKeyFile:
     The group may read the file, for that is how secrets are mounted for a user; it may not write it, and others may do
     neither.
 
-    path: str. keys: TicketKeys, which `load` and `check` fill.
+    path: str. keys: what `load` and `check` fill.
     """
 
-    def __init__(self, path: str, keys: TicketKeys) -> None:
+    def __init__(self, path: str, keys: SealingKeys) -> None:
         self.path = path
         self.keys = keys
         self._seen: Optional[Mark] = None  # what was looked at last, good or bad
@@ -130,7 +140,7 @@ class TicketRotation:
     lifetime in which tickets would outlive their keys.
     """
 
-    def __init__(self, keys: TicketKeys, now: float, key_lifetime: float = 12 * 3600.0) -> None:
+    def __init__(self, keys: SealingKeys, now: float, key_lifetime: float = 12 * 3600.0) -> None:
         self.keys = keys
         self.period = key_lifetime / (keys.older + 1)
         if self.period * keys.older < TICKET_LIFETIME:

@@ -28,7 +28,7 @@ from ..core.schedule import Timer
 from ..sockets.local_path import end_of
 from ..sockets.resolver import Lookup
 from . import record
-from .access_log import INFO, WARNING, AccessLog, LineWriter
+from .access_log import WARNING, AccessLog, LineWriter
 from .backends import Backend, BackendPool, News, peer_text
 from .descriptors import AMPLE, Rooms
 from .directory import Directory
@@ -430,9 +430,7 @@ class Worker:
             self.backends_handler()
 
     def _on_lookup(self, address: Address, error: Optional[Exception]) -> None:
-        text = "its name was found again" if error is None else f"its name was not found: {error}"
-        if self._board.is_news(str(address), text):
-            self._writer.write(f"{address}: {text}", INFO if error is None else WARNING)
+        self._board.note_lookup(str(address), "" if error is None else str(error), self._writer)
 
     # What the server asks for; in the worker's thread, by call_soon_threadsafe
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..fleet_storage import RedisStorage
     from .client import Client
 
-__all__ = ["check_acme", "make_manager", "missing_package", "read_eab_key"]
+__all__ = ["check_acme", "make_manager", "missing_package", "read_eab_key", "storage_of"]
 
 DIRECTORY_CA = "directory-ca.pem"  # in the storage: the user of --user need not be able to read the file that was named
 
@@ -116,6 +116,17 @@ def readable_copy(text: bytes) -> str:
     return copy.name
 
 
+def storage_of(settings: AcmeSettings, access: Optional[Access]) -> Union[RedisStorage, FileStorage]:
+    """Where everything is kept. access: to the fleet's Redis, where that is the storage. ValueError."""
+    if not settings.in_fleet:
+        return FileStorage(settings.storage)
+    from ..fleet_storage import RedisStorage  # needs a package
+
+    if access is None:
+        raise ValueError("there is no fleet")
+    return RedisStorage(access)
+
+
 def make_manager(
     settings: AcmeSettings,
     names: Iterable[str],
@@ -130,15 +141,8 @@ def make_manager(
     if user is not None:
         account = find_account(user)
         uid, gid = account.uid, account.gid
-    storage: Union[RedisStorage, FileStorage]
-    if settings.in_fleet:
-        from ..fleet_storage import RedisStorage  # needs a package
-
-        if access is None:
-            raise ValueError("there is no fleet")
-        storage = RedisStorage(access)
-    else:
-        storage = FileStorage(settings.storage)
+    storage = storage_of(settings, access)
+    if isinstance(storage, FileStorage):
         storage.prepare(uid, gid)
     eab_key = read_eab_key(settings.eab_key_file) if settings.eab_key_file is not None else None
     verify: Union[str, bool] = True

@@ -1,0 +1,341 @@
+"""The front's picture of its members: tells them what to go by, hears what they have seen, replaces those that die."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import threading
+import time
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any, Callable, Optional
+
+from ...core.event_loop import EventLoop
+from ...core.schedule import Timer
+from ..access_log import ERROR, LineWriter
+from ..backends import News
+from ..directory import Directory
+from ..files import Reading
+from ..fleet import Access
+from ..health import Board, Health
+from ..metrics import Counters
+from ..openings import Unstartable
+from ..policy import ListenerPolicy
+from ..settings import ProxySettings
+from ..worker_threads import Make
+from .line import Line
+from .member import Inherited, Report, be_member
+from .nursery import Nursery
+from .plan import Plan, make_plan
+from .sent_keys import SentKeys
+
+__all__ = ["Crew"]
+
+ANSWER_SECONDS = 1.0  # that a report is waited for
+LONG_LIFE = 5.0  # seconds; of those that live for less, the first is replaced at once
+FIRST_PAUSE = 1.0  # seconds until the second is; then twice as long each time
+LONGEST_PAUSE = 30.0
+STOP_SECONDS = 5.0  # that one is given to stop, until it is killed
+
+
+class Seat:
+    """The place of a member. line: None while there is none. ready: it accepts. problem: why it cannot. answered: the last
+    question that it has answered; beat: when. since: when it was begun. loads: the healths that its report has counts for."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.line: Optional[Line] = None
+        self.pid = 0
+        self.ready = False
+        self.problem = ""
+        self.report: Optional[Report] = None
+        self.answered = 0
+        self.beat = self.since = 0.0
+        self.pause = 0.0
+        self.loads: list[Health] = []
+
+
+class Crew:
+    """Made before the process has threads, for the nursery is forked then. Belongs to the thread of `loop`, but where it says
+    otherwise.
+
+    board: of the front, with a place for each member and one for the front. keys: that members are to seal with. make: makes a
+    worker, of its row, its number and what is called when it has drained. ended: called when a member has ended for good, as it
+    was told to or because there is no other to take its place. OSError.
+    """
+
+    failure: Optional[Exception] = None  # a member's is its own
+
+    def __init__(
+        self,
+        loop: EventLoop,
+        writer: LineWriter,
+        board: Board,
+        keys: SentKeys,
+        make: Make,
+        inherited: Inherited,
+        ended: Callable[[], object],
+    ) -> None:
+        self._loop = loop
+        self._writer = writer
+        self._board = board
+        self._keys = keys
+        self._ended = ended
+        rows = inherited.rows
+        self._seats = [Seat(number) for number in range(len(rows))]
+        self.counters = [Counters() for _ in range(len(rows) + 1)]
+        """What each member has counted, and at the end what those have that have died. From any thread."""
+        self._buried_lines = 0  # of the log, that these could not write
+        self._plan: Optional[Plan] = None
+        self._counts_progress = False
+        self._asked = 0  # questions so far
+        self._waiting: list[tuple[int, Callable[[], object], Timer]] = []
+        self._ending = False
+        self.problem = ""
+        """Why not all are there, and will not be."""
+        listening = [fd for row in rows for column in row for fd in column]
+        self._nursery: Optional[Nursery] = Nursery(listening, partial(be_member, inherited), writer)
+        self._watch = loop.watch_level(self._nursery.fileno(), select.POLLIN, self._on_nursery)
+        self.main = make([], len(rows), lambda worker: None)
+        """Accepts nobody; looks up names, and has them checked."""
+        keys.handler = self._on_other_keys
+
+    def start(self) -> None:
+        """Returns when all of them accept. Unstartable."""
+        for seat in self._seats:
+            self._begin(seat)
+        while not all(seat.ready for seat in self._seats):
+            for seat in self._seats:
+                if seat.problem or seat.line is None:
+                    raise Unstartable(f"a worker process does not begin: {seat.problem or 'it has ended'}", 1)
+            self._loop.dispatch(None)
+
+    # What they are told
+
+    def follow(
+        self,
+        settings: ProxySettings,
+        policies: Sequence[ListenerPolicy],
+        reading: Reading,
+        access: Optional[Access],
+        directory: Optional[Directory],
+    ) -> None:
+        """Go by these from now on."""
+        self.main.follow(policies, settings.limits, directory)
+        self._plan = make_plan(settings, policies, reading, access)
+        self._tell_all("plan", self._plan)
+
+    def _on_other_keys(self) -> None:
+        """In any thread."""
+        with suppress(RuntimeError):  # the loop was closed
+            self._loop.call_soon_threadsafe(self._send_keys)
+
+    def _send_keys(self) -> None:
+        self._tell_all("tickets", self._keys.keys)
+
+    def note(self, health: Health) -> None:
+        """The checks have something to say of it."""
+        self._tell_all("verdict", health.key, health.verdict)
+
+    def checked(self) -> None:
+        """And it is news."""
+        self._tell_all("checked")
+
+    def count_progress(self) -> None:
+        self._counts_progress = True
+        self._tell_all("progress")
+
+    def drain(self) -> None:
+        """End when all connections have."""
+        self._let_nobody_follow()
+        self._tell_all("drain")
+
+    def stop(self, reason: str) -> None:
+        """End all connections at once."""
+        self._let_nobody_follow()
+        self._tell_all("stop", reason)
+        with suppress(RuntimeError):  # the loop was closed: all have ended, or are about to
+            self._loop.call_later(STOP_SECONDS, self._kill)
+
+    def _tell_all(self, name: str, *values: object) -> None:
+        for seat in self._seats:
+            if seat.line is not None:
+                seat.line.send(name, *values)
+
+    def _let_nobody_follow(self) -> None:
+        """The nursery ends, and with it its copies of the listening descriptors."""
+        self._ending = True
+        if self._nursery is not None:
+            with suppress(RuntimeError):  # the loop was closed
+                self._watch.close()
+            self._nursery.close()
+            self._nursery = None
+
+    def _kill(self) -> None:
+        for seat in self._seats:
+            if seat.line is not None and seat.pid:
+                with suppress(ProcessLookupError):
+                    os.kill(seat.pid, signal.SIGKILL)
+
+    # What they have seen; from any thread
+
+    def _reports(self) -> Iterator[Report]:
+        for seat in self._seats:
+            report = seat.report
+            if report is not None:
+                yield report
+
+    def backend_news(self) -> list[News]:
+        return [item for report in self._reports() for item in report.news]
+
+    def names_found(self) -> Iterator[dict[str, bool]]:
+        return (report.names for report in self._reports())
+
+    def sessions(self) -> int:
+        """Connections that are open."""
+        return sum(report.sessions for report in self._reports())
+
+    def dropped(self) -> int:
+        """Lines of the log."""
+        return self._buried_lines + sum(report.dropped for report in self._reports())
+
+    def silence(self) -> float:
+        """Seconds since the member that was heard longest ago has answered; 0 where nobody was asked."""
+        now = time.monotonic()
+        return max((now - seat.beat for seat in self._seats if seat.ready), default=0.0)
+
+    def refresh(self) -> None:
+        """Wait until all reports are of now. In another thread than the loop's."""
+        done = threading.Event()
+        with suppress(RuntimeError):  # the loop was closed
+            self._loop.call_soon_threadsafe(self.ask, done.set)
+            done.wait(ANSWER_SECONDS)
+
+    def ask(self, then: Callable[[], object] = bool) -> None:
+        """Have all of them report; `then` is called when they have, or not within `ANSWER_SECONDS`."""
+        self._asked += 1
+        timer = self._loop.call_later(ANSWER_SECONDS, self._wait_no_longer, self._asked)
+        self._waiting.append((self._asked, then, timer))
+        self._tell_all("ask", self._asked)
+        self._look_who_has_answered()
+
+    def _wait_no_longer(self, asked: int) -> None:
+        self._go_on(lambda number: number == asked)
+
+    def _look_who_has_answered(self) -> None:
+        least = min((seat.answered for seat in self._seats if seat.ready), default=self._asked)
+        self._go_on(lambda number: number <= least)
+
+    def _go_on(self, chosen: Callable[[int], bool]) -> None:
+        done = [one for one in self._waiting if chosen(one[0])]
+        self._waiting = [one for one in self._waiting if not chosen(one[0])]
+        for _, then, timer in done:
+            timer.cancel()
+            then()
+
+    # Their lives
+
+    def _begin(self, seat: Seat) -> None:
+        """A new member takes the seat."""
+        if self._ending:
+            return
+        ours = self._nursery.grow(seat.number) if self._nursery is not None else None
+        if ours is None:
+            return
+        seat.ready = False
+        seat.since = time.monotonic()
+        seat.line = Line(self._loop, ours.detach(), partial(self._on_message, seat), partial(self._on_line_ended, seat))
+        seat.line.send("tickets", self._keys.keys)
+        for health in self._board.all():
+            if health.watched:
+                seat.line.send("verdict", health.key, health.verdict)
+        seat.line.send("plan", self._plan)
+        if self._counts_progress:
+            seat.line.send("progress")
+
+    def _on_message(self, seat: Seat, name: str, values: tuple[Any, ...]) -> None:
+        if name == "report":
+            self._take_report(seat, *values)
+        elif name == "ready":
+            (seat.pid,) = values
+            seat.beat = time.monotonic()
+            seat.ready = True
+        elif name == "unusable":
+            (seat.problem,) = values
+        elif name == "lookup":
+            address, error = values
+            self._board.note_lookup(address, error, self._writer)
+
+    def _take_report(self, seat: Seat, asked: int, report: Optional[Report]) -> None:
+        if report is not None:
+            seat.report = report
+            self.counters[seat.number] = report.counters
+            seat.loads = self._take_loads(seat, report.loads)
+        seat.beat = time.monotonic()
+        seat.answered = max(seat.answered, asked)
+        self._look_who_has_answered()
+
+    def _take_loads(self, seat: Seat, loads: Sequence[tuple[Hashable, str, str, int]]) -> list[Health]:
+        """The healths that have a count of this member's; they live as long as it is told of."""
+        for health in seat.loads:
+            health.counts[seat.number] = 0
+        found = []
+        for key, name, peer, count in loads:
+            health = self._board.find(key, name, peer)
+            health.counts[seat.number] = count
+            found.append(health)
+        return found
+
+    def _on_nursery(self, events: int) -> None:
+        endings = self._nursery.endings() if self._nursery is not None else []
+        if endings is not None:
+            for number, how in endings:
+                self._bury(self._seats[number], how)
+            return
+        self._watch.close()
+        self._nursery = None
+        self.problem = "the process that forks workers has ended"
+        self._writer.write(f"{self.problem}: a worker process that ends now has no other to take its place", ERROR)
+
+    def _on_line_ended(self, seat: Seat) -> None:
+        """It has ended, or is about to; the nursery, where there is one, says how."""
+        if self._nursery is None:
+            self._bury(seat, "")
+
+    def _bury(self, seat: Seat, how: str) -> None:
+        line, seat.line = seat.line, None
+        if line is not None:
+            line.close()
+        seat.ready, seat.pid = False, 0
+        lost = self._count_out(seat)
+        self._look_who_has_answered()
+        if self._ending or self._nursery is None:
+            if not self._ending:
+                self._writer.write(f"worker process {seat.number + 1} has ended {how}".rstrip(), ERROR)
+            self._ended()
+            return
+        if time.monotonic() - seat.since > LONG_LIFE:
+            seat.pause = 0.0
+        wait, seat.pause = seat.pause, min(max(FIRST_PAUSE, 2 * seat.pause), LONGEST_PAUSE)
+        text = f"worker process {seat.number + 1} has ended {how}, with {lost} connections"
+        self._writer.write(f"{text}; another takes its place{f' in {wait:g} s' if wait else ''}", ERROR)
+        self._loop.call_later(wait, self._begin, seat)
+
+    def _count_out(self, seat: Seat) -> int:
+        """What it has told last counts on. Returns how many connections it had."""
+        report, seat.report = seat.report, None
+        for health in seat.loads:
+            health.counts[seat.number] = 0
+        seat.loads = []
+        if report is None:
+            return 0
+        self.counters[-1].bury(report.counters)
+        self._buried_lines += report.dropped
+        self.counters[seat.number] = Counters()
+        return report.sessions
+
+    def close(self) -> None:
+        """The front has ended, and so the members end."""
+        self._let_nobody_follow()

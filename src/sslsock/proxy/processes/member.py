@@ -1,0 +1,276 @@
+"""A member: a process with one worker. What there is to decide it is told by the front, and tells it what it has seen.
+
+Messages of the front: `plan` (what to go by), `tickets` (keys), `verdict` (of the checks, about a back end), `checked` (these
+are news), `ask` (for a `Report`), `progress` (count bytes of live connections from now on), `drain`, `stop`. Of a member:
+`ready` (the plan is in force), `unusable` (why it is not), `report`, `lookup` (of a name).
+
+When the front has ended, however that was, its members end too.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Collection, Hashable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, Callable, NamedTuple, Optional
+
+from ...core.event_loop import EventLoop
+from ...core.ticket_keys import TicketKeys
+from .. import record
+from ..access_log import AccessLog, LineWriter
+from ..acme.challenges import Challenges
+from ..allowance import Allowance
+from ..backends import News
+from ..directory import Directory
+from ..health import Board, Health, Verdict
+from ..metrics import Counters
+from ..openings import Unstartable
+from ..policy import ListenerPolicy
+from ..process_log import process_log
+from ..worker import Worker
+from .line import Line
+from .plan import Obtained, Plan, policies_of
+
+__all__ = ["Inherited", "Report", "be_member"]
+
+log = logging.getLogger("sslsock")
+
+
+class Inherited(NamedTuple):
+    """What a member has from its birth. rows: of each member the listening descriptors of each listener; shared: those that
+    others have too. message: how lines for the operator are formed. held: descriptors that are open besides."""
+
+    rows: Sequence[Sequence[Sequence[int]]]
+    shared: Collection[int]
+    message: Callable[[str, str], str]
+    held: int
+
+
+class Report(NamedTuple):
+    """What a member has seen so far. loads: connections with each back end, by the key of its health."""
+
+    counters: Counters
+    news: list[News]
+    names: dict[str, bool]
+    loads: list[tuple[Hashable, str, str, int]]
+    sessions: int
+    dropped: int
+
+
+class MemberBoard(Board):
+    """What this process knows of back ends: by the checks of the front."""
+
+    def __init__(self, line: Line) -> None:
+        super().__init__()
+        self._line = line
+        self._verdicts: dict[Hashable, Verdict] = {}  # of all that are checked
+
+    def find(self, key: Hashable, name: str, peer: str) -> Health:
+        health = super().find(key, name, peer)
+        if key in self._verdicts:
+            health.take(self._verdicts[key])
+        return health
+
+    def take(self, key: Hashable, verdict: Verdict) -> None:
+        if verdict[0]:
+            self._verdicts[key] = verdict
+        else:
+            self._verdicts.pop(key, None)
+        for health in self.all():
+            if health.key == key:
+                health.take(verdict)
+
+    def note_lookup(self, address: str, error: str, writer: LineWriter) -> None:
+        self._line.send("lookup", address, error)
+
+
+class Member:
+    """One that is to be worker `number`. fd: of its line."""
+
+    def __init__(self, number: int, fd: int, inherited: Inherited, writer: LineWriter) -> None:
+        self._number = number
+        self._inherited = inherited
+        self._writer = writer
+        self._loop = EventLoop.current()
+        self._line = Line(self._loop, fd, self._on_message, self._on_front_gone)
+        self._board = MemberBoard(self._line)
+        self._keys = TicketKeys()
+        self._acme: Optional[Obtained] = None
+        self._directory: Optional[Directory] = None
+        self._allowance: Optional[Allowance] = None
+        self._worker: Optional[Worker] = None
+        self._plan: Optional[Plan] = None  # to be put in force
+        self._making: Optional[threading.Thread] = None
+        self._over = False
+
+    def run(self) -> int:
+        """Returns the exit status."""
+        while self._plan is None and not self._over:
+            self._loop.dispatch(None)
+        plan, self._plan = self._plan, None
+        if plan is None:
+            return 0
+        try:
+            policies = self._policies(plan)
+            self._worker = self._begin(plan, policies)
+        except Exception as exc:
+            self._line.send("unusable", str(exc))
+            if not isinstance(exc, Unstartable):
+                log.exception("a worker process does not begin")
+            return 1
+        self._line.send("ready", os.getpid())
+        self._worker.run()
+        return 0
+
+    # The plan
+
+    def _policies(self, plan: Plan) -> list[ListenerPolicy]:
+        if plan.obtained is not None:
+            self._follow_acme(plan)
+        if self._directory is None and plan.settings.asks_dns:
+            self._directory = Directory(plan.settings.resolver)
+        return policies_of(plan, self._keys, self._acme)
+
+    def _follow_acme(self, plan: Plan) -> None:
+        from ..acme.manager import below
+        from ..acme.setup import storage_of
+
+        assert plan.settings.acme is not None and plan.obtained is not None
+        challenges = self._acme.challenges if self._acme is not None else None
+        if challenges is None:
+            storage = storage_of(plan.settings.acme, plan.access)
+            storage.start()
+            challenges = Challenges(below(storage, plan.settings.acme.directory))
+        self._acme = Obtained(plan.settings.acme_names(), plan.obtained, challenges)
+
+    def _begin(self, plan: Plan, policies: Sequence[ListenerPolicy]) -> Worker:
+        settings, inherited = replace(plan.settings, threads=1), self._inherited
+        row = inherited.rows[self._number]
+        self._allowance = allowance = Allowance(settings, self._writer)
+        allowance.begin(inherited.held, row)
+        allowance.follow(settings, policies, 0)
+        return Worker(
+            policies,
+            row,
+            inherited.shared,
+            settings.limits,
+            allowance.gate,
+            AccessLog(self._writer, settings.log_format, settings.log_probes),
+            self._writer,
+            settings.log_format is not None,
+            self._on_drained,
+            allowance.sources,
+            allowance.rooms,
+            self._board,
+            0,
+            self._directory,
+            allowance.paces,
+        )
+
+    def _follow(self) -> None:
+        """Put the newest plan in force. It is made in a thread: a worker that loads keys would let its connections wait."""
+        plan, self._plan = self._plan, None
+        if plan is not None and self._making is None:
+            self._making = threading.Thread(target=self._make, args=(plan,), name="plan", daemon=True)
+            self._making.start()
+        elif plan is not None:
+            self._plan = plan
+
+    def _make(self, plan: Plan) -> None:
+        policies: Optional[list[ListenerPolicy]] = None
+        problem = ""
+        try:
+            policies = self._policies(plan)
+        except Exception as exc:  # the front has made the same of it, and it was good
+            log.exception("the old settings stay in force in a worker process")
+            problem = repr(exc)
+        with suppress(RuntimeError):  # the loop was closed meanwhile
+            self._loop.call_soon_threadsafe(self._put_in_force, plan, policies, problem)
+
+    def _put_in_force(self, plan: Plan, policies: Optional[list[ListenerPolicy]], problem: str) -> None:
+        self._making = None
+        worker, allowance = self._worker, self._allowance
+        if policies is None:
+            self._line.send("unusable", problem)
+        elif worker is not None and allowance is not None:
+            settings = replace(plan.settings, threads=1)
+            allowance.follow(settings, policies, 0)
+            worker.follow(policies, settings.limits, self._directory)
+            self._line.send("ready", os.getpid())
+        self._follow()
+
+    # What the front tells
+
+    def _on_message(self, name: str, values: tuple[Any, ...]) -> None:
+        worker = self._worker
+        if name == "plan":
+            (self._plan,) = values
+            if worker is not None:
+                self._follow()
+        elif name == "tickets":
+            self._keys.replace(*values)
+        elif name == "verdict":
+            self._board.take(*values)
+        elif name == "ask":
+            self._line.send("report", *values, self._report())
+        elif name == "stop" and worker is None:
+            self._over = True
+        elif worker is None:
+            return
+        elif name == "checked":
+            worker.on_checked()
+        elif name == "progress":
+            worker.count_progress()
+        elif name == "drain":
+            worker.drain()
+        elif name == "stop":
+            worker.stop(*values)
+            self._send_last()
+
+    def _report(self) -> Optional[Report]:
+        worker = self._worker
+        if worker is None:
+            return None
+        return Report(
+            worker.counters.frozen(),
+            worker.backend_news(),
+            worker.names_found(),
+            [(health.key, health.name, health.peer, health.counts[0]) for health in self._board.all()],
+            len(worker.sessions),
+            self._writer.dropped,
+        )
+
+    def _on_drained(self, worker: Worker) -> None:
+        self._send_last()
+        worker.loop.stop()
+
+    def _send_last(self) -> None:
+        self._line.send("report", 0, self._report())
+
+    def _on_front_gone(self) -> None:
+        self._over = True
+        if self._worker is not None:
+            self._worker.stop(record.ABORTED)
+
+
+def be_member(inherited: Inherited, number: int, fd: int) -> int:
+    """In a process that was forked for it. Returns its exit status."""
+    for row in (*inherited.rows[:number], *inherited.rows[number + 1 :]):
+        for listening in (one for column in row for one in column):
+            os.close(listening)
+    log.handlers.clear()  # the front's, which has no thread here
+    with open(2, "wb", closefd=False) as stream:
+        writer = LineWriter(stream, beside_status=True)
+    writer.message = inherited.message
+    try:
+        with process_log(writer):
+            try:
+                return Member(number, fd, inherited, writer).run()
+            except Exception:
+                log.exception("a worker process has ended by a mistake of its own: please report it")
+                return 1
+    finally:
+        writer.close()

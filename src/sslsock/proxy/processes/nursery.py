@@ -1,0 +1,186 @@
+"""The process that forks members, and waits for their ends.
+
+A process with threads is not to be forked without an exec: what another thread was about to do is left half done in the child.
+The front has threads (metrics, ACME, the fleet, reloads); the nursery never has one. It is forked before they begin, and does
+nothing else, so at any time a member can be forked from it as the first ones were.
+
+A request is the number of a member, with the descriptor that will be its line (SCM_RIGHTS, unix(7)); the answer, whenever it
+has ended, is the number and the status that waitpid(2) gave. The nursery ends when the front closes its end.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import os
+import select
+import signal
+import socket
+import struct
+import warnings
+from collections.abc import Collection
+from contextlib import suppress
+from typing import Callable, NoReturn, Optional
+
+from ..access_log import LineWriter
+
+__all__ = ["Nursery", "ending"]
+
+ANSWER = struct.Struct("!iiq")  # number, status of waitpid, process
+UNFORKED = -1  # in the place of a status: there was no process to be had, and the third is why
+IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)  # which a terminal or systemd sends to all of a group
+
+
+def ending(status: int) -> str:
+    """How a process has ended, in words."""
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        with suppress(ValueError):
+            return f"by {signal.Signals(number).name}"
+        return f"by signal {number}"
+    return f"with status {os.WEXITSTATUS(status)}"
+
+
+class Nursery:
+    """The front's end.
+
+    keep: descriptors that members need. be_member: what a member does, with its number and the descriptor of its line; returns
+    its exit status. writer: whose lines are written before the fork. OSError: the system gives no process.
+    """
+
+    def __init__(self, keep: Collection[int], be_member: Callable[[int, int], int], writer: LineWriter) -> None:
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        writer.flush()  # its thread sleeps then: the only one that there is by now
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of forks with threads
+            self.pid = os.fork()
+        if self.pid == 0:
+            serve(theirs, keep, be_member)
+        theirs.close()
+        self._socket.setblocking(False)
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def grow(self, number: int) -> Optional[socket.socket]:
+        """Have a member forked; returns the front's end of its line, None if the nursery has ended."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                self._socket.setblocking(True)
+                socket.send_fds(self._socket, [number.to_bytes(4, "big")], [theirs.fileno()])
+            except OSError:
+                ours.close()
+                return None
+            finally:
+                self._socket.setblocking(False)
+        return ours
+
+    def endings(self) -> Optional[list[tuple[int, str]]]:
+        """Members that have ended since the last call, each with how; None: the nursery has."""
+        found: list[tuple[int, str]] = []
+        while True:
+            try:
+                answer = self._socket.recv(ANSWER.size)
+            except BlockingIOError:
+                return found
+            except OSError:
+                return None
+            if len(answer) < ANSWER.size:
+                return found or None
+            number, status, why = ANSWER.unpack(answer)
+            text = f"for the system gives no process: {os.strerror(why)}" if status == UNFORKED else ending(status)
+            found.append((number, text))
+
+    def close(self) -> None:
+        """End it. Members stay."""
+        if self._socket.fileno() < 0:
+            return
+        self._socket.close()
+        with suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+
+
+# In the other process
+
+
+def serve(requests: socket.socket, keep: Collection[int], be_member: Callable[[int, int], int]) -> NoReturn:
+    """Never returns: nothing of the front may run here."""
+    try:
+        signal.set_wakeup_fd(-1)
+        for number in IGNORED:
+            signal.signal(number, signal.SIG_IGN)
+        close_all_but({*keep, requests.fileno()})
+        gc.freeze()  # members share the pages of what is never looked at again
+        reading, writing = os.pipe()
+        os.set_blocking(reading, False)
+        os.set_blocking(writing, False)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        numbers: dict[int, int] = {}  # of members, by process
+        poll = select.poll()
+        poll.register(requests, select.POLLIN)
+        poll.register(reading, select.POLLIN)
+        while True:
+            ready = [fd for fd, _ in poll.poll()]
+            if reading in ready:
+                with suppress(BlockingIOError):
+                    os.read(reading, 4096)
+                report_ended(requests, numbers)
+            if requests.fileno() in ready:
+                request, descriptors, _, _ = socket.recv_fds(requests, 4, 1)
+                if not request:
+                    break
+                start(requests, int.from_bytes(request, "big"), descriptors[0], (reading, writing), numbers, be_member)
+    finally:
+        os._exit(0)
+
+
+def start(
+    requests: socket.socket,
+    number: int,
+    line: int,
+    own: tuple[int, int],
+    numbers: dict[int, int],
+    be_member: Callable[[int, int], int],
+) -> None:
+    try:
+        pid = os.fork()
+    except OSError as exc:
+        requests.send(ANSWER.pack(number, UNFORKED, exc.errno or errno.EAGAIN))
+        os.close(line)
+        return
+    if pid:
+        numbers[pid] = number
+        os.close(line)
+        return
+    status = 1
+    try:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for fd in (*own, requests.detach()):
+            os.close(fd)
+        status = be_member(number, line)
+    finally:
+        os._exit(status)
+
+
+def report_ended(requests: socket.socket, numbers: dict[int, int]) -> None:
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if not pid:
+            return
+        if pid in numbers:
+            requests.send(ANSWER.pack(numbers.pop(pid), status, pid))
+
+
+def close_all_but(keep: Collection[int]) -> None:
+    """Descriptors of the front, the standard ones aside. The objects that own them are never let go here."""
+    for name in os.listdir("/dev/fd"):
+        fd = int(name)
+        if fd > 2 and fd not in keep:
+            with suppress(OSError):  # the listing's own
+                os.close(fd)

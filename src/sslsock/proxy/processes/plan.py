@@ -1,0 +1,77 @@
+"""What members go by: the settings, and what the front has made of the files that they name.
+
+A member opens no file: the front has read and checked each once, and all members go by the same, as all threads would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Callable, NamedTuple, Optional, TypeVar, cast
+
+from ...core.ticket_keys import TicketKeys
+from ..acme.challenges import Challenges
+from ..certificates import CertificateStore, Pair
+from ..files import Reading, Unit
+from ..policy import ListenerPolicy
+from ..settings import ProxySettings
+
+if TYPE_CHECKING:
+    from ..fleet import Access
+
+__all__ = ["Obtained", "Plan", "make_plan", "policies_of"]
+
+Made = TypeVar("Made")
+
+
+class Plan(NamedTuple):
+    """settings: as in force. made: of files, by what `Reading.load` was asked for. own: of each listener, the certificate that
+    was made in memory for it, or None. obtained: certificates by ACME, by name; None where there is no ACME. access: to the
+    fleet's Redis, where ACME keeps what it has in it."""
+
+    settings: ProxySettings
+    made: Mapping[Unit, object]
+    own: Sequence[Optional[Pair]]
+    obtained: Optional[Mapping[str, Pair]]
+    access: Optional[Access]
+
+
+def make_plan(
+    settings: ProxySettings, policies: Sequence[ListenerPolicy], reading: Reading, access: Optional[Access]
+) -> Plan:
+    """policies: in force, made of `reading`."""
+    obtained: Optional[dict[str, Pair]] = None
+    for policy in policies:
+        if policy.acme is not None:
+            obtained = {**(obtained or {}), **policy.obtained}
+    own = [policy.store.first_pair if policy.made_in_memory and policy.store is not None else None for policy in policies]
+    return Plan(settings, {unit: made for unit, (made, _) in reading.loaded().items()}, own, obtained, access)
+
+
+class Told(Reading):
+    """What others have read."""
+
+    def __init__(self, made: Mapping[Unit, object]) -> None:
+        super().__init__(starting=False)
+        self._others = made
+
+    def load(self, kind: str, paths: tuple[str, ...], make: Callable[[], Made]) -> Made:
+        return cast(Made, self._others[Unit(kind, paths)])
+
+
+class Obtained:
+    """ACME, as far as connections need it; the front obtains. names, pairs, challenges: as of `AcmeManager`."""
+
+    def __init__(self, names: Collection[str], pairs: Mapping[str, Pair], challenges: Challenges) -> None:
+        self.names = names
+        self.pairs = pairs
+        self.challenges = challenges
+
+
+def policies_of(plan: Plan, keys: TicketKeys, acme: Optional[Obtained]) -> list[ListenerPolicy]:
+    """In a member. ConfigurationError."""
+    reading = Told(plan.made)
+    stores = [CertificateStore([(pair, "")]) if pair is not None else None for pair in plan.own]
+    return [
+        ListenerPolicy(listener, keys, None, reading, acme, store)
+        for listener, store in zip(plan.settings.listeners, stores)
+    ]
