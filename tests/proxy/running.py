@@ -141,7 +141,7 @@ class Proxy:
 @contextlib.contextmanager
 def running(*options: object, listeners: int = 1, threads: int = 1, log: Sequence[str] = LOG) -> Iterator[Proxy]:
     """A proxy that logs in JSON, also those who say nothing, and drains for a moment only."""
-    workers = ("--processes", max(threads, 2)) if IN_PROCESSES else ("--threads", threads)
+    workers = ("--processes", threads) if IN_PROCESSES else ("--threads", threads)
     arguments = command("proxy", *workers, *log, "--drain-timeout", 0.1, *options)
     pipe = subprocess.PIPE
     with subprocess.Popen(arguments, env=ENVIRONMENT, stdout=pipe, stderr=pipe) as process:

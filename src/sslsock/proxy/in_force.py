@@ -83,8 +83,8 @@ class InForce:
         """Go by the limits of the settings, which have changed, and of these policies."""
         raise NotImplementedError
 
-    def _put_in_force(self) -> None:
-        """New connections go by the settings and policies, which have changed."""
+    def _put_in_force(self, then: Callable[[], object]) -> None:
+        """New connections go by the settings and policies, which have changed. then: called when they do."""
         raise NotImplementedError
 
     def _serving(self) -> str:
@@ -188,31 +188,35 @@ class InForce:
     def _swap(
         self, settings: ProxySettings, policies: list[ListenerPolicy], reading: Reading, problem: Optional[Exception]
     ) -> None:
-        self._reloading = None
         if problem is None and isinstance(self._ticket_source, TicketKeyFile):
             try:
                 self._ticket_source.load()  # here, where they are looked at now and then: never an older state after a newer
             except TicketKeyError as exc:
                 problem = exc
         if problem is not None:
+            self._reloading = None
             self._reload_failed(problem)
+            self._read_what_waits()
         else:
-            self._reload_success, self._reloaded = True, time.time()
             self._settings = settings
             self._follow_limits(policies)
-            self._use(policies, reading)
-            self._files.reloaded(reading)
-            if self._acme is not None:
-                self._acme.follow(settings.acme_names())
-                self._renew_again = self._renew_again or any(policy.outdated for policy in policies)
-            self._writer.write("SIGHUP: read again; new connections go by the new settings")
-            self._manager.ready(self._serving())
+            self._use(policies, reading, self._on_swapped)
+
+    def _on_swapped(self) -> None:
+        self._reloading = None
+        self._reload_success, self._reloaded = True, time.time()
+        self._files.reloaded(self._reading)
+        if self._acme is not None:
+            self._acme.follow(self._settings.acme_names())
+            self._renew_again = self._renew_again or any(policy.outdated for policy in self._policies)
+        self._writer.write("SIGHUP: read again; new connections go by the new settings")
+        self._manager.ready(self._serving())
         self._read_what_waits()
 
-    def _use(self, policies: list[ListenerPolicy], reading: Reading) -> None:
-        """New connections go by these, and by the settings."""
+    def _use(self, policies: list[ListenerPolicy], reading: Reading, then: Callable[[], object]) -> None:
+        """New connections go by these, and by the settings; then `then` is called."""
         self._policies, self._reading = policies, reading
-        self._put_in_force()
+        self._put_in_force(then)
 
     def _read_what_waits(self) -> None:
         """After one reading: what was asked for meanwhile."""
@@ -250,11 +254,15 @@ class InForce:
             self._loop.call_soon_threadsafe(self._take_renewed, renewed)
 
     def _take_renewed(self, renewed: Renewed) -> None:
-        self._reloading = None
+        def then() -> None:
+            self._reloading = None
+            self._files.take(renewed)
+            self._read_what_waits()
+
         if renewed.policies != self._policies:
-            self._use(renewed.policies, renewed.reading)
-        self._files.take(renewed)
-        self._read_what_waits()
+            self._use(renewed.policies, renewed.reading, then)
+        else:
+            then()
 
 
 def check_same_shape(old: ProxySettings, new: ProxySettings) -> None:

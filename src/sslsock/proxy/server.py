@@ -319,8 +319,8 @@ class Server(InForce):
         with suppress(RuntimeError):  # it has ended
             self._loop.call_soon_threadsafe(handlers[signal.Signals(number)])
 
-    def _put_in_force(self) -> None:
-        self._workers.follow(self._settings, self._policies, self._reading, self._access, self._directory)
+    def _put_in_force(self, then: Callable[[], object] = bool) -> None:
+        self._workers.follow(self._settings, self._policies, self._reading, self._access, self._directory, then)
 
     def _on_terminate(self) -> None:
         """A second one ends the delay."""

@@ -96,9 +96,11 @@ class WorkerThreads:
         reading: Reading,
         access: Optional[Access],
         directory: Optional[Directory],
+        then: Callable[[], object],
     ) -> None:
         for worker in self._workers:
             self._tell(worker, worker.follow, policies, settings.limits, directory)
+        then()
 
     def note(self, health: Health) -> None:
         """They see it themselves."""

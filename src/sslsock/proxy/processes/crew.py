@@ -34,6 +34,7 @@ from .sent_keys import SentKeys
 __all__ = ["Crew"]
 
 ANSWER_SECONDS = 1.0  # that a report is waited for
+FOLLOW_SECONDS = 10.0  # the same, for a plan to be in force
 LONG_LIFE = 5.0  # seconds; of those that live for less, the first is replaced at once
 FIRST_PAUSE = 1.0  # seconds until the second is; then twice as long each time
 LONGEST_PAUSE = 30.0
@@ -41,13 +42,14 @@ STOP_SECONDS = 5.0  # that one is given to stop, until it is killed
 
 
 class Seat:
-    """The place of a member. line: None while there is none. ready: it accepts. problem: why it cannot. answered: the last
-    question that it has answered; beat: when. since: when it was begun. loads: the healths that its report has counts for."""
+    """The place of a member. line: None while there is none. ready: it accepts. plan: the number of the one it has. problem: why
+    it cannot. answered: the last question that it has answered; beat: when. since: when it was begun. loads: the healths that
+    its report has counts for."""
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.line: Optional[Line] = None
-        self.pid = 0
+        self.pid = self.plan = 0
         self.ready = False
         self.problem = ""
         self.report: Optional[Report] = None
@@ -55,6 +57,29 @@ class Seat:
         self.beat = self.since = 0.0
         self.pause = 0.0
         self.loads: list[Health] = []
+
+
+class Waiting:
+    """Calls that are to be made when all members have come so far."""
+
+    def __init__(self, loop: EventLoop) -> None:
+        self._loop = loop
+        self._calls: dict[int, tuple[Callable[[], object], Timer]] = {}
+
+    def add(self, number: int, then: Callable[[], object], seconds: float) -> None:
+        """Call it when `number` is reached, or after `seconds`."""
+        self._calls[number] = then, self._loop.call_later(seconds, self._call, number)
+
+    def reach(self, least: int) -> None:
+        """Where the last of the members is."""
+        for number in [number for number in self._calls if number <= least]:
+            self._call(number)
+
+    def _call(self, number: int) -> None:
+        if number in self._calls:  # another call may have been the end of all
+            then, timer = self._calls.pop(number)
+            timer.cancel()
+            then()
 
 
 class Crew:
@@ -90,8 +115,10 @@ class Crew:
         self._buried_lines = 0  # of the log, that these could not write
         self._plan: Optional[Plan] = None
         self._counts_progress = False
+        self._plans = 0  # so far
+        self._followed = Waiting(loop)
         self._asked = 0  # questions so far
-        self._waiting: list[tuple[int, Callable[[], object], Timer]] = []
+        self._answered = Waiting(loop)
         self._ending = False
         self.problem = ""
         """Why not all are there, and will not be."""
@@ -121,11 +148,15 @@ class Crew:
         reading: Reading,
         access: Optional[Access],
         directory: Optional[Directory],
+        then: Callable[[], object],
     ) -> None:
-        """Go by these from now on."""
+        """Go by these from now on. then: called when all do, or not within `FOLLOW_SECONDS`."""
         self.main.follow(policies, settings.limits, directory)
         self._plan = make_plan(settings, policies, reading, access)
-        self._tell_all("plan", self._plan)
+        self._plans += 1
+        self._tell_all("plan", self._plans, self._plan)
+        self._followed.add(self._plans, then, FOLLOW_SECONDS)
+        self._look_who_is_behind()
 
     def _on_other_keys(self) -> None:
         """In any thread."""
@@ -216,24 +247,14 @@ class Crew:
     def ask(self, then: Callable[[], object] = bool) -> None:
         """Have all of them report; `then` is called when they have, or not within `ANSWER_SECONDS`."""
         self._asked += 1
-        timer = self._loop.call_later(ANSWER_SECONDS, self._wait_no_longer, self._asked)
-        self._waiting.append((self._asked, then, timer))
         self._tell_all("ask", self._asked)
-        self._look_who_has_answered()
+        self._answered.add(self._asked, then, ANSWER_SECONDS)
+        self._look_who_is_behind()
 
-    def _wait_no_longer(self, asked: int) -> None:
-        self._go_on(lambda number: number == asked)
-
-    def _look_who_has_answered(self) -> None:
-        least = min((seat.answered for seat in self._seats if seat.ready), default=self._asked)
-        self._go_on(lambda number: number <= least)
-
-    def _go_on(self, chosen: Callable[[int], bool]) -> None:
-        done = [one for one in self._waiting if chosen(one[0])]
-        self._waiting = [one for one in self._waiting if not chosen(one[0])]
-        for _, then, timer in done:
-            timer.cancel()
-            then()
+    def _look_who_is_behind(self) -> None:
+        ready = [seat for seat in self._seats if seat.ready]
+        self._answered.reach(min((seat.answered for seat in ready), default=self._asked))
+        self._followed.reach(min((seat.plan for seat in ready), default=self._plans))
 
     # Their lives
 
@@ -251,7 +272,7 @@ class Crew:
         for health in self._board.all():
             if health.watched:
                 seat.line.send("verdict", health.key, health.verdict)
-        seat.line.send("plan", self._plan)
+        seat.line.send("plan", self._plans, self._plan)
         if self._counts_progress:
             seat.line.send("progress")
 
@@ -259,9 +280,10 @@ class Crew:
         if name == "report":
             self._take_report(seat, *values)
         elif name == "ready":
-            (seat.pid,) = values
+            seat.pid, seat.plan = values
             seat.beat = time.monotonic()
             seat.ready = True
+            self._look_who_is_behind()
         elif name == "unusable":
             (seat.problem,) = values
         elif name == "lookup":
@@ -275,7 +297,7 @@ class Crew:
             seat.loads = self._take_loads(seat, report.loads)
         seat.beat = time.monotonic()
         seat.answered = max(seat.answered, asked)
-        self._look_who_has_answered()
+        self._look_who_is_behind()
 
     def _take_loads(self, seat: Seat, loads: Sequence[tuple[Hashable, str, str, int]]) -> list[Health]:
         """The healths that have a count of this member's; they live as long as it is told of."""
@@ -310,7 +332,7 @@ class Crew:
             line.close()
         seat.ready, seat.pid = False, 0
         lost = self._count_out(seat)
-        self._look_who_has_answered()
+        self._look_who_is_behind()
         if self._ending or self._nursery is None:
             if not self._ending:
                 self._writer.write(f"worker process {seat.number + 1} has ended {how}".rstrip(), ERROR)

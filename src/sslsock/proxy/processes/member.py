@@ -103,6 +103,7 @@ class Member:
         self._allowance: Optional[Allowance] = None
         self._worker: Optional[Worker] = None
         self._plan: Optional[Plan] = None  # to be put in force
+        self._number_of_plan = 0  # of the last one that has come
         self._making: Optional[threading.Thread] = None
         self._over = False
 
@@ -113,6 +114,7 @@ class Member:
         plan, self._plan = self._plan, None
         if plan is None:
             return 0
+        number = self._number_of_plan
         try:
             policies = self._policies(plan)
             self._worker = self._begin(plan, policies)
@@ -121,7 +123,7 @@ class Member:
             if not isinstance(exc, Unstartable):
                 log.exception("a worker process does not begin")
             return 1
-        self._line.send("ready", os.getpid())
+        self._line.send("ready", os.getpid(), number)
         self._worker.run()
         return 0
 
@@ -172,34 +174,28 @@ class Member:
 
     def _follow(self) -> None:
         """Put the newest plan in force. It is made in a thread: a worker that loads keys would let its connections wait."""
-        plan, self._plan = self._plan, None
-        if plan is not None and self._making is None:
-            self._making = threading.Thread(target=self._make, args=(plan,), name="plan", daemon=True)
+        if self._plan is not None and self._making is None:
+            arguments, self._plan = (self._number_of_plan, self._plan), None
+            self._making = threading.Thread(target=self._make, args=arguments, name="plan", daemon=True)
             self._making.start()
-        elif plan is not None:
-            self._plan = plan
 
-    def _make(self, plan: Plan) -> None:
+    def _make(self, number: int, plan: Plan) -> None:
         policies: Optional[list[ListenerPolicy]] = None
-        problem = ""
         try:
             policies = self._policies(plan)
-        except Exception as exc:  # the front has made the same of it, and it was good
+        except Exception:  # the front has made the same of it, and it was good
             log.exception("the old settings stay in force in a worker process")
-            problem = repr(exc)
         with suppress(RuntimeError):  # the loop was closed meanwhile
-            self._loop.call_soon_threadsafe(self._put_in_force, plan, policies, problem)
+            self._loop.call_soon_threadsafe(self._put_in_force, number, plan, policies)
 
-    def _put_in_force(self, plan: Plan, policies: Optional[list[ListenerPolicy]], problem: str) -> None:
+    def _put_in_force(self, number: int, plan: Plan, policies: Optional[list[ListenerPolicy]]) -> None:
         self._making = None
         worker, allowance = self._worker, self._allowance
-        if policies is None:
-            self._line.send("unusable", problem)
-        elif worker is not None and allowance is not None:
+        if policies is not None and worker is not None and allowance is not None:
             settings = replace(plan.settings, threads=1)
             allowance.follow(settings, policies, 0)
             worker.follow(policies, settings.limits, self._directory)
-            self._line.send("ready", os.getpid())
+        self._line.send("ready", os.getpid(), number)
         self._follow()
 
     # What the front tells
@@ -207,7 +203,7 @@ class Member:
     def _on_message(self, name: str, values: tuple[Any, ...]) -> None:
         worker = self._worker
         if name == "plan":
-            (self._plan,) = values
+            self._number_of_plan, self._plan = values
             if worker is not None:
                 self._follow()
         elif name == "tickets":
