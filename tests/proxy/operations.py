@@ -29,6 +29,7 @@ import trustme
 from command_helpers import ENVIRONMENT, command, heeding_cuts
 from peers import open_descriptors
 
+IN_PROCESSES = bool(os.environ.get("SSLSOCK_TEST_PROCESSES"))  # every proxy of these tests with --processes
 DEADLINE = 90.0  # seconds
 LIFETIME = 600.0  # seconds after which a proxy is killed, whatever it does
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with a reset
@@ -185,10 +186,19 @@ class Proxy:
         }
 
 
+def in_processes(arguments: Sequence[object]) -> Sequence[object]:
+    """The same with processes for threads, where that is asked for (`IN_PROCESSES`)."""
+    if not IN_PROCESSES or {"--processes", "--config"} & {*arguments}:
+        return arguments
+    if "--threads" in arguments:
+        return ["--processes" if word == "--threads" else word for word in arguments]
+    return [*arguments, "--processes", 2]
+
+
 @contextlib.contextmanager
 def proxy(*arguments: object, listeners: int = 1, **options: Any) -> Iterator[Proxy]:
     """`python -m sslsock proxy` once it listens. Killed at the end if it still runs; it must not have shown a traceback."""
-    program = options.pop("program", command("proxy", *arguments))
+    program = options.pop("program", command("proxy", *in_processes(arguments)))
     environment = {**ENVIRONMENT, **options.pop("env", {})}
     lifetime = options.pop("lifetime", LIFETIME)
     pipe = subprocess.PIPE

@@ -26,9 +26,10 @@ import pytest
 
 from command_helpers import ENVIRONMENT, Identity, command
 
+from .operations import IN_PROCESSES
+
 CLONE_NEWNET = 0x40000000  # unshare(2)
 TIMEOUT = 90.0  # seconds
-IN_PROCESSES = bool(os.environ.get("SSLSOCK_TEST_PROCESSES"))  # every proxy with --processes
 LOG = ("--log-format", "json", "--log-probes")
 ANNOUNCED = re.compile(r'"message": "(?:listening on|metrics at|with a certificate for localhost) ')  # on standard output too
 LISTENING = re.compile(r"listening on (?:(?:tls|tcp)://.*:(\d+)|(?:tls\+)?unix:.*), to ")

@@ -24,7 +24,7 @@ NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # addresses of a name that
 
 
 class Unstartable(Exception):
-    """Why the proxy cannot start. status: of the process; 1 for the system, 2 for the settings."""
+    """Why the proxy cannot start, or not go on. status: of the process; 1 for the system, 2 for the settings."""
 
     def __init__(self, reason: object, status: int) -> None:
         super().__init__(str(reason))

@@ -42,15 +42,15 @@ STOP_SECONDS = 5.0  # that one is given to stop, until it is killed
 
 
 class Seat:
-    """The place of a member. line: None while there is none. ready: it accepts. plan: the number of the one it has. problem: why
-    it cannot. answered: the last question that it has answered; beat: when. since: when it was begun. loads: the healths that
-    its report has counts for."""
+    """The place of a member. line: None while there is none. ready: it accepts. plan: the number of the one it goes by. problem:
+    why it cannot. gone: its line has ended; over: there will be no other. answered: the last question that it has answered;
+    beat: when. since: when it was begun. loads: the healths that its report has counts for."""
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.line: Optional[Line] = None
         self.pid = self.plan = 0
-        self.ready = False
+        self.ready = self.gone = self.over = False
         self.problem = ""
         self.report: Optional[Report] = None
         self.answered = 0
@@ -91,8 +91,6 @@ class Crew:
     was told to or because there is no other to take its place. OSError.
     """
 
-    failure: Optional[Exception] = None  # a member's is its own
-
     def __init__(
         self,
         loop: EventLoop,
@@ -120,6 +118,8 @@ class Crew:
         self._asked = 0  # questions so far
         self._answered = Waiting(loop)
         self._ending = False
+        self.failure: Optional[Exception] = None
+        """That is the end of all."""
         self.problem = ""
         """Why not all are there, and will not be."""
         listening = [fd for row in rows for column in row for fd in column]
@@ -198,11 +198,28 @@ class Crew:
     def _let_nobody_follow(self) -> None:
         """The nursery ends, and with it its copies of the listening descriptors."""
         self._ending = True
-        if self._nursery is not None:
-            with suppress(RuntimeError):  # the loop was closed
-                self._watch.close()
-            self._nursery.close()
-            self._nursery = None
+        self._close_nursery()
+
+    def _close_nursery(self) -> None:
+        nursery, self._nursery = self._nursery, None
+        if nursery is None:
+            return
+        with suppress(RuntimeError):  # the loop was closed
+            self._watch.close()
+        nursery.close()
+        for seat in self._seats:
+            if seat.gone:  # how it has ended will not be known
+                self._bury(seat, "")
+            elif seat.line is None:  # another was to take its place
+                self._conclude(seat)
+
+    def _conclude(self, seat: Seat) -> None:
+        """There will be nobody there any more."""
+        if not seat.over:
+            seat.over = True
+            if not self._ending and all(one.over for one in self._seats):
+                self.failure = Unstartable("all worker processes have ended", 1)
+            self._ended()
 
     def _kill(self) -> None:
         for seat in self._seats:
@@ -260,12 +277,12 @@ class Crew:
 
     def _begin(self, seat: Seat) -> None:
         """A new member takes the seat."""
-        if self._ending:
+        if seat.over:
             return
         ours = self._nursery.grow(seat.number) if self._nursery is not None else None
         if ours is None:
             return
-        seat.ready = False
+        seat.ready = seat.gone = False
         seat.since = time.monotonic()
         seat.line = Line(self._loop, ours.detach(), partial(self._on_message, seat), partial(self._on_line_ended, seat))
         seat.line.send("tickets", self._keys.keys)
@@ -316,13 +333,13 @@ class Crew:
             for number, how in endings:
                 self._bury(self._seats[number], how)
             return
-        self._watch.close()
-        self._nursery = None
         self.problem = "the process that forks workers has ended"
         self._writer.write(f"{self.problem}: a worker process that ends now has no other to take its place", ERROR)
+        self._close_nursery()
 
     def _on_line_ended(self, seat: Seat) -> None:
         """It has ended, or is about to; the nursery, where there is one, says how."""
+        seat.gone = True
         if self._nursery is None:
             self._bury(seat, "")
 
@@ -330,13 +347,13 @@ class Crew:
         line, seat.line = seat.line, None
         if line is not None:
             line.close()
-        seat.ready, seat.pid = False, 0
+        seat.ready, seat.gone, seat.pid = False, False, 0
         lost = self._count_out(seat)
         self._look_who_is_behind()
-        if self._ending or self._nursery is None:
+        if self._nursery is None:
             if not self._ending:
                 self._writer.write(f"worker process {seat.number + 1} has ended {how}".rstrip(), ERROR)
-            self._ended()
+            self._conclude(seat)
             return
         if time.monotonic() - seat.since > LONG_LIFE:
             seat.pause = 0.0
