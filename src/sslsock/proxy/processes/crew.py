@@ -42,7 +42,7 @@ STOP_SECONDS = 5.0  # that one is given to stop, until it is killed
 
 
 class Seat:
-    """The place of a member. line: None while there is none. ready: it accepts. plan: the number of the one it goes by. problem:
+    """The place of a member. line: None while there is none. ready: it accepts. plan: its number, of the last. problem:
     why it cannot. gone: its line has ended; over: there will be no other. answered: the last question that it has answered;
     beat: when. since: when it was begun. loads: the healths that its report has counts for."""
 
