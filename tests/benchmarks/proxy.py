@@ -446,12 +446,12 @@ class Threads:
 def cost_of_workers(target: int, kind: str, number: int, load: Load) -> tuple[float, Threads]:
     """CPU seconds of a handshake, and what the threads did. kind: "threads" or "processes"."""
     with Proxy(SSLSOCK, target, number, workers=kind) as proxy:
+        load.run(proxy.port, max(1, load.count // 20))  # warms up
         # The load goes first wherever both want a core, so that the workers always have something to do.
         pids = tree(proxy.pid)
         for task in (task for pid in pids for task in tree_threads(pid)):
             with contextlib.suppress(ProcessLookupError):  # a thread of the start that has ended
                 os.setpriority(os.PRIO_PROCESS, task, 10)
-        load.run(proxy.port, max(1, load.count // 20))  # warms up
         before = proxy.cpu_seconds()
         with Threads(pids) as told, ThreadPoolExecutor(LOADS) as pool:
             done = sum(pool.map(lambda _: load.run(proxy.port, load.count), range(LOADS)))
