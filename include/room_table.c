@@ -93,6 +93,11 @@ void room_table_free(room_table *table)
     shared_memory_free(table, table->size);
 }
 
+int room_table_end(const room_table *table, int worker, int end)
+{
+    return table->worker[worker].ends[end];
+}
+
 int room_table_descriptor(const room_table *table, int worker)
 {
     return table->worker[worker].ends[0];

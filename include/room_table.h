@@ -27,6 +27,9 @@ void room_table_free(room_table *table);
 /* What `worker` is called by: readable when it is to look. */
 int room_table_descriptor(const room_table *table, int worker);
 
+/* One of the two descriptors (end: 0, 1) by which it is called: all workers need those of all. */
+int room_table_end(const room_table *table, int worker, int end);
+
 /* limit: of connections; handshakes: of those in that state; 0: none. */
 void room_table_limit(room_table *table, int room, int64_t limit, int64_t handshakes);
 

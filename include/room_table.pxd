@@ -12,6 +12,7 @@ cdef extern from "room_table.h" nogil:
 
     room_table *room_table_new(int workers, int rooms)
     void room_table_free(room_table *table)
+    int room_table_end(const room_table *table, int worker, int end)
     int room_table_descriptor(const room_table *table, int worker)
     void room_table_limit(room_table *table, int room, int64_t limit, int64_t handshakes)
     int64_t room_table_enter(room_table *table, int worker, int room, bint shakes)

@@ -52,6 +52,11 @@ cdef class SharedRooms:
         self.require_joined()
         return c.room_table_descriptor(self.table, self.worker)
 
+    @property
+    def descriptors(self):
+        """What each worker has to inherit: list of int."""
+        return [c.room_table_end(self.table, worker, end) for worker in range(self.workers) for end in range(2)]
+
     def limit(self, int room, int64_t connections, int64_t handshakes):
         """What a room may have from now on; 0 for no limit. ValueError."""
         self.require_room(room, 0)

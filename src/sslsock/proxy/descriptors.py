@@ -49,13 +49,13 @@ class Needs(NamedTuple):
     checks: int = 0
 
 
-def needs_of(settings: ProxySettings, held: int, doors: int, scrapers: int) -> Needs:
-    """What a proxy with these settings needs. held, doors, scrapers: as of `Needs`."""
+def needs_of(settings: ProxySettings, threads: int, held: int, doors: int, scrapers: int) -> Needs:
+    """What a process with these settings needs. threads, held, doors, scrapers: as of `Needs`."""
     routes = [route for listener in settings.listeners for route in listener.routes]
     names = {address.host for route in routes for address in route.to if address.path is None}
     return Needs(
         held=held,
-        threads=settings.threads,
+        threads=threads,
         doors=doors,
         names=sum(not parse_host(name).numeric for name in names),
         scrapers=scrapers + (ACME if settings.acme is not None else 0),

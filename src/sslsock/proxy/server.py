@@ -37,6 +37,7 @@ from .processes.sent_keys import SentKeys
 from .pulse import Pulse
 from .refusals import RefusalLog
 from .settings import ProxySettings
+from .shares import Shares
 from .summary import INTERVAL, Summary
 from .tickets import TicketKeyError, TicketKeyFile, TicketRotation
 from .worker import Worker
@@ -266,13 +267,15 @@ class Server(InForce):
 
     def _fork_crew(self, rows: Sequence[Sequence[Sequence[int]]]) -> Crew:
         assert isinstance(self._sealing, SentKeys)
+        settings = self._settings
+        shares = Shares(settings.threads, [policy.name for policy in self._policies], settings.limits.source_table_size)
         return Crew(
             self._loop,
             self._writer,
             self._board,
             self._sealing,
             self._make_worker,
-            Inherited(rows, self._openings.shared, self._writer.message, self._held),
+            Inherited(rows, self._openings.shared, shares, self._writer.message, self._held),
             self._one_less,
         )
 
@@ -368,6 +371,8 @@ class Server(InForce):
             self._loop.stop()
 
     def _follow_limits(self, policies: Sequence[ListenerPolicy]) -> None:
+        if self._settings.processes:  # which follow them themselves
+            return
         servers = [server.most_descriptors for server in (self._metrics, self._acme_http) if server is not None]
         self._allowance.follow(self._settings, policies, sum(servers))
 

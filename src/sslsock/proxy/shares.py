@@ -42,6 +42,11 @@ class Shares:
         self.table.clear(number)
         self.rooms.clear(number)
 
+    @property
+    def descriptors(self) -> list[int]:
+        """What each worker has to inherit."""
+        return self.rooms.descriptors
+
     def fileno(self) -> int:
         """Of the worker that this process is: readable when its gate is to look (`SharedGate.on_poke`)."""
         return self.rooms.fileno()

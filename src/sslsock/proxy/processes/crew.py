@@ -122,8 +122,9 @@ class Crew:
         """That is the end of all."""
         self.problem = ""
         """Why not all are there, and will not be."""
-        listening = [fd for row in rows for column in row for fd in column]
-        self._nursery: Optional[Nursery] = Nursery(listening, partial(be_member, inherited), writer)
+        self._shares = inherited.shares
+        keep = [*(fd for row in rows for column in row for fd in column), *self._shares.descriptors]
+        self._nursery: Optional[Nursery] = Nursery(keep, partial(be_member, inherited), writer)
         self._watch = loop.watch_level(self._nursery.fileno(), select.POLLIN, self._on_nursery)
         self.main = make([], len(rows), lambda worker: None)
         """Accepts nobody; looks up names, and has them checked."""
@@ -348,6 +349,7 @@ class Crew:
         if line is not None:
             line.close()
         seat.ready, seat.gone, seat.pid = False, False, 0
+        self._shares.clear(seat.number)
         lost = self._count_out(seat)
         self._look_who_is_behind()
         if self._nursery is None:

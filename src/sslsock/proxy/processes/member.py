@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import threading
 from collections.abc import Collection, Hashable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any, Callable, NamedTuple, Optional
 
 from ...core.event_loop import EventLoop
@@ -30,6 +30,8 @@ from ..metrics import Counters
 from ..openings import Unstartable
 from ..policy import ListenerPolicy
 from ..process_log import process_log
+from ..shared_gate import SharedGate
+from ..shares import Shares
 from ..worker import Worker
 from .line import Line
 from .plan import Obtained, Plan, policies_of
@@ -41,10 +43,12 @@ log = logging.getLogger("sslsock")
 
 class Inherited(NamedTuple):
     """What a member has from its birth. rows: of each member the listening descriptors of each listener; shared: those that
-    others have too. message: how lines for the operator are formed. held: descriptors that are open besides."""
+    others have too. shares: of the limits. message: how lines for the operator are formed. held: descriptors that are open
+    besides."""
 
     rows: Sequence[Sequence[Sequence[int]]]
     shared: Collection[int]
+    shares: Shares
     message: Callable[[str, str], str]
     held: int
 
@@ -149,17 +153,20 @@ class Member:
         self._acme = Obtained(plan.settings.acme_names(), plan.obtained, challenges)
 
     def _begin(self, plan: Plan, policies: Sequence[ListenerPolicy]) -> Worker:
-        settings, inherited = replace(plan.settings, threads=1), self._inherited
+        settings, inherited = plan.settings, self._inherited
         row = inherited.rows[self._number]
-        self._allowance = allowance = Allowance(settings, self._writer)
+        self._allowance = allowance = Allowance(settings, self._writer, inherited.shares, self._number == 0)
         allowance.begin(inherited.held, row)
         allowance.follow(settings, policies, 0)
+        gate = allowance.gate
+        assert isinstance(gate, SharedGate)
+        self._pokes = self._loop.watch_level(inherited.shares.fileno(), select.POLLIN, lambda events: gate.on_poke())
         return Worker(
             policies,
             row,
             inherited.shared,
             settings.limits,
-            allowance.gate,
+            gate,
             AccessLog(self._writer, settings.log_format, settings.log_probes),
             self._writer,
             settings.log_format is not None,
@@ -192,9 +199,8 @@ class Member:
         self._making = None
         worker, allowance = self._worker, self._allowance
         if policies is not None and worker is not None and allowance is not None:
-            settings = replace(plan.settings, threads=1)
-            allowance.follow(settings, policies, 0)
-            worker.follow(policies, settings.limits, self._directory)
+            allowance.follow(plan.settings, policies, 0)
+            worker.follow(policies, plan.settings.limits, self._directory)
         self._line.send("ready", os.getpid(), number)
         self._follow()
 
@@ -254,6 +260,7 @@ class Member:
 
 def be_member(inherited: Inherited, number: int, fd: int) -> int:
     """In a process that was forked for it. Returns its exit status."""
+    inherited.shares.join(number)
     for row in (*inherited.rows[:number], *inherited.rows[number + 1 :]):
         for listening in (one for column in row for one in column):
             os.close(listening)
