@@ -134,7 +134,7 @@ static void sum_up(room_table *table, int room)
         sums.count += row->count;
         sums.shaking += row->shaking;
         sums.asked += row->asked;
-        sums.waiting += row->waiting;
+        sums.waiting += room ? row->waiting : table->worker[worker].waiting;
     }
     table->room[room].sums = sums;
 }

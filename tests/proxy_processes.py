@@ -1,7 +1,6 @@
-"""Worker processes that share limits, and what the tests of tests/test_proxy_shares.py do with them: `python proxy_processes.py
-SCENARIO`. A program of its own, because it forks: the tests' process has threads.
+"""Worker processes that share limits. A worker is told by its parent what to do, call by call; or it works by itself.
 
-A worker is told by its parent what to do, call by call, and answers; or it hammers on its own.
+For programs that fork: tests/shared_limits.py.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import json
 import mmap
 import os
-import random
 import select
 import signal
 import socket
@@ -17,7 +15,6 @@ import struct
 import sys
 import time
 import traceback
-from collections import deque
 from typing import Any, Callable, Optional
 
 from sslsock.core.event_loop import EventLoop
@@ -25,8 +22,7 @@ from sslsock.proxy.gate import Place, Room
 from sslsock.proxy.shared_gate import SharedGate
 from sslsock.proxy.shares import Shares
 
-DEADLINE = 60.0
-HOUR = 3600 * 10**9
+DEADLINE = 30.0
 
 
 class Numbers:
@@ -60,6 +56,7 @@ class Session:
 
     def leave(self) -> None:
         self.gone = True
+        self.age = self.place.age
         self.place.occupant = None
         self.door.gate.leave(self.place)
 
@@ -159,6 +156,9 @@ class Worker:
     def gave_way(self) -> int:
         return sum(session.gave_way for door in self.doors.values() for session in door.sessions)
 
+    def ages_of_gone(self, name: str) -> list[float]:
+        return [session.age for session in self.door(name).sessions if session.gone]
+
     def hold(self) -> None:
         self.shares.rooms.hold()
 
@@ -244,11 +244,6 @@ class Family:
         assert os.waitpid(pid, 0)[1] == 0, f"worker {number} has failed"
 
 
-def scenario(function: Callable[[], None]) -> Callable[[], None]:
-    function.is_scenario = True  # type: ignore[attr-defined]
-    return function
-
-
 def fork(work: Callable[[], object]) -> int:
     pid = os.fork()
     if pid:
@@ -269,127 +264,7 @@ def stopped(pid: int) -> None:
     assert os.WIFSTOPPED(os.waitpid(pid, os.WUNTRACED)[1])
 
 
-# Places
-
-
-class Hammer:
-    """Clients that come without a pause through two listeners, and stay for some turns of the loop. There are never more of
-    them than may be, in all processes. counts: of each worker, who is there, in all and in the small room; who has been."""
-
-    def __init__(self, number: int, counts: tuple[Numbers, Numbers, Numbers], most: tuple[int, int], enough: int) -> None:
-        self.number, self.most, self.enough = number, most, enough
-        self.held, self.held_small, self.takes = counts
-        self.random = random.Random(number)
-
-    def __call__(self, worker: Worker) -> None:
-        self.worker = worker
-        self.left: deque[Session] = deque()
-        for name in ("small", "other"):
-            door = worker.door(name)
-            door.on_session = self.on_session  # type: ignore[method-assign]
-            self.come(door)
-        worker.loop.run()
-        assert not self.held[self.number]
-
-    def come(self, door: Door) -> None:
-        while self.takes[self.number] < self.enough and not door.waiting and len(door.sessions) < 5:
-            door.enter()
-
-    def on_session(self, session: Session) -> None:
-        small = session.door.room is self.worker.door("small").room
-        self.held[self.number] += 1
-        self.held_small[self.number] += small
-        self.takes[self.number] += 1
-        self.worker.shares.rooms.hold()  # places do not wander while they are added up
-        sums = self.held.sum(), self.held_small.sum()
-        self.worker.shares.rooms.release()
-        if sums[0] > self.most[0] or sums[1] > self.most[1]:
-            fail(f"{sums[0]} in all, {sums[1]} in the small room: more than {self.most}")
-        leave = session.leave
-
-        def noted() -> None:
-            self.held[self.number] -= 1
-            self.held_small[self.number] -= small
-            leave()
-            session.door.sessions.remove(session)
-            self.worker.loop.call_soon(self.come, session.door)
-            if self.takes[self.number] >= self.enough and not self.held[self.number]:
-                self.worker.loop.call_soon(self.end)
-
-        session.leave = noted  # type: ignore[method-assign]
-        self.worker.loop.call_later(self.random.choice((0.0, 0.0, 0.001, 0.003)), self.go_on, session)
-
-    def end(self) -> None:
-        """When nobody is there any more, and nobody waits."""
-        if not self.held[self.number] and not any(door.waiting for door in self.worker.doors.values()):
-            self.worker.loop.stop()
-
-    def go_on(self, session: Session) -> None:
-        if session.gone:
-            return
-        if self.random.random() < 0.3:
-            session.settle()
-            self.worker.loop.call_later(0.001, lambda: session.gone or session.leave())
-        else:
-            session.leave()
-
-
 def fail(text: str) -> None:
     """Anywhere in a worker."""
     print(text, file=sys.stderr, flush=True)
     os._exit(1)
-
-
-def hammered(workers: int, kills: int) -> None:
-    limits = {"": (7, 5), "small": (3, 0), "other": (0, 0)}
-    held, held_small, takes = Numbers(workers), Numbers(workers), Numbers(workers)
-    chance = random.Random(workers)
-    with Family(workers, limits, shakes=True) as family:
-        enough = 10**9 if kills else 3000
-        for number in range(workers):
-            family.start(number, Hammer(number, (held, held_small, takes), (7, 3), enough))
-        for _ in range(kills):
-            number = chance.randrange(workers)
-            wanted = takes.sum() + chance.randrange(1, 60)
-            await_takes(takes, wanted)
-            family.kill(number)
-            held[number] = held_small[number] = 0
-            family.shares.clear(number)
-            family.start(number, Hammer(number, (held, held_small, takes), (7, 3), enough))
-        if kills:
-            for number in range(workers):
-                await_takes(takes, takes.sum() + 50)
-                family.kill(number)
-                held[number] = held_small[number] = 0
-                family.shares.clear(number)
-        else:
-            for number in range(workers):
-                family.join(number)
-        for name in limits:
-            assert family.sums(name) == (0, 0, 0, 0), (name, family.sums(name))
-
-
-def await_takes(takes: Numbers, wanted: int) -> None:
-    end = time.monotonic() + DEADLINE
-    while takes.sum() < wanted:
-        assert time.monotonic() < end, f"nobody gets a place any more: {[takes[i] for i in range(takes.count)]}"
-        os.sched_yield()
-
-
-@scenario
-def limits_are_exact_over_two_processes() -> None:
-    hammered(2, 0)
-
-
-@scenario
-def limits_are_exact_over_four_processes() -> None:
-    hammered(4, 0)
-
-
-@scenario
-def workers_are_killed_at_any_moment() -> None:
-    hammered(3, 60)
-
-
-if __name__ == "__main__":
-    globals()[sys.argv[1]]()
