@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import ssl
+import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from command_helpers import ENVIRONMENT, command
 from peers import open_descriptors
 
 from .operations import (
@@ -291,6 +293,21 @@ def test_a_signal_to_the_whole_group_is_the_fronts_to_follow(site: Site, back: O
         os.killpg(made.pid, number)
         assert made.process.wait(DEADLINE) == (0 if number == signal.SIGTERM else 130)
         wait_until(lambda: not any(map(is_alive, everybody)), "that all processes have ended")
+
+
+def test_a_signal_while_they_begin_ends_all_in_order(site: Site, back: Origin) -> None:
+    arguments = command("proxy", "--listen", f"tls://{LOCAL}", "--to", back.url, "--cert", site.issue(), "--processes", 4)
+    for _ in range(3):
+        with subprocess.Popen(arguments, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            try:
+                wait_until(lambda pid=process.pid: children(pid), "the nursery")
+                everybody = [*children(process.pid), *(pid for nursery in children(process.pid) for pid in children(nursery))]
+                process.send_signal(signal.SIGTERM)
+                _, said = process.communicate(timeout=DEADLINE)
+                assert (process.returncode, b"Traceback" in said) == (0, False), said
+                wait_until(lambda pids=everybody: not any(map(is_alive, pids)), "that all processes have ended")
+            finally:
+                process.kill()
 
 
 def test_none_outlives_a_front_that_is_killed(running: Proxy, site: Site) -> None:

@@ -10,8 +10,8 @@ import codecs
 import os
 import signal
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Callable, Optional, Union
 
 from ..core.event_loop import EventLoop
@@ -92,6 +92,8 @@ class Server(InForce):
         self._delay: Optional[Timer] = None  # until the drain begins
         self._status = 0
         self._started = False
+        self._ended_early: Optional[int] = None  # by a signal during the start: the exit status
+        self._holds_signals = False
 
     def run(self) -> int:
         previous = self._take_signals()
@@ -141,10 +143,12 @@ class Server(InForce):
                     parse_host("\u00e4")
                 drop_to(settings.user, any(listener.transparent for listener in settings.listeners))
             if settings.processes:
-                self._crew = self._fork_crew(sockets)
+                with self._signals_held():
+                    self._crew = self._fork_crew(sockets)
             self._join_fleet()
             self._check_back_ends()
             self._started = True  # from here on only the loop can end everything
+            self._end_if_told()  # a finalizer may have swallowed it
             self._put_in_force()
             self._workers.start()
             announce(self._lines(sockets[0]), self._writer if settings.log_format == "json" else None)
@@ -314,10 +318,27 @@ class Server(InForce):
     def _take_signals(self) -> list[tuple[int, signal._HANDLER]]:
         return [(number, signal.signal(number, self._on_signal)) for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)]
 
+    @contextmanager
+    def _signals_held(self) -> Iterator[None]:
+        """During the start: one that ends the proxy does so after the block."""
+        self._holds_signals = True
+        try:
+            yield
+        finally:
+            self._holds_signals = False
+        self._end_if_told()
+
+    def _end_if_told(self) -> None:
+        if self._ended_early is not None:
+            raise SystemExit(self._ended_early)
+
     def _on_signal(self, number: int, frame: object) -> None:
         """In the main thread, between two bytecodes of whatever runs there: the loop does the rest."""
         if not self._started and number != signal.SIGHUP:
-            raise SystemExit(0 if number == signal.SIGTERM else 130)
+            self._ended_early = 0 if number == signal.SIGTERM else 130
+            if not self._holds_signals:
+                raise SystemExit(self._ended_early)
+            return
         handlers = {signal.SIGHUP: self._on_hangup, signal.SIGTERM: self._on_terminate, signal.SIGINT: self._on_interrupt}
         with suppress(RuntimeError):  # it has ended
             self._loop.call_soon_threadsafe(handlers[signal.Signals(number)])

@@ -131,10 +131,10 @@ class Crew:
         keys.handler = self._on_other_keys
 
     def start(self) -> None:
-        """Returns when all of them accept. Unstartable."""
+        """Returns when all of them accept, or are to end already. Unstartable."""
         for seat in self._seats:
             self._begin(seat)
-        while not all(seat.ready for seat in self._seats):
+        while not (self._ending or all(seat.ready for seat in self._seats)):
             for seat in self._seats:
                 if seat.problem or seat.line is None:
                     raise Unstartable(f"a worker process does not begin: {seat.problem or 'it has ended'}", 1)

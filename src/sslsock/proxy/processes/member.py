@@ -116,7 +116,7 @@ class Member:
         while self._plan is None and not self._over:
             self._loop.dispatch(None)
         plan, self._plan = self._plan, None
-        if plan is None:
+        if plan is None or self._over:
             return 0
         number = self._number_of_plan
         try:
@@ -218,7 +218,7 @@ class Member:
             self._board.take(*values)
         elif name == "ask":
             self._line.send("report", *values, self._report())
-        elif name == "stop" and worker is None:
+        elif name in ("drain", "stop") and worker is None:
             self._over = True
         elif worker is None:
             return

@@ -42,7 +42,7 @@ def ending(status: int) -> str:
 
 
 class Nursery:
-    """The front's end.
+    """The front's end. While it is made no handler of a signal may raise: hooks of a fork swallow that.
 
     keep: descriptors that members need. be_member: what a member does, with its number and the descriptor of its line; returns
     its exit status. writer: whose lines are written before the fork. OSError: the system gives no process.
