@@ -23,6 +23,7 @@ from sslsock.proxy.metrics import (
     ListenerCounters,
     MetricsError,
     ProcessState,
+    bury,
     by_listener,
     make_collector,
     total,
@@ -229,6 +230,34 @@ def test_a_connection_that_comes_and_goes_meanwhile_makes_no_negative_number() -
     sums = ListenerCounters()
     sums.merge(Moving())  # type: ignore[arg-type]
     assert sums.opened >= sums.ended
+
+
+def test_a_worker_that_dies_makes_no_number_fall_and_none_negative() -> None:
+    """Whoever looks meanwhile, at each line of the program, sees what was before or what is then."""
+    workers = [Counters(), Counters(), Counters()]
+    for worker in workers[:2]:
+        served(worker, tls(), make_record())
+        worker.connection_opened(A)
+        worker.accept_failed()
+    seen: list[tuple[int, int]] = []
+
+    def look(frame: object, event: str, argument: object) -> Any:
+        now = total(workers)
+        seen.append((now.opened, now.active))
+        return look
+
+    for number in range(2):
+        before = total(workers)
+        previous = sys.gettrace()
+        sys.settrace(look)
+        try:
+            bury(workers, number)
+        finally:
+            sys.settrace(previous)
+        assert seen and set(seen) <= {(before.opened, before.active), (before.opened, before.active - 1)}
+        seen.clear()
+    assert by_listener(workers)[A].reasons[record.WORKER_DIED] == 2
+    assert (workers[0].listeners, workers[2].accept_failures) == ({}, 2)
 
 
 def test_counting_costs_little() -> None:

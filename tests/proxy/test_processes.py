@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import socket
 import ssl
@@ -318,7 +319,7 @@ def test_none_outlives_a_front_that_is_killed(running: Proxy, site: Site) -> Non
         for client in clients.values():
             with pytest.raises((ConnectionError, ssl.SSLError, AssertionError)):
                 say(client)
-    assert is_closed(running.port)
+    wait_until(lambda: is_closed(running.port), "that the port is closed: the last thread of a process may end a little later")
 
 
 def test_without_the_nursery_the_others_serve_on(running: Proxy, site: Site) -> None:
@@ -383,3 +384,51 @@ def test_what_cannot_begin_says_so(site: Site, back: Origin) -> None:
     with pytest.raises(AssertionError) as said, proxy("--listen", f"tls://{LOCAL}", "--to", back.url, *words):
         pass
     assert "--processes: workers are threads or processes: --threads is set too" in str(said.value)
+
+
+def test_a_nursery_that_is_stopped_does_not_hold_up_the_end(running: Proxy, site: Site) -> None:
+    with one_of_each(running, site.context):
+        everybody = [*members_of(running), nursery_of(running)]
+        os.kill(nursery_of(running), signal.SIGSTOP)
+        running.send(signal.SIGTERM)
+        running.wait_for_line("SIGTERM: no new connections")
+    assert running.wait() == 0
+    wait_until(lambda: not any(map(is_alive, everybody)), "that all processes have ended")
+
+
+def test_one_that_is_stopped_does_not_outlive_the_front_and_keep_connections_waiting(running: Proxy) -> None:
+    everybody = [*members_of(running), nursery_of(running)]
+    os.kill(everybody[0], signal.SIGSTOP)
+    running.process.kill()
+    wait_until(lambda: not any(map(is_alive, everybody)), "that all processes have ended")
+    wait_until(lambda: is_closed(running.port), "that the port is closed: the last thread of a process may end a little later")
+
+
+def test_a_front_that_has_no_descriptors_tries_again(running: Proxy, site: Site) -> None:
+    least, most = resource.prlimit(running.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(running.pid, resource.RLIMIT_NOFILE, (3, most))
+    os.kill(members_of(running)[0], signal.SIGKILL)
+    running.wait_for_line("the system gives no descriptors")
+    resource.prlimit(running.pid, resource.RLIMIT_NOFILE, (least, most))
+    with one_of_each(running, site.context):
+        pass
+    assert running.end() == 0
+
+
+def test_a_reload_tells_who_does_not_follow_and_he_does_so_later(site: Site, back: Origin) -> None:
+    pairs = [site.issue("first", "first.pem"), site.issue("second", "second.pem")]
+    used = site.folder / "used.pem"
+    put(pairs[0], used)
+    words = ("--cert", used, "--processes", 1, "--watch", "off")
+    with proxy("--listen", f"tls://{LOCAL}", "--to", back.url, *words) as made:
+        member = members_of(made)[0]
+        os.kill(member, signal.SIGSTOP)
+        made.reload()
+        assert any("worker process 1 has not answered" in line for line in made.lines), made.lines
+        put(pairs[1], used)
+        made.send(signal.SIGHUP)
+        os.kill(member, signal.SIGCONT)
+        made.wait_for_line("SIGHUP: read again", 2)
+        with connect(made.port, site.context) as client:
+            assert common_name(client) == "second"
+        assert made.end() == 0

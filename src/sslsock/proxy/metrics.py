@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .fleet import FleetState
     from .health import Health
 
-__all__ = ["Counters", "MetricsError", "ProcessState", "Totals", "import_prometheus", "make_collector", "total"]
+__all__ = ["Counters", "MetricsError", "ProcessState", "Totals", "bury", "import_prometheus", "make_collector", "total"]
 
 HANDSHAKE_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
 CONNECTION_BOUNDS = (0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0)
@@ -218,21 +218,33 @@ class Counters:
         copy.listeners = {listener: counters.frozen() for listener, counters in self.listeners.items()}
         return copy
 
-    def bury(self, last: Counters) -> None:
-        """Add what a worker has told last that has died: its connections have ended with it."""
-        self.accept_failures += last.accept_failures
+    def beside(self, last: Counters) -> Counters:
+        """The sum of these and what a worker has told last that has died: its connections have ended with it."""
+        copy = self.frozen()
+        copy.accept_failures += last.accept_failures
         for listener, counters in last.listeners.items():
+            of = copy._of(listener)
+            of.merge(counters)
             lost = counters.opened - counters.ended
-            counters.ended = counters.opened
             if lost:
-                counters.reasons[WORKER_DIED] = counters.reasons.get(WORKER_DIED, 0) + lost
-            self._of(listener).merge(counters)
+                of.ended += lost
+                of.reasons[WORKER_DIED] = of.reasons.get(WORKER_DIED, 0) + lost
+        return copy
 
     def _of(self, listener: str) -> ListenerCounters:
         of = self.listeners.get(listener)
         if of is None:
             of = self.listeners[listener] = ListenerCounters()
         return of
+
+
+def bury(workers: list[Counters], number: int) -> None:
+    """A worker has died: what it has told last counts on in the last of these, and its own place begins anew. Readers see
+    what was before, or what is then."""
+    after = workers.copy()
+    after[number] = Counters()
+    after[-1] = workers[-1].beside(workers[number])
+    workers[:] = after
 
 
 class Totals:
@@ -252,7 +264,7 @@ class Totals:
 def by_listener(workers: Iterable[Counters]) -> dict[str, ListenerCounters]:
     """The sums over workers, from any thread."""
     sums: dict[str, ListenerCounters] = {}
-    for worker in workers:
+    for worker in tuple(workers):  # of one moment (`bury`)
         for listener, counters in worker.listeners.copy().items():
             sums.setdefault(listener, ListenerCounters()).merge(counters)
     return sums
@@ -548,7 +560,7 @@ def make_collector(
             for name, good in names_view().items():
                 found.add_metric([name], float(good))
             yield found
-            failures = sum(worker.accept_failures for worker in workers)
+            failures = sum(worker.accept_failures for worker in tuple(workers))
             yield from (up, address_up, expiry, renewal)
             yield core.CounterMetricFamily(
                 "sslsock_proxy_accept_failures", "Connections that the system could not give: no descriptors.", failures

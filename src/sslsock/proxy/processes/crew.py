@@ -14,13 +14,13 @@ from typing import Any, Callable, Optional
 
 from ...core.event_loop import EventLoop
 from ...core.schedule import Timer
-from ..access_log import ERROR, LineWriter
+from ..access_log import ERROR, WARNING, LineWriter
 from ..backends import News
 from ..directory import Directory
 from ..files import Reading
 from ..fleet import Access
 from ..health import Board, Health
-from ..metrics import Counters
+from ..metrics import Counters, bury
 from ..openings import Unstartable
 from ..policy import ListenerPolicy
 from ..settings import ProxySettings
@@ -42,18 +42,19 @@ STOP_SECONDS = 5.0  # that one is given to stop, until it is killed
 
 
 class Seat:
-    """The place of a member. line: None while there is none. ready: it accepts. plan: its number, of the last. problem:
-    why it cannot. gone: its line has ended; over: there will be no other. answered: the last question that it has answered;
-    beat: when. since: when it was begun. loads: the healths that its report has counts for."""
+    """The place of a member. line: None while there is none. ready: it accepts. plan: the number of the one that it goes by;
+    told: of the last that it was sent. problem: why it cannot. gone: its line has ended; over: there will be no other. asked,
+    answered: the last question that it was sent, and that it has answered; beat: when. since: when it was begun. loads: the
+    healths that its report has counts for."""
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.line: Optional[Line] = None
-        self.pid = self.plan = 0
+        self.pid = self.plan = self.told = 0
         self.ready = self.gone = self.over = False
         self.problem = ""
         self.report: Optional[Report] = None
-        self.answered = 0
+        self.asked = self.answered = 0
         self.beat = self.since = 0.0
         self.pause = 0.0
         self.loads: list[Health] = []
@@ -117,7 +118,7 @@ class Crew:
         self._followed = Waiting(loop)
         self._asked = 0  # questions so far
         self._answered = Waiting(loop)
-        self._ending = False
+        self._started = self._ending = False
         self.failure: Optional[Exception] = None
         """That is the end of all."""
         self.problem = ""
@@ -139,6 +140,7 @@ class Crew:
                 if seat.problem or seat.line is None:
                     raise Unstartable(f"a worker process does not begin: {seat.problem or 'it has ended'}", 1)
             self._loop.dispatch(None)
+        self._started = True
 
     # What they are told
 
@@ -155,9 +157,23 @@ class Crew:
         self.main.follow(policies, settings.limits, directory)
         self._plan = make_plan(settings, policies, reading, access)
         self._plans += 1
-        self._tell_all("plan", self._plans, self._plan)
-        self._followed.add(self._plans, then, FOLLOW_SECONDS)
+        for seat in self._seats:
+            self._send_plan(seat)
+        self._followed.add(self._plans, partial(self._on_followed, self._plans, then), FOLLOW_SECONDS)
         self._look_who_is_behind()
+
+    def _on_followed(self, number: int, then: Callable[[], object]) -> None:
+        for seat in self._begun():
+            if seat.plan < number:
+                text = f"worker process {seat.number + 1} has not answered for {FOLLOW_SECONDS:g} s"
+                self._writer.write(f"{text}: it goes by the new settings when it does", WARNING)
+        then()
+
+    def _send_plan(self, seat: Seat) -> None:
+        """One at a time: for a member that does not read, no more than one is kept."""
+        if seat.line is not None and seat.plan == seat.told < self._plans:
+            seat.told = self._plans
+            seat.line.send("plan", self._plans, self._plan)
 
     def _on_other_keys(self) -> None:
         """In any thread."""
@@ -265,14 +281,25 @@ class Crew:
     def ask(self, then: Callable[[], object] = bool) -> None:
         """Have all of them report; `then` is called when they have, or not within `ANSWER_SECONDS`."""
         self._asked += 1
-        self._tell_all("ask", self._asked)
+        for seat in self._seats:
+            self._send_question(seat)
         self._answered.add(self._asked, then, ANSWER_SECONDS)
         self._look_who_is_behind()
 
+    def _send_question(self, seat: Seat) -> None:
+        """One at a time, as plans."""
+        if seat.line is not None and seat.asked == seat.answered < self._asked:
+            seat.asked = self._asked
+            seat.line.send("ask", seat.asked)
+
     def _look_who_is_behind(self) -> None:
-        ready = [seat for seat in self._seats if seat.ready]
-        self._answered.reach(min((seat.answered for seat in ready), default=self._asked))
-        self._followed.reach(min((seat.plan for seat in ready), default=self._plans))
+        begun = self._begun()
+        self._answered.reach(min((seat.answered for seat in begun if seat.ready), default=self._asked))
+        self._followed.reach(min((seat.plan for seat in begun), default=self._plans))
+
+    def _begun(self) -> list[Seat]:
+        """Those where somebody is, though he may not be ready yet."""
+        return [seat for seat in self._seats if seat.line is not None and not seat.gone]
 
     # Their lives
 
@@ -280,17 +307,23 @@ class Crew:
         """A new member takes the seat."""
         if seat.over:
             return
-        ours = self._nursery.grow(seat.number) if self._nursery is not None else None
+        seat.since = time.monotonic()
+        try:
+            ours = self._nursery.grow(seat.number) if self._nursery is not None else None
+        except OSError as exc:
+            self._bury(seat, f"for the system gives no descriptors: {exc.strerror}")
+            ours = None
         if ours is None:
             return
         seat.ready = seat.gone = False
-        seat.since = time.monotonic()
+        seat.plan = seat.told = 0
+        seat.asked = seat.answered = self._asked
         seat.line = Line(self._loop, ours.detach(), partial(self._on_message, seat), partial(self._on_line_ended, seat))
         seat.line.send("tickets", self._keys.keys)
         for health in self._board.all():
             if health.watched:
                 seat.line.send("verdict", health.key, health.verdict)
-        seat.line.send("plan", self._plans, self._plan)
+        self._send_plan(seat)
         if self._counts_progress:
             seat.line.send("progress")
 
@@ -301,6 +334,7 @@ class Crew:
             seat.pid, seat.plan = values
             seat.beat = time.monotonic()
             seat.ready = True
+            self._send_plan(seat)
             self._look_who_is_behind()
         elif name == "unusable":
             (seat.problem,) = values
@@ -315,6 +349,7 @@ class Crew:
             seat.loads = self._take_loads(seat, report.loads)
         seat.beat = time.monotonic()
         seat.answered = max(seat.answered, asked)
+        self._send_question(seat)
         self._look_who_is_behind()
 
     def _take_loads(self, seat: Seat, loads: Sequence[tuple[Hashable, str, str, int]]) -> list[Health]:
@@ -343,6 +378,8 @@ class Crew:
         seat.gone = True
         if self._nursery is None:
             self._bury(seat, "")
+        else:
+            self._look_who_is_behind()
 
     def _bury(self, seat: Seat, how: str) -> None:
         line, seat.line = seat.line, None
@@ -357,6 +394,11 @@ class Crew:
                 self._writer.write(f"worker process {seat.number + 1} has ended {how}".rstrip(), ERROR)
             self._conclude(seat)
             return
+        if not self._started:  # `start` tells why
+            seat.problem = seat.problem or f"it has ended {how}"
+            return
+        if seat.problem:
+            how, seat.problem = f"{how} ({seat.problem})", ""
         if time.monotonic() - seat.since > LONG_LIFE:
             seat.pause = 0.0
         wait, seat.pause = seat.pause, min(max(FIRST_PAUSE, 2 * seat.pause), LONGEST_PAUSE)
@@ -372,9 +414,8 @@ class Crew:
         seat.loads = []
         if report is None:
             return 0
-        self.counters[-1].bury(report.counters)
+        bury(self.counters, seat.number)
         self._buried_lines += report.dropped
-        self.counters[seat.number] = Counters()
         return report.sessions
 
     def close(self) -> None:

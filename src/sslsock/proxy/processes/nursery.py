@@ -5,7 +5,8 @@ The front has threads (metrics, ACME, the fleet, reloads); the nursery never has
 nothing else, so at any time a member can be forked from it as the first ones were.
 
 A request is the number of a member, with the descriptor that will be its line (SCM_RIGHTS, unix(7)); the answer, whenever it
-has ended, is the number and the status that waitpid(2) gave. The nursery ends when the front closes its end.
+has ended, is the number and the status that waitpid(2) gave. The nursery is killed when it is needed no more. When the front's
+end is closed before, the front has died: what does not end by itself then is killed.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ import select
 import signal
 import socket
 import struct
+import time
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from typing import Callable, NoReturn, Optional
 
@@ -29,6 +31,7 @@ __all__ = ["Nursery", "ending"]
 ANSWER = struct.Struct("!iiq")  # number, status of waitpid, process
 UNFORKED = -1  # in the place of a status: there was no process to be had, and the third is why
 IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)  # which a terminal or systemd sends to all of a group
+END_SECONDS = 2.0  # that members are given to end when the front has died
 
 
 def ending(status: int) -> str:
@@ -63,7 +66,7 @@ class Nursery:
         return self._socket.fileno()
 
     def grow(self, number: int) -> Optional[socket.socket]:
-        """Have a member forked; returns the front's end of its line, None if the nursery has ended."""
+        """Have a member forked; returns the front's end of its line, None if the nursery has ended. OSError: no descriptors."""
         ours, theirs = socket.socketpair()
         with theirs:
             try:
@@ -93,12 +96,13 @@ class Nursery:
             found.append((number, text))
 
     def close(self) -> None:
-        """End it. Members stay."""
+        """End it, even if it is stopped. Members stay."""
         if self._socket.fileno() < 0:
             return
-        self._socket.close()
-        with suppress(ChildProcessError):
+        with suppress(ChildProcessError, ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
+        self._socket.close()
 
 
 # In the other process
@@ -126,10 +130,12 @@ def serve(requests: socket.socket, keep: Collection[int], be_member: Callable[[i
             if reading in ready:
                 with suppress(BlockingIOError):
                     os.read(reading, 4096)
-                report_ended(requests, numbers)
+                for values in ended(numbers):
+                    requests.send(ANSWER.pack(*values))
             if requests.fileno() in ready:
                 request, descriptors, _, _ = socket.recv_fds(requests, 4, 1)
                 if not request:
+                    end_all(reading, numbers)
                     break
                 start(requests, int.from_bytes(request, "big"), descriptors[0], (reading, writing), numbers, be_member)
     finally:
@@ -165,16 +171,29 @@ def start(
         os._exit(status)
 
 
-def report_ended(requests: socket.socket, numbers: dict[int, int]) -> None:
-    while True:
-        try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return
+def ended(numbers: dict[int, int]) -> Iterator[tuple[int, int, int]]:
+    """Members that have ended, which are no longer among `numbers` then: number, status, process."""
+    while numbers:
+        pid, status = os.waitpid(-1, os.WNOHANG)
         if not pid:
             return
-        if pid in numbers:
-            requests.send(ANSWER.pack(numbers.pop(pid), status, pid))
+        yield numbers.pop(pid), status, pid
+
+
+def end_all(reading: int, numbers: dict[int, int]) -> None:
+    """The front has died. Members see that too; who is stopped does not, and would keep connections waiting for ever.
+
+    reading: becomes readable when a child has ended.
+    """
+    deadline = time.monotonic() + END_SECONDS
+    while numbers and (left := deadline - time.monotonic()) > 0:
+        select.select([reading], [], [], left)
+        with suppress(BlockingIOError):
+            os.read(reading, 4096)
+        for _ in ended(numbers):
+            pass
+    for pid in numbers:
+        os.kill(pid, signal.SIGKILL)
 
 
 def close_all_but(keep: Collection[int]) -> None:
