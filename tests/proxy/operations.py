@@ -44,10 +44,26 @@ def told_of_threads(pid: int, file: str) -> dict[str, str]:
     return found
 
 
+def children(pid: int) -> list[int]:
+    """The processes that it has started and that have not ended."""
+    return sorted(int(child) for text in told_of_threads(pid, "children").values() for child in text.split())
+
+
+def family(pid: int) -> list[int]:
+    """It and all that come of it: with `--processes` the front, the nursery, and the workers."""
+    return [pid, *(one for child in children(pid) for one in family(child))]
+
+
 def user_ids(pid: int) -> set[str]:
     """All that the threads of a process have: real, effective, saved and of files."""
     lines = [line for text in told_of_threads(pid, "status").values() for line in text.splitlines()]
     return {uid for line in lines if line.startswith("Uid:") for uid in line.split()[1:]}
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory in use, without pages of files."""
+    _, mapped, shared, *_ = map(int, Path(f"/proc/{pid}/statm").read_text().split())
+    return (mapped - shared) * resource.getpagesize()
 
 
 def wait_until(condition: Callable[[], object], what: str, seconds: float = DEADLINE) -> None:
@@ -149,18 +165,23 @@ class Proxy:
         self.send(number)
         return self.wait()
 
-    # What the system knows
+    # What the system knows, of all its processes
+
+    @property
+    def pids(self) -> list[int]:
+        """The last of them is a worker."""
+        return family(self.pid)
 
     @property
     def descriptors(self) -> int:
         """Those that it has open, but for timers: libkqueue (ci/kqueue) has one while a loop's timer is set."""
-        return sum(target != "anon_inode:[timerfd]" for target in open_descriptors(self.pid).values())
+        targets = [target for pid in self.pids for target in open_descriptors(pid).values()]
+        return sum(target != "anon_inode:[timerfd]" for target in targets)
 
     @property
     def resident(self) -> int:
         """Bytes, without pages of files, which the system drops and reads again when it likes."""
-        _, resident, shared, *_ = map(int, Path(f"/proc/{self.pid}/statm").read_text().split())
-        return (resident - shared) * resource.getpagesize()
+        return sum(map(resident, self.pids))
 
     def cpu_seconds(self) -> float:
         return sum(self.thread_seconds().values())
@@ -168,9 +189,10 @@ class Proxy:
     def thread_seconds(self) -> dict[str, float]:
         """CPU time by thread."""
         found = {}
-        for thread, text in told_of_threads(self.pid, "stat").items():
-            fields = text.rpartition(")")[2].split()
-            found[thread] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        for pid in self.pids:
+            for thread, text in told_of_threads(pid, "stat").items():
+                fields = text.rpartition(")")[2].split()
+                found[thread] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
         return found
 
     def metrics(self) -> dict[tuple[str, ...], float]:
@@ -476,4 +498,4 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 def inherited(listening: socket.socket, *arguments: object) -> list[str]:
     """The command, with a socket passed in as systemd does."""
-    return [sys.executable, "-c", PASS_IN, str(listening.fileno()), *command("proxy", *arguments)]
+    return [sys.executable, "-c", PASS_IN, str(listening.fileno()), *command("proxy", *in_processes(arguments))]

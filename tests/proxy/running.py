@@ -26,7 +26,7 @@ import pytest
 
 from command_helpers import ENVIRONMENT, Identity, command
 
-from .operations import IN_PROCESSES
+from .operations import IN_PROCESSES, family, resident
 
 CLONE_NEWNET = 0x40000000  # unshare(2)
 TIMEOUT = 90.0  # seconds
@@ -123,10 +123,8 @@ class Proxy:
             return next(line for line in self.messages[after:] if part in line)
 
     def resident(self) -> int:
-        """Bytes of memory in use, without pages of files, which the system drops and reads again when it likes."""
-        with open(f"/proc/{self.process.pid}/statm") as file:
-            _, resident, shared, *_ = map(int, file.read().split())
-        return (resident - shared) * os.sysconf("SC_PAGE_SIZE")
+        """Bytes of memory in use by all its processes, without pages of files, which the system drops when it likes."""
+        return sum(map(resident, family(self.process.pid)))
 
     def stop(self) -> None:
         """End it. Whatever it said must not have been an exception."""

@@ -11,6 +11,7 @@ import signal
 import ssl
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ from sslsock.proxy.fleet import FleetMember, access_to
 from sslsock.proxy.fleet_keys import MOST_USE, PERIOD, Plan, parse_plan
 from sslsock.proxy.settings import Address, Fleet
 
-from .operations import DEADLINE, Origin, Proxy, Site, ask, connect, proxy
+from .operations import DEADLINE, Origin, Proxy, Site, ask, connect, proxy, wait_until
 from .redis_server import RedisServer
 from .test_service import resumable, resumes
 
@@ -144,6 +145,25 @@ def test_without_redis_members_change_to_the_key_that_all_have(store: RedisServe
     assert other.seals_by() in one.opens()
     assert "makes keys of its own now" in one.log.lines[2]
     one.passed = other.passed = 0.0
+
+
+def test_the_start_waits_until_the_keys_of_the_fleet_are_in_use(store: RedisServer) -> None:
+    started = threading.Event()
+    early = []
+
+    class Slow(Member):
+        def use(self) -> None:
+            if self._connected:
+                early.append(started.wait(0.2))
+            super().use()
+
+    first, member = Member(store), Slow(store)
+    members(first)
+    member.start(DEADLINE)
+    started.set()
+    assert early[:1] == [False], "who connects first gets a ticket that is sealed by a key of its own"
+    assert member.contexts_keys.names[0] == first.seals_by()
+    member.close()
 
 
 def test_redis_that_has_lost_the_plan_gets_it_back(store: RedisServer) -> None:
@@ -329,7 +349,8 @@ def test_redis_is_killed_and_comes_back(site: Site, back: Origin, store: RedisSe
             for running in (one, other, late):
                 running.send(signal.SIGHUP)
                 running.wait_for_line("session ticket keys are shared again")
-            assert all(resumes(running, context, session) for running in (one, other, late))
+            everywhere = (one, other, late)
+            wait_until(lambda: all(resumes(running, context, session) for running in everywhere), "the fleet's keys again")
             assert resumes(late, context, own), "the tickets of before are good where they were made"
         assert held(store).seeds == before.seeds
         assert sum("fleet unix:" in line for line in one.lines) == 3, one.lines

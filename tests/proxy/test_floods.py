@@ -181,9 +181,10 @@ def test_no_descriptors_left(back: Origin) -> None:
         live = [stack.enter_context(connect(running.port)) for _ in range(5)]
         for connection in live:
             say(connection)
-        most = len(open_descriptors(running.pid)) + 3  # one connection more, and half of another
-        limits = resource.prlimit(running.pid, resource.RLIMIT_NOFILE)
-        resource.prlimit(running.pid, resource.RLIMIT_NOFILE, (most, limits[1]))
+        worker = running.pids[-1]
+        most = len(open_descriptors(worker)) + 3  # one connection more, and half of another
+        limits = resource.prlimit(worker, resource.RLIMIT_NOFILE)
+        resource.prlimit(worker, resource.RLIMIT_NOFILE, (most, limits[1]))
         more = flood(running.port, 60, b"hello\n")
         try:
             running.wait_for_line(os.strerror(errno.EMFILE))
@@ -205,7 +206,7 @@ def test_no_descriptors_left(back: Origin) -> None:
             return False
 
         wait_until(served, "an answer")
-        resource.prlimit(running.pid, resource.RLIMIT_NOFILE, limits)
+        resource.prlimit(worker, resource.RLIMIT_NOFILE, limits)
         for _ in range(20):
             assert fetch(running.port) == answer_of("origin", 1000)
         assert len([line for line in running.lines if os.strerror(errno.EMFILE) in line]) <= 3, "it says so again and again"

@@ -26,22 +26,18 @@ from .operations import (
     Proxy,
     Site,
     Traffic,
+    children,
     common_name,
     connect,
     fetch,
     proxy,
     put,
     say,
-    told_of_threads,
     wait_until,
     write_ticket_keys,
 )
 
 LOCAL = "127.0.0.1:0"
-
-
-def children(pid: int) -> list[int]:
-    return sorted(int(child) for text in told_of_threads(pid, "children").values() for child in text.split())
 
 
 def nursery_of(running: Proxy) -> int:

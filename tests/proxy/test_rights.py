@@ -24,7 +24,19 @@ from sslsock.proxy import files
 from sslsock.proxy.files import Reader, Reading, open_file, status_of
 from sslsock.proxy.privileges import replaceable_for
 
-from .operations import DEADLINE, Origin, Proxy, Site, answer_of, fetch, proxy, user_ids, wait_until, write_ticket_keys
+from .operations import (
+    DEADLINE,
+    Origin,
+    Proxy,
+    Site,
+    answer_of,
+    children,
+    fetch,
+    proxy,
+    user_ids,
+    wait_until,
+    write_ticket_keys,
+)
 
 LOCAL = "127.0.0.1:0"
 USER = "nobody"
@@ -109,10 +121,6 @@ def test_keep_reading_needs_a_user() -> None:
 
 
 # --keep-reading
-
-
-def children(pid: int) -> list[int]:
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def gone(pid: int) -> bool:
@@ -262,7 +270,7 @@ def test_without_its_reader_the_proxy_runs_on(open_folder: Path, back: Origin) -
     site = Site(open_folder)
     arguments = ("--listen", f"tls://{LOCAL}", "--to", back.url, "--cert", site.issue(), "--user", USER, "--keep-reading")
     with proxy(*arguments) as running:
-        (reader,) = children(running.pid)
+        reader, *_ = children(running.pid)
         os.kill(reader, signal.SIGKILL)
         wait_until(lambda: gone(reader), "its end")
         running.send(signal.SIGHUP)

@@ -206,8 +206,8 @@ class FleetMember:
             if self._asked or self._clock() >= due:
                 self._asked = False
                 due = self._clock() + self.look()
-                self._has_looked.set()
             self.use()
+            self._has_looked.set()
             following = self._plan.next(self.now)
             wake = due if following is None else min(due, following.since - self._ahead)
             if not self._asked:
