@@ -60,25 +60,23 @@ class Occupant(Protocol):
 class Room:
     """What is counted together: all connections, or those of a listener. Its gate's lock is for all of it.
 
-    limit: of connections, handshakes: of those that are shaking hands; 0 for none.
+    limit: of connections; handshakes: of those that are shaking hands; 0 for none. most_handshakes: as it is in force, for they
+    do not get all places. limited: whether there is a limit at all.
     """
 
     def __init__(self, limit: int = 0, handshakes: int = 0) -> None:
-        self.limit, self.handshakes = limit, handshakes
+        self.follow(limit, handshakes)
         self.count = 0
         self.shaking: dict[Place, None] = {}  # oldest first
         self.heard: dict[Place, None] = {}  # the same, of those in that state
         self.asked = 0  # handshakes that are about to give way
 
-    @property
-    def limited(self) -> bool:
-        return bool(self.limit or self.handshakes)
-
-    @property
-    def most_handshakes(self) -> int:
-        """0 for no limit."""
-        share = self.limit - self.limit // 4
-        return min(share, self.handshakes) if share and self.handshakes else share or self.handshakes
+    def follow(self, limit: int, handshakes: int) -> None:
+        """New limits. Who is there stays."""
+        self.limit, self.handshakes = limit, handshakes
+        self.limited = bool(limit or handshakes)
+        share = limit - limit // 4
+        self.most_handshakes = min(share, handshakes) if share and handshakes else share or handshakes
 
     @property
     def full(self) -> bool:
@@ -86,7 +84,7 @@ class Room:
         return 0 < self.limit <= self.count
 
     def has_place(self, shakes: bool) -> bool:
-        if self.full:
+        if 0 < self.limit <= self.count:
             return False
         most = self.most_handshakes
         return not shakes or not most or len(self.shaking) + len(self.heard) + self.asked < most
@@ -197,6 +195,8 @@ class Gate:
                 return
             asked = place.state == ASKED
             self._become(place, SETTLED)
+            if not self._waiting:
+                return
             chosen, left = self._choose(asked)
         self._hand_out(chosen, left)
 
@@ -206,6 +206,8 @@ class Gate:
             self._become(place, LEFT)
             for room in place.rooms:
                 room.count -= 1
+            if not self._waiting:
+                return
             chosen, left = self._choose(False)
         self._hand_out(chosen, left)
 
@@ -213,7 +215,7 @@ class Gate:
         """New limits, of the whole or of a room; connections that are there stay. A room that had none counts from now on."""
         with self._lock:
             room = room or self.whole
-            room.limit, room.handshakes = limit, handshakes
+            room.follow(limit, handshakes)
             chosen, left = self._choose(False)
         self._hand_out(chosen, left)
 
@@ -225,8 +227,9 @@ class Gate:
     # Under the lock
 
     def _blocking(self, who: Waiting, shakes: bool) -> Optional[Room]:
-        if not who.room.has_place(shakes):
-            return who.room
+        room = who.room
+        if room.limited and not room.has_place(shakes):
+            return room
         return None if self.whole.has_place(shakes) else self.whole
 
     def _take(self, who: Waiting, shakes: bool) -> Place:

@@ -100,13 +100,13 @@ class SharedGate(Gate):
     def change(self, limit: int, handshakes: int = 0, room: Optional[Room] = None) -> None:
         """New limits of all processes, each of which is told of them."""
         room = room or self.whole
-        room.limit, room.handshakes = limit, handshakes
+        room.follow(limit, handshakes)
         self._table.limit(number_of(room), limit, room.most_handshakes)
         self._plan()
 
     def change_own(self, limit: int) -> None:
         """How many connections this process may have itself; 0 for no limit."""
-        self._own.limit = limit
+        self._own.follow(limit, 0)
         self._plan()
 
     def blocking(self, who: Waiting) -> Optional[Room]:

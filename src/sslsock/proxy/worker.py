@@ -62,7 +62,6 @@ class Entrance:
     """
 
     def __init__(self, worker: Worker, policy: ListenerPolicy, fd: int, shared: bool, ahead: int) -> None:
-        self.policy = policy
         self.loop = worker.loop
         self.waiting = self.pressing = False  # the gate's
         self.room = worker.gate.room(policy.name)
@@ -73,34 +72,32 @@ class Entrance:
         self._turn_rates: tuple[Rate, ...] = ()  # by which it has got it
         self._closing = False
         self._door = Door()
+        self._bind(policy)
         worker.counters.watch_door(policy.name, self._door)
         set_keepalive(fd, worker.limits.keepalive)
-        self._follow_door()
         self._listener = Listener(worker.loop, fd, self, ahead, self._door)
 
     def follow(self, policy: ListenerPolicy, limits: Limits) -> None:
         """Connections go by these from now on."""
-        self.policy = policy
-        self._follow_door()
+        self._bind(policy)
         if self._turn is not None and self._turn_rates != self._worker.paces.rates(policy.name):
             self._turn.cancel()
-            self._await_turn(wait_for_all(self._worker.paces.of_connections(policy.name)) or 0.0)
+            self._await_turn(wait_for_all(self._paces) or 0.0)
         set_keepalive(self._listener.fileno(), limits.keepalive)
 
-    def _follow_door(self) -> None:
-        if self.policy.settings.proxy_protocol_in:  # the source is whoever the header names
+    def _bind(self, policy: ListenerPolicy) -> None:
+        """What each connection goes by. shakes: whether it begins with something that it has to say."""
+        self.policy = policy
+        self.shakes = policy.tls or policy.settings.proxy_protocol_in
+        self._paces = self._worker.paces.of_connections(policy.name)
+        if policy.settings.proxy_protocol_in:  # the source is whoever the header names
             self._door.follow(None, None, False)
         else:
-            self._door.follow(self.policy.networks, self._worker.sources.limits, self.shakes)
-
-    @property
-    def shakes(self) -> bool:
-        """Whether its connections begin with something that they have to say."""
-        return self.policy.tls or self.policy.settings.proxy_protocol_in
+            self._door.follow(policy.networks, self._worker.sources.limits, self.shakes)
 
     def _on_pending(self) -> None:
         while not self.waiting and self._turn is None and self._take_next():
-            wait = wait_for_all(self._worker.paces.of_connections(self.policy.name))
+            wait = wait_for_all(self._paces) if self._paces else 0.0
             if wait and not self._closing:
                 self._listener.pause()
                 self._await_turn(wait)
