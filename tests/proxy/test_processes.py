@@ -307,6 +307,20 @@ def test_a_signal_while_they_begin_ends_all_in_order(site: Site, back: Origin) -
                 process.kill()
 
 
+def test_one_that_is_stopped_while_it_begins_does_not_hold_up_the_end(site: Site, back: Origin) -> None:
+    arguments = command("proxy", "--listen", f"tls://{LOCAL}", "--to", back.url, "--cert", site.issue(), "--processes", 2)
+    with subprocess.Popen(arguments, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            wait_until(lambda: any(len(children(nursery)) == 2 for nursery in children(process.pid)), "the worker processes")
+            member, _ = children(children(process.pid)[0])  # once there is a second, the front can know of this one
+            os.kill(member, signal.SIGSTOP)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(DEADLINE) == 130
+            wait_until(lambda: not is_alive(member), "that the worker process has ended")
+        finally:
+            process.kill()
+
+
 def test_none_outlives_a_front_that_is_killed(running: Proxy, site: Site) -> None:
     with one_of_each(running, site.context) as clients:
         everybody = [*members_of(running), nursery_of(running)]

@@ -218,9 +218,10 @@ class Crew:
         self._close_nursery()
 
     def _close_nursery(self) -> None:
-        nursery, self._nursery = self._nursery, None
-        if nursery is None:
+        if self._nursery is None:
             return
+        self._hear_nursery()
+        nursery, self._nursery = self._nursery, None
         with suppress(RuntimeError):  # the loop was closed
             self._watch.close()
         nursery.close()
@@ -331,7 +332,7 @@ class Crew:
         if name == "report":
             self._take_report(seat, *values)
         elif name == "ready":
-            seat.pid, seat.plan = values
+            (seat.plan,) = values
             seat.beat = time.monotonic()
             seat.ready = True
             self._send_plan(seat)
@@ -364,14 +365,21 @@ class Crew:
         return found
 
     def _on_nursery(self, events: int) -> None:
-        endings = self._nursery.endings() if self._nursery is not None else []
-        if endings is not None:
-            for number, how in endings:
-                self._bury(self._seats[number], how)
+        if self._hear_nursery():
             return
         self.problem = "the process that forks workers has ended"
         self._writer.write(f"{self.problem}: a worker process that ends now has no other to take its place", ERROR)
         self._close_nursery()
+
+    def _hear_nursery(self) -> bool:
+        """Returns whether it is still there."""
+        news = self._nursery.news() if self._nursery is not None else []
+        for number, pid, how in news or ():
+            if how:
+                self._bury(self._seats[number], how)
+            else:
+                self._seats[number].pid = pid
+        return news is not None
 
     def _on_line_ended(self, seat: Seat) -> None:
         """It has ended, or is about to; the nursery, where there is one, says how."""
@@ -393,6 +401,8 @@ class Crew:
             if not self._ending:
                 self._writer.write(f"worker process {seat.number + 1} has ended {how}".rstrip(), ERROR)
             self._conclude(seat)
+            return
+        if self._ending:  # the nursery is about to be closed
             return
         if not self._started:  # `start` tells why
             seat.problem = seat.problem or f"it has ended {how}"
@@ -419,5 +429,6 @@ class Crew:
         return report.sessions
 
     def close(self) -> None:
-        """The front has ended, and so the members end."""
+        """The front has ended, and so whoever is left ends."""
         self._let_nobody_follow()
+        self._kill()

@@ -127,7 +127,7 @@ class Member:
             if not isinstance(exc, Unstartable):
                 log.exception("a worker process does not begin")
             return 1
-        self._line.send("ready", os.getpid(), number)
+        self._line.send("ready", number)
         self._worker.run()
         return 0
 
@@ -201,7 +201,7 @@ class Member:
         if policies is not None and worker is not None and allowance is not None:
             allowance.follow(plan.settings, policies, 0)
             worker.follow(policies, plan.settings.limits, self._directory)
-        self._line.send("ready", os.getpid(), number)
+        self._line.send("ready", number)
         self._follow()
 
     # What the front tells

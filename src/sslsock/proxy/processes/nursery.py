@@ -4,9 +4,9 @@ A process with threads is not to be forked without an exec: what another thread 
 The front has threads (metrics, ACME, the fleet, reloads); the nursery never has one. It is forked before they begin, and does
 nothing else, so at any time a member can be forked from it as the first ones were.
 
-A request is the number of a member, with the descriptor that will be its line (SCM_RIGHTS, unix(7)); the answer, whenever it
-has ended, is the number and the status that waitpid(2) gave. The nursery is killed when it is needed no more. When the front's
-end is closed before, the front has died: what does not end by itself then is killed.
+A request is the number of a member, with the descriptor that will be its line (SCM_RIGHTS, unix(7)); the answers are the number
+with its process, and, whenever it has ended, with the status that waitpid(2) gave. The nursery is killed when it is needed no
+more. When the front's end is closed before, the front has died: what does not end by itself then is killed.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from ..access_log import LineWriter
 __all__ = ["Nursery", "ending"]
 
 ANSWER = struct.Struct("!iiq")  # number, status of waitpid, process
+FORKED = -2  # in the place of a status: it has begun
 UNFORKED = -1  # in the place of a status: there was no process to be had, and the third is why
 IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)  # which a terminal or systemd sends to all of a group
 END_SECONDS = 2.0  # that members are given to end when the front has died
@@ -79,9 +80,10 @@ class Nursery:
                 self._socket.setblocking(False)
         return ours
 
-    def endings(self) -> Optional[list[tuple[int, str]]]:
-        """Members that have ended since the last call, each with how; None: the nursery has."""
-        found: list[tuple[int, str]] = []
+    def news(self) -> Optional[list[tuple[int, int, str]]]:
+        """Since the last call: the number of a member, its process, and how it has ended, "": it has begun. None: the nursery
+        has ended."""
+        found: list[tuple[int, int, str]] = []
         while True:
             try:
                 answer = self._socket.recv(ANSWER.size)
@@ -91,9 +93,13 @@ class Nursery:
                 return None
             if len(answer) < ANSWER.size:
                 return found or None
-            number, status, why = ANSWER.unpack(answer)
-            text = f"for the system gives no process: {os.strerror(why)}" if status == UNFORKED else ending(status)
-            found.append((number, text))
+            number, status, value = ANSWER.unpack(answer)
+            if status == FORKED:
+                found.append((number, value, ""))
+            elif status == UNFORKED:
+                found.append((number, 0, f"for the system gives no process: {os.strerror(value)}"))
+            else:
+                found.append((number, value, ending(status)))
 
     def close(self) -> None:
         """End it, even if it is stopped. Members stay."""
@@ -159,6 +165,7 @@ def start(
     if pid:
         numbers[pid] = number
         os.close(line)
+        requests.send(ANSWER.pack(number, FORKED, pid))
         return
     status = 1
     try:
