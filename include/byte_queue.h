@@ -7,15 +7,19 @@
 #include <string.h>
 
 typedef struct {
-    char *block;
     size_t head; /* first byte that is still wanted */
-    size_t size; /* bytes wanted */
     size_t capacity;
+    char bytes[];
+} byte_block;
+
+typedef struct {
+    size_t size;       /* bytes wanted */
+    byte_block *block; /* NULL while there are none */
 } byte_queue;
 
 static inline const char *byte_queue_front(const byte_queue *queue)
 {
-    return queue->block + queue->head;
+    return queue->block == NULL ? NULL : queue->block->bytes + queue->block->head;
 }
 
 static inline void byte_queue_clear(byte_queue *queue)
@@ -26,34 +30,37 @@ static inline void byte_queue_clear(byte_queue *queue)
 
 static inline void byte_queue_consume(byte_queue *queue, size_t count)
 {
-    queue->head += count;
     queue->size -= count;
     if (queue->size == 0)
         byte_queue_clear(queue);
+    else
+        queue->block->head += count;
 }
 
 /* Room for `count` bytes behind the last one; NULL without memory. `byte_queue_grown` says how many were used. */
 static inline char *byte_queue_reserve(byte_queue *queue, size_t count)
 {
-    size_t wanted = queue->size + count;
-    if (queue->head + wanted > queue->capacity) {
-        if (queue->head > 0 && wanted <= queue->capacity && queue->head >= queue->size) {
-            memcpy(queue->block, queue->block + queue->head, queue->size);
+    byte_block *block = queue->block, *grown;
+    size_t wanted = queue->size + count, head = block == NULL ? 0 : block->head, capacity;
+    if (block == NULL || head + wanted > block->capacity) {
+        if (block != NULL && head > 0 && wanted <= block->capacity && head >= queue->size) {
+            memcpy(block->bytes, block->bytes + head, queue->size);
         } else {
-            size_t capacity = queue->size == 0 ? wanted : wanted + wanted / 2;
-            char *block = queue->head == 0 ? realloc(queue->block, capacity) : malloc(capacity); /* large ones grow in place */
-            if (block == NULL)
+            capacity = queue->size == 0 ? wanted : wanted + wanted / 2;
+            /* large ones grow in place */
+            grown = head == 0 ? realloc(block, sizeof *block + capacity) : malloc(sizeof *block + capacity);
+            if (grown == NULL)
                 return NULL;
-            if (queue->head > 0) {
-                memcpy(block, queue->block + queue->head, queue->size);
-                free(queue->block);
+            if (head > 0) {
+                memcpy(grown->bytes, block->bytes + head, queue->size);
+                free(block);
             }
-            queue->block = block;
-            queue->capacity = capacity;
+            queue->block = block = grown;
+            block->capacity = capacity;
         }
-        queue->head = 0;
+        block->head = 0;
     }
-    return queue->block + queue->head + queue->size;
+    return block->bytes + block->head + queue->size;
 }
 
 static inline void byte_queue_grown(byte_queue *queue, size_t count)

@@ -57,6 +57,8 @@ cdef extern from "openssl/x509_vfy.h" nogil:
     X509 *X509_STORE_CTX_get_current_cert(const X509_STORE_CTX *context)
     X509 *X509_STORE_CTX_get0_cert(const X509_STORE_CTX *context)
     void *X509_STORE_CTX_get_ex_data(const X509_STORE_CTX *context, int index)
+    int X509_STORE_CTX_set_app_data(X509_STORE_CTX *context, void *data)
+    void *X509_STORE_CTX_get_app_data(const X509_STORE_CTX *context)
     void X509_STORE_CTX_set_verify_cb(X509_STORE_CTX *context, X509_STORE_CTX_verify_cb callback)
     const char *X509_verify_cert_error_string(long error)
     int X509_VERIFY_PARAM_set1_host(X509_VERIFY_PARAM *param, const char *name, size_t size)

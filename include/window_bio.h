@@ -12,6 +12,7 @@
 #define SSLSOCK_WINDOW_BIO_H
 
 #include <openssl/bio.h>
+#include <openssl/ssl.h>
 
 #include "byte_queue.h"
 
@@ -24,10 +25,17 @@ typedef struct {
     size_t out_capacity;
     size_t out_used;
     byte_queue spill; /* ciphertext that found no room in `out`; follows it on the wire */
+    void *owner; /* for libssl's callbacks: whose connection it is. The caller's own */
 } window_bio;
 
 /* A BIO over `window`, which must outlive it; NULL without memory. */
 BIO *window_bio_new(window_bio *window);
+
+/* Whose connection this is. A BIO to write to it has at any time; the one to read from is taken away to end it. */
+static inline void *window_bio_owner(const SSL *ssl)
+{
+    return ((window_bio *)BIO_get_data(SSL_get_wbio(ssl)))->owner;
+}
 
 /* Free what `window` owns. */
 static inline void window_bio_clear(window_bio *window)

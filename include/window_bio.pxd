@@ -1,13 +1,11 @@
 """The window BIO and its byte queue (window_bio.h, byte_queue.h)."""
 
-from openssl_ssl cimport BIO
+from openssl_ssl cimport BIO, SSL
 
 
 cdef extern from "byte_queue.h" nogil:
     ctypedef struct byte_queue:
-        size_t head
         size_t size
-        size_t capacity
 
     const char *byte_queue_front(const byte_queue *queue)
     char *byte_queue_reserve(byte_queue *queue, size_t count)
@@ -28,6 +26,8 @@ cdef extern from "window_bio.h" nogil:
         size_t out_capacity
         size_t out_used
         byte_queue spill
+        void *owner
 
     BIO *window_bio_new(window_bio *window)
+    void *window_bio_owner(const SSL *ssl)
     void window_bio_clear(window_bio *window)

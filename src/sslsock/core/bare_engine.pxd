@@ -1,4 +1,5 @@
-from openssl_ssl cimport SSL, SSL_CTX
+from flag cimport flag
+from openssl_ssl cimport SSL, SSL_CTX, SSL_SESSION, X509_STORE_CTX
 from window_bio cimport byte_queue, window_bio
 from worker_pool cimport worker_job
 
@@ -29,6 +30,11 @@ cdef enum:
     RECORD_SIZE = 16384  # most plaintext of one record: RFC 8446, 5.1
 
 
+cdef struct handshake_step:
+    worker_job job
+    int status  # what has come of it
+
+
 cdef class BareEngine:
     cdef SSL *ssl
     cdef window_bio window
@@ -36,22 +42,23 @@ cdef class BareEngine:
 
     # progress
     cdef readonly bint handshake_done
-    cdef readonly bint peer_closed
-    cdef bint failed, closed
-    cdef bint in_backlog  # the open input is the backlog
+    cdef readonly flag peer_closed
+    cdef flag failed, closed
+    cdef flag in_backlog  # the open input is the backlog
     cdef engine_use use  # other threads look at it: `load_use`, `store_use`
     cdef unsigned long home  # the thread of the event loop whose it is, as `load_thread` knows it; 0: whoever calls
     cdef unsigned long error_code
     cdef const char *own_reason  # in place of what libssl says; NULL: none
     cdef int messages  # that came after the last data and brought none
     cdef object pool  # HandshakePool that the job was given to, or None
-    cdef bint puts_off  # see `put_off`
-    cdef worker_job job  # a step of the handshake that another thread does
-    cdef int job_status  # what has come of it
+    cdef flag puts_off  # see `put_off`
+    cdef handshake_step *given_away  # owned: what another thread does of the handshake; NULL: nothing
     cdef object verify_handler  # whom a derived engine asks, in the handshake, whether to go on in spite of errors; or None
     cdef object pre_shared_key_handler  # whom it asks for a key, or None
-    cdef readonly bint certificate_requested  # and the answer has not come
-    cdef bint unsettled  # there is something for `settle`
+    cdef readonly flag certificate_requested  # and the answer has not come
+    cdef flag unsettled  # there is something for `settle`
+    cdef flag keyed  # what libssl goes on with is a pre-shared key that was given
+    cdef int refusal  # the alert that the next ticket is to fail with, 0: none
 
     cdef int make_ssl(self, SSL_CTX *ctx, bint server_side) except -1
     cdef int share_ssl(self, SSL *connection) except -1
@@ -71,6 +78,7 @@ cdef class BareEngine:
     cdef int note_failure(self) noexcept nogil
     cdef int shake(self) noexcept nogil
     cdef int shake_step(self) noexcept nogil
+    cdef int end_step(self) noexcept
     cdef int conclude(self, int status) noexcept nogil
     cdef int note_step(self, int status) noexcept nogil
     cdef bint put_off(self) noexcept
@@ -79,6 +87,12 @@ cdef class BareEngine:
     cdef str ask_for_certificate(self)
     cdef object failure(self)
     cdef long verify_result(self) noexcept nogil
+    # called by libssl, for connections of a Context
+    cdef int check_chain(self, X509_STORE_CTX *store) noexcept nogil
+    cdef int note_session(self, SSL_SESSION *session) noexcept nogil
+    cdef int check_hello(self) noexcept nogil
+    cdef int give_key(
+        self, const char *said, char *identity, unsigned int identity_room, unsigned char *key, unsigned int key_room) noexcept nogil
     # incoming
     cdef bint open_in(self, const char *data, size_t size) noexcept nogil
     cdef bint close_in(self) noexcept nogil

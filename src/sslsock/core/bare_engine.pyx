@@ -13,12 +13,14 @@ Whose turn it is stands in `use`: the event loop that the engine belongs to (`ho
 """
 
 cimport cython
+from libc.stdlib cimport free
 
 cimport openssl_ssl as ssl
 from fork_gate cimport fork_gate_enter, fork_gate_leave
 from openssl_err cimport (
     ERR_GET_LIB, ERR_GET_REASON, ERR_LIB_SSL, SSL_R_RECORD_LAYER_FAILURE, ERR_clear_error, ERR_get_error, ERR_peek_last_error)
-from openssl_ssl cimport SSL, SSL_CTX
+from key_shares cimport forget_key_shares
+from openssl_ssl cimport SSL, SSL_CTX, SSL_SESSION, X509_STORE_CTX
 from shared_value cimport load_thread, shared_exchange_int, store_int
 from sslsock.core.error_words cimport error_words
 from window_bio cimport (
@@ -54,6 +56,7 @@ cdef class BareEngine:
             ssl.SSL_free(self.ssl)
         window_bio_clear(&self.window)
         byte_queue_clear(&self.backlog)
+        free(self.given_away)
 
     cdef int make_ssl(self, SSL_CTX *ctx, bint server_side) except -1:
         """Make the connection, once, in the role of a server or a client. MemoryError."""
@@ -79,6 +82,7 @@ cdef class BareEngine:
         cdef ssl.BIO *bio = window_bio_new(&self.window)
         if bio == NULL:
             raise MemoryError
+        self.window.owner = <void *> self
         ssl.SSL_set_bio(self.ssl, bio, bio)
         return 0
 
@@ -186,6 +190,13 @@ cdef class BareEngine:
         fork_gate_leave()
         return ENGINE_OK if result == 1 else self.classify(result)
 
+    cdef int end_step(self) noexcept:
+        """What has come of a step that another thread has done: the status for `conclude`."""
+        cdef int status = self.given_away.status
+        free(self.given_away)
+        self.given_away = NULL
+        return status
+
     cdef int conclude(self, int status) noexcept nogil:
         """What has come of it."""
         if status == ENGINE_CLOSED:  # no handshake will come of it: RFC 8446, 6.1
@@ -193,6 +204,7 @@ cdef class BareEngine:
             status = self.note_failure()
         status = self.note_step(status)
         if status == ENGINE_OK:
+            forget_key_shares(self.ssl)
             store_int(self.handshake_done, True)  # what has been agreed on can be read in any thread
             if self.puts_off:  # another handshake, of TLS 1.2, does not stop
                 ssl.SSL_set_cert_cb(self.ssl, NULL, NULL)
@@ -237,6 +249,25 @@ cdef class BareEngine:
     cdef long verify_result(self) noexcept nogil:
         """What verification has found: X509_V_OK, or the number of an error (X509_verify_cert_error_string(3))."""
         return ssl.SSL_get_verify_result(self.ssl)
+
+    # called by libssl, for connections of a Context, from inside a handshake or a read
+
+    cdef int check_chain(self, X509_STORE_CTX *store) noexcept nogil:
+        """SSL_CTX_set_cert_verify_callback(3): 1 to go on, 0 to refuse."""
+        return 0
+
+    cdef int note_session(self, SSL_SESSION *session) noexcept nogil:
+        """SSL_CTX_sess_set_new_cb(3): 1 keeps the reference that comes with the call."""
+        return 0
+
+    cdef int check_hello(self) noexcept nogil:
+        """SSL_CTX_set_client_hello_cb(3), for each ClientHello: 0 to go on, or the alert to fail with."""
+        return 0
+
+    cdef int give_key(
+            self, const char *said, char *identity, unsigned int identity_room, unsigned char *key, unsigned int key_room) noexcept nogil:
+        """See pre_shared_key.pyx: the size of the key, 0 for none, REFUSED."""
+        return 0
 
     # incoming
 

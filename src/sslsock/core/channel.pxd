@@ -1,5 +1,6 @@
 from cpython.object cimport PyObject
 
+from flag cimport flag
 from sslsock.core.bare_engine cimport BareEngine
 from sslsock.core.ending_link cimport EndingLink
 from sslsock.core.handshake_pool cimport HandshakePool
@@ -17,7 +18,7 @@ cdef class Channel(EndingLink):
     cdef object __weakref__
 
     # incoming
-    cdef bint bulk  # the last receive was large: worth giving the GIL away
+    cdef flag bulk  # the last receive was large: worth giving the GIL away
 
     # incoming
     cdef void serve(self) noexcept

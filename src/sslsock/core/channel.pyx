@@ -100,7 +100,7 @@ cdef class Channel(EndingLink):
         if owner is not None:
             owner.number = -1
         self.phase = PHASE_OPEN
-        if self.queue.size and not self.hold_writes:
+        if self.queued() and not self.hold_writes:
             self.plan_flush()
 
     def start_tls(self, BareEngine engine not None, double timeout, HandshakePool pool=None):
@@ -112,11 +112,11 @@ cdef class Channel(EndingLink):
         self.loop.require()
         if self.phase != PHASE_OPEN or self.tls != TLS_NONE:
             raise RuntimeError("TLS starts once, on an open channel")
-        if not self.hold_writes and self.queue.size:
+        if not self.hold_writes and self.queued():
             self.send_queue()
             if self.phase != PHASE_OPEN:
                 return
-            while self.queue.size:
+            while self.queued():
                 size = self.queue.front(&data)
                 if not byte_queue_append(&self.out, data, size):
                     raise MemoryError
@@ -417,7 +417,7 @@ cdef class Channel(EndingLink):
         except BaseException:
             pass  # no memory
         if taken:
-            self.job = &engine.job
+            self.job = &engine.given_away.job
             # It leads to the loop: one that nobody has any more does not wait for a thread.
             self.put_by, engine.verify_handler = engine.verify_handler, None
         return taken
@@ -425,7 +425,7 @@ cdef class Channel(EndingLink):
     cdef void on_step_done(self, BareEngine engine) noexcept:
         self.job = NULL
         engine.verify_handler, self.put_by = self.put_by, None
-        self.go_on_shaking(engine, engine.conclude(engine.job_status), True)
+        self.go_on_shaking(engine, engine.conclude(engine.end_step()), True)
         self.serve()
 
     cdef void leave_pool(self) noexcept:
@@ -595,7 +595,7 @@ cdef class Channel(EndingLink):
         if not input_keep(&self.input):
             raise MemoryError
         byte_queue_move(unread, &self.input.kept)
-        while self.queue.size and not heir.dead:
+        while self.queued() and not heir.dead:
             size = self.queue.front(&data)
             if heir.engine is None:
                 if not byte_queue_append(&heir.out, data, size):

@@ -1,3 +1,4 @@
+from flag cimport flag
 from sslsock.core.link cimport Link
 
 
@@ -37,8 +38,8 @@ cdef class ChannelConsumer:
 
 cdef class ReportingLink(Link):
     cdef object consumer  # None once it has been told the end
-    cdef bint in_c  # it is a ChannelConsumer
-    cdef public bint notify_written, notify_sessions
+    cdef flag in_c  # it is a ChannelConsumer
+    cdef public flag notify_written, notify_sessions
 
     cdef void report_to(self, object consumer) noexcept
     cdef void tell_readable(self, object consumer) noexcept

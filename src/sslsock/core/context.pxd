@@ -1,19 +1,7 @@
-from openssl_ssl cimport SSL, SSL_CTX, SSL_SESSION, X509_STORE_CTX
+from openssl_ssl cimport SSL_CTX
 from sslsock.core.key_log cimport KeyLog
 from sslsock.core.session cimport SslSession
 from sslsock.core.ticket_keys cimport TicketKeys
-
-
-cdef struct connection_hooks:
-    # What libssl's callbacks find at a connection (SSL_get_app_data): called from inside libssl, without the GIL.
-    int (*verify)(connection_hooks *hooks, X509_STORE_CTX *store) noexcept nogil
-    int (*new_session)(connection_hooks *hooks, SSL_SESSION *session) noexcept nogil
-    int (*client_hello)(connection_hooks *hooks, SSL *connection) noexcept nogil
-    int (*pre_shared_key)(
-        connection_hooks *hooks, const char *said, char *identity, unsigned int identity_room, unsigned char *key,
-        unsigned int key_room) noexcept nogil
-    bint keyed  # what libssl goes on with is a pre-shared key that was given
-    int alert  # that the next ticket is to fail with, 0: none
 
 
 cdef enum:

@@ -1,7 +1,7 @@
 """TLS contexts: what connections share. One SSL_CTX, made from settings that never change afterwards.
 
 Owns the SSL_CTX and, for clients, the sessions that may be resumed. Settings of one socket (name, handlers) do not live
-here: libssl's callbacks find them through `connection_hooks`, which the engine leaves at each connection.
+here: libssl's callbacks find the engine through the connection's window BIO.
 """
 
 cimport cython
@@ -16,6 +16,7 @@ from openssl_ssl cimport SSL, SSL_CTX, SSL_SESSION, X509_STORE_CTX
 from openssl_x509 cimport (
     ASN1_TIME_cmp_time_t, EVP_PKEY_get0_type_name, X509, X509_check_private_key, X509_get0_notAfter)
 from sslsock.core.ticket_keys cimport TicketKeys
+from sslsock.core.bare_engine cimport BareEngine
 from sslsock.core.certificate cimport SslCertificate
 from sslsock.core.crl cimport SslCrl
 from sslsock.core.error_words cimport error_words
@@ -24,7 +25,7 @@ from sslsock.core.key_log cimport KeyLog
 from sslsock.core.session cimport SslSession
 from sslsock.core.system_store cimport add_system_authorities, system_store
 from ticket_keys cimport ticket_keys_use
-from window_bio cimport window_bio, window_bio_clear, window_bio_new
+from window_bio cimport window_bio, window_bio_clear, window_bio_new, window_bio_owner
 
 from sslsock.core.system_store import system_stamp
 
@@ -149,18 +150,15 @@ cdef int on_security(
 
 cdef int on_verify(X509_STORE_CTX *store, void *argument) noexcept nogil:
     cdef SSL *connection = <SSL *> ssl.X509_STORE_CTX_get_ex_data(store, ssl.SSL_get_ex_data_X509_STORE_CTX_idx())
-    cdef connection_hooks *hooks = <connection_hooks *> ssl.SSL_get_app_data(connection)
-    return hooks.verify(hooks, store)
+    return (<BareEngine> window_bio_owner(connection)).check_chain(store)
 
 
 cdef int on_new_session(SSL *connection, SSL_SESSION *session) noexcept nogil:
-    cdef connection_hooks *hooks = <connection_hooks *> ssl.SSL_get_app_data(connection)
-    return hooks.new_session(hooks, session)
+    return (<BareEngine> window_bio_owner(connection)).note_session(session)
 
 
 cdef int on_client_hello(SSL *connection, int *alert, void *argument) noexcept nogil:
-    cdef connection_hooks *hooks = <connection_hooks *> ssl.SSL_get_app_data(connection)
-    alert[0] = hooks.client_hello(hooks, connection)
+    alert[0] = (<BareEngine> window_bio_owner(connection)).check_hello()
     return ssl.SSL_CLIENT_HELLO_SUCCESS if alert[0] == 0 else ssl.SSL_CLIENT_HELLO_ERROR
 
 
@@ -184,10 +182,9 @@ cdef int on_ticket_extension(
         SSL *connection, unsigned int kind, unsigned int message, const unsigned char **data, size_t *size, X509 *certificate,
         size_t position, int *alert, void *argument) noexcept nogil:
     """SSL_CTX_add_custom_ext(3): 0 adds nothing; -1 ends the connection with the alert. See Engine.refuse."""
-    cdef connection_hooks *hooks = <connection_hooks *> ssl.SSL_get_app_data(connection)
-    if hooks.alert == 0:
+    alert[0] = (<BareEngine> window_bio_owner(connection)).refusal
+    if alert[0] == 0:
         return 0
-    alert[0] = hooks.alert
     return -1
 
 
@@ -198,13 +195,12 @@ cdef int on_ticket_extension(
 
 cdef int on_ticket_made(SSL *connection, void *argument) noexcept nogil:
     cdef SSL_SESSION *session = ssl.SSL_get_session(connection)
-    cdef connection_hooks *hooks = <connection_hooks *> ssl.SSL_get_app_data(connection)
     cdef unsigned char note[NOTE_SIZE]
     cdef uint64_t now = <uint64_t> time(NULL)
     cdef void *present = NULL
     cdef size_t size = 0
     cdef int place
-    if ssl.SSL_get_verify_result(connection) != ssl.X509_V_OK or hooks.keyed:
+    if ssl.SSL_get_verify_result(connection) != ssl.X509_V_OK or (<BareEngine> window_bio_owner(connection)).keyed:
         # Where the certificate came after the handshake, the session had one.
         return ssl.SSL_SESSION_set1_ticket_appdata(session, NULL, 0)
     if ssl.SSL_SESSION_get0_ticket_appdata(session, &present, &size) == 1 and size == NOTE_SIZE:
@@ -235,7 +231,7 @@ cdef int on_ticket_opened(
     peer = ssl.SSL_SESSION_get0_peer(session)
     if peer != NULL and ASN1_TIME_cmp_time_t(X509_get0_notAfter(peer), now) != 1:
         return ssl.SSL_TICKET_RETURN_IGNORE_RENEW
-    (<connection_hooks *> ssl.SSL_get_app_data(connection)).keyed = False  # a key that was given for an identity before was passed over
+    (<BareEngine> window_bio_owner(connection)).keyed = False  # a key that was given for an identity before was passed over
     return ssl.SSL_TICKET_RETURN_USE if status == ssl.SSL_TICKET_SUCCESS else ssl.SSL_TICKET_RETURN_USE_RENEW
 
 

@@ -1,3 +1,4 @@
+from flag cimport flag
 from sslsock.core.consumer cimport channel_failure_kind
 from sslsock.core.input_link cimport InputLink
 from sslsock.core.schedule cimport Timer
@@ -5,8 +6,8 @@ from sslsock.core.schedule cimport Timer
 
 cdef class EndingLink(InputLink):
     cdef Timer deadline  # of the handshake, or of lingering
-    cdef bint certificate_awaited  # of a client that was asked after the handshake
-    cdef bint input_ended  # the consumer has been told so
+    cdef flag certificate_awaited  # of a client that was asked after the handshake
+    cdef flag input_ended  # the consumer has been told so
     cdef size_t most_input  # bytes thrown away after `finish`, and while lingering
 
     # what the channel makes of it

@@ -51,14 +51,14 @@ cdef class EndingLink(InputLink):
         if self.phase != PHASE_OPEN:
             return
         self.most_input = INPUT_AFTER_FAILURE if failed else INPUT_AFTER_END
-        if self.hold_writes or (self.tls == TLS_SHAKING and self.queue.size == 0):
+        if self.hold_writes or (self.tls == TLS_SHAKING and self.queued() == 0):
             self.come_to_end()  # there is nothing that may go out: what is held is never sent in the clear
             return
         self.phase = PHASE_FINISHING
         self.ends_output = True
         if self.dead:
             self.fail_link()
-        elif self.queue.size:
+        elif self.queued():
             self.plan_flush()
         else:
             self.send_queue()
@@ -78,12 +78,12 @@ cdef class EndingLink(InputLink):
         self.loop.require()
         if self.phase != PHASE_OPEN:
             return
-        told = self.tls == TLS_NONE and self.queue.size > 0 and not self.hold_writes
+        told = self.tls == TLS_NONE and self.queued() > 0 and not self.hold_writes
         if told:
             self.send_queue()
             if self.phase != PHASE_OPEN:
                 return
-            told = not self.dead and self.queue.size == 0
+            told = not self.dead and self.queued() == 0
         elif self.tls == TLS_OPEN and alert and not engine.in_use():
             before = self.out.size
             engine.refuse(alert)

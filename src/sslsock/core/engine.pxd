@@ -1,6 +1,4 @@
-from cpython.object cimport PyObject
-
-from hello_digest cimport HELLO_DIGEST_SIZE
+from flag cimport flag
 from openssl_ssl cimport SSL_SESSION
 from sslsock.core.agreed cimport agreed_values
 from sslsock.core.bare_engine cimport BareEngine
@@ -13,25 +11,25 @@ cdef enum:
     NEW_SESSIONS = 4
 
 
-cdef struct engine_state:
-    verification found  # first: libssl's callbacks get its address and need the rest
-    PyObject *engine  # borrowed
-    unsigned char hello[HELLO_DIGEST_SIZE]  # of the first ClientHello
-    bint hello_seen
-    bint answered  # a client, with a certificate or none, when it was asked after the handshake
-    SSL_SESSION *sessions[NEW_SESSIONS]  # owned; came in this call
-    int session_count
+cdef struct new_sessions:
+    int count
+    SSL_SESSION *sessions[NEW_SESSIONS]  # owned
 
 
 cdef class Engine(BareEngine):
-    cdef engine_state state
     cdef readonly Context context
+
+    # what libssl has told
+    cdef verification found
+    cdef unsigned char *hello  # owned: the digest of the first ClientHello, until the handshake is done; NULL: none
+    cdef flag answered  # a client, with a certificate or none, when it was asked after the handshake
+    cdef new_sessions *came  # owned: in this call; NULL: none
 
     # what to check and remember
     cdef str verify_name
     cdef object session_key
     cdef SSL_SESSION *offered  # libssl's, only to compare with; NULL once that is done
-    cdef bint marked  # sessions that come are
+    cdef flag marked  # sessions that come are
     cdef SslSession resumed  # what was offered, or None
     cdef SslSession newest  # or None
     cdef object errors  # list of verification errors, as VerifyError; None: none

@@ -4,9 +4,8 @@ A bare engine (bare_engine.pyx: `shake`, `pull`, `push`, `goodbye`, without the 
 that) in the service of a context: names, verification and sessions, what was agreed on and what failed. For programs that do their own
 input and output it gives the same as methods of Python.
 
-libssl calls back in two places, from inside a handshake or a read: with a certificate chain to verify and with a session
-that may be resumed. Neither callback lets an exception through; the first asks `verify_handler`, which may do anything
-except use this engine.
+libssl calls back from inside a handshake or a read: with a certificate chain to verify, with a session that may be resumed. No such
+method lets an exception through; the first asks `verify_handler`, which may do anything except use this engine.
 
 Any thread may call the methods of Python, so each first looks that it is nobody's turn (`use`). What the handshake has agreed on is
 noted (agreed.pyx) and never asked of libssl.
@@ -16,6 +15,7 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.object cimport PyObject
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy, memset
 
 cimport openssl_ssl as ssl
@@ -28,7 +28,7 @@ from openssl_err cimport (
 from openssl_ssl cimport SSL_SESSION, X509_STORE_CTX
 from openssl_x509 cimport X509_up_ref
 from shared_value cimport load_int
-from sslsock.core.context cimport VERIFY_MODE_NONE, VERIFY_MODE_PEER, Context, connection_hooks
+from sslsock.core.context cimport VERIFY_MODE_NONE, VERIFY_MODE_PEER, Context
 from sslsock.core.agreed cimport forget_agreed, note_agreed, note_peer, peer_chain, verified_chain
 from sslsock.core.bare_engine cimport (
     ENGINE_FAILED, ENGINE_OK, ENGINE_WANT_READ, RECORD_SIZE, USE_ASKING, USE_FREE, USE_LENT, USE_LIBSSL, USE_POOL, BareEngine, engine_use, load_use, store_use)
@@ -40,7 +40,7 @@ from sslsock.core.pre_shared_key cimport REFUSED, ask_for_keys, text_of, use_ans
 from sslsock.core.session cimport SslSession
 from sslsock.core.verification cimport (
     CHAIN_DOUBTFUL, CHAIN_GOOD, chain_verdict, conclude, errors_found, forget_verification, set_verify_name, verify)
-from window_bio cimport byte_queue, byte_queue_clear, byte_queue_front
+from window_bio cimport byte_queue, byte_queue_clear, byte_queue_front, window_bio_owner
 
 from sslsock.core.binding import check_binding
 from sslsock.core.context import _PROTOCOL_NAMES
@@ -84,76 +84,18 @@ class TlsError(Exception):
         self.handshaking = handshaking
 
 
-# libssl's callbacks.
-
-
-cdef int verify_chain(connection_hooks *hooks, X509_STORE_CTX *store) noexcept nogil:
-    """SSL_CTX_set_cert_verify_callback(3): 1 to go on, 0 to refuse."""
-    cdef engine_state *state = <engine_state *> hooks
-    cdef chain_verdict verdict
-    cdef bint accepted = False
-    cdef int entered
-    if (<Engine> state.engine).context.verify_mode == VERIFY_MODE_NONE:
-        ssl.X509_STORE_CTX_set_error(store, ssl.X509_V_OK)
-        return 1
-    if load_use((<Engine> state.engine).use) == USE_POOL:  # in one record with the ClientHello; and its errors would be the loop's thread's to judge
-        (<Engine> state.engine).own_reason = b"the client's certificate came before it was asked for"
-        ssl.X509_STORE_CTX_set_error(store, ssl.X509_V_ERR_APPLICATION_VERIFICATION)
-        return 0
-    verdict = verify(&state.found, store)
-    if verdict == CHAIN_GOOD:
-        return 1
-    if verdict == CHAIN_DOUBTFUL:
-        entered = fork_gate_pause()
-        with gil:
-            accepted = (<Engine> state.engine).decide()
-        fork_gate_resume(entered)
-    conclude(&state.found, store, accepted)
-    return accepted
-
-
-cdef int note_session(connection_hooks *hooks, SSL_SESSION *session) noexcept nogil:
-    """SSL_CTX_sess_set_new_cb(3): 1 keeps the reference that comes with the call."""
-    cdef engine_state *state = <engine_state *> hooks
-    if state.session_count == NEW_SESSIONS:
-        return 0
-    state.sessions[state.session_count] = session
-    state.session_count += 1
-    (<Engine> state.engine).unsettled = True
-    return 1
-
-
-cdef int check_client_hello(connection_hooks *hooks, ssl.SSL *connection) noexcept nogil:
-    """SSL_CTX_set_client_hello_cb(3), for each ClientHello: 0 to go on, or the alert to fail with. The second comes after a
-    HelloRetryRequest only, and may differ from the first in few things: RFC 8446, 4.1.2."""
-    cdef engine_state *state = <engine_state *> hooks
-    cdef unsigned char[HELLO_DIGEST_SIZE] digest
-    if not hello_digest(connection, digest):
-        return ALERT_INTERNAL_ERROR
-    if not state.hello_seen:
-        memcpy(state.hello, digest, HELLO_DIGEST_SIZE)
-        state.hello_seen = True
-    elif memcmp(state.hello, digest, HELLO_DIGEST_SIZE) != 0:
-        (<Engine> state.engine).own_reason = b"the second ClientHello says other things than the first"
-        return ALERT_ILLEGAL_PARAMETER
-    return 0
-
-
 cdef void note_message(
         int write, int version, int content, const void *data, size_t size, ssl.SSL *connection, void *argument) noexcept nogil:
     """SSL_set_msg_callback(3): Finished is the last of the three messages that answer a request for a certificate."""
-    cdef engine_state *state = <engine_state *> ssl.SSL_get_app_data(connection)
     if not write and content == ssl.SSL3_RT_HANDSHAKE and size > 0 and (<const unsigned char *> data)[0] == MESSAGE_FINISHED:
-        state.answered = True
-        (<Engine> state.engine).unsettled = True
+        (<Engine> window_bio_owner(connection)).answered = (<Engine> window_bio_owner(connection)).unsettled = True
 
 
-cdef int give_key(
-        connection_hooks *hooks, const char *said, char *identity, unsigned int identity_room, unsigned char *key,
-        unsigned int key_room) noexcept nogil:
-    """See pre_shared_key.pyx: the size of the key, 0 for none, REFUSED."""
-    with gil:
-        return (<Engine> (<engine_state *> hooks).engine).find_key(said, identity, identity_room, key, key_room)
+cdef void forget_sessions(new_sessions *came) noexcept:
+    cdef int number
+    for number in range(came.count if came != NULL else 0):
+        ssl.SSL_SESSION_free(came.sessions[number])
+    free(came)
 
 
 cdef class Engine(BareEngine):
@@ -200,27 +142,20 @@ session=None, pre_shared_key_handler=None)
         self.verify_handler = verify_handler
         self.session_key = session_key
         self.record_overhead = 64
-        self.state.found.hooks.verify = verify_chain
-        self.state.found.hooks.new_session = note_session
-        self.state.found.hooks.client_hello = check_client_hello
-        self.state.engine = <PyObject *> self
         self.make_ssl(context.ctx, context.server_side)
         self.release_buffers(release_buffers)
-        ssl.SSL_set_app_data(self.ssl, &self.state)
         compared = self.set_names(server_name)
         if pre_shared_key_handler is not None:
             self.pre_shared_key_handler = pre_shared_key_handler
-            self.state.found.hooks.pre_shared_key = give_key
             ask_for_keys(self.ssl, context.server_side)
         if not context.server_side and pre_shared_key_handler is None:
             self.set_sessions(server_name, compared, session)
         ERR_clear_error()
 
     def __dealloc__(self):
-        cdef int number
-        for number in range(self.state.session_count):
-            ssl.SSL_SESSION_free(self.state.sessions[number])
-        forget_verification(&self.state.found)
+        forget_sessions(self.came)
+        free(self.hello)
+        forget_verification(&self.found)
         forget_agreed(&self.agreed)
 
     def __repr__(self):
@@ -269,16 +204,73 @@ session=None, pre_shared_key_handler=None)
             self.offered = self.resumed.session
         return 0
 
-    # After libssl's calls.
+    # called by libssl
+
+    cdef int check_chain(self, X509_STORE_CTX *store) noexcept nogil:
+        cdef chain_verdict verdict
+        cdef bint accepted = False
+        cdef int entered
+        if self.context.verify_mode == VERIFY_MODE_NONE:
+            ssl.X509_STORE_CTX_set_error(store, ssl.X509_V_OK)
+            return 1
+        if load_use(self.use) == USE_POOL:  # in one record with the ClientHello; and its errors would be the loop's thread's to judge
+            self.own_reason = b"the client's certificate came before it was asked for"
+            ssl.X509_STORE_CTX_set_error(store, ssl.X509_V_ERR_APPLICATION_VERIFICATION)
+            return 0
+        verdict = verify(&self.found, store)
+        if verdict == CHAIN_GOOD:
+            return 1
+        if verdict == CHAIN_DOUBTFUL:
+            entered = fork_gate_pause()
+            with gil:
+                accepted = self.decide()
+            fork_gate_resume(entered)
+        conclude(&self.found, store, accepted)
+        return accepted
+
+    cdef int note_session(self, SSL_SESSION *session) noexcept nogil:
+        if self.came == NULL:
+            self.came = <new_sessions *> calloc(1, sizeof(new_sessions))
+        if self.came == NULL or self.came.count == NEW_SESSIONS:
+            return 0
+        self.came.sessions[self.came.count] = session
+        self.came.count += 1
+        self.unsettled = True
+        return 1
+
+    cdef int check_hello(self) noexcept nogil:
+        """The second comes after a HelloRetryRequest only, and may differ from the first in few things: RFC 8446, 4.1.2."""
+        cdef unsigned char[HELLO_DIGEST_SIZE] digest
+        if not hello_digest(self.ssl, digest):
+            return ALERT_INTERNAL_ERROR
+        if self.hello == NULL:
+            self.hello = <unsigned char *> malloc(HELLO_DIGEST_SIZE)
+            if self.hello == NULL:
+                return ALERT_INTERNAL_ERROR
+            memcpy(self.hello, digest, HELLO_DIGEST_SIZE)
+        elif memcmp(self.hello, digest, HELLO_DIGEST_SIZE) != 0:
+            self.own_reason = b"the second ClientHello says other things than the first"
+            return ALERT_ILLEGAL_PARAMETER
+        return 0
+
+    cdef int give_key(
+            self, const char *said, char *identity, unsigned int identity_room, unsigned char *key, unsigned int key_room) noexcept nogil:
+        with gil:
+            return self.find_key(said, identity, identity_room, key, key_room)
+
+    # after libssl's calls
 
     cdef int note_step(self, int status) noexcept nogil:
         note_agreed(&self.agreed, self.ssl, status == ENGINE_OK)
         if status != ENGINE_WANT_READ and not note_peer(&self.agreed, self.ssl):
             return self.note_failure()
-        if status == ENGINE_OK and self.state.found.hooks.keyed:
-            self.note_keyed()
-        if status == ENGINE_OK and self.offered != NULL:
-            self.note_renewed()
+        if status == ENGINE_OK:
+            free(self.hello)
+            self.hello = NULL
+            if self.keyed:
+                self.note_keyed()
+            if self.offered != NULL:
+                self.note_renewed()
         return status
 
     cdef bint can_put_off(self) noexcept:
@@ -299,7 +291,7 @@ session=None, pre_shared_key_handler=None)
         if session != self.offered and ssl.SSL_session_reused(self.ssl) \
                 and ssl.SSL_SESSION_get_protocol_version(session) < ssl.TLS1_3_VERSION:
             ssl.SSL_SESSION_up_ref(session)
-            if not note_session(&self.state.found.hooks, session):
+            if not self.note_session(session):
                 ssl.SSL_SESSION_free(session)
         self.offered = NULL
 
@@ -313,7 +305,7 @@ session=None, pre_shared_key_handler=None)
             BareEngine.refuse(self, alert)
         elif not self.closed and not self.failed and self.handshake_done:
             ERR_clear_error()
-            self.state.found.hooks.alert = alert
+            self.refusal = alert
             if ssl.SSL_new_session_ticket(self.ssl) == 1:
                 ssl.SSL_do_handshake(self.ssl)
             self.note_failure()
@@ -322,18 +314,22 @@ session=None, pre_shared_key_handler=None)
         """After libssl calls, with the GIL: what they left to do. Returns the sessions that came, a list, or None."""
         cdef SslSession session
         cdef list came
-        if self.state.answered:
+        if self.answered:
             self.note_answer()
         if not self.unsettled:
             return None
         self.unsettled = False
+        if self.came == NULL:
+            return None
         came = []
-        while self.state.session_count:
-            self.state.session_count -= 1
-            session = SslSession.wrap(self.state.sessions[self.state.session_count])
+        while self.came.count:
+            self.came.count -= 1
+            session = SslSession.wrap(self.came.sessions[self.came.count])
             # A resumption verifies nothing, so one that rests on errors that were ignored would pass them on.
             if self.errors is None and self.marked:
                 came.insert(0, session)
+        free(self.came)
+        self.came = NULL
         for session in came:
             with cython.critical_section(self):
                 self.newest, self.resumed = session, None
@@ -343,7 +339,7 @@ session=None, pre_shared_key_handler=None)
 
     cdef int note_answer(self) except -1:
         """The client has answered a request for its certificate."""
-        self.state.answered = False
+        self.answered = False
         if self.failed:
             return 0
         ssl.SSL_set_msg_callback(self.ssl, NULL)
@@ -360,7 +356,7 @@ session=None, pre_shared_key_handler=None)
         cdef bint accepted = False
         handler, self.verify_handler = self.verify_handler, None
         try:
-            errors = errors_found(&self.state.found, self.verify_name)
+            errors = errors_found(&self.found, self.verify_name)
             with cython.critical_section(self):
                 self.errors = errors
             if handler is not None:
@@ -407,7 +403,7 @@ session=None, pre_shared_key_handler=None)
                 alert = NEWER_ALERTS.get(number) or ssl.SSL_alert_desc_string_long(number).decode("ascii", "replace")
                 alert = f"number {number}" if alert == "unknown" else alert.replace("_", " ")  # OpenSSL's "unexpected_message"
                 text = f"the peer sent the alert \"{alert}\""
-            elif self.errors and self.state.found.refused != NULL:
+            elif self.errors and self.found.refused != NULL:
                 code, depth, words, certificate = self.errors[0]
                 name = f" ({certificate!r}, depth {depth})" if certificate is not None else ""
                 text = f"{reason}: {words}{name}"
@@ -703,10 +699,10 @@ session=None, pre_shared_key_handler=None)
     def refused_certificate(self):
         """The peer's own certificate, if verification has refused its chain: SslCertificate or None."""
         self.look()
-        if self.state.found.refused == NULL:
+        if self.found.refused == NULL:
             return None
-        X509_up_ref(self.state.found.refused)
-        return SslCertificate.wrap(self.state.found.refused)
+        X509_up_ref(self.found.refused)
+        return SslCertificate.wrap(self.found.refused)
 
     def request_certificate(self):
         """Ask the client for its certificate after the handshake (TLS 1.3, RFC 8446, 4.6.2). Returns bytes to send.
@@ -741,7 +737,7 @@ session=None, pre_shared_key_handler=None)
         if not asked:
             return NOT_ASKED.get(reason, words)
         ssl.SSL_set_msg_callback(self.ssl, note_message)
-        forget_verification(&self.state.found)
+        forget_verification(&self.found)
         with cython.critical_section(self):
             self.errors = None
         self.certificate_requested = True

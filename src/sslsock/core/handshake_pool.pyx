@@ -9,9 +9,10 @@ the channel: one that ends takes a step back that nobody has begun, and forgets 
 import atexit
 
 from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.stdlib cimport calloc
 
 cimport cython
-from sslsock.core.bare_engine cimport USE_FREE, USE_POOL, store_use
+from sslsock.core.bare_engine cimport USE_FREE, USE_POOL, handshake_step, store_use
 from worker_pool cimport (
     mailbox_new, worker_job_submit, worker_job_withdraw, worker_pool_free, worker_pool_look, worker_pool_new,
     worker_pool_on_orphan, worker_pool_orphan, worker_pool_stop)
@@ -28,7 +29,7 @@ cdef bint known = False  # to the interpreter
 
 
 cdef void run_step(void *kept) noexcept nogil:
-    (<BareEngine> kept).job_status = (<BareEngine> kept).shake_step()
+    (<BareEngine> kept).given_away.status = (<BareEngine> kept).shake_step()
 
 
 cdef int take_orphans(void *argument) noexcept with gil:
@@ -108,14 +109,18 @@ cdef class HandshakePool:
             watcher.loop.mailbox = mailbox_new(watcher.loop.poller.wake_write)
             if watcher.loop.mailbox == NULL:
                 return False
+        if engine.given_away == NULL:
+            engine.given_away = <handshake_step *> calloc(1, sizeof(handshake_step))
+            if engine.given_away == NULL:
+                return False
         engine.pool = self
-        engine.job.kept = <void *> engine
-        engine.job.watcher = <void *> watcher
-        engine.job.run = run_step
-        engine.job.done = done
+        engine.given_away.job.kept = <void *> engine
+        engine.given_away.job.watcher = <void *> watcher
+        engine.given_away.job.run = run_step
+        engine.given_away.job.done = done
         store_use(engine.use, USE_POOL)
         Py_INCREF(engine)
-        if worker_job_submit(&engine.job, self.pool, watcher.loop.mailbox):
+        if worker_job_submit(&engine.given_away.job, self.pool, watcher.loop.mailbox):
             return True
         store_use(engine.use, USE_FREE)
         Py_DECREF(engine)

@@ -1,3 +1,4 @@
+from flag cimport flag
 from sslsock.core.input_buffer cimport input_buffer
 from sslsock.core.output_link cimport OutputLink
 
@@ -6,8 +7,8 @@ cdef class InputLink(OutputLink):
     cdef input_buffer input
     cdef bytes arriving  # in which what is lent lies; None: it lies in the scratch
     cdef size_t bound
-    cdef bint is_halted  # the consumer wants nothing more
-    cdef bint lends  # the consumer lends memory
+    cdef flag is_halted  # the consumer wants nothing more
+    cdef flag lends  # the consumer lends memory
 
     # what the channel makes of it
     cdef void read_on(self) noexcept

@@ -1,5 +1,6 @@
 from libc.stdint cimport uint32_t
 
+from flag cimport flag
 from sslsock.core.bare_engine cimport BareEngine
 from sslsock.core.reactor cimport Watcher
 from window_bio cimport byte_queue
@@ -34,24 +35,24 @@ cdef failure_kind kind_of(int number) noexcept nogil
 cdef class Link(Watcher):
     cdef readonly BareEngine engine  # None: no TLS
     cdef link_failure failure  # the first
-    cdef bint dead  # the failure is not only TLS's: nothing can be sent any more
+    cdef flag resets  # closing resets the connection
+    cdef flag dead  # the failure is not only TLS's: nothing can be sent any more
 
     # incoming
-    cdef bint drained  # the kernel has nothing until the next edge
-    cdef bint hang_up  # the peer's FIN or an error has been announced: reading goes on until it is met
-    cdef bint suspect  # an error has been announced, and nobody has looked for it
-    cdef bint urgent  # there has been urgent data, at which a read stops short of what lies behind it
-    cdef bint fin  # nothing more comes
-    cdef bint engine_ready  # the engine has work without new ciphertext
+    cdef flag drained  # the kernel has nothing until the next edge
+    cdef flag hang_up  # the peer's FIN or an error has been announced: reading goes on until it is met
+    cdef flag suspect  # an error has been announced, and nobody has looked for it
+    cdef flag urgent  # there has been urgent data, at which a read stops short of what lies behind it
+    cdef flag fin  # nothing more comes
+    cdef flag engine_ready  # the engine has work without new ciphertext
 
     # outgoing
+    cdef flag blocked  # the kernel takes no more until the next edge
     cdef byte_queue out  # made for the wire and not taken by the kernel yet
     cdef size_t answered  # of `out`, in bytes, at the most: what libssl has answered to what the peer has sent
-    cdef bint blocked  # the kernel takes no more until the next edge
 
     # the end
     cdef size_t discarded  # bytes of input thrown away since output last left
-    cdef bint resets  # closing resets the connection
 
     # events
     cdef void note_events(self, uint32_t events) noexcept nogil

@@ -57,13 +57,13 @@ cdef class Loop(Reactor):
     def idle(self):
         """True when there is nothing left to wait for."""
         return not (
-            self.watchers or self.soon.count or self.foreign or self.again.count or self.flushes.count
+            self.watched or self.soon.count or self.foreign or self.again.count or self.flushes.count
             or self.holds > 0 or self.timers.waits() or self.escaped is not None
         )
 
     def _has_watcher(self, int fd):
         """Whether a descriptor is that of a connection, a server or a watch of edges in this loop: bool."""
-        watcher = self.watchers.get(fd)
+        watcher = self.watcher_of(fd) if fd >= 0 else None
         return watcher is not None and not isinstance(watcher, LevelWatcher)
 
     def watch(self, int fd, uint32_t events, callback):
@@ -149,8 +149,9 @@ cdef class Loop(Reactor):
         with cython.critical_section(self):  # others may just plan something
             store_thread(self.owner, here)
         store_thread(self.timers.thread, here)
-        for watcher in list(self.watchers.values()):
-            watcher.on_moved()
+        for watcher in list(self.watchers):
+            if watcher is not None:
+                watcher.on_moved()
         return 0
 
     cdef int turn(self, double seconds) except -1:
@@ -261,12 +262,13 @@ cdef class Loop(Reactor):
         self.require_owner()
         if self.depth > 0:
             raise RuntimeError("the event loop cannot be closed from inside a turn: stop() it first")
-        cdef list watchers = list(self.watchers.values()), timers = list(self.timers.entries)
+        cdef list watchers = list(self.watchers), timers = list(self.timers.entries)
         with cython.critical_section(self):  # nobody wakes it any more
             store_int(self.is_closed, True)
         # from here on nothing needs memory
         for watcher in watchers:
-            (<Watcher> watcher).on_loop_closed()
+            if watcher is not None:
+                (<Watcher> watcher).on_loop_closed()
         for timer in timers:
             (<Timer> timer).drop()
         self.soon.clear()
@@ -293,12 +295,15 @@ cdef class Loop(Reactor):
         if not self.thread_is_here():
             return
         self.host = self._host_call_soon = self.asked_host = None
-        for watcher in self.watchers.values():
+        for watcher in self.watchers:
+            if watcher is None:
+                continue
             if not watcher.borrowed:
                 self.copies.append(watcher.fd)
             watcher.fd = -1
             watcher.on_fork()
-        self.watchers, self.graves = {}, None
+        self.watchers, self.graves = [], None
+        self.watched = 0
         self.timers = TimerHeap()
         self.soon, self.again, self.flushes = WorkQueue(), WorkQueue(), WorkQueue()
         self.foreign = deque()

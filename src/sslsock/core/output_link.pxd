@@ -1,3 +1,4 @@
+from flag cimport flag
 from sslsock.core.bare_engine cimport BareEngine
 from sslsock.core.consumer cimport ReportingLink
 from sslsock.core.output_queue cimport OutputQueue
@@ -21,20 +22,22 @@ cdef class OutputLink(ReportingLink):
     cdef channel_phase phase
     cdef tls_phase tls
 
-    cdef OutputQueue queue  # goes behind `out`
+    cdef OutputQueue queue  # goes behind `out`; None: it is empty
     cdef size_t out_plain  # plaintext that `out` stands for
     cdef size_t written  # plaintext taken by the kernel and not reported
-    cdef public bint hold_writes
-    cdef bint ends_output  # after the queue close_notify goes out, if there is TLS
-    cdef bint output_over  # nothing can be written any more, though the channel is open
+    cdef public flag hold_writes
+    cdef flag ends_output  # after the queue close_notify goes out, if there is TLS
+    cdef flag output_over  # nothing can be written any more, though the channel is open
 
     # writing
     cpdef Py_ssize_t write(self, data) except -1
+    cdef size_t queued(self) noexcept
     cdef size_t unsent(self) noexcept
     cdef void end_event(self) noexcept
     cdef void report_written(self) noexcept
     # sending
     cdef void send_queue(self) noexcept
+    cdef void send_some(self) noexcept
     cdef bint all_sent(self) noexcept
     cdef bint send_out(self) noexcept
     cdef bint send_records(self) noexcept

@@ -29,9 +29,6 @@ cdef enum:
 cdef class OutputLink(ReportingLink):
     """Base of InputLink."""
 
-    def __cinit__(self, *args, **kwargs):
-        self.queue = OutputQueue.__new__(OutputQueue)
-
     cdef void drained_out(self) noexcept:
         """Everything has been handed to the system, close_notify too."""
 
@@ -54,8 +51,12 @@ cdef class OutputLink(ReportingLink):
         return self.dead
 
     @cython.final
+    cdef size_t queued(self) noexcept:
+        return 0 if self.queue is None else self.queue.size
+
+    @cython.final
     cdef size_t unsent(self) noexcept:
-        return self.queue.size + self.out_plain
+        return self.queued() + self.out_plain
 
     cpdef Py_ssize_t write(self, data) except -1:
         """Queue `data` (bytes-like) to be sent. Returns its length in bytes: all of it is taken. RuntimeError after
@@ -71,10 +72,12 @@ cdef class OutputLink(ReportingLink):
         size = PyBytes_GET_SIZE(piece)
         if size == 0 or self.dead:
             return size
+        if self.queue is None:
+            self.queue = OutputQueue.__new__(OutputQueue)
         self.queue.append(piece)
         if self.phase == PHASE_NEW or self.blocked:
             return size
-        if self.queue.size >= LEAVE_AT and self.tls != TLS_SHAKING and not self.hold_writes:
+        if self.queued() >= LEAVE_AT and self.tls != TLS_SHAKING and not self.hold_writes:
             alive = self  # a failure is told at once, and may end with the caller's last reference
             self.send_queue()
             if not self.notify_written:
@@ -91,7 +94,7 @@ cdef class OutputLink(ReportingLink):
 
     cdef void end_event(self) noexcept:
         """After whatever has happened: send, and tell how much has been sent."""
-        if (self.out.size or self.queue.size or self.ends_output) and not self.blocked:
+        if (self.out.size or self.queued() or self.ends_output) and not self.blocked:
             self.send_queue()
         if self.written:
             self.report_written()
@@ -107,6 +110,11 @@ cdef class OutputLink(ReportingLink):
 
     cdef void send_queue(self) noexcept:
         """Send `out`, then the queue, until all is out, the kernel takes no more, or it is the others' turn."""
+        self.send_some()
+        if self.queued() == 0:
+            self.queue = None
+
+    cdef void send_some(self) noexcept:
         cdef size_t sent = 0, before
         if self.engine is not None and self.engine.in_use():
             return  # below a handler that libssl waits for: it is not to be entered twice; who called it sends afterwards
@@ -114,8 +122,8 @@ cdef class OutputLink(ReportingLink):
             if sent >= TURN_SIZE:
                 self.plan_flush()
                 return
-            before = self.queue.size
-            if self.tls == TLS_SHAKING or self.hold_writes or not (self.queue.size or self.ends_output):
+            before = self.queued()
+            if self.tls == TLS_SHAKING or self.hold_writes or not (self.queued() or self.ends_output):
                 if self.out.size == 0 or not self.send_out():
                     return
             elif self.tls == TLS_OPEN:
@@ -124,13 +132,13 @@ cdef class OutputLink(ReportingLink):
             elif self.out.size:
                 if not self.send_out():
                     return
-            elif self.queue.size:
+            elif self.queued():
                 if not self.send_pieces():
                     return
             else:
                 self.drained_out()
                 return
-            sent += before - self.queue.size
+            sent += before - self.queued()
 
     cdef bint all_sent(self) noexcept:
         """After a send: whether `out` is empty, and with it all that it stood for with the kernel."""
@@ -165,11 +173,11 @@ cdef class OutputLink(ReportingLink):
             memcpy(memory, byte_queue_front(&self.out), waiting)
             byte_queue_clear(&self.out)
         engine.open_output(memory + waiting, SEND_SIZE - waiting)
-        while self.queue.size and taken < BATCH_SIZE and not failed:
+        while self.queued() and taken < BATCH_SIZE and not failed:
             size = self.push_piece(engine, BATCH_SIZE - taken)
             failed = size == 0
             taken += size
-        last = self.ends_output and self.queue.size == 0 and not failed
+        last = self.ends_output and self.queued() == 0 and not failed
         if last:
             engine.goodbye()
             flags = system.MSG_MORE  # what `linger` does next is to send the FIN, which then shares the last data's packet
@@ -195,7 +203,7 @@ cdef class OutputLink(ReportingLink):
         cdef const char *data
         cdef size_t size = self.queue.front(&data)
         cdef int status
-        if size < GATHER_SIZE and size < self.queue.size:
+        if size < GATHER_SIZE and size < self.queued():
             size = self.queue.join(self.loop.scratch.gather, GATHER_SIZE)
             return size if engine.push(self.loop.scratch.gather, size) == ENGINE_OK else 0
         size = min(size, room)
@@ -212,7 +220,7 @@ cdef class OutputLink(ReportingLink):
         cdef const char *data
         cdef char *memory = self.loop.scratch.send_
         cdef size_t size = self.queue.front(&data), sent
-        if size < GATHER_SIZE and size < self.queue.size:
+        if size < GATHER_SIZE and size < self.queued():
             size = self.queue.join(memory, SEND_SIZE)
             self.put(memory, size, 0)
             self.out_plain = self.out.size
@@ -228,6 +236,6 @@ cdef class OutputLink(ReportingLink):
         return self.all_sent() and not self.blocked
 
     cdef void drop_output(self) noexcept:
-        self.queue.clear()
+        self.queue = None
         self.out_plain = self.answered = 0
         byte_queue_clear(&self.out)

@@ -13,6 +13,7 @@ cdef enum:
 
 
 @cython.final
+@cython.freelist(8)
 @cython.no_gc  # bytes refer to nothing
 cdef class OutputQueue:
     """Pieces of bytes in the order in which they were written."""

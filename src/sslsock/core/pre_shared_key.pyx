@@ -1,5 +1,5 @@
 """Pre-shared keys (RFC 4279; RFC 8446, 2.2), which a program gives in the middle of a handshake: how libssl asks, and what may be
-answered. Whom to ask it finds through `connection_hooks`.
+answered. Whom to ask it finds through the window BIO.
 
 libssl asks a client for its key before it sends a TLS 1.3 ClientHello, again after a HelloRetryRequest, and in TLS 1.2 when both sides have
 agreed on a cipher suite of that kind; a server for the key of each identity that it is shown. In TLS 1.3 it takes them for keys of
@@ -12,7 +12,8 @@ from libc.string cimport memcpy
 
 cimport openssl_ssl as ssl
 from openssl_ssl cimport SSL
-from sslsock.core.context cimport connection_hooks
+from sslsock.core.bare_engine cimport BareEngine
+from window_bio cimport window_bio_owner
 
 MOST_IDENTITY = ssl.PSK_MAX_IDENTITY_LEN - 1  # bytes; a NUL comes behind them
 MOST_KEY = ssl.PSK_MAX_PSK_LEN  # bytes
@@ -22,24 +23,23 @@ cdef unsigned int on_client(
         SSL *connection, const char *hint, char *identity, unsigned int identity_room, unsigned char *key,
         unsigned int key_room) noexcept nogil:
     """SSL_set_psk_client_callback(3): the size of the key, 0: there is none; more than there is room for: no handshake."""
-    cdef connection_hooks *hooks = <connection_hooks *> ssl.SSL_get_app_data(connection)
-    return told(hooks, connection, hooks.pre_shared_key(hooks, hint, identity, identity_room, key, key_room), key_room)
+    cdef int size = (<BareEngine> window_bio_owner(connection)).give_key(hint, identity, identity_room, key, key_room)
+    return told(connection, size, key_room)
 
 
 cdef unsigned int on_server(
         SSL *connection, const char *identity, unsigned char *key, unsigned int key_room) noexcept nogil:
     """SSL_set_psk_server_callback(3)."""
-    cdef connection_hooks *hooks = <connection_hooks *> ssl.SSL_get_app_data(connection)
-    cdef int size = hooks.pre_shared_key(hooks, identity, NULL, 0, key, key_room)
+    cdef int size = (<BareEngine> window_bio_owner(connection)).give_key(identity, NULL, 0, key, key_room)
     if size > 0:
         ssl.SSL_set_num_tickets(connection, 0)  # see on_ticket_made
-    return told(hooks, connection, size, key_room)
+    return told(connection, size, key_room)
 
 
-cdef unsigned int told(connection_hooks *hooks, SSL *connection, int size, unsigned int key_room) noexcept nogil:
+cdef unsigned int told(SSL *connection, int size, unsigned int key_room) noexcept nogil:
     if size == REFUSED:
         return key_room + 1
-    hooks.keyed = size > 0
+    (<BareEngine> window_bio_owner(connection)).keyed = size > 0
     return <unsigned int> size
 
 

@@ -1,5 +1,6 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+from flag cimport flag
 from poller cimport poller_event
 from run_queue cimport run_node, run_queue
 from sslsock.core.planner cimport Planner
@@ -12,26 +13,28 @@ cdef enum:
     BATCH = 256  # events taken at once
 
 
+cdef struct nogil_nodes:
+    # Of a watcher that works without the GIL.
+    run_node again  # in the loop's `nogil_again`
+    run_node report  # and in its `reports`
+
+
 cdef class Watcher:
     cdef readonly Reactor loop
     cdef int fd  # -1: not watched
-    cdef object number  # the same, its key in the loop's `watchers`: to leave takes no memory
-    cdef bint borrowed  # the descriptor is the program's
-    cdef bint buried  # it lies in the loop's `graves`
+    cdef flag borrowed  # the descriptor is the program's
+    cdef flag buried  # it lies in the loop's `graves`
     cdef Watcher next_grave  # behind it there
     cdef uint32_t events  # what is announced of it
-    cdef bint again_planned
-    cdef bint flush_planned
-
-    # of one that works without the GIL
-    cdef bint is_nogil
-    cdef run_node again_node  # in the loop's `nogil_again`
-    cdef run_node report_node  # and in its `reports`
+    cdef flag again_planned
+    cdef flag flush_planned
+    cdef flag is_nogil  # it works without the GIL
 
     cdef int start_watching(self, int fd, uint32_t events) except -1
     cdef int enter_set(self, int fd, uint32_t events) except -1
     cdef uint64_t address(self, int fd) noexcept nogil
     cdef int take_over_watch(self, Watcher before, uint32_t events) except -1
+    cdef nogil_nodes *nodes(self) noexcept nogil
     cdef void plan_again_nogil(self) noexcept nogil
     cdef void plan_report(self) noexcept nogil
     cdef void await_room(self) noexcept nogil
@@ -54,11 +57,14 @@ cdef class Watcher:
 
 
 cdef class LevelWatcher(Watcher):
+    cdef object number  # its descriptor, a key in its owner's dict: to leave takes no memory
+
     cdef int want(self, int fd, uint32_t events) except -1
 
 
 cdef class Reactor(Planner):
-    cdef dict watchers  # descriptor -> Watcher: the strong references that keep open connections alive
+    cdef list watchers  # by their descriptors, None where nothing is watched: the strong references that keep open connections alive
+    cdef Py_ssize_t watched  # how many there are
     cdef Watcher graves  # watchers closed in this turn, the first of them: an event of theirs may still be in a batch
     cdef list lost  # watchers whose number was given to another descriptor while they had it
 
@@ -72,7 +78,7 @@ cdef class Reactor(Planner):
     # what is ready
     cdef bint is_running  # inside `run`: the wait may go on without the GIL
     cdef int64_t now  # when the last wait of `nogil_turns` ended, as `monotonic_ns`
-    cdef bint full  # the last wait has brought as many events as it could
+    cdef flag full  # the last wait has brought as many events as it could
     cdef poller_event batch[BATCH]  # of the innermost turn: it has worked off what the outer ones had left
     cdef int batch_next, batch_count
 
@@ -80,6 +86,9 @@ cdef class Reactor(Planner):
     cdef Scratch scratch_owner
     cdef list spare_scratch
 
+    # who watches what
+    cdef Watcher watcher_of(self, size_t fd)
+    cdef int make_place(self, int fd) except -1
     # ends of watchers
     cdef void bury(self, Watcher watcher) noexcept
     cdef void empty_graves(self) noexcept

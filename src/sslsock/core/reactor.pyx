@@ -16,6 +16,7 @@ import os
 
 from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int64_t, uint32_t, uint64_t
+from posix.fcntl cimport F_GETFD, fcntl
 
 cimport system
 from poller cimport (
@@ -46,23 +47,23 @@ cdef class Watcher:
 
     cdef int enter_set(self, int fd, uint32_t events) except -1:
         cdef int error
-        cdef object number = fd, before = self.loop.watchers.get(number)
+        cdef Watcher before = self.loop.watcher_of(fd)
         cdef bint displaces = before is not None and not isinstance(before, LevelWatcher)
         # What needs memory comes first: once the set has the address, the object must not go.
         if displaces:
             # Its descriptor was closed behind our back. If a duplicate is open, the set still has its address.
             self.loop.lost.append(before)
-        self.loop.watchers[number] = self
+        if before is None:
+            self.loop.make_place(fd)
+        self.loop.watchers[fd] = self
         if poller_add(&self.loop.poller, fd, events, self.address(fd), before is not None) < 0:
             error = errno
-            if before is None:
-                del self.loop.watchers[number]
-            else:
-                self.loop.watchers[number] = before
+            self.loop.watchers[fd] = before
             if displaces:
                 self.loop.lost.pop()
             raise OSError(error, os.strerror(error))
-        self.fd, self.number = fd, number
+        self.fd = fd
+        self.loop.watched += before is None
         self.events = events
         self.loop.nogil_count += self.is_nogil
         return 0
@@ -79,10 +80,10 @@ cdef class Watcher:
             raise OSError(errno, os.strerror(errno))
         before.fd = -1
         self.loop.bury(before)
-        self.fd, self.number = fd, before.number
+        self.fd = fd
         self.events = events
         self.loop.nogil_count += self.is_nogil - before.is_nogil
-        self.loop.watchers[self.number] = self
+        self.loop.watchers[fd] = self
         return 0
 
     cdef void await_room(self) noexcept nogil:
@@ -99,14 +100,15 @@ cdef class Watcher:
         self.fd = -1
         if self.is_nogil:
             self.loop.nogil_count -= 1
-            run_queue_remove(&self.loop.nogil_again, &self.again_node)
-            run_queue_remove(&self.loop.reports, &self.report_node)
-        if self.loop.watchers.get(self.number) is not self:
+            run_queue_remove(&self.loop.nogil_again, &self.nodes().again)
+            run_queue_remove(&self.loop.reports, &self.nodes().report)
+        if self.loop.watcher_of(fd) is not self:
             return  # the number means another watcher's descriptor by now
         if poller_remove(&self.loop.poller, fd) < 0 and self.address(fd) & BY_NUMBER == 0:
             Py_INCREF(self)  # closed behind our back: if a duplicate is open, the set has the address for ever
         self.loop.bury(self)
-        del self.loop.watchers[self.number]
+        self.loop.watched -= 1
+        self.loop.watchers[fd] = None
 
     cdef void plan_again(self) noexcept:
         """Have `on_again` called in the next turn: there is work that no edge will announce."""
@@ -122,13 +124,17 @@ cdef class Watcher:
             self.flush_planned = True
             self.loop.plan_turn()
 
+    cdef nogil_nodes *nodes(self) noexcept nogil:
+        """Of one that works without the GIL."""
+        return NULL
+
     cdef void plan_again_nogil(self) noexcept nogil:
         """`plan_again` for one that works without the GIL: `on_again_nogil` is called."""
-        run_queue_add(&self.loop.nogil_again, &self.again_node, <void *> self)
+        run_queue_add(&self.loop.nogil_again, &self.nodes().again, <void *> self)
 
     cdef void plan_report(self) noexcept nogil:
         """Have `on_report` called, with the GIL, in this turn or the next."""
-        run_queue_add(&self.loop.reports, &self.report_node, <void *> self)
+        run_queue_add(&self.loop.reports, &self.nodes().report, <void *> self)
 
     cdef void on_event_nogil(self, uint32_t events) noexcept nogil:
         pass
@@ -180,6 +186,7 @@ cdef class LevelWatcher(Watcher):
         if events == 0:
             self.stop_watching()
         elif self.fd < 0:
+            self.number = fd
             self.enter_set(fd, events)
         elif events != self.events:
             if poller_change(&self.loop.poller, fd, events, self.address(fd)) < 0:
@@ -194,7 +201,7 @@ cdef class Reactor(Planner):
     """A loop's descriptors, and what their watchers have planned."""
 
     def __cinit__(self):
-        self.watchers = {}
+        self.watchers = []
         self.lost = []
         self.again = WorkQueue()
         self.flushes = WorkQueue()
@@ -216,14 +223,31 @@ cdef class Reactor(Planner):
         """Bytes of all its connections that the system has not taken yet: int."""
         cdef Watcher watcher
         cdef size_t size = 0
-        for watcher in self.watchers.values():
-            size += watcher.waiting_output()
+        for watcher in self.watchers:
+            if watcher is not None:
+                size += watcher.waiting_output()
         return size
 
     @property
     def watching(self):
         """How many descriptors are watched."""
-        return len(self.watchers)
+        return self.watched
+
+    # who watches what
+
+    cdef Watcher watcher_of(self, size_t fd):
+        """The watcher of a descriptor, or None."""
+        return <Watcher> self.watchers[fd] if fd < <size_t> len(self.watchers) else None
+
+    cdef int make_place(self, int fd) except -1:
+        """Room for a watcher of `fd`. OSError if it is not open, whatever its number."""
+        if 0 <= fd < len(self.watchers):
+            return 0
+        if fcntl(fd, F_GETFD) < 0:
+            raise OSError(errno, os.strerror(errno))
+        while len(self.watchers) <= fd:
+            self.watchers.append(None)
+        return 0
 
     # ends of watchers
 
@@ -280,7 +304,7 @@ cdef class Reactor(Planner):
     cdef int catch_up(self) except -1:
         """Do what the kernel has held ready since before a deadline: the wait may have ended by a signal, its batch may have been
         full, and a process that was stopped for a while finds all its deadlines past. Returns how many events there were."""
-        cdef Py_ssize_t rounds = len(self.watchers) // BATCH + 1  # the kernel's queue is fair, so that is once for each
+        cdef Py_ssize_t rounds = self.watched // BATCH + 1  # the kernel's queue is fair, so that is once for each
         cdef int done = 0
         self.full = True
         while self.full and rounds > 0 and not self.left:
@@ -353,7 +377,7 @@ cdef class Reactor(Planner):
             if poller_takes(&self.poller, &event):
                 continue
             if event.data.u64 & BY_NUMBER:
-                watcher = self.watchers.get(event.data.u64 >> NUMBER_SHIFT)
+                watcher = self.watcher_of(event.data.u64 >> NUMBER_SHIFT)
                 if watcher is None:
                     continue
             else:

@@ -1,8 +1,10 @@
 from libc.stdint cimport int64_t, uint64_t
 
+from flag cimport flag
 from sslsock.core.channel cimport Channel
 from sslsock.core.link cimport Link
 from sslsock.core.loop cimport Loop
+from sslsock.core.reactor cimport nogil_nodes
 from sslsock.core.schedule cimport Timer
 from window_bio cimport byte_queue
 
@@ -10,16 +12,17 @@ from window_bio cimport byte_queue
 cdef class RelaySide(Link):
     cdef ChannelRelay relay  # this and `peer` are cycles, cut when the relay is over
     cdef RelaySide peer
+    cdef nogil_nodes work_nodes
 
     # incoming
     cdef uint64_t received  # plaintext, in bytes
-    cdef bint bulk  # the last receive was full
-    cdef bint input_ended  # the last byte has been passed on
-    cdef bint truncated  # without close_notify
+    cdef flag bulk  # the last receive was full
+    cdef flag input_ended  # the last byte has been passed on
+    cdef flag truncated  # without close_notify
 
     # outgoing
-    cdef bint ending  # nothing will be added to `out`
-    cdef bint ended  # all of it is out, and the end of the stream too
+    cdef flag ending  # nothing will be added to `out`
+    cdef flag ended  # all of it is out, and the end of the stream too
 
     cdef int watch(self, object end) except -1
     cdef int unwatch(self, object end) except -1
@@ -52,14 +55,14 @@ cdef class ChannelRelay:
     cdef RelaySide front, back
     cdef Timer timer
     cdef double idle_limit, half_closed_limit
-    cdef readonly bint half_closed  # one direction has ended, and the limit for that counts
-    cdef bint half_close_unseen  # a report has to plan its deadline yet
+    cdef readonly flag half_closed  # one direction has ended, and the limit for that counts
+    cdef flag half_close_unseen  # a report has to plan its deadline yet
     cdef int64_t started, finished, active  # nanoseconds of CLOCK_MONOTONIC
     cdef int reason  # -1 while nothing is wrong
-    cdef bint culprit_back  # which side the error came from
-    cdef bint broken  # an error: what is on its way is delivered
-    cdef bint lingering  # the deadline for that runs
-    cdef bint over
+    cdef flag culprit_back  # which side the error came from
+    cdef flag broken  # an error: what is on its way is delivered
+    cdef flag lingering  # the deadline for that runs
+    cdef flag over
     cdef object __weakref__
 
     cdef void break_off(self, RelaySide culprit) noexcept nogil

@@ -94,6 +94,9 @@ cdef class RelaySide(Link):
 
     # events
 
+    cdef nogil_nodes *nodes(self) noexcept nogil:
+        return &self.work_nodes
+
     cdef void on_event_nogil(self, uint32_t events) noexcept nogil:
         self.note_events(events)
         self.work()

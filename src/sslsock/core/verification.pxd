@@ -1,6 +1,5 @@
 from openssl_ssl cimport SSL, X509_STORE_CTX
 from openssl_x509 cimport X509
-from sslsock.core.context cimport connection_hooks
 
 
 cdef struct verify_record:
@@ -10,7 +9,6 @@ cdef struct verify_record:
 
 
 cdef struct verification:
-    connection_hooks hooks  # first: what libssl's callbacks get the address of is the whole
     verify_record *records  # NULL until something is wrong
     int record_count
     X509 *refused  # owned; the peer's own, NULL unless its chain was refused

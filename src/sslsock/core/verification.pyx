@@ -15,12 +15,12 @@ from openssl_err cimport ERR_clear_error
 from openssl_ssl cimport (
     OPENSSL_STACK, SSL, X509_CHECK_FLAG_NEVER_CHECK_SUBJECT, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS, X509_STORE_CTX,
     X509_STORE_CTX_free, X509_STORE_CTX_get0_cert, X509_STORE_CTX_get0_param, X509_STORE_CTX_get_current_cert,
-    X509_STORE_CTX_get_error, X509_STORE_CTX_get_error_depth, X509_STORE_CTX_get_ex_data, X509_STORE_CTX_init, X509_STORE_CTX_new,
-    X509_STORE_CTX_set_default, X509_STORE_CTX_set_error, X509_STORE_CTX_set_ex_data, X509_STORE_CTX_set_verify_cb,
+    X509_STORE_CTX_get_error, X509_STORE_CTX_get_error_depth, X509_STORE_CTX_get_app_data, X509_STORE_CTX_init, X509_STORE_CTX_new,
+    X509_STORE_CTX_set_app_data, X509_STORE_CTX_set_default, X509_STORE_CTX_set_error, X509_STORE_CTX_set_ex_data, X509_STORE_CTX_set_verify_cb,
     X509_VERIFY_PARAM, X509_VERIFY_PARAM_set1, X509_VERIFY_PARAM_set1_host, X509_VERIFY_PARAM_set1_ip_asc,
     X509_VERIFY_PARAM_set_auth_level, X509_VERIFY_PARAM_set_hostflags, X509_VERIFY_PARAM_set_time, X509_V_ERR_HOSTNAME_MISMATCH,
-    X509_V_ERR_IP_ADDRESS_MISMATCH, SSL_CTX_get_cert_store, SSL_free, SSL_get0_param, SSL_get_app_data,
-    SSL_get_ex_data_X509_STORE_CTX_idx, SSL_get_security_level, SSL_new, SSL_set_app_data, X509_verify_cert,
+    X509_V_ERR_IP_ADDRESS_MISMATCH, SSL_CTX_get_cert_store, SSL_free, SSL_get0_param,
+    SSL_get_ex_data_X509_STORE_CTX_idx, SSL_get_security_level, SSL_new, X509_verify_cert,
     X509_verify_cert_error_string, free_X509_stack, sk_X509_new_null, sk_X509_push)
 from openssl_x509 cimport X509_free, X509_up_ref
 from sslsock.core.certificate cimport SslCertificate
@@ -38,8 +38,7 @@ cdef int collect_error(int ok, X509_STORE_CTX *store) noexcept nogil:
     cdef verify_record *record
     if refuse_distrusted(ok, store):
         return 1
-    found = <verification *> SSL_get_app_data(
-        <SSL *> X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx()))
+    found = <verification *> X509_STORE_CTX_get_app_data(store)
     if found.records == NULL:
         found.records = <verify_record *> calloc(MOST_RECORDS, sizeof(verify_record))
     if found.records == NULL or found.record_count == MOST_RECORDS:
@@ -56,6 +55,8 @@ cdef int collect_error(int ok, X509_STORE_CTX *store) noexcept nogil:
 
 cdef chain_verdict verify(verification *found, X509_STORE_CTX *store) noexcept nogil:
     cdef int result
+    if X509_STORE_CTX_set_app_data(store, found) != 1:
+        return CHAIN_REFUSED
     X509_STORE_CTX_set_verify_cb(store, collect_error)
     known_chains_use(store)
     result = X509_verify_cert(store)
@@ -154,7 +155,6 @@ def verify_certificates(Context context not None, chain, str verify_name, bint o
             if sk_X509_push(sent, (<SslCertificate> certificate).x509) <= 0:
                 X509_free((<SslCertificate> certificate).x509)
                 raise MemoryError
-        SSL_set_app_data(connection, &found)
         if verify_name is not None:
             set_verify_name(connection, verify_name)
         if when is not None:
