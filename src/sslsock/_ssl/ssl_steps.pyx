@@ -6,6 +6,7 @@ its buffers, what lies here can be counted, and a record that is not one (an HTT
 
 cimport openssl_ssl as ssl
 from fork_gate cimport fork_gate_enter, fork_gate_leave
+from key_shares cimport forget_key_shares
 from openssl_err cimport ERR_LIB_SSL, ERR_clear_error, ERR_peek_error, ERR_peek_last_error
 from record_buffers cimport record_buffers_forget, record_buffers_used
 from system cimport (
@@ -200,6 +201,7 @@ cdef class SteppedConnection(HookedConnection):
         ERR_clear_error()
         result = ssl.SSL_do_handshake(self.ssl)
         if result == 1:
+            forget_key_shares(self.ssl)
             store_int(self.handshake_done, True)
         else:
             status = self.classify(result)

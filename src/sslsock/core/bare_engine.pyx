@@ -17,9 +17,9 @@ from libc.stdlib cimport free
 
 cimport openssl_ssl as ssl
 from fork_gate cimport fork_gate_enter, fork_gate_leave
+from key_shares cimport forget_key_shares
 from openssl_err cimport (
     ERR_GET_LIB, ERR_GET_REASON, ERR_LIB_SSL, SSL_R_RECORD_LAYER_FAILURE, ERR_clear_error, ERR_get_error, ERR_peek_last_error)
-from key_shares cimport forget_key_shares
 from openssl_ssl cimport SSL, SSL_CTX, SSL_SESSION, X509_STORE_CTX
 from shared_value cimport load_thread, shared_exchange_int, store_int
 from sslsock.core.error_words cimport error_words
@@ -188,7 +188,10 @@ cdef class BareEngine:
         fork_gate_enter()
         result = ssl.SSL_do_handshake(self.ssl)
         fork_gate_leave()
-        return ENGINE_OK if result == 1 else self.classify(result)
+        if result == 1:
+            forget_key_shares(self.ssl)
+            return ENGINE_OK
+        return self.classify(result)
 
     cdef int end_step(self) noexcept:
         """What has come of a step that another thread has done: the status for `conclude`."""
@@ -204,7 +207,6 @@ cdef class BareEngine:
             status = self.note_failure()
         status = self.note_step(status)
         if status == ENGINE_OK:
-            forget_key_shares(self.ssl)
             store_int(self.handshake_done, True)  # what has been agreed on can be read in any thread
             if self.puts_off:  # another handshake, of TLS 1.2, does not stop
                 ssl.SSL_set_cert_cb(self.ssl, NULL, NULL)

@@ -128,7 +128,8 @@ class Connection(Awaiting, ErrorConstants):
         "_host_found_handler",
         "_hostname",
         "_local",
-        "_remote",
+        "_remote_address",
+        "_remote_port",
         "_reporting",
         "_state_changed_handler",
     )
@@ -143,7 +144,8 @@ class Connection(Awaiting, ErrorConstants):
         self._bound: Optional[OwnSocket] = None
         self._hostname = ""
         self._local: Optional[tuple[str, int]] = None
-        self._remote = NOWHERE
+        self._remote_address: Optional[str] = None  # None: nowhere
+        self._remote_port = 0
         self._clean = True
         self._peer_closed = False
         self._reporting = False
@@ -180,7 +182,7 @@ class Connection(Awaiting, ErrorConstants):
     def _begin_connection(self, address: str, port: int) -> None:
         generation = self._generation
         self._connector = self._local = None
-        self._remote = (address, port)
+        self._remote_address, self._remote_port = address, port
         self._advance(SocketEvent.ESTABLISHED)
         if self._generation == generation and self._state is CONNECTED:
             self._emit("_connected_handler")
@@ -292,7 +294,7 @@ class Connection(Awaiting, ErrorConstants):
         channel = self._channel = self._make_channel()
         accepted.give(self, channel)
         self._generation += 1
-        self._remote = (accepted.address, accepted.port)
+        self._remote_address, self._remote_port = accepted.address, accepted.port
         self._open_mode = READ | WRITE
         self._advance(ACCEPTED)
 
@@ -328,7 +330,7 @@ class Connection(Awaiting, ErrorConstants):
         self._reset()
         self._hostname = ""
         self._local = None
-        self._remote = remote
+        self._remote_address, self._remote_port = remote
         self._open_mode = mode
         self._advance(ACCEPTED)
         return True
@@ -449,7 +451,7 @@ class Connection(Awaiting, ErrorConstants):
         if not keep_input or (self._source is not None and not self._source.bytes_available):
             self._source = None
         self._local = None
-        self._remote = NOWHERE
+        self._remote_address, self._remote_port = None, 0
         return False
 
     def _break_off(self, exc: BaseException) -> None:
@@ -602,10 +604,10 @@ class Connection(Awaiting, ErrorConstants):
         return -1
 
     def _with_peer(self, message: str) -> str:
-        name = self._hostname or self._remote[0]
+        name = self._hostname or self._remote_address
         if not name:
             return message
-        return f"{name} port {self._remote[1]}: {message}" if self._hostname or self._remote[1] else f"{name}: {message}"
+        return f"{name} port {self._remote_port}: {message}" if self._hostname or self._remote_port else f"{name}: {message}"
 
     def _local_name(self) -> tuple[str, int]:
         name = self._local

@@ -425,7 +425,7 @@ class SslSocket(LateCertificate):
             elif verify_mode is VERIFY_PEER:
                 raise ValueError("there is no name to verify the peer by: set peer_verify_name")
         server_name = host.server_name if host is not None else None
-        session_key = (self._hostname or self._remote[0], self._remote[1], verify_name, server_name)
+        session_key = (self._hostname or self._remote_address or "", self._remote_port, verify_name, server_name)
         session, self._session = self._session, None
         return Engine(
             context,

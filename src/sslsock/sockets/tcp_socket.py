@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Callable, Optional
 
 from .checked import Seconds
-from .connection import HOST_LOOKUP, NOWHERE, UNCONNECTED, Connection, checked_port
+from .connection import HOST_LOOKUP, UNCONNECTED, Connection, checked_port
 from .connector import bound_socket, error_of
 from .constants import OpenMode, SocketError, SocketState
 from .local_path import PathLike
@@ -100,13 +100,13 @@ class TcpSocket(Connection):
         """The peer's address, of a UNIX socket its path, "" while there is no connection, or a UNIX socket has no name (as most
         clients'): str."""
         self._loop._meet()
-        return self._remote[0]
+        return self._remote_address or ""
 
     @property
     def remote_port(self) -> int:
         """The peer's port, 0 while there is no connection: int."""
         self._loop._meet()
-        return self._remote[1]
+        return self._remote_port
 
     # Connecting and disconnecting
 
@@ -226,8 +226,8 @@ class TcpSocket(Connection):
 
     def __repr__(self) -> str:
         name = type(self).__name__
-        if self._remote is NOWHERE:
+        if self._remote_address is None:
             return f"<{name} {self._state.name}>"
-        if not self._remote[1]:
-            return f"<{name} {self._state.name} {self._remote[0] or 'a UNIX socket without a name'}>"
-        return f"<{name} {self._state.name} {self._remote[0]} port {self._remote[1]}>"
+        if not self._remote_port:
+            return f"<{name} {self._state.name} {self._remote_address or 'a UNIX socket without a name'}>"
+        return f"<{name} {self._state.name} {self._remote_address} port {self._remote_port}>"
