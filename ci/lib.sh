@@ -231,6 +231,7 @@ find_peers() {
     for _peer in $PEERS; do
         command -v "${_peer%%:*}" >/dev/null || _need="$_need ${_peer#*:}"
     done
+    [ -e /usr/lib/nginx/modules/ngx_stream_module.so ] || _need="$_need libnginx-mod-stream"
     # Its name has the version in it.
     ls /usr/sbin/php-fpm* >/dev/null 2>&1 || _need="$_need php-fpm"
     case $_need in *postfix*)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import pytest
 
 import sslsock
 from command_helpers import one_line, run
-from sslsock.commands.bench.proxies import program
+from sslsock.commands.bench import proxies
+from sslsock.commands.bench.proxies import lacking
 
 TINY = ("bench", "--quick", "--rounds", "2", "--seconds", "0.005")
 
@@ -55,7 +57,7 @@ def test_the_smallest_run_of_all_peers_and_its_json(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("peer", ["sslsock-proxy", "haproxy", "nginx"])
 def test_a_proxy(peer: str, tmp_path: Path) -> None:
-    if program(peer) is None:
+    if lacking(peer):
         pytest.skip(f"{peer} is not installed")
     path = tmp_path / "bench.json"
     result = run(*TINY, "--peers", peer, "--json", path)
@@ -66,6 +68,22 @@ def test_a_proxy(peer: str, tmp_path: Path) -> None:
     assert peer == "sslsock-proxy" or report["versions"][peer][0].isdigit(), report["versions"]
     for row in report["results"]:
         assert min(row["cpu"]) > 0, "the processor time is not the proxy's"
+
+
+@pytest.mark.parametrize(
+    ("built", "lacks"), [("--with-stream=dynamic", "stream module of nginx"), ("--with-stream", ""), ("", "stream module of nginx")]
+)
+def test_nginx_counts_only_where_it_can_pass_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, built: str, lacks: str
+) -> None:
+    nginx = tmp_path / "nginx"
+    nginx.write_text(f"#!/bin/sh\necho 'configure arguments: --prefix=/usr {built} --with-http_ssl_module' >&2\n")
+    nginx.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(proxies, "STREAM_MODULES", (str(tmp_path / "ngx_stream_module.so"),))
+    assert lacking("nginx") == lacks
+    (tmp_path / "ngx_stream_module.so").touch()
+    assert lacking("nginx") == ""
 
 
 def test_each_library_with_its_own_cipher_suite(tmp_path: Path) -> None:

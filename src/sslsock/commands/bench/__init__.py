@@ -46,13 +46,13 @@ PROGRAMS = ("haproxy", "nginx")
 
 def what_lacks(peer: str) -> str:
     """The first module or program that a peer needs and that is not installed; "" when all are there."""
-    from .proxies import program
+    from .proxies import lacking
 
     for word in peer.split("-"):
         module = MODULES.get(word)
         if module is not None and importlib.util.find_spec(module) is None:
             return f"module {module}"
-    return f"program {peer}" if peer in PROGRAMS and program(peer) is None else ""
+    return lacking(peer) if peer in PROGRAMS else ""
 
 
 def choose_peers(wanted: Iterable[str]) -> tuple[list[str], list[str]]:

@@ -40,6 +40,18 @@ def program(peer: str) -> Optional[str]:
     return shutil.which(peer, path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin"]))
 
 
+def lacking(peer: str) -> str:
+    """What is not installed of a peer; "" for nothing. nginx may be there without the module that passes bytes."""
+    found = program(peer)
+    if found is None:
+        return f"program {peer}"
+    if peer == "nginx" and not any(map(os.path.exists, STREAM_MODULES)):
+        built = subprocess.run([found, "-V"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False).stdout.split()
+        if b"--with-stream" not in built:
+            return "stream module of nginx"
+    return ""
+
+
 def version(peer: str) -> str:
     """What it says of itself, with its OpenSSL."""
     words = [str(program(peer)), {"haproxy": "-vv", "nginx": "-V"}[peer]]
