@@ -71,7 +71,8 @@ def test_a_proxy(peer: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("built", "lacks"), [("--with-stream=dynamic", "stream module of nginx"), ("--with-stream", ""), ("", "stream module of nginx")]
+    ("built", "lacks"),
+    [("--with-stream=dynamic", "stream module of nginx"), ("--with-stream", ""), ("", "stream module of nginx")],
 )
 def test_nginx_counts_only_where_it_can_pass_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, built: str, lacks: str
