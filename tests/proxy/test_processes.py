@@ -154,6 +154,17 @@ def test_one_that_is_killed_takes_its_own_connections_and_no_other(running: Prox
     assert running.end() == 0
 
 
+def test_bytes_of_live_connections_are_counted_in_one_that_came_later_too(site: Site, back: Origin) -> None:
+    words = ("--cert", site.issue(), "--processes", 1, "--metrics", LOCAL)
+    with proxy("--listen", f"tls://{LOCAL}", "--to", back.url, *words) as made:
+        os.kill(members_of(made)[0], signal.SIGKILL)
+        with connect(made.port, site.context) as client:  # of the next one
+            say(client)
+            wait_until(lambda: total(made, "sslsock_proxy_bytes_total") > 0, "the bytes of a connection that lives")
+            say(client)
+        assert made.end() == 0
+
+
 def test_connections_that_come_while_one_is_dead_wait_for_the_next(running: Proxy, site: Site) -> None:
     with Traffic(running.ports, site.context) as traffic:
         traffic.wait_for(20)

@@ -325,8 +325,6 @@ class Crew:
             if health.watched:
                 seat.line.send("verdict", health.key, health.verdict)
         self._send_plan(seat)
-        if self._counts_progress:
-            seat.line.send("progress")
 
     def _on_message(self, seat: Seat, name: str, values: tuple[Any, ...]) -> None:
         if name == "report":
@@ -334,6 +332,8 @@ class Crew:
         elif name == "ready":
             (seat.plan,) = values
             seat.beat = time.monotonic()
+            if not seat.ready and self._counts_progress and seat.line is not None:  # before, it has no worker to do it
+                seat.line.send("progress")
             seat.ready = True
             self._send_plan(seat)
             self._look_who_is_behind()
