@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import os
+import re
 import resource
 import select
 import signal
@@ -22,7 +23,7 @@ import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import IO, Any, Callable, Optional
 
 import trustme
 
@@ -52,6 +53,23 @@ def children(pid: int) -> list[int]:
 def family(pid: int) -> list[int]:
     """It and all that come of it: with `--processes` the front, the nursery, and the workers."""
     return [pid, *(one for child in children(pid) for one in family(child))]
+
+
+def told_of(pid: int, word: str) -> str:
+    """What /proc/PID/status says under `word`."""
+    return re.findall(rf"^{word}:\s*(.*)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)[0]
+
+
+def writers_of(pipe: Optional[IO[bytes]]) -> list[int]:
+    """The other processes that have a pipe of ours open."""
+    assert pipe is not None
+    wanted = os.readlink(f"/proc/self/fd/{pipe.fileno()}")
+    found = []
+    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if pid != os.getpid() and wanted in open_descriptors(pid).values():
+                found.append(pid)
+    return found
 
 
 def user_ids(pid: int) -> set[str]:
@@ -135,6 +153,17 @@ class Proxy:
     @property
     def port(self) -> int:
         return self.ports[0]
+
+    def end_the_rest(self) -> list[str]:
+        """Once the front has ended: kills who keeps its standard error open and does not end. Returns who that was."""
+        self._reader.join(DEADLINE / 3)
+        found = []
+        for pid in writers_of(self.process.stderr) if self._reader.is_alive() else ():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                name, state = (told_of(pid, word) for word in ("Name", "State"))
+                found.append(f"{name} {pid}, {state}")
+                os.kill(pid, signal.SIGKILL)
+        return found
 
     def send(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
@@ -235,7 +264,9 @@ def proxy(*arguments: object, listeners: int = 1, **options: Any) -> Iterator[Pr
             watchdog.cancel()
             process.kill()
             process.wait()
+            outlived = running.end_the_rest()
             running._reader.join(DEADLINE)
+        assert not outlived, f"the front had ended, and these were still there: {outlived}"
         for word in ("Traceback", "runtime error: "):  # the second is UBSan's
             assert not any(word in line for line in running.lines), "\n".join(running.lines)
 
@@ -449,8 +480,14 @@ class Traffic:
                     self.failures.append(f"{type(exc).__name__}: {exc}")
             self._rounds[number] += 1
 
+    def _secured(self, raw: socket.socket) -> socket.socket:
+        """As it is, without a context. An end without close_notify is a failure, even behind the whole answer."""
+        if self._context is None:
+            return raw
+        return self._context.wrap_socket(raw, server_hostname="localhost", suppress_ragged_eofs=False)
+
     def _ask(self, raw: socket.socket) -> None:
-        with raw if self._context is None else self._context.wrap_socket(raw, server_hostname="localhost") as connection:
+        with self._secured(raw) as connection:
             answer = ask(connection, self._size)
             name = answer.partition(b" ")[0].decode()
             assert answer == answer_of(name, self._size), f"{len(answer)} bytes of {self._size}"

@@ -425,6 +425,18 @@ def test_one_that_is_stopped_does_not_outlive_the_front_and_keep_connections_wai
     wait_until(lambda: is_closed(running.port), "that the port is closed: the last thread of a process may end a little later")
 
 
+def test_a_nursery_that_hears_of_the_fronts_death_last_ends_who_is_stopped(running: Proxy) -> None:
+    """It learns first that the other member has ended, and has nobody to tell it to."""
+    stopped, other = members_of(running)
+    nursery = nursery_of(running)
+    for pid in (nursery, stopped):
+        os.kill(pid, signal.SIGSTOP)
+    running.process.kill()
+    wait_until(lambda: not is_alive(other), "that the other one ends")
+    os.kill(nursery, signal.SIGCONT)
+    wait_until(lambda: not any(map(is_alive, (nursery, stopped))), "that all processes have ended")
+
+
 def test_a_front_that_has_no_descriptors_tries_again(running: Proxy, site: Site) -> None:
     least, most = resource.prlimit(running.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(running.pid, resource.RLIMIT_NOFILE, (3, most))

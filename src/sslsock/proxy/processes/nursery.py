@@ -131,21 +131,37 @@ def serve(requests: socket.socket, keep: Collection[int], be_member: Callable[[i
         poll = select.poll()
         poll.register(requests, select.POLLIN)
         poll.register(reading, select.POLLIN)
-        while True:
-            ready = [fd for fd, _ in poll.poll()]
-            if reading in ready:
-                with suppress(BlockingIOError):
-                    os.read(reading, 4096)
-                for values in ended(numbers):
-                    requests.send(ANSWER.pack(*values))
-            if requests.fileno() in ready:
-                request, descriptors, _, _ = socket.recv_fds(requests, 4, 1)
-                if not request:
-                    end_all(reading, numbers)
-                    break
-                start(requests, int.from_bytes(request, "big"), descriptors[0], (reading, writing), numbers, be_member)
+        with suppress(ConnectionError):  # an answer that nobody is there to read
+            while answer_next(poll, requests, (reading, writing), numbers, be_member):
+                pass
+        end_all(reading, numbers)
     finally:
         os._exit(0)
+
+
+def answer_next(
+    poll: select.poll,
+    requests: socket.socket,
+    own: tuple[int, int],
+    numbers: dict[int, int],
+    be_member: Callable[[int, int], int],
+) -> bool:
+    """Wait for whatever is next, a request or the end of a member. Returns whether the front is still there.
+
+    own: the pipe whose first end becomes readable when a child has ended. ConnectionError: the front has died.
+    """
+    ready = [fd for fd, _ in poll.poll()]
+    if own[0] in ready:
+        with suppress(BlockingIOError):
+            os.read(own[0], 4096)
+        for values in ended(numbers):
+            requests.send(ANSWER.pack(*values))
+    if requests.fileno() in ready:
+        request, descriptors, _, _ = socket.recv_fds(requests, 4, 1)
+        if not request:
+            return False
+        start(requests, int.from_bytes(request, "big"), descriptors[0], own, numbers, be_member)
+    return True
 
 
 def start(
