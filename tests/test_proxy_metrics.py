@@ -653,5 +653,6 @@ def test_without_prometheus_client_the_message_says_what_to_install(monkeypatch:
 
 
 def test_counting_does_not_need_prometheus_client() -> None:
-    code = "import sys, sslsock.proxy.metrics, sslsock.proxy.summary; assert 'prometheus_client' not in sys.modules"
+    imports = "import sslsock.proxy.metrics, sslsock.proxy.summary"
+    code = f"import sys; {imports}; assert 'prometheus_client' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

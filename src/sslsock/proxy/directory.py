@@ -25,7 +25,6 @@ ANSWER_SECONDS = 5.0  # for all servers together
 PACKET = 1232  # bytes of an answer by UDP that pass everywhere; larger ones come by TCP (DNS flag day 2020)
 MOST_RECORDS = 256  # of a service
 CACHED = 10_000  # names
-NAME_SERVER = 53  # port
 
 
 class DirectoryError(OSError):

@@ -8,9 +8,10 @@ from typing import Optional, Union
 from ..core.hostname import parse_host
 from ..sockets.host_port import parse_connect_address
 from . import hosts
-from .directory import NAME_SERVER
 from .settings import Address
 from .table import Table
+
+NAME_SERVER = 53  # port
 
 __all__ = ["resolver_of", "service_of"]
 

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional, Protocol
 
 from ..core.build import build_info
 from .causes import cause_of
-from .record import FAILURES, HANDSHAKE_OK, REFUSALS, WORKER_DIED, ConnectionRecord
-from .sources import WORDS
+from .record import FAILURES, HANDSHAKE_OK, REFUSALS, VERDICTS, WORKER_DIED, ConnectionRecord
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -129,7 +128,7 @@ class ListenerCounters:
                 mine[key] = mine.get(key, 0) + count
         for door in other.doors.copy() if doors else ():
             for verdict, count, _ in door.refused():
-                reason = WORDS[verdict][0]
+                reason = VERDICTS[verdict][0]
                 self.refused[reason] = self.refused.get(reason, 0) + count
         for resumed, count in other.back_handshakes.copy().items():
             self.back_handshakes[resumed] = self.back_handshakes.get(resumed, 0) + count

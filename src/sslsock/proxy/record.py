@@ -8,7 +8,9 @@ from __future__ import annotations
 import time
 from typing import Optional
 
-__all__ = ["FAILURES", "REASONS", "REFUSALS", "ConnectionRecord"]
+from ..core import source_limits
+
+__all__ = ["FAILURES", "REASONS", "REFUSALS", "VERDICTS", "ConnectionRecord"]
 
 # Why a connection has ended. These words stand in logs and in metrics, so they do not change.
 ENDED = "ended"  # both sides, in order
@@ -87,6 +89,16 @@ FAILURES = frozenset(REASONS) - {
 
 # Not let in, by a list or a limit. Most of them are refused before there is a record.
 REFUSALS = frozenset((DENIED, SOURCE_LIMIT, SOURCE_HANDSHAKES, SOURCE_RATE, SOURCE_HANDSHAKE_RATE, HANDSHAKE_RATE))
+
+# What the log and the metrics call a refusal, and the limit that it goes by.
+VERDICTS = {
+    source_limits.DENIED: (DENIED, "the lists of sources"),
+    source_limits.CONNECTIONS: (SOURCE_LIMIT, "max-connections-per-source"),
+    source_limits.HANDSHAKES: (SOURCE_HANDSHAKES, "max-handshakes-per-source"),
+    source_limits.CONNECTION_RATE: (SOURCE_RATE, "connection-rate-per-source"),
+    source_limits.HANDSHAKE_RATE: (SOURCE_HANDSHAKE_RATE, "handshake-rate-per-source"),
+    source_limits.NO_MEMORY: (INTERNAL_ERROR, "memory"),
+}
 
 # How the handshake with the client went (`handshake_result`); None: there was none to make.
 HANDSHAKE_OK = "ok"

@@ -9,13 +9,13 @@ from typing import Callable
 from .access_log import WARNING, LineWriter
 from .metrics import Counters, by_listener
 from .networks import address_text
-from .sources import WORDS
+from .record import VERDICTS
 
 __all__ = ["PERIOD", "RefusalLog"]
 
 PERIOD = 60.0  # seconds between two lines about the same
 
-WHAT = dict(WORDS.values())
+WHAT = dict(VERDICTS.values())
 
 
 class RefusalLog:
@@ -45,6 +45,6 @@ class RefusalLog:
             counters = worker.listeners.get(listener)
             for door in counters.doors.copy() if counters is not None else ():
                 for verdict, _, address in door.refused():
-                    if WORDS[verdict][0] == reason:
+                    if VERDICTS[verdict][0] == reason:
                         return address_text(address)
         return ""

@@ -10,7 +10,6 @@ import hashlib
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Optional
 
-from ..core import source_limits
 from ..core.source_limits import ADMITTED, SourceLimits
 from . import record
 from .networks import MAPPED, address_text, packed_address
@@ -19,20 +18,9 @@ from .settings import Limits
 if TYPE_CHECKING:
     from .shares import Shares
 
-__all__ = ["WORDS", "Refused", "Sources", "source_of"]
+__all__ = ["Refused", "Sources", "source_of"]
 
 NETWORK_SIZE = 8  # bytes of an IPv6 address
-
-# What the log and the metrics call a refusal, and the limit that it goes by.
-WORDS = {
-    source_limits.DENIED: (record.DENIED, "the lists of sources"),
-    source_limits.CONNECTIONS: (record.SOURCE_LIMIT, "max-connections-per-source"),
-    source_limits.HANDSHAKES: (record.SOURCE_HANDSHAKES, "max-handshakes-per-source"),
-    source_limits.CONNECTION_RATE: (record.SOURCE_RATE, "connection-rate-per-source"),
-    source_limits.HANDSHAKE_RATE: (record.SOURCE_HANDSHAKE_RATE, "handshake-rate-per-source"),
-    source_limits.NO_MEMORY: (record.INTERNAL_ERROR, "memory"),
-}
-
 
 def source_of(host: str) -> Hashable:
     """The source that an address, as text, belongs to by default. What is no IP address is a source of its own."""
@@ -46,7 +34,7 @@ class Refused(Exception):
     """A connection is not let in. reason: one of `record.REASONS`. The text is for the log."""
 
     def __init__(self, verdict: int) -> None:
-        self.reason, what = WORDS[verdict]
+        self.reason, what = record.VERDICTS[verdict]
         super().__init__(f"its source is not let in: {what}")
 
 
