@@ -18,9 +18,9 @@ import traceback
 from typing import Any, Callable, Optional
 
 from sslsock.core.event_loop import EventLoop
-from sslsock.proxy.gate import Place, Room
-from sslsock.proxy.shared_gate import SharedGate
-from sslsock.proxy.shares import Shares
+from sslsock.proxy.limits.gate import Place, Room
+from sslsock.proxy.limits.shared_gate import SharedGate
+from sslsock.proxy.limits.shares import Shares
 
 DEADLINE = 30.0
 

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import NameOID
 
 from sslsock import SslCertificate
-from sslsock.proxy.settings import KeyPair
+from sslsock.proxy.settings.model import KeyPair
 
 # RFC822Name itself takes nothing but well-formed addresses.
 KINDS = {"DNS": x509.DNSName, "email": x509.RFC822Name._init_without_validation, "URI": x509.UniformResourceIdentifier}

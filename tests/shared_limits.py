@@ -17,12 +17,12 @@ from typing import Callable
 from proxy_processes import DEADLINE, Door, Family, Numbers, Session, Worker, fail, fork, stopped
 from sslsock.core.source_limits import ADMITTED, CONNECTIONS, NO_MEMORY, SourceLimits
 from sslsock.core.ticket_keys import TicketKeys
-from sslsock.proxy.gate import FAIR_SECONDS
-from sslsock.proxy.pace import Paces, wait_for_all
+from sslsock.proxy.limits.gate import FAIR_SECONDS
+from sslsock.proxy.limits.pace import Paces, wait_for_all
+from sslsock.proxy.limits.shares import Shares
+from sslsock.proxy.limits.sources import Refused, Sources
 from sslsock.proxy.policy import ListenerPolicy
-from sslsock.proxy.settings import Address, Limits, ListenerSettings, Route
-from sslsock.proxy.shares import Shares
-from sslsock.proxy.sources import Refused, Sources
+from sslsock.proxy.settings.model import Address, Limits, ListenerSettings, Route
 
 TO = Address("tcp", "127.0.0.1", 9)
 HOUR = 3600 * 10**9

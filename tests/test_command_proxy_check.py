@@ -16,9 +16,9 @@ from command_helpers import Identity, identity, one_line, run
 from judged import DAY, NOW, issue, revoke
 from sslsock.__main__ import make_parser
 from sslsock.proxy.check import check_files
-from sslsock.proxy.options import make_settings
-from sslsock.proxy.settings import SettingsError
-from sslsock.proxy.tls_profiles import missing_text, profile
+from sslsock.proxy.settings.model import SettingsError
+from sslsock.proxy.settings.options import make_settings
+from sslsock.proxy.settings.tls_profiles import missing_text, profile
 
 __all__ = ["identity"]
 

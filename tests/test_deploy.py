@@ -17,8 +17,8 @@ import trustme
 
 from peers import needs_sources
 from sslsock.__main__ import make_parser
-from sslsock.proxy.fleet import FleetState
-from sslsock.proxy.metrics import Counters, ProcessState, make_collector
+from sslsock.proxy.fleet.member import FleetState
+from sslsock.proxy.observability.metrics import Counters, ProcessState, make_collector
 
 pytestmark = needs_sources
 DEPLOY = Path(__file__).resolve().parent.parent / "deploy"

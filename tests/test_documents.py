@@ -21,8 +21,8 @@ import sslsock.aio
 import sslsock.proxy_protocol
 from peers import needs_sources
 from sslsock.__main__ import make_parser
-from sslsock.proxy import builder
-from sslsock.proxy.limit_values import OF_LISTENERS
+from sslsock.proxy.settings import builder
+from sslsock.proxy.settings.limit_values import OF_LISTENERS
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()

@@ -22,9 +22,9 @@ from typing import Any, Callable, Optional
 import pytest
 
 from peers import open_descriptors, opened_since
-from sslsock.proxy import access_log
-from sslsock.proxy.access_log import AccessLog, LineWriter, json_line, text_line
-from sslsock.proxy.record import ConnectionRecord
+from sslsock.proxy.observability import access_log
+from sslsock.proxy.observability.access_log import AccessLog, LineWriter, json_line, text_line
+from sslsock.proxy.observability.record import ConnectionRecord
 from sslsock.proxy_protocol import SIGNATURE, parse
 
 PATIENCE = 20.0  # seconds

@@ -17,9 +17,9 @@ from sslsock.proxy.acme.manager import below
 from sslsock.proxy.acme.plan import Pace, Window, next_question, renewal_moment
 from sslsock.proxy.acme.storage import FileStorage
 from sslsock.proxy.check import check_files
-from sslsock.proxy.config_file import read_settings
-from sslsock.proxy.options import add_arguments, make_settings
-from sslsock.proxy.settings import AcmeSettings, Address, ProxySettings, SettingsError
+from sslsock.proxy.settings.config_file import read_settings
+from sslsock.proxy.settings.model import AcmeSettings, Address, ProxySettings, SettingsError
+from sslsock.proxy.settings.options import add_arguments, make_settings
 
 DAY = 86400.0
 TLS = ["--listen", "tls://:443", "--to", "tcp://127.0.0.1:80"]

@@ -11,7 +11,7 @@ from cryptography.x509.oid import ExtensionOID
 from self_signed import EC_KEY, RSA_KEY, certificate, key_pem, make
 from sslsock import Context, Engine, SslCertificate, SslKey, TlsError
 from sslsock.core.context import VERIFY_NONE, VERIFY_PEER
-from sslsock.proxy.allowed import NameList
+from sslsock.proxy.settings.allowed import NameList
 
 
 def match(glob: str, *names: str, cn: Optional[str] = None) -> Optional[str]:

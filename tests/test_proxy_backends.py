@@ -14,9 +14,9 @@ from core.pairs import drive
 from peers import Host
 from sslsock.core.dial import Dial, pack_address
 from sslsock.core.loop import Loop
-from sslsock.proxy.attempt import THEIR_TROUBLE
-from sslsock.proxy.backends import DOUBTERS, Backend, BackendPool, BackendState, News, summed_up
-from sslsock.proxy.settings import Address
+from sslsock.proxy.back_ends.backends import DOUBTERS, Backend, BackendPool, BackendState, News, summed_up
+from sslsock.proxy.sessions.attempt import THEIR_TROUBLE
+from sslsock.proxy.settings.model import Address
 from sslsock.sockets.resolver import Lookup
 
 V4, V6 = socket.AF_INET, socket.AF_INET6

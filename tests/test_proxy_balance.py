@@ -8,11 +8,11 @@ from typing import Any, Optional
 
 import pytest
 
-from sslsock.proxy.backends import Backend, BackendPool
-from sslsock.proxy.checks import final_status
-from sslsock.proxy.directory import Entry, Listing
-from sslsock.proxy.health import HESITATION
-from sslsock.proxy.settings import Address, Balance
+from sslsock.proxy.back_ends.backends import Backend, BackendPool
+from sslsock.proxy.back_ends.checks import final_status
+from sslsock.proxy.back_ends.directory import Entry, Listing
+from sslsock.proxy.back_ends.health import HESITATION
+from sslsock.proxy.settings.model import Address, Balance
 
 
 class Bench:

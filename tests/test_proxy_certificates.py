@@ -13,7 +13,8 @@ import trustme
 
 from self_signed import EC_KEY, ED25519_KEY, END, RSA_KEY, Folder, key_pem, make
 from sslsock import Context, Engine, SslCertificate, SslKey
-from sslsock.proxy.certificates import (
+from sslsock.proxy.settings.model import KeyPair
+from sslsock.proxy.tls.certificates import (
     CertificateError,
     CertificateStore,
     Expiry,
@@ -21,7 +22,6 @@ from sslsock.proxy.certificates import (
     read_certificates,
     write_authority,
 )
-from sslsock.proxy.settings import KeyPair
 
 
 @pytest.fixture

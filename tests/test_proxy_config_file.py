@@ -15,10 +15,9 @@ from typing import Any
 import pytest
 
 from sslsock.__main__ import make_parser
-from sslsock.proxy import config_file
-from sslsock.proxy.config_file import read_settings
-from sslsock.proxy.options import make_settings
-from sslsock.proxy.settings import (
+from sslsock.proxy.settings import config_file
+from sslsock.proxy.settings.config_file import read_settings
+from sslsock.proxy.settings.model import (
     Address,
     BackTls,
     KeyPair,
@@ -29,7 +28,8 @@ from sslsock.proxy.settings import (
     Route,
     SettingsError,
 )
-from sslsock.proxy.toml_lines import lines_of
+from sslsock.proxy.settings.options import make_settings
+from sslsock.proxy.settings.toml_lines import lines_of
 
 try:
     toml: Any = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from sslsock.proxy.descriptors import AMPLE, FILES, LOOKUP, WORKER, Needs, open_now, share_out
+from sslsock.proxy.limits.descriptors import AMPLE, FILES, LOOKUP, WORKER, Needs, open_now, share_out
 
 
 def most(connections: int, leaving: int, ahead: int, needs: Needs) -> int:

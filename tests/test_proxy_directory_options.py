@@ -9,8 +9,8 @@ import pytest
 
 from sslsock.__main__ import make_parser
 from sslsock.proxy.check import check_files
-from sslsock.proxy.options import make_settings
-from sslsock.proxy.settings import Address, ProxySettings, SettingsError
+from sslsock.proxy.settings.model import Address, ProxySettings, SettingsError
+from sslsock.proxy.settings.options import make_settings
 
 LISTEN = ("--listen", "tcp://127.0.0.1:0")
 PLAIN = ("--to", "tcp://app.example.com:80")

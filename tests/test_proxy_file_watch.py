@@ -14,9 +14,9 @@ import pytest
 
 from peers import needs_inotify, open_descriptors, opened_since
 from sslsock.core.folder_watch import FolderWatch, is_remote
-from sslsock.proxy import file_watch
-from sslsock.proxy.file_watch import FileWatch, Ways, obstacles_to, told
-from sslsock.proxy.paths import way_to
+from sslsock.proxy.files import watch as file_watch
+from sslsock.proxy.files.paths import way_to
+from sslsock.proxy.files.watch import FileWatch, Ways, obstacles_to, told
 
 TIMEOUT = 90.0  # seconds
 NEVER = (0,)  # a mark that no file has: so the first change is told as soon as all is watched

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sslsock.core.ticket_keys import KEY_SIZE, MOST_KEYS, TicketKeys
-from sslsock.proxy.fleet_keys import (
+from sslsock.proxy.fleet.keys import (
     AHEAD,
     KEPT,
     MOST_SEEDS,

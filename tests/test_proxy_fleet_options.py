@@ -10,9 +10,9 @@ import pytest
 
 from sslsock.__main__ import make_parser
 from sslsock.proxy.check import check_files
-from sslsock.proxy.config_file import read_settings
-from sslsock.proxy.options import make_settings
-from sslsock.proxy.settings import Address, Fleet, ProxySettings, SettingsError
+from sslsock.proxy.settings.config_file import read_settings
+from sslsock.proxy.settings.model import Address, Fleet, ProxySettings, SettingsError
+from sslsock.proxy.settings.options import make_settings
 
 LISTENER = ("--listen", "tcp://127.0.0.1:0", "--to", "tcp://127.0.0.1:9")
 

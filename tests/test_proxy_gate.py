@@ -7,8 +7,8 @@ from typing import Any, Callable, Optional
 
 import pytest
 
-from sslsock.proxy import gate as module
-from sslsock.proxy.gate import FAIR_SECONDS, SILENT_SECONDS, Gate, Place, Room
+from sslsock.proxy.limits import gate as module
+from sslsock.proxy.limits.gate import FAIR_SECONDS, SILENT_SECONDS, Gate, Place, Room
 
 
 class Clock:

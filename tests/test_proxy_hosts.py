@@ -9,10 +9,10 @@ from typing import Optional
 import pytest
 
 from sslsock.__main__ import make_parser
-from sslsock.proxy import hosts
-from sslsock.proxy.config_file import read_settings
-from sslsock.proxy.options import make_settings
-from sslsock.proxy.settings import SettingsError
+from sslsock.proxy.settings import hosts
+from sslsock.proxy.settings.config_file import read_settings
+from sslsock.proxy.settings.model import SettingsError
+from sslsock.proxy.settings.options import make_settings
 from test_command_proxy_check import needs_toml
 
 NUMBER = "no host name ends in a number, and an IPv4 address is four numbers, as in 192.0.2.1"

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from sslsock import EventLoop
-from sslsock.proxy.pulse import Pulse
-from sslsock.proxy.service_manager import ServiceManager
+from sslsock.proxy.observability.pulse import Pulse
+from sslsock.proxy.service.service_manager import ServiceManager
 
 
 @pytest.fixture(params=["path", "abstract"])

@@ -17,8 +17,8 @@ import pytest
 from peers import open_descriptors, opened_since
 from sslsock import build_info
 from sslsock.core.door import Door
-from sslsock.proxy import metrics_server, record
-from sslsock.proxy.metrics import (
+from sslsock.proxy.observability import metrics_server, record
+from sslsock.proxy.observability.metrics import (
     Counters,
     ListenerCounters,
     MetricsError,
@@ -28,8 +28,8 @@ from sslsock.proxy.metrics import (
     make_collector,
     total,
 )
-from sslsock.proxy.metrics_server import MetricsServer
-from sslsock.proxy.record import ConnectionRecord
+from sslsock.proxy.observability.metrics_server import MetricsServer
+from sslsock.proxy.observability.record import ConnectionRecord
 
 PATIENCE = 20.0  # seconds
 A, B = "tls://0.0.0.0:443", "tcp://[::1]:80"
@@ -605,8 +605,8 @@ def test_without_descriptors_it_waits_and_then_serves_again() -> None:
     """A server that tried on at once would take a whole processor meanwhile."""
     code = """
 import os, resource, socket, time
-from sslsock.proxy.metrics import Counters, make_collector
-from sslsock.proxy.metrics_server import MetricsServer
+from sslsock.proxy.observability.metrics import Counters, make_collector
+from sslsock.proxy.observability.metrics_server import MetricsServer
 server = MetricsServer("127.0.0.1", 0)
 server.start(make_collector([Counters()], dict, dict))
 silent, client = socket.socket(), socket.socket()
@@ -653,6 +653,6 @@ def test_without_prometheus_client_the_message_says_what_to_install(monkeypatch:
 
 
 def test_counting_does_not_need_prometheus_client() -> None:
-    imports = "import sslsock.proxy.metrics, sslsock.proxy.summary"
+    imports = "import sslsock.proxy.observability.metrics, sslsock.proxy.observability.summary"
     code = f"import sys; {imports}; assert 'prometheus_client' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

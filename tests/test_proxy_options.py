@@ -11,9 +11,8 @@ import pytest
 
 from sslsock.__main__ import make_parser
 from sslsock.core.cpu_count import usable_cpus
-from sslsock.proxy.builder import ACME, LISTENER, TOP
-from sslsock.proxy.options import make_settings
-from sslsock.proxy.settings import (
+from sslsock.proxy.settings.builder import ACME, LISTENER, TOP
+from sslsock.proxy.settings.model import (
     Address,
     BackTls,
     Balance,
@@ -26,7 +25,8 @@ from sslsock.proxy.settings import (
     SettingsError,
     TlsPolicy,
 )
-from sslsock.proxy.tls_profiles import profile
+from sslsock.proxy.settings.options import make_settings
+from sslsock.proxy.settings.tls_profiles import profile
 
 TLS = ["--listen", "tls://localhost:8443"]
 TCP = ["--listen", "tcp://localhost:8080"]

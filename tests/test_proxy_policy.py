@@ -11,7 +11,7 @@ import trustme
 
 from judged import issue, revoke
 from sslsock.proxy.policy import RoutePolicy
-from sslsock.proxy.settings import Address, BackTls, KeyPair, Route, TlsPolicy
+from sslsock.proxy.settings.model import Address, BackTls, KeyPair, Route, TlsPolicy
 
 ROOT = issue("root", ca=True)
 TO = (Address("tls", "192.0.2.1", 443),)

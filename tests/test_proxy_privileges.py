@@ -15,14 +15,21 @@ from typing import Optional
 import pytest
 
 from command_helpers import ENVIRONMENT, TIMEOUT
-from sslsock.proxy.privileges import InheritedSocket, ListenerSockets, PrivilegeError, drop_to, find_account, match_sockets
-from sslsock.proxy.settings import Address
+from sslsock.proxy.service.privileges import (
+    InheritedSocket,
+    ListenerSockets,
+    PrivilegeError,
+    drop_to,
+    find_account,
+    match_sockets,
+)
+from sslsock.proxy.settings.model import Address
 
 # ---- socket activation -------------------------------------------------------------------------------------
 
 TAKE = """
 import os, socket, subprocess, sys
-from sslsock.proxy.privileges import PrivilegeError, listen_fds
+from sslsock.proxy.service.privileges import PrivilegeError, listen_fds
 for number, descriptor in enumerate(map(int, sys.argv[1:])):
     os.dup2(descriptor, 3 + number)
 os.environ.update({name: value.replace("PID", str(os.getpid())) for name, value in os.environ.items() if name == "LISTEN_PID"})
@@ -225,7 +232,7 @@ DAEMON = grp.getgrnam("daemon")
 
 DROP = """
 import os, sys, threading
-from sslsock.proxy.privileges import PrivilegeError, drop_to
+from sslsock.proxy.service.privileges import PrivilegeError, drop_to
 go, done = threading.Event(), threading.Event()
 seen = []
 def other():
@@ -300,7 +307,7 @@ def test_a_way_back_to_root_is_noticed() -> None:
 @root_only
 def test_only_root_can_drop() -> None:
     child = (
-        "import os\nfrom sslsock.proxy.privileges import PrivilegeError, drop_to\nos.setuid(54321)\n"
+        "import os\nfrom sslsock.proxy.service.privileges import PrivilegeError, drop_to\nos.setuid(54321)\n"
         "try:\n    drop_to('nobody')\nexcept PrivilegeError as exc:\n    print(exc)"
     )
     result = subprocess.run([sys.executable, "-c", child], env=ENVIRONMENT, capture_output=True, text=True, timeout=TIMEOUT)

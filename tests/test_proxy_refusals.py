@@ -9,9 +9,9 @@ from sslsock import EventLoop
 from sslsock.core.door import Door
 from sslsock.core.listener import Listener
 from sslsock.core.source_limits import SourceLimits
-from sslsock.proxy.metrics import Counters, by_listener
-from sslsock.proxy.record import ConnectionRecord
-from sslsock.proxy.refusals import PERIOD, RefusalLog
+from sslsock.proxy.limits.refusals import PERIOD, RefusalLog
+from sslsock.proxy.observability.metrics import Counters, by_listener
+from sslsock.proxy.observability.record import ConnectionRecord
 
 NAME = "tls://:443"
 

@@ -11,10 +11,10 @@ import trustme
 from sslsock.__main__ import make_parser
 from sslsock.core.ticket_keys import TicketKeys
 from sslsock.proxy.check import check_files
-from sslsock.proxy.files import Reading, Unit
-from sslsock.proxy.options import make_settings
+from sslsock.proxy.files.reading import Reading, Unit
 from sslsock.proxy.policy import ListenerPolicy
 from sslsock.proxy.renewal import FileStates, Renewed, renew
+from sslsock.proxy.settings.options import make_settings
 
 AUTHORITY = trustme.CA()
 

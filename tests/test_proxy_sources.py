@@ -10,10 +10,10 @@ from typing import Optional
 import pytest
 
 from sslsock.core.source_limits import ADMITTED, CONNECTION_RATE, HANDSHAKE_RATE, SourceLimits
-from sslsock.proxy.networks import address_text, make_list, networks_in, packed_address
-from sslsock.proxy.pace import Pace
-from sslsock.proxy.settings import Limits, SettingsError
-from sslsock.proxy.sources import Refused, Sources, source_of
+from sslsock.proxy.limits.networks import address_text, make_list, networks_in, packed_address
+from sslsock.proxy.limits.pace import Pace
+from sslsock.proxy.limits.sources import Refused, Sources, source_of
+from sslsock.proxy.settings.model import Limits, SettingsError
 
 SECOND = 10**9
 START = 10**15  # of a clock

@@ -8,8 +8,8 @@ from typing import Optional
 import pytest
 
 from sslsock.core import channel, relay
-from sslsock.proxy import record, stages
-from sslsock.proxy.stages import handshake_result, kind_of_errno, kind_of_failure, kind_of_relay_end, reason_of
+from sslsock.proxy.observability import record, stages
+from sslsock.proxy.observability.stages import handshake_result, kind_of_errno, kind_of_failure, kind_of_relay_end, reason_of
 
 STAGES = ("header", "hello", "handshake", "dialing", "greeting", "relaying", "over")
 KINDS = ("reset", "network", "timed_out", "closed", "truncated", "tls", "certificate", "late", "resource", "aborted")

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from sslsock.proxy.access_log import LineWriter
-from sslsock.proxy.metrics import Counters, Totals
-from sslsock.proxy.record import ConnectionRecord
-from sslsock.proxy.summary import Summary, summary_line
+from sslsock.proxy.observability.access_log import LineWriter
+from sslsock.proxy.observability.metrics import Counters, Totals
+from sslsock.proxy.observability.record import ConnectionRecord
+from sslsock.proxy.observability.summary import Summary, summary_line
 
 PATIENCE = 20.0  # seconds
 MIB = 1 << 20

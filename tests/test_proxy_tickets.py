@@ -15,7 +15,7 @@ import pytest
 from peers import open_descriptors, opened_since
 from sslsock.core.context import TICKET_LIFETIME
 from sslsock.core.ticket_keys import TicketKeys
-from sslsock.proxy.tickets import TicketKeyError, TicketKeyFile, TicketRotation, parse_ticket_keys
+from sslsock.proxy.tls.tickets import TicketKeyError, TicketKeyFile, TicketRotation, parse_ticket_keys
 
 
 def some_key(name: bytes | None = None) -> bytes:

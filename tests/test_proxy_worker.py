@@ -11,10 +11,10 @@ import pytest
 
 from peers import refused_port
 from sslsock.core.ticket_keys import TicketKeys
-from sslsock.proxy import record
-from sslsock.proxy.access_log import AccessLog, LineWriter
+from sslsock.proxy.observability import record
+from sslsock.proxy.observability.access_log import AccessLog, LineWriter
 from sslsock.proxy.policy import ListenerPolicy
-from sslsock.proxy.settings import Address, Limits, ListenerSettings, Route
+from sslsock.proxy.settings.model import Address, Limits, ListenerSettings, Route
 from sslsock.proxy.worker import Gate, Worker
 
 DEADLINE = 60.0

@@ -26,7 +26,7 @@ from .commands.common import (
     print_error,
 )
 from .core.event_loop import EventLoop
-from .proxy.options import add_arguments as add_proxy_arguments
+from .proxy.settings.options import add_arguments as add_proxy_arguments
 
 DESCRIPTION = "Event-driven sockets with TLS: a client, a server, a proxy, a demonstration and a benchmark."
 

@@ -28,8 +28,8 @@ from sslsock import EventLoop
 from sslsock.core.door import Door
 from sslsock.core.listener import Listener
 from sslsock.core.source_limits import SourceLimits
-from sslsock.proxy.attempt import reset
-from sslsock.proxy.networks import make_list
+from sslsock.proxy.limits.networks import make_list
+from sslsock.proxy.sessions.attempt import reset
 
 IN_C = "C: accept, reset"
 

@@ -18,19 +18,19 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 if __name__ == "__main__":
     import atheris
 
-    MODULES = ["sslsock.proxy.config_file", "sslsock.proxy_protocol", "sslsock.proxy.toml_lines"]
+    MODULES = ["sslsock.proxy.settings.config_file", "sslsock.proxy_protocol", "sslsock.proxy.settings.toml_lines"]
     with atheris.instrument_imports(include=MODULES):
         from sslsock import proxy_protocol
-        from sslsock.proxy import config_file
+        from sslsock.proxy.settings import config_file
 else:
     from sslsock import proxy_protocol
-    from sslsock.proxy import config_file
+    from sslsock.proxy.settings import config_file
 
 from sslsock import SslCertificate, SslKey
 from sslsock.core.certificate import SslEncoding
 from sslsock.core.client_hello import ClientHelloError, parse_client_hello
 from sslsock.core.key import KeyType
-from sslsock.proxy.settings import SettingsError
+from sslsock.proxy.settings.model import SettingsError
 
 MEMORY = os.memfd_create("configuration")  # a file for all runs
 FOUND = Path(__file__).with_name("found")  # inputs that have shown a fault, a folder a target

@@ -32,7 +32,7 @@ from sslsock.proxy.acme.failure import AcmeFailure
 from sslsock.proxy.acme.http import ChallengeServer
 from sslsock.proxy.acme.manager import AcmeManager, pair_of
 from sslsock.proxy.acme.storage import FileStorage
-from sslsock.proxy.settings import AcmeSettings
+from sslsock.proxy.settings.model import AcmeSettings
 
 from .authority import EAB_KEY, EAB_KID, TIMEOUT, Authority, Front, authority
 from .operations import Origin, Site, wait_until

@@ -15,7 +15,7 @@ import trustme
 
 from command_helpers import Identity
 from peers import refused_port, stuck_port
-from sslsock.proxy.record import REASONS
+from sslsock.proxy.observability.record import REASONS
 
 from .operations import proxy
 from .running import (

@@ -20,8 +20,8 @@ import pytest
 from dns.name import from_text as name_from_text
 
 from interop.programs import free_port
-from sslsock.proxy import directory
-from sslsock.proxy.directory import LONGEST, Directory, DirectoryError, Entry
+from sslsock.proxy.back_ends import directory
+from sslsock.proxy.back_ends.directory import LONGEST, Directory, DirectoryError, Entry
 
 from .dns_server import DnsServer
 from .operations import Origin, Proxy, Site, connect, proxy, say, wait_until

@@ -17,8 +17,8 @@ from typing import Callable, Optional
 import pytest
 
 from command_helpers import Identity, run, started
-from sslsock.proxy import files
-from sslsock.proxy.files import MOST_BYTES, Reader, Reading
+from sslsock.proxy.files import reading as files
+from sslsock.proxy.files.reading import MOST_BYTES, Reader, Reading
 
 from .running import TIMEOUT, connect, listener, running
 

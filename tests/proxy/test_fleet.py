@@ -22,10 +22,10 @@ import pytest
 
 from command_helpers import ENVIRONMENT
 from sslsock.core.ticket_keys import TicketKeys
-from sslsock.proxy.files import Reading
-from sslsock.proxy.fleet import FleetMember, access_to
-from sslsock.proxy.fleet_keys import MOST_USE, PERIOD, Plan, parse_plan
-from sslsock.proxy.settings import Address, Fleet
+from sslsock.proxy.files.reading import Reading
+from sslsock.proxy.fleet.keys import MOST_USE, PERIOD, Plan, parse_plan
+from sslsock.proxy.fleet.member import FleetMember, access_to
+from sslsock.proxy.settings.model import Address, Fleet
 
 from .operations import DEADLINE, Origin, Proxy, Site, ask, connect, proxy, wait_until
 from .redis_server import RedisServer

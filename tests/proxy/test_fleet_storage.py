@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from sslsock.__main__ import make_parser
-from sslsock.proxy import fleet_storage
 from sslsock.proxy.check import check_files
-from sslsock.proxy.files import Reading
-from sslsock.proxy.fleet import access_to
-from sslsock.proxy.options import make_settings
-from sslsock.proxy.settings import Address, Fleet, SettingsError
+from sslsock.proxy.files.reading import Reading
+from sslsock.proxy.fleet import storage as fleet_storage
+from sslsock.proxy.fleet.member import access_to
+from sslsock.proxy.settings.model import Address, Fleet, SettingsError
+from sslsock.proxy.settings.options import make_settings
 
 from .authority import Authority, authority
 from .operations import Origin, wait_until

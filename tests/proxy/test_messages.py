@@ -21,7 +21,7 @@ import pytest
 
 from command_helpers import ENVIRONMENT, Identity, command, run
 from self_signed import END, Folder
-from sslsock.proxy.settings import KeyPair
+from sslsock.proxy.settings.model import KeyPair
 
 from .operations import inherited, wait_until
 from .running import TIMEOUT, connect, listener, receive_exactly

@@ -20,9 +20,9 @@ import pytest
 
 from command_helpers import Identity, run
 from peers import open_descriptors
-from sslsock.proxy import files
-from sslsock.proxy.files import Reader, Reading, open_file, status_of
-from sslsock.proxy.privileges import replaceable_for
+from sslsock.proxy.files import reading as files
+from sslsock.proxy.files.reading import Reader, Reading, open_file, status_of
+from sslsock.proxy.service.privileges import replaceable_for
 
 from .operations import (
     DEADLINE,

@@ -22,10 +22,10 @@ import pytest
 
 from command_helpers import ENVIRONMENT, command
 from peers import MEMORY_TELLS, refused_port
-from sslsock.proxy import openings
-from sslsock.proxy.access_log import LineWriter
-from sslsock.proxy.openings import Unstartable, open_listeners
-from sslsock.proxy.settings import Address
+from sslsock.proxy.observability.access_log import LineWriter
+from sslsock.proxy.service import openings
+from sslsock.proxy.service.openings import Unstartable, open_listeners
+from sslsock.proxy.settings.model import Address
 
 from .operations import (
     DEADLINE,

@@ -14,8 +14,8 @@ import pytest
 
 from command_helpers import ENVIRONMENT, command, run
 from sslsock.core.dial import pack_address
-from sslsock.proxy.capabilities import transparency_error
-from sslsock.proxy.client_address import address_of_client
+from sslsock.proxy.service.capabilities import transparency_error
+from sslsock.proxy.sessions.client_address import address_of_client
 
 from .operations import DEADLINE
 from .running import Proxy, in_own_network, listener, running

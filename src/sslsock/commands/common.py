@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Callable, Optional, TypeVar
 
 from .. import ConfigurationError, SslConfiguration, SslProtocol
-from ..proxy.certificates import CertificateError, load_pair
+from ..proxy.tls.certificates import CertificateError, load_pair
 from ..sockets.host_port import parse_connect_address, parse_listen_address
 
 Parsed = TypeVar("Parsed")

@@ -20,7 +20,7 @@ from typing import Any, Optional
 
 from .. import EventLoop, SocketError, SslCertificate, SslConfiguration, SslError, SslSocket, stop
 from .. import run as run_loop
-from ..proxy.certificates import CertificateError, read_certificates
+from ..proxy.tls.certificates import CertificateError, read_certificates
 from ..sockets.certificate_text import certificate_lines, name_text
 from ..sockets.host_port import address_text
 from .common import CommandError, UsageError, check_configuration, load_identity, printable, protocol_text

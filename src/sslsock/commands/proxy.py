@@ -8,14 +8,14 @@ import signal
 from collections.abc import Sequence
 from typing import Optional
 
-from ..proxy.access_log import ERROR, MESSAGES, LineWriter
 from ..proxy.check import Warn, check_files
-from ..proxy.file_watch import obstacles_to, told
-from ..proxy.files import Reader, Reading
-from ..proxy.options import make_settings
-from ..proxy.privileges import PrivilegeError, acting_as, replaceable_for
-from ..proxy.process_log import log, process_log
-from ..proxy.settings import ProxySettings, SettingsError
+from ..proxy.files.reading import Reader, Reading
+from ..proxy.files.watch import obstacles_to, told
+from ..proxy.observability.access_log import ERROR, MESSAGES, LineWriter
+from ..proxy.observability.process_log import log, process_log
+from ..proxy.service.privileges import PrivilegeError, acting_as, replaceable_for
+from ..proxy.settings.model import ProxySettings, SettingsError
+from ..proxy.settings.options import make_settings
 from .common import CommandError, print_result
 
 
@@ -73,7 +73,7 @@ def log_format_of(check: bool, chosen: Optional[str], config: Optional[str], rea
     if check:
         return "text"
     if chosen is None and config is not None:
-        from ..proxy.config_file import log_format_in
+        from ..proxy.settings.config_file import log_format_in
 
         chosen = log_format_in(config, reading)
     return chosen if chosen in MESSAGES else "text"

@@ -13,7 +13,7 @@ import socket as system
 from typing import Callable
 
 from .. import EventLoop, SocketError, SslConfiguration, SslServer, SslSocket
-from ..proxy.certificates import make_localhost_pair, write_authority
+from ..proxy.tls.certificates import make_localhost_pair, write_authority
 from ..sockets.host_port import address_text
 from .common import CommandError, UsageError, check_configuration, load_identity, print_result, printable
 from .www import FileTree, HttpSession, log_to_stderr

@@ -1,4 +1,4 @@
-"""Rates that worker processes share: when there may be a whole burst at once again (proxy/pace.py says how that is counted).
+"""Rates that worker processes share: when there may be a whole burst at once again (proxy/limits/pace.py says how that is counted).
 
 Made before the workers are forked.
 """

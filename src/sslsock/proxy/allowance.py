@@ -7,16 +7,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Optional
 
-from .access_log import WARNING, LineWriter
-from .descriptors import AMPLE, available, needs_of, share_out
-from .gate import Gate
-from .openings import Unstartable
-from .pace import Paces
+from .limits.descriptors import AMPLE, available, needs_of, share_out
+from .limits.gate import Gate
+from .limits.pace import Paces
+from .limits.shared_gate import SharedGate
+from .limits.shares import Shares
+from .limits.sources import Sources
+from .observability.access_log import WARNING, LineWriter
 from .policy import ListenerPolicy
-from .settings import ProxySettings
-from .shared_gate import SharedGate
-from .shares import Shares
-from .sources import Sources
+from .service.openings import Unstartable
+from .settings.model import ProxySettings
 
 __all__ = ["Allowance"]
 

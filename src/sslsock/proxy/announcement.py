@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Optional
 
 from ..sockets.local_path import end_of
-from .access_log import LineWriter
+from .observability.access_log import LineWriter
 from .policy import ListenerPolicy
-from .settings import Address, ListenerSettings
+from .settings.model import Address, ListenerSettings
 from .worker import borrowed
 
 __all__ = ["address_here", "announce", "listener_lines"]

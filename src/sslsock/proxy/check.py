@@ -17,9 +17,27 @@ from ..core.ticket_keys import TicketKeys
 from ..sockets.certificate_text import name_text
 from ..sockets.local_path import is_abstract
 from ..sockets.resolver import numeric_addresses
-from . import hosts
-from .capabilities import transparency_error
-from .certificates import (
+from .back_ends.directory import DirectoryError, require_package
+from .files.reading import Reading
+from .fleet.member import FleetError, access_to, import_redis
+from .limits.networks import read_networks
+from .service.capabilities import transparency_error
+from .service.privileges import PrivilegeError, file_owner, find_account, replaceable_for, unreadable_for
+from .settings import hosts
+from .settings.model import (
+    PROTOCOL_NAMES,
+    Address,
+    Fleet,
+    KeyPair,
+    ListenerSettings,
+    Place,
+    Places,
+    ProxySettings,
+    SettingsError,
+    TlsPolicy,
+)
+from .settings.tls_profiles import known, missing_text, profile
+from .tls.certificates import (
     CERTIFICATES,
     CRLS,
     PAIR,
@@ -32,25 +50,7 @@ from .certificates import (
     read_certificates,
     read_crls,
 )
-from .directory import DirectoryError, require_package
-from .files import Reading
-from .fleet import FleetError, access_to, import_redis
-from .networks import read_networks
-from .privileges import PrivilegeError, file_owner, find_account, replaceable_for, unreadable_for
-from .settings import (
-    PROTOCOL_NAMES,
-    Address,
-    Fleet,
-    KeyPair,
-    ListenerSettings,
-    Place,
-    Places,
-    ProxySettings,
-    SettingsError,
-    TlsPolicy,
-)
-from .tickets import TicketKeyError, TicketKeyFile
-from .tls_profiles import known, missing_text, profile
+from .tls.tickets import TicketKeyError, TicketKeyFile
 
 __all__ = ["Warn", "check_certificates", "check_files"]
 

@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING, Callable, Optional, Union
 from ..core.context import ConfigurationError
 from ..core.event_loop import EventLoop
 from ..core.ticket_keys import TicketKeys
-from .access_log import ERROR, LineWriter
-from .certificates import CertificateError
-from .directory import Directory
-from .files import Reading
-from .fleet import Access, FleetError, FleetMember, access_to, import_redis
+from .back_ends.directory import Directory
+from .files.reading import Reading
+from .fleet.member import Access, FleetError, FleetMember, access_to, import_redis
+from .observability.access_log import ERROR, LineWriter
 from .policy import ListenerPolicy
 from .processes.sent_keys import SentKeys
 from .renewal import Renewed, WatchedFiles, renew
-from .service_manager import ServiceManager
-from .settings import ProxySettings, SettingsError
-from .tickets import SealingKeys, TicketKeyError, TicketKeyFile, TicketRotation
+from .service.service_manager import ServiceManager
+from .settings.model import ProxySettings, SettingsError
+from .tls.certificates import CertificateError
+from .tls.tickets import SealingKeys, TicketKeyError, TicketKeyFile, TicketRotation
 
 if TYPE_CHECKING:
     from .acme.manager import AcmeManager

@@ -20,8 +20,11 @@ from ..core.ticket_keys import TicketKeys
 from ..sockets.certificate_text import all_names_text
 from ..sockets.constants import VerifyFlag
 from .acme.challenges import ACME_TLS, Challenges
-from .allowed import NameList
-from .certificates import (
+from .files.reading import Reading
+from .limits.networks import make_list, read_networks
+from .settings.allowed import NameList
+from .settings.model import ListenerSettings, Route, TlsPolicy
+from .tls.certificates import (
     CertificateError,
     CertificateStore,
     Identity,
@@ -34,9 +37,6 @@ from .certificates import (
     without_doubles,
     write_authority,
 )
-from .files import Reading
-from .networks import make_list, read_networks
-from .settings import ListenerSettings, Route, TlsPolicy
 
 __all__ = ["ListenerPolicy", "Obtains", "RoutePolicy"]
 

@@ -20,13 +20,13 @@ from ..core.context import ConfigurationError
 from ..core.loop import Loop
 from ..core.schedule import Timer
 from ..core.ticket_keys import TicketKeys
-from .access_log import ERROR, INFO, LineWriter
-from .certificates import CertificateError
 from .check import check_certificates
-from .file_watch import FileWatch
-from .files import Contents, Digests, Reading, Unit, status_of
+from .files.reading import Contents, Digests, Reading, Unit, status_of
+from .files.watch import FileWatch
+from .observability.access_log import ERROR, INFO, LineWriter
 from .policy import ListenerPolicy
-from .settings import ProxySettings, SettingsError
+from .settings.model import ProxySettings, SettingsError
+from .tls.certificates import CertificateError
 
 if TYPE_CHECKING:
     from .acme.manager import AcmeManager

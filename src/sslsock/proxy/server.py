@@ -16,37 +16,37 @@ from typing import TYPE_CHECKING, Callable, Optional, Union
 
 from ..core.event_loop import EventLoop
 from ..core.hostname import parse_host
-from . import record
-from .access_log import ERROR, WARNING, AccessLog, LineWriter
 from .allowance import Allowance
 from .announcement import address_here, announce, listener_lines
-from .backends import summed_up
-from .checks import Checker
-from .descriptors import open_now
-from .files import Reading
-from .fleet import access_to
-from .health import Board
+from .back_ends.backends import summed_up
+from .back_ends.checks import Checker
+from .back_ends.health import Board
+from .files.reading import Reading
+from .fleet.member import access_to
 from .in_force import UNUSABLE, InForce, Reload
-from .metrics import MetricsError, ProcessState, make_collector
-from .openings import Openings, Unstartable
+from .limits.descriptors import open_now
+from .limits.refusals import RefusalLog
+from .limits.shares import Shares
+from .observability import record
+from .observability.access_log import ERROR, WARNING, AccessLog, LineWriter
+from .observability.metrics import MetricsError, ProcessState, make_collector
+from .observability.pulse import Pulse
+from .observability.summary import INTERVAL, Summary
 from .policy import ListenerPolicy
-from .privileges import PrivilegeError, drop_to, listen_fds, match_sockets
 from .processes.crew import Crew
 from .processes.member import Inherited
 from .processes.sent_keys import SentKeys
-from .pulse import Pulse
-from .refusals import RefusalLog
-from .settings import ProxySettings
-from .shares import Shares
-from .summary import INTERVAL, Summary
-from .tickets import TicketKeyError, TicketKeyFile, TicketRotation
+from .service.openings import Openings, Unstartable
+from .service.privileges import PrivilegeError, drop_to, listen_fds, match_sockets
+from .settings.model import ProxySettings
+from .tls.tickets import TicketKeyError, TicketKeyFile, TicketRotation
 from .worker import Worker
 from .worker_threads import WorkerThreads
 
 if TYPE_CHECKING:
     from ..core.schedule import Timer
     from .acme.http import ChallengeServer
-    from .metrics_server import MetricsServer
+    from .observability.metrics_server import MetricsServer
 
 __all__ = ["run"]
 
@@ -190,7 +190,7 @@ class Server(InForce):
         try:
             inherited = match_sockets(addresses, listen_fds())
             if settings.metrics is not None:
-                from .metrics_server import MetricsServer  # slow to load
+                from .observability.metrics_server import MetricsServer  # slow to load
 
                 self._metrics = MetricsServer(settings.metrics.host, settings.metrics.port)
         except (PrivilegeError, MetricsError) as exc:

@@ -27,21 +27,21 @@ from ..core.loop import Loop
 from ..core.schedule import Timer
 from ..sockets.local_path import end_of
 from ..sockets.resolver import Lookup
-from . import record
-from .access_log import WARNING, AccessLog, LineWriter
-from .backends import Backend, BackendPool, News, peer_text
-from .descriptors import AMPLE, Rooms
-from .directory import Directory
-from .gate import Gate, Place
-from .header_out import unique_ids
-from .health import Board
-from .metrics import Counters
-from .pace import Paces, wait_for_all
+from .back_ends.backends import Backend, BackendPool, News, peer_text
+from .back_ends.directory import Directory
+from .back_ends.health import Board
+from .limits.descriptors import AMPLE, Rooms
+from .limits.gate import Gate, Place
+from .limits.pace import Paces, wait_for_all
+from .limits.sources import Sources
+from .observability import record
+from .observability.access_log import WARNING, AccessLog, LineWriter
+from .observability.metrics import Counters
 from .policy import ListenerPolicy, RoutePolicy
-from .session import Session
-from .settings import Address, Limits, Rate
-from .sources import Sources
-from .syn_filter import drop_new_connections
+from .service.syn_filter import drop_new_connections
+from .sessions.header_out import unique_ids
+from .sessions.session import Session
+from .settings.model import Address, Limits, Rate
 
 __all__ = ["Entrance", "Worker", "borrowed"]
 

@@ -11,14 +11,14 @@ from contextlib import suppress
 from typing import Callable, Optional
 
 from ..core.event_loop import EventLoop
-from .backends import News
-from .directory import Directory
-from .files import Reading
-from .fleet import Access
-from .health import Health
+from .back_ends.backends import News
+from .back_ends.directory import Directory
+from .back_ends.health import Health
+from .files.reading import Reading
+from .fleet.member import Access
+from .observability.pulse import Pulse
 from .policy import ListenerPolicy
-from .pulse import Pulse
-from .settings import ProxySettings
+from .settings.model import ProxySettings
 from .worker import Worker
 
 __all__ = ["WorkerThreads"]

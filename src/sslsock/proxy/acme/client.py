@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from ..._version import __version__
-from ..settings import AcmeSettings
+from ..settings.model import AcmeSettings
 from .failure import ACCOUNT, NETWORK, RATE_LIMITED, REJECTED, SERVER, STORAGE, VALIDATION, AcmeFailure, Stopped
 from .storage import Storage
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ..small_server import SmallHandler, SmallServer
+from ..observability.small_server import SmallHandler, SmallServer
 from .challenges import Challenges
 
 __all__ = ["ChallengeServer"]

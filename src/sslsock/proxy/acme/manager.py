@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Callable, NamedTuple, Optional
 from ...core.certificate import SslCertificate
 from ...core.context import ConfigurationError
 from ...core.key import SslKey
-from ..access_log import ERROR, INFO, WARNING
-from ..certificates import Pair, check_pair, key_type
-from ..settings import AcmeSettings
+from ..observability.access_log import ERROR, INFO, WARNING
+from ..settings.model import AcmeSettings
+from ..tls.certificates import Pair, check_pair, key_type
 from .challenges import Challenges
 from .failure import INTERNAL, STORAGE, AcmeFailure, Stopped
 from .plan import Pace, Window, next_question, renewal_moment

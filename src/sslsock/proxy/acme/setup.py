@@ -12,15 +12,15 @@ import threading
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Callable, Optional, Union
 
-from ..certificates import CertificateError, read_certificates
-from ..privileges import acting_as, find_account
-from ..settings import AcmeSettings, ProxySettings, SettingsError
+from ..service.privileges import acting_as, find_account
+from ..settings.model import AcmeSettings, ProxySettings, SettingsError
+from ..tls.certificates import CertificateError, read_certificates
 from .manager import AcmeManager
 from .storage import FileStorage, Storage
 
 if TYPE_CHECKING:
-    from ..fleet import Access
-    from ..fleet_storage import RedisStorage
+    from ..fleet.member import Access
+    from ..fleet.storage import RedisStorage
     from .client import Client
 
 __all__ = ["check_acme", "make_manager", "missing_package", "read_eab_key", "storage_of"]
@@ -120,7 +120,7 @@ def storage_of(settings: AcmeSettings, access: Optional[Access]) -> Union[RedisS
     """Where everything is kept. access: to the fleet's Redis, where that is the storage. ValueError."""
     if not settings.in_fleet:
         return FileStorage(settings.storage)
-    from ..fleet_storage import RedisStorage  # needs a package
+    from ..fleet.storage import RedisStorage  # needs a package
 
     if access is None:
         raise ValueError("there is no fleet")

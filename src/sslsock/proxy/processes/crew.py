@@ -14,16 +14,16 @@ from typing import Any, Callable, Optional
 
 from ...core.event_loop import EventLoop
 from ...core.schedule import Timer
-from ..access_log import ERROR, WARNING, LineWriter
-from ..backends import News
-from ..directory import Directory
-from ..files import Reading
-from ..fleet import Access
-from ..health import Board, Health
-from ..metrics import Counters, bury
-from ..openings import Unstartable
+from ..back_ends.backends import News
+from ..back_ends.directory import Directory
+from ..back_ends.health import Board, Health
+from ..files.reading import Reading
+from ..fleet.member import Access
+from ..observability.access_log import ERROR, WARNING, LineWriter
+from ..observability.metrics import Counters, bury
 from ..policy import ListenerPolicy
-from ..settings import ProxySettings
+from ..service.openings import Unstartable
+from ..settings.model import ProxySettings
 from ..worker_threads import Make
 from .line import Line
 from .member import Inherited, Report, be_member

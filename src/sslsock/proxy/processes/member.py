@@ -19,19 +19,19 @@ from typing import Any, Callable, NamedTuple, Optional
 
 from ...core.event_loop import EventLoop
 from ...core.ticket_keys import TicketKeys
-from .. import record
-from ..access_log import AccessLog, LineWriter
 from ..acme.challenges import Challenges
 from ..allowance import Allowance
-from ..backends import News
-from ..directory import Directory
-from ..health import Board, Health, Verdict
-from ..metrics import Counters
-from ..openings import Unstartable
+from ..back_ends.backends import News
+from ..back_ends.directory import Directory
+from ..back_ends.health import Board, Health, Verdict
+from ..limits.shared_gate import SharedGate
+from ..limits.shares import Shares
+from ..observability import record
+from ..observability.access_log import AccessLog, LineWriter
+from ..observability.metrics import Counters
+from ..observability.process_log import process_log
 from ..policy import ListenerPolicy
-from ..process_log import process_log
-from ..shared_gate import SharedGate
-from ..shares import Shares
+from ..service.openings import Unstartable
 from ..worker import Worker
 from .line import Line
 from .plan import Obtained, Plan, policies_of

@@ -24,7 +24,7 @@ from collections.abc import Collection, Iterator
 from contextlib import suppress
 from typing import Callable, NoReturn, Optional
 
-from ..access_log import LineWriter
+from ..observability.access_log import LineWriter
 
 __all__ = ["Nursery", "ending"]
 

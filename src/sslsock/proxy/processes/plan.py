@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Callable, NamedTuple, Optional, TypeVar, cast
 
 from ...core.ticket_keys import TicketKeys
 from ..acme.challenges import Challenges
-from ..certificates import CertificateStore, Pair
-from ..files import Reading, Unit
+from ..files.reading import Reading, Unit
 from ..policy import ListenerPolicy
-from ..settings import ProxySettings
+from ..settings.model import ProxySettings
+from ..tls.certificates import CertificateStore, Pair
 
 if TYPE_CHECKING:
-    from ..fleet import Access
+    from ..fleet.member import Access
 
 __all__ = ["Obtained", "Plan", "make_plan", "policies_of"]
 
