@@ -19,6 +19,8 @@ import pytest
 
 from command_helpers import ENVIRONMENT, command
 from peers import open_descriptors
+from sslsock.core.event_loop import EventLoop
+from sslsock.proxy.processes.line import Line
 
 from .operations import (
     DEADLINE,
@@ -465,3 +467,60 @@ def test_a_reload_tells_who_does_not_follow_and_he_does_so_later(site: Site, bac
         with connect(made.port, site.context) as client:
             assert common_name(client) == "second"
         assert made.end() == 0
+
+
+def test_one_that_is_killed_while_all_end_is_told(running: Proxy, site: Site) -> None:
+    with one_of_each(running, site.context) as clients:
+        running.send(signal.SIGTERM)
+        running.wait_for_line("SIGTERM: no new connections")
+        victim, survivor = clients
+        number = sorted(clients).index(victim) + 1
+        os.kill(victim, signal.SIGKILL)
+        told = running.wait_for_line(f"worker process {number} has ended, with ")
+        assert int(told.rpartition("with ")[2].split()[0]) >= 1, told
+        say(clients[survivor])
+    assert running.wait() == 0
+    assert sum("has ended" in line for line in running.lines) == 1, "the other one has ended as it was told to"
+
+
+@pytest.mark.slow
+def test_one_that_hangs_is_told(running: Proxy) -> None:
+    def healthz() -> str:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{running.metrics_port}/healthz", timeout=DEADLINE) as answer:
+                return str(answer.read().decode())
+        except urllib.error.HTTPError as exc:
+            with exc:
+                return f"{exc.code}: {exc.read().decode()}"
+
+    hung = members_of(running)[1]
+    os.kill(hung, signal.SIGSTOP)
+    running.wait_for_line("worker process 2 has not answered for 1")
+    assert healthz().startswith("503: a worker has given no sign of life for 1")
+    os.kill(hung, signal.SIGCONT)
+    running.wait_for_line("worker process 2 answers again, after 1")
+    assert healthz() == "ok\n"
+    assert sum("worker process" in line for line in running.lines) == 2, running.lines
+    assert running.end() == 0
+
+
+def test_for_one_that_does_not_read_only_the_last_of_a_subject_is_kept() -> None:
+    ours, theirs = socket.socketpair()
+    heard: list[tuple[str, tuple[Any, ...]]] = []
+    with contextlib.closing(EventLoop()) as loop, contextlib.closing(EventLoop()) as other:
+        line = Line(loop, ours.detach(), lambda name, values: None, lambda: None)
+        size, text, kept = 10000, "x" * 1000, []
+        for number in range(size):
+            line.send_latest(number % 3, "verdict", number, text)
+            line.send_latest("checked", "checked", number)
+            loop.dispatch(0)
+            kept.append(line._channel.bytes_to_write)
+        assert max(kept) < 10 * len(text), "no more than one message waits in the process"
+        far = Line(other, theirs.detach(), lambda name, values: heard.append((name, values)), lambda: None)
+        while not heard or heard[-1] != ("checked", (size - 1,)):
+            loop.dispatch(0)
+            other.dispatch(0.01)
+        assert len(heard) < size, "most were not sent"
+        assert [values[0] for name, values in heard if name == "verdict"][-3:] == [size - 3, size - 2, size - 1]
+        far.close()
+        line.close()

@@ -30,7 +30,7 @@ from .limits.shares import Shares
 from .observability import record
 from .observability.access_log import ERROR, WARNING, AccessLog, LineWriter
 from .observability.metrics import MetricsError, ProcessState, make_collector
-from .observability.pulse import Pulse
+from .observability.pulse import SILENCE_SECONDS, Pulse
 from .observability.summary import INTERVAL, Summary
 from .policy import ListenerPolicy
 from .processes.crew import Crew
@@ -54,7 +54,6 @@ NAME_SECONDS = 5.0  # how often names are looked at whose back ends are checked
 REFUSAL_SECONDS = 1.0  # how often it is looked whether connections were refused
 TICKET_SECONDS = 1.0  # how often the ticket keys are looked at
 PULSE_SECONDS = 1.0  # how often the workers are asked for a sign of life
-SILENCE_SECONDS = 10.0  # without one of a worker: something is wrong
 
 
 def run(settings: ProxySettings, reading: Reading, reload: Optional[Reload], writer: LineWriter) -> int:

@@ -9,7 +9,9 @@ from typing import Callable
 
 from ...core.event_loop import EventLoop
 
-__all__ = ["Pulse"]
+__all__ = ["SILENCE_SECONDS", "Pulse"]
+
+SILENCE_SECONDS = 10.0  # without a sign of life of a worker: something is wrong
 
 
 class Pulse:

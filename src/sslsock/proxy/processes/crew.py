@@ -21,6 +21,7 @@ from ..files.reading import Reading
 from ..fleet.member import Access
 from ..observability.access_log import ERROR, WARNING, LineWriter
 from ..observability.metrics import Counters, bury
+from ..observability.pulse import SILENCE_SECONDS
 from ..policy import ListenerPolicy
 from ..service.openings import Unstartable
 from ..settings.model import ProxySettings
@@ -44,14 +45,15 @@ STOP_SECONDS = 5.0  # that one is given to stop, until it is killed
 class Seat:
     """The place of a member. line: None while there is none. ready: it accepts. plan: the number of the one that it goes by;
     told: of the last that it was sent. problem: why it cannot. gone: its line has ended; over: there will be no other. asked,
-    answered: the last question that it was sent, and that it has answered; beat: when. since: when it was begun. loads: the
-    healths that its report has counts for."""
+    answered: the last question that it was sent, and that it has answered; beat: when. silent: it is told that it does not.
+    finished: it has reported for the last time, or nobody waits for that. since: when it was begun. loads: the healths that its
+    report has counts for."""
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.line: Optional[Line] = None
         self.pid = self.plan = self.told = 0
-        self.ready = self.gone = self.over = False
+        self.ready = self.gone = self.over = self.silent = self.finished = False
         self.problem = ""
         self.report: Optional[Report] = None
         self.asked = self.answered = 0
@@ -181,15 +183,15 @@ class Crew:
             self._loop.call_soon_threadsafe(self._send_keys)
 
     def _send_keys(self) -> None:
-        self._tell_all("tickets", self._keys.keys)
+        self._tell_latest("tickets", "tickets", self._keys.keys)
 
     def note(self, health: Health) -> None:
         """The checks have something to say of it."""
-        self._tell_all("verdict", health.key, health.verdict)
+        self._tell_latest(health.key, "verdict", health.key, health.verdict)
 
     def checked(self) -> None:
         """And it is news."""
-        self._tell_all("checked")
+        self._tell_latest("checked", "checked")
 
     def count_progress(self) -> None:
         self._counts_progress = True
@@ -211,6 +213,11 @@ class Crew:
         for seat in self._seats:
             if seat.line is not None:
                 seat.line.send(name, *values)
+
+    def _tell_latest(self, subject: Hashable, name: str, *values: object) -> None:
+        for seat in self._seats:
+            if seat.line is not None:
+                seat.line.send_latest(subject, name, *values)
 
     def _let_nobody_follow(self) -> None:
         """The nursery ends, and with it its copies of the listening descriptors."""
@@ -242,6 +249,7 @@ class Crew:
     def _kill(self) -> None:
         for seat in self._seats:
             if seat.line is not None and seat.pid:
+                seat.finished = True
                 with suppress(ProcessLookupError):
                     os.kill(seat.pid, signal.SIGKILL)
 
@@ -272,6 +280,13 @@ class Crew:
         now = time.monotonic()
         return max((now - seat.beat for seat in self._seats if seat.ready), default=0.0)
 
+    def _look_who_is_silent(self) -> None:
+        for seat in self._seats:
+            seconds = time.monotonic() - seat.beat
+            if seat.ready and seat.asked > seat.answered and seconds > SILENCE_SECONDS and not seat.silent:
+                seat.silent = True
+                self._writer.write(f"worker process {seat.number + 1} has not answered for {seconds:.0f} s", ERROR)
+
     def refresh(self) -> None:
         """Wait until all reports are of now. In another thread than the loop's."""
         done = threading.Event()
@@ -282,6 +297,7 @@ class Crew:
     def ask(self, then: Callable[[], object] = bool) -> None:
         """Have all of them report; `then` is called when they have, or not within `ANSWER_SECONDS`."""
         self._asked += 1
+        self._look_who_is_silent()
         for seat in self._seats:
             self._send_question(seat)
         self._answered.add(self._asked, then, ANSWER_SECONDS)
@@ -316,7 +332,7 @@ class Crew:
             ours = None
         if ours is None:
             return
-        seat.ready = seat.gone = False
+        seat.ready = seat.gone = seat.silent = seat.finished = False
         seat.plan = seat.told = 0
         seat.asked = seat.answered = self._asked
         seat.line = Line(self._loop, ours.detach(), partial(self._on_message, seat), partial(self._on_line_ended, seat))
@@ -348,6 +364,11 @@ class Crew:
             seat.report = report
             self.counters[seat.number] = report.counters
             seat.loads = self._take_loads(seat, report.loads)
+        if seat.silent:
+            seat.silent = False
+            seconds = time.monotonic() - seat.beat
+            self._writer.write(f"worker process {seat.number + 1} answers again, after {seconds:.0f} s")
+        seat.finished = seat.finished or not asked
         seat.beat = time.monotonic()
         seat.answered = max(seat.answered, asked)
         self._send_question(seat)
@@ -393,27 +414,27 @@ class Crew:
         line, seat.line = seat.line, None
         if line is not None:
             line.close()
+        as_told = self._ending and (seat.finished or not seat.ready)
         seat.ready, seat.gone, seat.pid = False, False, 0
         self._shares.clear(seat.number)
         lost = self._count_out(seat)
         self._look_who_is_behind()
-        if self._nursery is None:
-            if not self._ending:
-                self._writer.write(f"worker process {seat.number + 1} has ended {how}".rstrip(), ERROR)
-            self._conclude(seat)
-            return
-        if self._ending:  # the nursery is about to be closed
+        if seat.problem and self._started:
+            how, seat.problem = f"{how} ({seat.problem})", ""
+        ended = f"{f'worker process {seat.number + 1} has ended {how}'.rstrip()}, with {lost} connections"
+        if self._nursery is None or self._ending:
+            if not as_told:
+                self._writer.write(ended, ERROR)
+            if self._nursery is None:  # otherwise it is about to be closed
+                self._conclude(seat)
             return
         if not self._started:  # `start` tells why
             seat.problem = seat.problem or f"it has ended {how}"
             return
-        if seat.problem:
-            how, seat.problem = f"{how} ({seat.problem})", ""
         if time.monotonic() - seat.since > LONG_LIFE:
             seat.pause = 0.0
         wait, seat.pause = seat.pause, min(max(FIRST_PAUSE, 2 * seat.pause), LONGEST_PAUSE)
-        text = f"worker process {seat.number + 1} has ended {how}, with {lost} connections"
-        self._writer.write(f"{text}; another takes its place{f' in {wait:g} s' if wait else ''}", ERROR)
+        self._writer.write(f"{ended}; another takes its place{f' in {wait:g} s' if wait else ''}", ERROR)
         self._loop.call_later(wait, self._begin, seat)
 
     def _count_out(self, seat: Seat) -> int:

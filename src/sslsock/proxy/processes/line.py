@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import pickle
+from collections.abc import Hashable
 from typing import Any, Callable
 
 from ...core.channel import Channel
@@ -52,6 +53,7 @@ class Line:
     ) -> None:
         self._told = told
         self._ended = ended
+        self._waiting: dict[Hashable, bytes] = {}  # messages of `send_latest`, by subject
         self._channel = Channel(loop, self)
         self._channel.attach(fd)
 
@@ -60,6 +62,22 @@ class Line:
         if self._channel.is_open:
             self._channel.write(packed(name, values))
             self._channel.flush()
+
+    def send_latest(self, subject: Hashable, name: str, *values: object) -> None:
+        """The same, but of messages about a subject that wait for the other end to read only the last is sent."""
+        if self._channel.is_open:
+            self._waiting.pop(subject, None)  # it is the last of all, too
+            self._waiting[subject] = packed(name, values)
+            self._send_waiting()
+
+    def _send_waiting(self) -> None:
+        channel = self._channel
+        if channel.is_open and not channel.bytes_to_write:
+            for message in self._waiting.values():
+                channel.write(message)
+            self._waiting.clear()
+            channel.flush()
+        channel.notify_written = bool(self._waiting)
 
     def close(self) -> None:
         self._channel.abort()
@@ -83,7 +101,7 @@ class Line:
         self._ended()
 
     def _on_written(self, count: int) -> None:
-        pass
+        self._send_waiting()
 
     def _on_drained(self) -> None:
         pass
