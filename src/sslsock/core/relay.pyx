@@ -371,6 +371,7 @@ cdef class ChannelRelay:
                   double half_closed_seconds=0.0):
         cdef byte_queue[2] unread
         cdef bint[2] ended = [False, False]
+        cdef RelaySide side
         loop.require()
         for end in (front, back):
             if not isinstance(end, (Channel, int)):
@@ -417,10 +418,11 @@ cdef class ChannelRelay:
         finally:
             byte_queue_clear(&unread[0])
             byte_queue_clear(&unread[1])
-        # One edge is announced for a descriptor that is ready already, but not for what an engine holds.
-        self.front.plan_again_nogil()
-        self.back.plan_again_nogil()
-        loop.plan_turn()
+        # One edge is announced for a descriptor that is ready already, but not for what an engine holds, or what is yet to be sent.
+        for side in (self.front, self.back):
+            if side.engine_ready or (side.out.size and not side.blocked):
+                side.plan_again_nogil()
+                loop.plan_turn()
 
     cdef void break_off(self, RelaySide culprit) noexcept nogil:
         """A side has failed: nothing more is read but what it leaves. `work` winds up, and a report starts the deadline for
