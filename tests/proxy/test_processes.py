@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import resource
 import signal
 import socket
@@ -483,25 +484,52 @@ def test_one_that_is_killed_while_all_end_is_told(running: Proxy, site: Site) ->
     assert sum("has ended" in line for line in running.lines) == 1, "the other one has ended as it was told to"
 
 
+def healthz(running: Proxy) -> str:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{running.metrics_port}/healthz", timeout=DEADLINE) as answer:
+            return str(answer.read().decode())
+    except urllib.error.HTTPError as exc:
+        with exc:
+            return f"{exc.code}: {exc.read().decode()}"
+
+
 @pytest.mark.slow
 def test_one_that_hangs_is_told(running: Proxy) -> None:
-    def healthz() -> str:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{running.metrics_port}/healthz", timeout=DEADLINE) as answer:
-                return str(answer.read().decode())
-        except urllib.error.HTTPError as exc:
-            with exc:
-                return f"{exc.code}: {exc.read().decode()}"
-
     hung = members_of(running)[1]
     os.kill(hung, signal.SIGSTOP)
     running.wait_for_line("worker process 2 has not answered for 1")
-    assert healthz().startswith("503: a worker has given no sign of life for 1")
+    assert healthz(running).startswith("503: a worker has given no sign of life for 1")
     os.kill(hung, signal.SIGCONT)
     running.wait_for_line("worker process 2 answers again, after 1")
-    assert healthz() == "ok\n"
+    assert healthz(running) == "ok\n"
     assert sum("worker process" in line for line in running.lines) == 2, running.lines
     assert running.end() == 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_healthz_says_that_there_are_none_while_the_system_gives_no_process(back: Origin) -> None:
+    words = ("--user", "nobody", "--processes", 1, "--metrics", LOCAL)
+    with proxy("--listen", f"tls://{LOCAL}", "--to", back.url, *words) as made:
+        nursery = nursery_of(made)
+        allowed = re.findall(r"Max processes +(\w+)", Path(f"/proc/{nursery}/limits").read_text())[0]
+
+        def allow(number: str) -> None:
+            """By the same user: a root without CAP_SYS_RESOURCE may not."""
+            user = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups")
+            subprocess.run([*user, "prlimit", f"--pid={nursery}", f"--nproc={number}:"], check=True)
+
+        allow("1")
+        os.kill(members_of(made)[0], signal.SIGKILL)
+        made.wait_for_line("the system gives no process")
+        wait_until(lambda: healthz(made).startswith("503: a worker has given no sign of life for 1"), "that none is there")
+        allow(allowed)
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        with connect(made.port, context) as client:
+            say(client)
+        assert healthz(made) == "ok\n"
+        assert made.end() == 0
 
 
 def test_for_one_that_does_not_read_only_the_last_of_a_subject_is_kept() -> None:

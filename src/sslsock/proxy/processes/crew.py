@@ -276,9 +276,10 @@ class Crew:
         return self._buried_lines + sum(report.dropped for report in self._reports())
 
     def silence(self) -> float:
-        """Seconds since the member that was heard longest ago has answered; 0 where nobody was asked."""
+        """Seconds since the member that was heard longest ago has answered; where there is none, since one has."""
         now = time.monotonic()
-        return max((now - seat.beat for seat in self._seats if seat.ready), default=0.0)
+        silences = [now - seat.beat for seat in self._seats if seat.ready]
+        return max(silences) if silences else min(now - seat.beat for seat in self._seats)
 
     def _look_who_is_silent(self) -> None:
         for seat in self._seats:
