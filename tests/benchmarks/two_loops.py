@@ -1,4 +1,4 @@
-"""Loops of `sslsock.aio` in threads: how much more two do than one.
+"""Loops in threads: how much more two do than one, with `sslsock.aio` and with others.
 
 In each thread a loop, with a client and a server of its own that are joined by a socket pair with TLS: the client sends
 1 KiB and waits until the server has sent it back, again and again. Inside the timer is that alone. With a GIL two
@@ -12,6 +12,7 @@ folder with server.pem, server.key and ca.pem.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import socket
 import sys
 import threading
@@ -21,11 +22,27 @@ from typing import Any
 import harness
 from harness import Report
 
-import sslsock.aio
-import sslsock.ssl
-
 SIZE = 1024
 THREADS = {"one loop": 1, "two loops": 2}
+# Peer: the modules it needs, and whose contexts it has.
+PEERS = {
+    "sslsock": (("sslsock.aio", "sslsock.ssl"), "sslsock.ssl"),
+    "asyncio": ((), "ssl"),
+    "uvloop": (("uvloop",), "ssl"),
+    "aiofastnet-asyncio": (("aiofastnet",), "ssl"),
+    "aiofastnet-uvloop": (("aiofastnet", "uvloop"), "ssl"),
+}
+
+
+def loop_of(peer: str) -> asyncio.AbstractEventLoop:
+    name, _, host = peer.partition("-")
+    if name == "aiofastnet":
+        import aiofastnet
+
+        return aiofastnet.loop_factory(importlib.import_module(host).new_event_loop)()
+    module = importlib.import_module("sslsock.aio" if name == "sslsock" else name)
+    loop: asyncio.AbstractEventLoop = module.new_event_loop()
+    return loop
 
 
 class Server(asyncio.Protocol):
@@ -62,11 +79,12 @@ class Client(asyncio.Protocol):
             self.done.set_exception(exc or ConnectionError("the server has ended"))
 
 
-async def exchange(count: int, ready: threading.Barrier) -> None:
+async def exchange(peer: str, count: int, ready: threading.Barrier) -> None:
+    module = importlib.import_module(PEERS[peer][1])
     loop = asyncio.get_running_loop()
     one, other = socket.socketpair()
-    serving = loop.create_task(loop.connect_accepted_socket(Server, one, ssl=harness.server_context(sslsock.ssl)))
-    trusting = sslsock.ssl.create_default_context(cafile=str(harness.FOLDER / "ca.pem"))
+    serving = loop.create_task(loop.connect_accepted_socket(Server, one, ssl=harness.server_context(module)))
+    trusting = module.create_default_context(cafile=str(harness.FOLDER / "ca.pem"))
     transport, client = await loop.create_connection(
         lambda: Client(count), sock=other, ssl=trusting, server_hostname="localhost"
     )
@@ -77,44 +95,54 @@ async def exchange(count: int, ready: threading.Barrier) -> None:
     transport.close()
 
 
-def seconds(threads: int, count: int) -> float:
+def seconds(peer: str, threads: int, count: int) -> float:
     """For `count` requests in each of so many loops."""
-    ready = threading.Barrier(threads + 1)
+    begun: list[float] = []
+    ready = threading.Barrier(threads, lambda: begun.append(time.perf_counter()))
     failed: list[BaseException] = []
 
     def work() -> None:
+        loop = loop_of(peer)
         try:
-            sslsock.aio.run(exchange(count, ready))
+            loop.run_until_complete(exchange(peer, count, ready))
         except BaseException as exc:
             failed.append(exc)
             ready.abort()
+        finally:
+            loop.close()
 
     workers = [threading.Thread(target=work) for _ in range(threads)]
     for worker in workers:
         worker.start()
-    ready.wait()
-    begun = time.perf_counter()
     for worker in workers:
         worker.join()
     if failed:
         raise failed[0]
-    return time.perf_counter() - begun
+    return time.perf_counter() - begun[0]
 
 
 def main() -> int:
-    options = harness.begin(harness.arguments(__doc__ or "", rounds=7))
+    parser = harness.arguments(__doc__ or "", rounds=7)
+    parser.add_argument("--peers", nargs="+", choices=PEERS, default=["sslsock"], help="default sslsock")
+    options = harness.begin(parser)
     report = Report("loops in threads", options)
     free = not getattr(sys, "_is_gil_enabled", lambda: True)()
     report.note(f"this interpreter has {'no ' if free else 'a '}GIL")
+    measures = {}
+    for peer in options.peers:
+        missing = harness.installed(PEERS[peer][0])
+        if missing:
+            report.leave_out(peer, f"no {missing}")
+            continue
+        targets = {"two loops": 1.8} if free and peer == "sslsock" else {}
+        measures[peer] = report.measure(f"{peer}: 1 KiB requests", "a second", less=False, baseline="one loop", targets=targets)
     report.head()
     count = 200 if options.quick else 40_000
-    measure = report.measure(
-        "1 KiB requests", "a second", less=False, baseline="one loop", targets={"two loops": 1.8} if free else {}
-    )
     for number in range(options.rounds):
-        for name in harness.rotated(list(THREADS), number):
-            with harness.no_collection():
-                measure.add(name, THREADS[name] * count / seconds(THREADS[name], count))
+        for peer, measure in measures.items():
+            for name in harness.rotated(list(THREADS), number):
+                with harness.no_collection():
+                    measure.add(name, THREADS[name] * count / seconds(peer, THREADS[name], count))
     return report.end()
 
 
