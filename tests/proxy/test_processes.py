@@ -10,6 +10,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -21,7 +22,8 @@ import pytest
 from command_helpers import ENVIRONMENT, command
 from peers import open_descriptors
 from sslsock.core.event_loop import EventLoop
-from sslsock.proxy.processes.line import Line
+from sslsock.proxy.processes.line import Line, pickled
+from sslsock.proxy.processes.member import Member
 
 from .operations import (
     DEADLINE,
@@ -552,3 +554,33 @@ def test_for_one_that_does_not_read_only_the_last_of_a_subject_is_kept() -> None
         assert [values[0] for name, values in heard if name == "verdict"][-3:] == [size - 3, size - 2, size - 1]
         far.close()
         line.close()
+
+
+class Witness:
+    """Part of a plan, in the place of a key, which takes its time to be loaded."""
+
+    def __reduce__(self) -> Any:
+        return note_thread, ()
+
+
+loaded_in: list[str] = []
+
+
+def note_thread() -> None:
+    loaded_in.append(threading.current_thread().name)
+
+
+def test_the_keys_of_a_plan_are_loaded_beside_the_loop() -> None:
+    ours, theirs = socket.socketpair()
+    heard: list[str] = []
+    member = Member(0, theirs.detach(), None, None)  # type: ignore[arg-type]
+    member._worker = object()  # type: ignore[assignment]
+    member._policies = lambda plan: None  # type: ignore[assignment, return-value]
+    with contextlib.closing(member._loop) as loop:
+        front = Line(loop, ours.detach(), lambda name, values: heard.append(name), lambda: None)
+        front.send("plan", 1, pickled(Witness()))
+        while not heard:
+            loop.dispatch(None)
+        assert (heard, loaded_in) == (["ready"], ["plan"]), "a loop that loads keys lets its connections wait"
+        front.close()
+        member._line.close()

@@ -26,10 +26,10 @@ from ..policy import ListenerPolicy
 from ..service.openings import Unstartable
 from ..settings.model import ProxySettings
 from ..worker_threads import Make
-from .line import Line
+from .line import Line, pickled
 from .member import Inherited, Report, be_member
 from .nursery import Nursery
-from .plan import Plan, make_plan
+from .plan import make_plan
 from .sent_keys import SentKeys
 
 __all__ = ["Crew"]
@@ -114,7 +114,7 @@ class Crew:
         self.counters = [Counters() for _ in range(len(rows) + 1)]
         """What each member has counted, and at the end what those have that have died. From any thread."""
         self._buried_lines = 0  # of the log, that these could not write
-        self._plan: Optional[Plan] = None
+        self._plan = b""  # pickled, once for all members
         self._counts_progress = False
         self._plans = 0  # so far
         self._followed = Waiting(loop)
@@ -157,7 +157,7 @@ class Crew:
     ) -> None:
         """Go by these from now on. then: called when all do, or not within `FOLLOW_SECONDS`."""
         self.main.follow(policies, settings.limits, directory)
-        self._plan = make_plan(settings, policies, reading, access)
+        self._plan = pickled(make_plan(settings, policies, reading, access))
         self._plans += 1
         for seat in self._seats:
             self._send_plan(seat)

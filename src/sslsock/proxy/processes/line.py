@@ -15,7 +15,7 @@ from ...core.encoded import SslEncoding
 from ...core.event_loop import EventLoop
 from ...core.key import SslKey, _secret_of
 
-__all__ = ["Line"]
+__all__ = ["Line", "pickled"]
 
 HEAD = 4  # bytes that tell how long a message is
 
@@ -31,14 +31,16 @@ def key_of(secret: bytes) -> SslKey:
     return SslKey(secret, format=SslEncoding.DER)
 
 
+def pickled(value: object) -> bytes:
+    file = io.BytesIO()
+    Pickler(file, pickle.HIGHEST_PROTOCOL).dump(value)
+    return file.getvalue()
+
+
 def packed(name: str, values: tuple[object, ...]) -> bytes:
     """A message with its head."""
-    file = io.BytesIO(bytes(HEAD))
-    file.seek(HEAD)
-    Pickler(file, pickle.HIGHEST_PROTOCOL).dump((name, values))
-    message = file.getbuffer()
-    message[:HEAD] = (len(message) - HEAD).to_bytes(HEAD, "big")
-    return bytes(message)
+    message = pickled((name, values))
+    return len(message).to_bytes(HEAD, "big") + message
 
 
 class Line:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import select
 import threading
 from collections.abc import Collection, Hashable, Sequence
@@ -106,7 +107,7 @@ class Member:
         self._directory: Optional[Directory] = None
         self._allowance: Optional[Allowance] = None
         self._worker: Optional[Worker] = None
-        self._plan: Optional[Plan] = None  # to be put in force
+        self._plan: Optional[bytes] = None  # to be put in force; pickled, for keys take their time to be loaded
         self._number_of_plan = 0  # of the last one that has come
         self._making: Optional[threading.Thread] = None
         self._over = False
@@ -115,11 +116,12 @@ class Member:
         """Returns the exit status."""
         while self._plan is None and not self._over:
             self._loop.dispatch(None)
-        plan, self._plan = self._plan, None
-        if plan is None or self._over:
+        pickled, self._plan = self._plan, None
+        if pickled is None or self._over:
             return 0
         number = self._number_of_plan
         try:
+            plan = pickle.loads(pickled)
             policies = self._policies(plan)
             self._worker = self._begin(plan, policies)
         except Exception as exc:
@@ -186,19 +188,21 @@ class Member:
             self._making = threading.Thread(target=self._make, args=arguments, name="plan", daemon=True)
             self._making.start()
 
-    def _make(self, number: int, plan: Plan) -> None:
+    def _make(self, number: int, pickled: bytes) -> None:
+        plan: Optional[Plan] = None
         policies: Optional[list[ListenerPolicy]] = None
         try:
+            plan = pickle.loads(pickled)
             policies = self._policies(plan)
         except Exception:  # the front has made the same of it, and it was good
             log.exception("the old settings stay in force in a worker process")
         with suppress(RuntimeError):  # the loop was closed meanwhile
             self._loop.call_soon_threadsafe(self._put_in_force, number, plan, policies)
 
-    def _put_in_force(self, number: int, plan: Plan, policies: Optional[list[ListenerPolicy]]) -> None:
+    def _put_in_force(self, number: int, plan: Optional[Plan], policies: Optional[list[ListenerPolicy]]) -> None:
         self._making = None
         worker, allowance = self._worker, self._allowance
-        if policies is not None and worker is not None and allowance is not None:
+        if plan is not None and policies is not None and worker is not None and allowance is not None:
             allowance.follow(plan.settings, policies, 0)
             worker.follow(policies, plan.settings.limits, self._directory)
         self._line.send("ready", number)
