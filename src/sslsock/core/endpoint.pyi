@@ -16,6 +16,12 @@ class Endpoint:
     _ready_read_handler: Optional[Callable[[Self], object]]
     _bytes_written_handler: Optional[Callable[[Self, int], object]]
     _waits: Optional[list[Any]]
+    _remote_port: int
+    _announcing_close: bool
+    _clean: bool
+    _demanding: bool
+    _peer_closed: bool
+    _reporting: bool
 
     @property
     def bytes_available(self) -> int: ...

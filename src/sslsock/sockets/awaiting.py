@@ -68,12 +68,10 @@ class Event:
 class Awaiting(Waits, Stream):
     """Base of Connection."""
 
-    __slots__ = ("_clean", "_failure", "_generation", "_peer_closed", "_relay", "_state")
+    __slots__ = ("_failure", "_generation", "_relay", "_state")
 
-    _clean: bool
     _failure: Optional[tuple[SocketError, str]]  # what has ended the connection, None when it stands, or ended in order
     _generation: int
-    _peer_closed: bool
     _relay: Optional[RelayOwner]
     _state: SocketState
 

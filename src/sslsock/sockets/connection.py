@@ -129,8 +129,6 @@ class Connection(Awaiting, ErrorConstants):
         "_hostname",
         "_local",
         "_remote_address",
-        "_remote_port",
-        "_reporting",
         "_state_changed_handler",
     )
 

@@ -83,7 +83,6 @@ class SslSocket(LateCertificate):
     __slots__ = (
         "_client_hello_handler",
         "_configuration",
-        "_demanding",
         "_encrypted_handler",
         "_handshake_pool",
         "_handshake_timeout",

@@ -62,7 +62,6 @@ class Stream(LoopObject, Endpoint, ABC):
     __slots__ = (
         "__weakref__",
         "_about_to_close_handler",
-        "_announcing_close",
         "_codec",
         "_encoding",
         "_error_string",
