@@ -6,19 +6,6 @@
 
 #include <sys/mman.h>
 
-static pid_t self; /* getpid(2) is a system call */
-
-static void note_self(void)
-{
-    self = getpid();
-}
-
-static void watch_forks(void)
-{
-    note_self();
-    pthread_atfork(NULL, NULL, note_self);
-}
-
 void *shared_memory_new(size_t size, int among_processes)
 {
     void *memory;
@@ -51,11 +38,36 @@ void shared_memory_forget(void *part, size_t size, int among_processes)
     memset(part, 0, size);
 }
 
+#ifdef __APPLE__ /* has neither robust mutexes nor pthread_mutex_timedlock(): processes share nothing */
+
 int shared_lock_init(shared_lock *lock, int among_processes)
 {
-#ifdef __APPLE__
     return among_processes ? ENOTSUP : pthread_mutex_init(&lock->mutex, NULL);
+}
+
+int shared_lock_take(shared_lock *lock)
+{
+    pthread_mutex_lock(&lock->mutex);
+    return 0;
+}
+
 #else
+
+static pid_t self; /* getpid(2) is a system call */
+
+static void note_self(void)
+{
+    self = getpid();
+}
+
+static void watch_forks(void)
+{
+    note_self();
+    pthread_atfork(NULL, NULL, note_self);
+}
+
+int shared_lock_init(shared_lock *lock, int among_processes)
+{
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_mutexattr_t kind;
     int failed = pthread_mutexattr_init(&kind);
@@ -72,7 +84,6 @@ int shared_lock_init(shared_lock *lock, int among_processes)
         failed = pthread_mutex_init(&lock->mutex, &kind);
     pthread_mutexattr_destroy(&kind);
     return failed;
-#endif
 }
 
 int shared_lock_take(shared_lock *lock)
@@ -93,14 +104,14 @@ int shared_lock_take(shared_lock *lock)
         }
     }
     __atomic_store_n(&lock->holder, self, __ATOMIC_RELAXED);
-#ifndef __APPLE__
     if (result == EOWNERDEAD) {
         pthread_mutex_consistent(&lock->mutex);
         return 1;
     }
-#endif
     return 0;
 }
+
+#endif
 
 void shared_lock_release(shared_lock *lock)
 {
