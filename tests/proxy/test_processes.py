@@ -139,12 +139,14 @@ def test_one_that_is_killed_takes_its_own_connections_and_no_other(running: Prox
         before = metrics(running)
         victim, survivor = sorted(clients)
         os.kill(victim, signal.SIGKILL)
-        running.wait_for_line("has ended by SIGKILL")
+        running.wait_for_line(f"(pid {victim}) has ended by SIGKILL")
         with pytest.raises((ConnectionError, ssl.SSLError, AssertionError)):
             say(clients[victim])
         say(clients[survivor], b"as if nothing had been\n")
         wait_until(lambda: len(members_of(running)) == 2, "another worker process")
-        assert survivor in members_of(running) and victim not in members_of(running)
+        (successor,) = {*members_of(running)} - {survivor}
+        assert survivor in members_of(running) and successor != victim
+        running.wait_for_line(f"(pid {successor}) accepts connections")
         with one_of_each(running, site.context) as later:
             assert set(later) == set(members_of(running))
         after = metrics(running)
@@ -462,13 +464,24 @@ def test_a_reload_tells_who_does_not_follow_and_he_does_so_later(site: Site, bac
         member = members_of(made)[0]
         os.kill(member, signal.SIGSTOP)
         made.reload()
-        assert any("worker process 1 has not answered" in line for line in made.lines), made.lines
+        assert any(f"worker process 1 (pid {member}) has not answered" in line for line in made.lines), made.lines
         put(pairs[1], used)
         made.send(signal.SIGHUP)
         os.kill(member, signal.SIGCONT)
         made.wait_for_line("SIGHUP: read again", 2)
         with connect(made.port, site.context) as client:
             assert common_name(client) == "second"
+        assert made.end() == 0
+
+
+def test_how_many_there_are_is_changed_by_a_restart(site: Site, back: Origin, tmp_path: Path) -> None:
+    file = tmp_path / "proxy.toml"
+    lines = f'[[listener]]\nlisten = "tls://{LOCAL}"\nto = "{back.url}"\ncert = "{site.issue()}"\n'
+    file.write_text(f"processes = 1\n{lines}")
+    with proxy("--config", file) as made:
+        file.write_text(f"processes = 2\n{lines}")
+        made.send(signal.SIGHUP)
+        made.wait_for_line("processes has changed, which needs a restart")
         assert made.end() == 0
 
 
@@ -479,7 +492,7 @@ def test_one_that_is_killed_while_all_end_is_told(running: Proxy, site: Site) ->
         victim, survivor = clients
         number = sorted(clients).index(victim) + 1
         os.kill(victim, signal.SIGKILL)
-        told = running.wait_for_line(f"worker process {number} has ended, with ")
+        told = running.wait_for_line(f"worker process {number} (pid {victim}) has ended, with ")
         assert int(told.rpartition("with ")[2].split()[0]) >= 1, told
         say(clients[survivor])
     assert running.wait() == 0
@@ -499,10 +512,10 @@ def healthz(running: Proxy) -> str:
 def test_one_that_hangs_is_told(running: Proxy) -> None:
     hung = members_of(running)[1]
     os.kill(hung, signal.SIGSTOP)
-    running.wait_for_line("worker process 2 has not answered for 1")
+    running.wait_for_line(f"worker process 2 (pid {hung}) has not answered for 1")
     assert healthz(running).startswith("503: a worker has given no sign of life for 1")
     os.kill(hung, signal.SIGCONT)
-    running.wait_for_line("worker process 2 answers again, after 1")
+    running.wait_for_line(f"worker process 2 (pid {hung}) answers again, after 1")
     assert healthz(running) == "ok\n"
     assert sum("worker process" in line for line in running.lines) == 2, running.lines
     assert running.end() == 0

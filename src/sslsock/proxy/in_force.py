@@ -41,7 +41,7 @@ RELOAD_SECONDS = 1.0  # that the end waits for a SIGHUP which is being followed
 UNUSABLE = (SettingsError, CertificateError, ConfigurationError, TicketKeyError, FleetError, ValueError, OSError)
 
 LASTING = (  # settings that a reload does not change
-    *("threads", "processes", "metrics", "user", "keep_reading", "log_format", "log_probes", "ticket_key_file", "fleet"),
+    *("processes", "threads", "metrics", "user", "keep_reading", "log_format", "log_probes", "ticket_key_file", "fleet"),
     *("watch", "acme", "resolver"),
 )
 
@@ -272,6 +272,7 @@ def check_same_shape(old: ProxySettings, new: ProxySettings) -> None:
         raise ValueError("the addresses to listen on have changed, which needs a restart")
     for name in LASTING:
         if getattr(old, name) != getattr(new, name):
-            raise ValueError(f"{name.replace('_', '-')} has changed, which needs a restart")
+            said = "processes" if name == "threads" and new.processes else name.replace("_", "-")  # `threads` counts them
+            raise ValueError(f"{said} has changed, which needs a restart")
     if old.limits.source_table_size != new.limits.source_table_size:
         raise ValueError("source-table-size has changed, which needs a restart")

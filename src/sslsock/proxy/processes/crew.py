@@ -61,6 +61,11 @@ class Seat:
         self.pause = 0.0
         self.loads: list[Health] = []
 
+    @property
+    def name(self) -> str:
+        """For the log."""
+        return f"worker process {self.number + 1}{f' (pid {self.pid})' if self.pid else ''}"
+
 
 class Waiting:
     """Calls that are to be made when all members have come so far."""
@@ -167,7 +172,7 @@ class Crew:
     def _on_followed(self, number: int, then: Callable[[], object]) -> None:
         for seat in self._begun():
             if seat.plan < number:
-                text = f"worker process {seat.number + 1} has not answered for {FOLLOW_SECONDS:g} s"
+                text = f"{seat.name} has not answered for {FOLLOW_SECONDS:g} s"
                 self._writer.write(f"{text}: it goes by the new settings when it does", WARNING)
         then()
 
@@ -286,7 +291,7 @@ class Crew:
             seconds = time.monotonic() - seat.beat
             if seat.ready and seat.asked > seat.answered and seconds > SILENCE_SECONDS and not seat.silent:
                 seat.silent = True
-                self._writer.write(f"worker process {seat.number + 1} has not answered for {seconds:.0f} s", ERROR)
+                self._writer.write(f"{seat.name} has not answered for {seconds:.0f} s", ERROR)
 
     def refresh(self) -> None:
         """Wait until all reports are of now. In another thread than the loop's."""
@@ -351,6 +356,9 @@ class Crew:
             seat.beat = time.monotonic()
             if not seat.ready and self._counts_progress and seat.line is not None:  # before, it has no worker to do it
                 seat.line.send("progress")
+            if self._started and not seat.ready:
+                self._hear_nursery()  # which process it is
+                self._writer.write(f"{seat.name} accepts connections")
             seat.ready = True
             self._send_plan(seat)
             self._look_who_is_behind()
@@ -368,7 +376,7 @@ class Crew:
         if seat.silent:
             seat.silent = False
             seconds = time.monotonic() - seat.beat
-            self._writer.write(f"worker process {seat.number + 1} answers again, after {seconds:.0f} s")
+            self._writer.write(f"{seat.name} answers again, after {seconds:.0f} s")
         seat.finished = seat.finished or not asked
         seat.beat = time.monotonic()
         seat.answered = max(seat.answered, asked)
@@ -416,13 +424,14 @@ class Crew:
         if line is not None:
             line.close()
         as_told = self._ending and (seat.finished or not seat.ready)
+        name = seat.name
         seat.ready, seat.gone, seat.pid = False, False, 0
         self._shares.clear(seat.number)
         lost = self._count_out(seat)
         self._look_who_is_behind()
         if seat.problem and self._started:
             how, seat.problem = f"{how} ({seat.problem})", ""
-        ended = f"{f'worker process {seat.number + 1} has ended {how}'.rstrip()}, with {lost} connections"
+        ended = f"{f'{name} has ended {how}'.rstrip()}, with {lost} connections"
         if self._nursery is None or self._ending:
             if not as_told:
                 self._writer.write(ended, ERROR)
