@@ -18,7 +18,7 @@ import trustme
 from peers import needs_sources
 from sslsock.__main__ import make_parser
 from sslsock.proxy.fleet.member import FleetState
-from sslsock.proxy.observability.metrics import Counters, ProcessState, make_collector
+from sslsock.proxy.observability.metrics import Counters, ProcessState, WorkerProcesses, make_collector
 
 pytestmark = needs_sources
 DEPLOY = Path(__file__).resolve().parent.parent / "deploy"
@@ -56,7 +56,7 @@ def known_metrics() -> set[str]:
     prometheus = pytest.importorskip("prometheus_client")
     registry = prometheus.CollectorRegistry()
     prometheus.ProcessCollector(registry=registry)
-    state = ProcessState(True, 1.0, 1.0, fleet=FleetState(True, 1.0, 1, 0))
+    state = ProcessState(True, 1.0, 1.0, fleet=FleetState(True, 1.0, 1, 0), workers=WorkerProcesses(2, 2, 0))
     made = make_collector([Counters()], dict, dict, lambda: 0, dict, lambda: state, acme_view=tuple)  # type: ignore[arg-type]
     registry.register(made)
     families: list[Any] = list(registry.collect())

@@ -158,6 +158,9 @@ def test_one_that_is_killed_takes_its_own_connections_and_no_other(running: Prox
         assert not fallen, f"these have fallen: {fallen}"
         lost = total(running, "sslsock_proxy_connections_closed_total", reason="worker_died")
         assert lost >= 1, "the connections of the one that died are counted"
+        assert total(running, "sslsock_proxy_worker_process_deaths_total") == 1
+        wanted, accepting = (total(running, f"sslsock_proxy_worker_processes{end}") for end in ("", "_accepting"))
+        assert (wanted, accepting) == (2, 2)
     assert running.end() == 0
 
 

@@ -443,7 +443,8 @@ class Server(InForce):
     def _process_state(self) -> ProcessState:
         files, changes = self._files.state()
         fleet = self._member.state() if self._member is not None else None
-        return ProcessState(self._reload_success, self._reloaded, self._ticket_source.age(), files, changes, fleet)
+        age, lives = self._ticket_source.age(), self._workers.lives()
+        return ProcessState(self._reload_success, self._reloaded, age, files, changes, fleet, lives)
 
     def _unhealthy(self) -> str:
         """Why the process had better be started anew; "": it is well."""

@@ -135,6 +135,9 @@ class WorkerThreads:
     def dropped(self) -> int:
         return 0
 
+    def lives(self) -> None:
+        """None of them dies alone."""
+
     def silence(self) -> float:
         return self._pulse.silence()
 

@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from ..back_ends.health import Health
     from ..fleet.member import FleetState
 
-__all__ = ["Counters", "MetricsError", "ProcessState", "Totals", "bury", "import_prometheus", "make_collector", "total"]
+__all__ = [
+    *("Counters", "MetricsError", "ProcessState", "Totals", "WorkerProcesses"),
+    *("bury", "import_prometheus", "make_collector", "total"),
+]
 
 HANDSHAKE_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
 CONNECTION_BOUNDS = (0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0)
@@ -286,11 +289,21 @@ def total(workers: Iterable[Counters]) -> Totals:
 # For Prometheus.
 
 
+class WorkerProcesses(NamedTuple):
+    """wanted: how many there are to be. accepting: how many accept connections. deaths: how many have ended though nobody had
+    told them to."""
+
+    wanted: int
+    accepting: int
+    deaths: int
+
+
 class ProcessState(NamedTuple):
     """reload_success: whether the last reload was one; a start is one too. reloaded: when the last good one was, in seconds
     since the epoch. ticket_age: seconds since the keys that seal session tickets were changed. files: each file that is
     watched → whether what it holds is in force, False once it was told that it cannot be used. changes: of files, "taken" or
-    "refused" → how many there were. fleet: of the member of one, None where there is no fleet."""
+    "refused" → how many there were. fleet: of the member of one, None where there is no fleet. workers: None where they are
+    threads."""
 
     reload_success: bool
     reloaded: float
@@ -298,6 +311,7 @@ class ProcessState(NamedTuple):
     files: Mapping[str, bool] = {}
     changes: Mapping[str, int] = {}
     fleet: Optional[FleetState] = None
+    workers: Optional[WorkerProcesses] = None
 
 
 def import_prometheus() -> Any:
@@ -515,6 +529,16 @@ def make_collector(
                 )
                 yield core.CounterMetricFamily(
                     "sslsock_proxy_fleet_key_changes", "How often another key has begun to seal.", state.fleet.changes
+                )
+            if state.workers is not None:
+                yield gauge("sslsock_proxy_worker_processes", "How many there are to be.", state.workers.wanted)
+                yield gauge(
+                    "sslsock_proxy_worker_processes_accepting", "Those that accept connections.", state.workers.accepting
+                )
+                yield core.CounterMetricFamily(
+                    "sslsock_proxy_worker_process_deaths",
+                    "Those that have ended by themselves, or were killed.",
+                    state.workers.deaths,
                 )
             build = build_info()
             yield core.InfoMetricFamily(

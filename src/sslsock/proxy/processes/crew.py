@@ -20,7 +20,7 @@ from ..back_ends.health import Board, Health
 from ..files.reading import Reading
 from ..fleet.member import Access
 from ..observability.access_log import ERROR, WARNING, LineWriter
-from ..observability.metrics import Counters, bury
+from ..observability.metrics import Counters, WorkerProcesses, bury
 from ..observability.pulse import SILENCE_SECONDS
 from ..policy import ListenerPolicy
 from ..service.openings import Unstartable
@@ -119,6 +119,7 @@ class Crew:
         self.counters = [Counters() for _ in range(len(rows) + 1)]
         """What each member has counted, and at the end what those have that have died. From any thread."""
         self._buried_lines = 0  # of the log, that these could not write
+        self._deaths = 0
         self._plan = b""  # pickled, once for all members
         self._counts_progress = False
         self._plans = 0  # so far
@@ -280,6 +281,10 @@ class Crew:
         """Lines of the log."""
         return self._buried_lines + sum(report.dropped for report in self._reports())
 
+    def lives(self) -> WorkerProcesses:
+        """How many there are, for the metrics."""
+        return WorkerProcesses(len(self._seats), sum(seat.ready for seat in self._seats), self._deaths)
+
     def silence(self) -> float:
         """Seconds since the member that was heard longest ago has answered; where there is none, since one has."""
         now = time.monotonic()
@@ -434,6 +439,7 @@ class Crew:
         ended = f"{f'{name} has ended {how}'.rstrip()}, with {lost} connections"
         if self._nursery is None or self._ending:
             if not as_told:
+                self._deaths += 1
                 self._writer.write(ended, ERROR)
             if self._nursery is None:  # otherwise it is about to be closed
                 self._conclude(seat)
@@ -441,6 +447,7 @@ class Crew:
         if not self._started:  # `start` tells why
             seat.problem = seat.problem or f"it has ended {how}"
             return
+        self._deaths += 1
         if time.monotonic() - seat.since > LONG_LIFE:
             seat.pause = 0.0
         wait, seat.pause = seat.pause, min(max(FIRST_PAUSE, 2 * seat.pause), LONGEST_PAUSE)
