@@ -547,6 +547,7 @@ def test_healthz_says_that_there_are_none_while_the_system_gives_no_process(back
         with connect(made.port, context) as client:
             say(client)
         assert healthz(made) == "ok\n"
+        assert total(made, "sslsock_proxy_worker_process_deaths_total") == 1, "what was never there has not died"
         assert made.end() == 0
 
 

@@ -429,17 +429,17 @@ class Crew:
         if line is not None:
             line.close()
         as_told = self._ending and (seat.finished or not seat.ready)
-        name = seat.name
+        name, was_there = seat.name, seat.pid > 0  # else the system had none to give
         seat.ready, seat.gone, seat.pid = False, False, 0
         self._shares.clear(seat.number)
         lost = self._count_out(seat)
+        self._deaths += was_there and self._started and not as_told
         self._look_who_is_behind()
         if seat.problem and self._started:
             how, seat.problem = f"{how} ({seat.problem})", ""
         ended = f"{f'{name} has ended {how}'.rstrip()}, with {lost} connections"
         if self._nursery is None or self._ending:
             if not as_told:
-                self._deaths += 1
                 self._writer.write(ended, ERROR)
             if self._nursery is None:  # otherwise it is about to be closed
                 self._conclude(seat)
@@ -447,7 +447,6 @@ class Crew:
         if not self._started:  # `start` tells why
             seat.problem = seat.problem or f"it has ended {how}"
             return
-        self._deaths += 1
         if time.monotonic() - seat.since > LONG_LIFE:
             seat.pause = 0.0
         wait, seat.pause = seat.pause, min(max(FIRST_PAUSE, 2 * seat.pause), LONGEST_PAUSE)
