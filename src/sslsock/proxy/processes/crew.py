@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import select
-import signal
 import threading
 import time
 from collections.abc import Hashable, Iterator, Sequence
@@ -21,7 +19,6 @@ from ..files.reading import Reading
 from ..fleet.member import Access
 from ..observability.access_log import ERROR, WARNING, LineWriter
 from ..observability.metrics import Counters, WorkerProcesses, bury
-from ..observability.pulse import SILENCE_SECONDS
 from ..policy import ListenerPolicy
 from ..service.openings import Unstartable
 from ..settings.model import ProxySettings
@@ -30,7 +27,9 @@ from .line import Line, pickled
 from .member import Inherited, Report, be_member
 from .nursery import Nursery
 from .plan import make_plan
+from .seat import Seat
 from .sent_keys import SentKeys
+from .vigil import AwakeClock, Vigil, kill
 
 __all__ = ["Crew"]
 
@@ -40,31 +39,6 @@ LONG_LIFE = 5.0  # seconds; of those that live for less, the first is replaced a
 FIRST_PAUSE = 1.0  # seconds until the second is; then twice as long each time
 LONGEST_PAUSE = 30.0
 STOP_SECONDS = 5.0  # that one is given to stop, until it is killed
-
-
-class Seat:
-    """The place of a member. line: None while there is none. ready: it accepts. plan: the number of the one that it goes by;
-    told: of the last that it was sent. problem: why it cannot. gone: its line has ended; over: there will be no other. asked,
-    answered: the last question that it was sent, and that it has answered; beat: when. silent: it is told that it does not.
-    finished: it has reported for the last time, or nobody waits for that. since: when it was begun. loads: the healths that its
-    report has counts for."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.line: Optional[Line] = None
-        self.pid = self.plan = self.told = 0
-        self.ready = self.gone = self.over = self.silent = self.finished = False
-        self.problem = ""
-        self.report: Optional[Report] = None
-        self.asked = self.answered = 0
-        self.beat = self.since = 0.0
-        self.pause = 0.0
-        self.loads: list[Health] = []
-
-    @property
-    def name(self) -> str:
-        """For the log."""
-        return f"worker process {self.number + 1}{f' (pid {self.pid})' if self.pid else ''}"
 
 
 class Waiting:
@@ -116,6 +90,8 @@ class Crew:
         self._ended = ended
         rows = inherited.rows
         self._seats = [Seat(number) for number in range(len(rows))]
+        self._clock = AwakeClock()
+        self._vigil = Vigil(loop, self._clock, self._seats, writer, self._who_is_silent, self._give_up)
         self.counters = [Counters() for _ in range(len(rows) + 1)]
         """What each member has counted, and at the end what those have that have died. From any thread."""
         self._buried_lines = 0  # of the log, that these could not write
@@ -141,6 +117,7 @@ class Crew:
 
     def start(self) -> None:
         """Returns when all of them accept, or are to end already. Unstartable."""
+        began = time.monotonic()
         for seat in self._seats:
             self._begin(seat)
         while not (self._ending or all(seat.ready for seat in self._seats)):
@@ -149,6 +126,7 @@ class Crew:
                     raise Unstartable(f"a worker process does not begin: {seat.problem or 'it has ended'}", 1)
             self._loop.dispatch(None)
         self._started = True
+        self._vigil.start(time.monotonic() - began)
 
     # What they are told
 
@@ -213,7 +191,7 @@ class Crew:
         self._let_nobody_follow()
         self._tell_all("stop", reason)
         with suppress(RuntimeError):  # the loop was closed: all have ended, or are about to
-            self._loop.call_later(STOP_SECONDS, self._kill)
+            self._loop.call_later(STOP_SECONDS, self._end_rest)
 
     def _tell_all(self, name: str, *values: object) -> None:
         for seat in self._seats:
@@ -233,10 +211,11 @@ class Crew:
     def _close_nursery(self) -> None:
         if self._nursery is None:
             return
-        self._hear_nursery()
         nursery, self._nursery = self._nursery, None
         with suppress(RuntimeError):  # the loop was closed
             self._watch.close()
+        nursery.end()
+        self._note_news(nursery.news())
         nursery.close()
         for seat in self._seats:
             if seat.gone:  # how it has ended will not be known
@@ -252,12 +231,23 @@ class Crew:
                 self.failure = Unstartable("all worker processes have ended", 1)
             self._ended()
 
-    def _kill(self) -> None:
+    def _end_rest(self) -> None:
+        """Of those that were told to stop: whatever holds them up, the front does not wait for it."""
         for seat in self._seats:
-            if seat.line is not None and seat.pid:
-                seat.finished = True
-                with suppress(ProcessLookupError):
-                    os.kill(seat.pid, signal.SIGKILL)
+            if seat.line is not None:
+                kill(seat.pid)
+                self._give_up(seat)
+
+    def _give_up(self, seat: Seat) -> None:
+        """Nobody waits for what a member has to say; it sees the end of its line, and ends, if it ever goes on."""
+        seat.finished = True
+        self._bury(seat, "")
+
+    def _who_is_silent(self, seat: Seat) -> tuple[str, int]:
+        """A member, or the nursery, which is yet to tell its beginning or its end: the name for the log, and the process."""
+        if self._nursery is not None and (seat.gone or not seat.pid):
+            return "the process that forks workers", self._nursery.pid
+        return seat.name, seat.pid
 
     # What they have seen; from any thread
 
@@ -283,20 +273,12 @@ class Crew:
 
     def lives(self) -> WorkerProcesses:
         """How many there are, for the metrics."""
-        return WorkerProcesses(len(self._seats), sum(seat.ready for seat in self._seats), self._deaths)
+        return WorkerProcesses(len(self._seats), sum(seat.accepts for seat in self._seats), self._deaths)
 
     def silence(self) -> float:
         """Seconds since the member that was heard longest ago has answered; where there is none, since one has."""
-        now = time.monotonic()
-        silences = [now - seat.beat for seat in self._seats if seat.ready]
-        return max(silences) if silences else min(now - seat.beat for seat in self._seats)
-
-    def _look_who_is_silent(self) -> None:
-        for seat in self._seats:
-            seconds = time.monotonic() - seat.beat
-            if seat.ready and seat.asked > seat.answered and seconds > SILENCE_SECONDS and not seat.silent:
-                seat.silent = True
-                self._writer.write(f"{seat.name} has not answered for {seconds:.0f} s", ERROR)
+        silences = [self._clock.now - seat.beat for seat in self._seats if seat.ready]
+        return max(silences) if silences else min(self._clock.now - seat.beat for seat in self._seats)
 
     def refresh(self) -> None:
         """Wait until all reports are of now. In another thread than the loop's."""
@@ -308,7 +290,6 @@ class Crew:
     def ask(self, then: Callable[[], object] = bool) -> None:
         """Have all of them report; `then` is called when they have, or not within `ANSWER_SECONDS`."""
         self._asked += 1
-        self._look_who_is_silent()
         for seat in self._seats:
             self._send_question(seat)
         self._answered.add(self._asked, then, ANSWER_SECONDS)
@@ -317,7 +298,7 @@ class Crew:
     def _send_question(self, seat: Seat) -> None:
         """One at a time, as plans."""
         if seat.line is not None and seat.asked == seat.answered < self._asked:
-            seat.asked = self._asked
+            seat.asked, seat.questioned = self._asked, self._clock.look()
             seat.line.send("ask", seat.asked)
 
     def _look_who_is_behind(self) -> None:
@@ -335,7 +316,7 @@ class Crew:
         """A new member takes the seat."""
         if seat.over:
             return
-        seat.since = time.monotonic()
+        seat.since = self._clock.look()
         try:
             ours = self._nursery.grow(seat.number) if self._nursery is not None else None
         except OSError as exc:
@@ -343,7 +324,7 @@ class Crew:
             ours = None
         if ours is None:
             return
-        seat.ready = seat.gone = seat.silent = seat.finished = False
+        seat.ready = seat.gone = seat.silent = seat.killed = seat.finished = False
         seat.plan = seat.told = 0
         seat.asked = seat.answered = self._asked
         seat.line = Line(self._loop, ours.detach(), partial(self._on_message, seat), partial(self._on_line_ended, seat))
@@ -358,7 +339,8 @@ class Crew:
             self._take_report(seat, *values)
         elif name == "ready":
             (seat.plan,) = values
-            seat.beat = time.monotonic()
+            seat.beat = self._clock.look()
+            seat.silent = seat.silent and seat.ready
             if not seat.ready and self._counts_progress and seat.line is not None:  # before, it has no worker to do it
                 seat.line.send("progress")
             if self._started and not seat.ready:
@@ -378,12 +360,13 @@ class Crew:
             seat.report = report
             self.counters[seat.number] = report.counters
             seat.loads = self._take_loads(seat, report.loads)
-        if seat.silent:
+        now = self._clock.look()
+        if seat.silent and seat.ready:
             seat.silent = False
-            seconds = time.monotonic() - seat.beat
+            seconds = now - seat.beat
             self._writer.write(f"{seat.name} answers again, after {seconds:.0f} s")
         seat.finished = seat.finished or not asked
-        seat.beat = time.monotonic()
+        seat.beat = now
         seat.answered = max(seat.answered, asked)
         self._send_question(seat)
         self._look_who_is_behind()
@@ -409,16 +392,19 @@ class Crew:
     def _hear_nursery(self) -> bool:
         """Returns whether it is still there."""
         news = self._nursery.news() if self._nursery is not None else []
+        self._note_news(news)
+        return news is not None
+
+    def _note_news(self, news: Optional[list[tuple[int, int, str]]]) -> None:
         for number, pid, how in news or ():
             if how:
                 self._bury(self._seats[number], how)
             else:
                 self._seats[number].pid = pid
-        return news is not None
 
     def _on_line_ended(self, seat: Seat) -> None:
         """It has ended, or is about to; the nursery, where there is one, says how."""
-        seat.gone = True
+        seat.gone, seat.left = True, self._clock.look()
         if self._nursery is None:
             self._bury(seat, "")
         else:
@@ -447,7 +433,7 @@ class Crew:
         if not self._started:  # `start` tells why
             seat.problem = seat.problem or f"it has ended {how}"
             return
-        if time.monotonic() - seat.since > LONG_LIFE:
+        if self._clock.look() - seat.since > LONG_LIFE:
             seat.pause = 0.0
         wait, seat.pause = seat.pause, min(max(FIRST_PAUSE, 2 * seat.pause), LONGEST_PAUSE)
         self._writer.write(f"{ended}; another takes its place{f' in {wait:g} s' if wait else ''}", ERROR)
@@ -468,4 +454,6 @@ class Crew:
     def close(self) -> None:
         """The front has ended, and so whoever is left ends."""
         self._let_nobody_follow()
-        self._kill()
+        for seat in self._seats:
+            if seat.line is not None:
+                kill(seat.pid)

@@ -89,8 +89,10 @@ class Nursery:
                 answer = self._socket.recv(ANSWER.size)
             except BlockingIOError:
                 return found
+            except ConnectionResetError:  # it has ended without reading all; what it has said is still there
+                continue
             except OSError:
-                return None
+                return found or None
             if len(answer) < ANSWER.size:
                 return found or None
             number, status, value = ANSWER.unpack(answer)
@@ -101,13 +103,13 @@ class Nursery:
             else:
                 found.append((number, value, ending(status)))
 
-    def close(self) -> None:
-        """End it, even if it is stopped. Members stay."""
-        if self._socket.fileno() < 0:
-            return
+    def end(self) -> None:
+        """Even if it is stopped. Members stay, and what it has said can still be heard."""
         with suppress(ChildProcessError, ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
+
+    def close(self) -> None:
         self._socket.close()
 
 

@@ -1,0 +1,65 @@
+"""The place of a member, as the front sees it."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Optional
+
+if TYPE_CHECKING:
+    from ..back_ends.health import Health
+    from .line import Line
+    from .member import Report
+
+__all__ = ["Seat", "is_examined"]
+
+
+class Seat:
+    """line: None while there is none. ready: it accepts. plan: the number of the one that it goes by; told: of the last that it
+    was sent. problem: why it cannot. gone: its line has ended; over: there will be no other. asked, answered: the last question
+    that it was sent, and that it has answered. finished: it has reported for the last time, or nobody waits for that. pause:
+    seconds until the next one is begun after one that has lived for a short time. loads: the healths that its report has
+    counts for.
+
+    By the clock of `Vigil`: since: when it was begun; questioned: when it was last asked; beat: when it last gave a sign of
+    life; left: when its line ended. silent: it is told that it gives none; killed: for that.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.line: Optional[Line] = None
+        self.pid = self.plan = self.told = 0
+        self.ready = self.gone = self.over = self.silent = self.killed = self.finished = False
+        self.problem = ""
+        self.report: Optional[Report] = None
+        self.asked = self.answered = 0
+        self.beat = self.since = self.questioned = self.left = 0.0
+        self.pause = 0.0
+        self.loads: list[Health] = []
+
+    @property
+    def name(self) -> str:
+        """For the log."""
+        return f"worker process {self.number + 1}{f' (pid {self.pid})' if self.pid else ''}"
+
+    @property
+    def accepts(self) -> bool:
+        return self.ready and not self.gone
+
+    def silence(self, now: float) -> float:
+        """Seconds that somebody waits for a sign of life."""
+        if self.line is None:
+            return 0.0
+        if self.gone:
+            return now - self.left  # that its end is not told
+        if not self.ready:
+            return now - self.since
+        return now - max(self.beat, self.questioned) if self.asked > self.answered else 0.0
+
+
+def is_examined(pid: int) -> bool:
+    """Whether a process stands still for a debugger, or while its memory is written down (core(5))."""
+    try:
+        with open(f"/proc/{pid}/status") as file:
+            return re.search(r"^(TracerPid|CoreDumping):\s*[1-9]", file.read(), re.MULTILINE) is not None
+    except OSError:  # it has ended, or this system tells it in another way
+        return False
