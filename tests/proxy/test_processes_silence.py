@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
@@ -139,7 +138,6 @@ def test_one_whose_process_is_not_known_is_given_up() -> None:
         assert made.given_up == [made.seat]
 
 
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "ptrace"), reason="the system has no ptrace")
 def test_one_that_a_debugger_holds_is_told_and_not_killed() -> None:
     with watched(TRACED) as made:
         made.seat.asked = 1

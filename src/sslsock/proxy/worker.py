@@ -14,6 +14,7 @@ import socket
 from collections import deque
 from collections.abc import Container, Hashable, Iterator, Sequence
 from contextlib import contextmanager
+from errno import EMFILE
 from functools import partial
 from typing import Any, Callable, Optional
 from weakref import WeakValueDictionary
@@ -325,14 +326,18 @@ class Worker:
         if room is None:  # there is one now
             return
         where = f"{entrance.policy.name}: " if room is entrance.room else ""
-        if room.full:
+        if room is self.gate.own and room.full:
+            text = f"process {os.getpid()} has all {room.limit} connections that its descriptors allow (ulimit -n, LimitNOFILE)"
+            self.say_once(f"{text}; others go to the other processes, or wait")
+        elif room.full:
             self.say_once(f"{where}the limit of {room.limit} connections is reached; others wait until one ends")
         else:
             self.say_once(f"{where}{room.most_handshakes} handshakes are under way, the limit; the oldest give way to others")
 
     def _on_accept_error(self, policy: ListenerPolicy, errno: int) -> None:
         self.counters.accept_failed()
-        self.say_once(f"{policy.name}: a connection was not accepted: {os.strerror(errno)}")
+        hint = f" (process {os.getpid()}; ulimit -n, LimitNOFILE)" if errno == EMFILE else ""
+        self.say_once(f"{policy.name}: a connection was not accepted: {os.strerror(errno)}{hint}")
 
     def say_once(self, line: str) -> None:
         """Tell the operator, but not again and again."""

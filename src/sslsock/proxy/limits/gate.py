@@ -126,6 +126,9 @@ class Gate:
     place that it frees, and the clients of the others would wait for ever.
     """
 
+    own: Optional[Room] = None
+    """What this process may have itself, where several share the limits."""
+
     def __init__(self, limit: int, handshakes: int = 0) -> None:
         self.whole = Room(limit, handshakes)
         self._alone = (self.whole,)

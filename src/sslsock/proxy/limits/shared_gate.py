@@ -52,7 +52,7 @@ class SharedGate(Gate):
         self._table = shares.rooms
         self._numbers = shares.room_numbers
         self.whole = SharedRoom(self._table, 0)
-        self._own = Room()  # what this process may have
+        self.own: Room = Room()
         self._tickets: dict[Waiting, int] = {}  # of those who wait; 0: there is no place for it in this very process
         self._loop: Optional[EventLoop] = None
         self._planned = False
@@ -72,7 +72,7 @@ class SharedGate(Gate):
         shakes = who.shakes
         self._loop = who.loop
         ticket = 0
-        if self._own.has_place(shakes):
+        if self.own.has_place(shakes):
             ticket = self._table.enter(number_of(who.room), shakes)
             if ticket <= 0:
                 if ticket and shakes:  # others wait: they have to know of this handshake
@@ -106,12 +106,12 @@ class SharedGate(Gate):
 
     def change_own(self, limit: int) -> None:
         """How many connections this process may have itself; 0 for no limit."""
-        self._own.follow(limit, 0)
+        self.own.follow(limit, 0)
         self._plan()
 
     def blocking(self, who: Waiting) -> Optional[Room]:
-        if not self._own.has_place(who.shakes):
-            return self._own
+        if not self.own.has_place(who.shakes):
+            return self.own
         number = self._table.blocking(number_of(who.room), who.shakes)
         if number is None:
             return None
@@ -124,7 +124,7 @@ class SharedGate(Gate):
     # What is to be done while somebody waits
 
     def _occupy(self, who: Waiting, shakes: bool) -> Place:
-        place = Place(who.loop, shakes, (self._own, self.whole, who.room))
+        place = Place(who.loop, shakes, (self.own, self.whole, who.room))
         for room in place.rooms:
             room.count += 1
             if shakes:
@@ -146,7 +146,7 @@ class SharedGate(Gate):
             self._timer = None
         self._table.answer()
         chosen = self._choose_own()
-        waits = [wait for wait in map(self._press_room, (self._own, self.whole, *self._rooms.values())) if wait is not None]
+        waits = [wait for wait in map(self._press_room, (self.own, self.whole, *self._rooms.values())) if wait is not None]
         self._table.call()
         if self._tickets:
             waits.append(LOOK_SECONDS)
@@ -159,7 +159,7 @@ class SharedGate(Gate):
         chosen = []
         for who, ticket in list(self._tickets.items()):
             shakes, number = who.shakes, number_of(who.room)
-            if not self._own.has_place(shakes):
+            if not self.own.has_place(shakes):
                 if ticket:
                     self._table.withdraw(number, self._following(who))
                     self._tickets[who] = 0
@@ -198,7 +198,7 @@ class SharedGate(Gate):
 
     def _wait_for(self, room: Room, due: int) -> Optional[float]:
         """due: when the oldest handshake may be asked, nanoseconds on the monotonic clock; 0: there is none."""
-        if room is not self._own:
+        if room is not self.own:
             return self._table.press(number_of(room), due)
         wanted = sum(not ticket for ticket in self._tickets.values())
         return None if not due or room.asked >= wanted else max(due / NANO - time.monotonic(), 0.0)

@@ -102,6 +102,7 @@ class Crew:
         self._followed = Waiting(loop)
         self._asked = 0  # questions so far
         self._answered = Waiting(loop)
+        self._absent: list[int] = []  # places that new connections are kept from
         self._started = self._ending = False
         self.failure: Optional[Exception] = None
         """That is the end of all."""
@@ -180,6 +181,17 @@ class Crew:
     def count_progress(self) -> None:
         self._counts_progress = True
         self._tell_all("progress")
+
+    def _keep_away(self) -> None:
+        """From places where nobody is, or who is there stands still or can take no more: the others get their share."""
+        if not self._started or self._ending:
+            return
+        absent = [seat.number for seat in self._seats if not seat.takes_more]
+        if self._nursery is None or len(absent) == len(self._seats):  # sockets that nobody has are closed then; or all wait
+            absent = []
+        if absent != self._absent:
+            self._absent = absent
+            self._tell_latest("absent", "absent", absent)
 
     def drain(self) -> None:
         """End when all connections have."""
@@ -290,6 +302,7 @@ class Crew:
     def ask(self, then: Callable[[], object] = bool) -> None:
         """Have all of them report; `then` is called when they have, or not within `ANSWER_SECONDS`."""
         self._asked += 1
+        self._keep_away()
         for seat in self._seats:
             self._send_question(seat)
         self._answered.add(self._asked, then, ANSWER_SECONDS)
@@ -329,6 +342,7 @@ class Crew:
         seat.asked = seat.answered = self._asked
         seat.line = Line(self._loop, ours.detach(), partial(self._on_message, seat), partial(self._on_line_ended, seat))
         seat.line.send("tickets", self._keys.keys)
+        seat.line.send("absent", self._absent)
         for health in self._board.all():
             if health.watched:
                 seat.line.send("verdict", health.key, health.verdict)
@@ -348,6 +362,7 @@ class Crew:
                 self._writer.write(f"{seat.name} accepts connections")
             seat.ready = True
             self._send_plan(seat)
+            self._keep_away()
             self._look_who_is_behind()
         elif name == "unusable":
             (seat.problem,) = values
@@ -368,6 +383,7 @@ class Crew:
         seat.finished = seat.finished or not asked
         seat.beat = now
         seat.answered = max(seat.answered, asked)
+        self._keep_away()
         self._send_question(seat)
         self._look_who_is_behind()
 
@@ -408,6 +424,7 @@ class Crew:
         if self._nursery is None:
             self._bury(seat, "")
         else:
+            self._keep_away()
             self._look_who_is_behind()
 
     def _bury(self, seat: Seat, how: str) -> None:
@@ -420,6 +437,7 @@ class Crew:
         self._shares.clear(seat.number)
         lost = self._count_out(seat)
         self._deaths += was_there and self._started and not as_told
+        self._keep_away()
         self._look_who_is_behind()
         if seat.problem and self._started:
             how, seat.problem = f"{how} ({seat.problem})", ""

@@ -1,8 +1,9 @@
 """A member: a process with one worker. What there is to decide it is told by the front, and tells it what it has seen.
 
-Messages of the front: `plan` (what to go by), `tickets` (keys), `verdict` (of the checks, about a back end), `checked` (these
-are news), `ask` (for a `Report`), `progress` (count bytes of live connections from now on), `drain`, `stop`. Of a member:
-`ready` (the plan is in force), `unusable` (why it is not), `report`, `lookup` (of a name).
+Messages of the front: `plan` (what to go by), `tickets` (keys), `absent` (members that take no new connections), `verdict` (of
+the checks, about a back end), `checked` (these are news), `ask` (for a `Report`), `progress` (count bytes of live connections
+from now on), `drain`, `stop`. Of a member: `ready` (the plan is in force), `unusable` (why it is not), `report`, `lookup` (of a
+name).
 
 When the front has ended, however that was, its members end too.
 """
@@ -33,7 +34,8 @@ from ..observability.metrics import Counters
 from ..observability.process_log import process_log
 from ..policy import ListenerPolicy
 from ..service.openings import Unstartable
-from ..worker import Worker
+from ..service.port_groups import avoid
+from ..worker import Worker, borrowed
 from .line import Line
 from .plan import Obtained, Plan, policies_of
 
@@ -55,13 +57,15 @@ class Inherited(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What a member has seen so far. loads: connections with each back end, by the key of its health."""
+    """What a member has seen so far. loads: connections with each back end, by the key of its health. full: it has as many as
+    its descriptors allow."""
 
     counters: Counters
     news: list[News]
     names: dict[str, bool]
     loads: list[tuple[Hashable, str, str, int]]
     sessions: int
+    full: bool
     dropped: int
 
 
@@ -218,6 +222,8 @@ class Member:
                 self._follow()
         elif name == "tickets":
             self._keys.replace(*values)
+        elif name == "absent":
+            self._keep_away(*values)
         elif name == "verdict":
             self._board.take(*values)
         elif name == "ask":
@@ -236,6 +242,13 @@ class Member:
             worker.stop(*values)
             self._send_last()
 
+    def _keep_away(self, absent: Sequence[int]) -> None:
+        """New connections from those members."""
+        rows = self._inherited.rows
+        for fd in (one for column in rows[self._number] for one in column if one not in self._inherited.shared):
+            with suppress(OSError), borrowed(fd) as listening:  # a UNIX socket; a system without; it is closed already
+                avoid(listening, len(rows), absent)
+
     def _report(self) -> Optional[Report]:
         worker = self._worker
         if worker is None:
@@ -246,6 +259,7 @@ class Member:
             worker.names_found(),
             [(health.key, health.name, health.peer, health.counts[0]) for health in self._board.all()],
             len(worker.sessions),
+            worker.gate.own is not None and worker.gate.own.full,
             self._writer.dropped,
         )
 

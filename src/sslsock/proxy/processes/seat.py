@@ -45,6 +45,11 @@ class Seat:
     def accepts(self) -> bool:
         return self.ready and not self.gone
 
+    @property
+    def takes_more(self) -> bool:
+        """Whether new clients are to come to it."""
+        return self.accepts and not self.silent and not (self.report is not None and self.report.full)
+
     def silence(self, now: float) -> float:
         """Seconds that somebody waits for a sign of life."""
         if self.line is None:
