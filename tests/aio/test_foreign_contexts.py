@@ -70,6 +70,25 @@ def test_much_both_ways(library: str, server: bool, certificates: Certificates) 
     world(library, server, certificates).run(much_both_ways)
 
 
+class NoGroup(ssl.SSLObject):
+    """As it is on CPython 3.15 with an OpenSSL older than 3.2."""
+
+    def group(self) -> None:
+        raise NotImplementedError("Getting selected group requires OpenSSL 3.2 or later.")
+
+
+async def asked_for_the_group(w: World) -> None:
+    w.near.sslobject_class = NoGroup
+    near, _ = await w.connect()
+    assert isinstance(near.transport.get_extra_info("ssl_object"), NoGroup)
+    assert near.transport.get_extra_info("group") is None
+
+
+@pytest.mark.parametrize("server", [False, True])
+def test_a_group_that_the_library_cannot_tell(server: bool, certificates: Certificates) -> None:
+    world("ssl", server, certificates).run(asked_for_the_group)
+
+
 async def the_peers_end(w: World) -> None:
     near, far = await w.connect()
     await far.send(b"last")

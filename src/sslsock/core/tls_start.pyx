@@ -90,4 +90,10 @@ cdef class TlsStart:
             return None
         member = "version" if name == "tls_version" else name
         method = getattr(tls_object, member, None) or getattr(getattr(tls_object, "_sslobj", None), member, None)
-        return None if method is None else method()
+        found = None
+        if method is not None:
+            try:
+                found = method()
+            except NotImplementedError:
+                pass  # `group`, where the OpenSSL of `ssl` is older than 3.2
+        return found
