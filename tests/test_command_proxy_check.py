@@ -65,6 +65,12 @@ def test_good_settings_are_told_in_one_line(identity: Identity, tmp_path: Path) 
     assert result.stdout == b"The settings are good: 1 listener, 1 route, 2 certificates\n"
 
 
+@pytest.mark.parametrize(("count", "told"), [(1, b"1 worker process"), (3, b"3 worker processes")])
+def test_worker_processes_are_told(count: int, told: bytes) -> None:
+    result = run("proxy", *TLS, "--processes", str(count), "--check")
+    assert result.stdout == b"The settings are good: 1 listener, 1 route, 0 certificates, %b\n" % told
+
+
 def test_check_writes_nothing(tmp_path: Path) -> None:
     assert run("proxy", *TLS, "--ca-out", tmp_path / "ca.pem", "--check").returncode == 0
     assert not list(tmp_path.iterdir())

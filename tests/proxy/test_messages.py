@@ -219,7 +219,7 @@ def test_output_and_log_in_one_stream_are_json_throughout() -> None:
             (first,) = parsed(process.stdout.readline())
             assert first["message"].startswith("listening on tcp://127.0.0.1:")
             process.send_signal(signal.SIGTERM)
-            assert [line["level"] for line in parsed(process.stdout.read())] == ["info"]
+            assert [line["level"] for line in parsed(process.stdout.read())] == ["info", "info"], "SIGTERM, and the end"
             assert process.wait(TIMEOUT) == 0
         finally:
             process.kill()

@@ -38,7 +38,8 @@ def summary(settings: ProxySettings) -> str:
     counts = [(len(settings.listeners), "listener"), (routes, "route"), (certificates, "certificate")]
     if settings.acme is not None:
         counts.append((len(settings.acme_names()), "certificate by ACME"))
-    return ", ".join(plural(count, name) for count, name in counts)
+    parts = [plural(count, name) for count, name in counts]
+    return ", ".join(filter(None, [*parts, settings.processes_text]))
 
 
 def plural(count: int, name: str) -> str:
@@ -55,6 +56,8 @@ class StartSignals:
         # At once: an exception could get lost in whatever runs. Nothing has been begun that would need an end.
         signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
         signal.signal(signal.SIGHUP, self._on_hangup)
+        for number in (signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, signal.SIG_IGN)
 
     def _on_hangup(self, number: int, frame: object) -> None:
         self.hung_up = True

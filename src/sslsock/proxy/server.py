@@ -31,7 +31,7 @@ from .observability import record
 from .observability.access_log import ERROR, WARNING, AccessLog, LineWriter
 from .observability.metrics import MetricsError, ProcessState, make_collector
 from .observability.pulse import SILENCE_SECONDS, Pulse
-from .observability.summary import INTERVAL, Summary
+from .observability.summary import INTERVAL, Summary, end_line
 from .policy import ListenerPolicy
 from .processes.crew import Crew
 from .processes.member import Inherited
@@ -53,6 +53,7 @@ __all__ = ["run"]
 NAME_SECONDS = 5.0  # how often names are looked at whose back ends are checked
 REFUSAL_SECONDS = 1.0  # how often it is looked whether connections were refused
 TICKET_SECONDS = 1.0  # how often the ticket keys are looked at
+UNUSED_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2)  # other servers do something; the system would end the process
 PULSE_SECONDS = 1.0  # how often the workers are asked for a sign of life
 
 
@@ -114,6 +115,7 @@ class Server(InForce):
             if self._acme_http is not None:
                 self._acme_http.close()
             self._manager.close()
+        self._writer.write(end_line(self._workers.counters))
         return self._status
 
     @property
@@ -306,6 +308,8 @@ class Server(InForce):
         settings, lines = self._settings, []
         for policy, (fd, *_) in zip(self._policies, descriptors):
             lines += listener_lines(policy, fd, fd in self._openings.shared)
+        if settings.processes:
+            lines.append(f"in {settings.processes_text}")
         if self._metrics is not None and settings.metrics is not None:
             lines.append(f"metrics at {address_here(settings.metrics.host, self._metrics.port)}/metrics")
         if self._acme_http is not None and settings.acme is not None and settings.acme.http is not None:
@@ -315,7 +319,8 @@ class Server(InForce):
     # While it runs
 
     def _take_signals(self) -> list[tuple[int, signal._HANDLER]]:
-        return [(number, signal.signal(number, self._on_signal)) for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)]
+        numbers = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, *UNUSED_SIGNALS)
+        return [(number, signal.signal(number, self._on_signal)) for number in numbers]
 
     @contextmanager
     def _signals_held(self) -> Iterator[None]:
@@ -333,6 +338,9 @@ class Server(InForce):
 
     def _on_signal(self, number: int, frame: object) -> None:
         """In the main thread, between two bytecodes of whatever runs there: the loop does the rest."""
+        if number in UNUSED_SIGNALS:
+            self._writer.write(f"{signal.Signals(number).name}: it has no meaning here")
+            return
         if not self._started and number != signal.SIGHUP:
             self._ended_early = 0 if number == signal.SIGTERM else 130
             if not self._holds_signals:
@@ -448,8 +456,10 @@ class Server(InForce):
 
     def _unhealthy(self) -> str:
         """Why the process had better be started anew; "": it is well."""
-        silence = self._silence()
-        return f"a worker has given no sign of life for {silence:.0f} s" if silence > SILENCE_SECONDS else self._workers.problem
+        silence = self._pulse.silence()
+        if silence > SILENCE_SECONDS:
+            return f"the main thread has given no sign of life for {silence:.0f} s"
+        return self._workers.unwell()
 
     def _silence(self) -> float:
         return max(self._pulse.silence(), self._workers.silence())

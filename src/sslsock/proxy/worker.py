@@ -268,7 +268,7 @@ class Worker:
         try:
             self.loop.run()
         finally:
-            self._abort_all(record.ABORTED)
+            self.abort_all(record.ABORTED)
             for entrance in (one for column in self.entrances for one in column):
                 entrance.forget_next()
             for pool in list(self._pools.values()):
@@ -472,10 +472,10 @@ class Worker:
 
     def stop(self, reason: str) -> None:
         """End every connection at once, and stop."""
-        self._abort_all(reason)
+        self.abort_all(reason)
         self.loop.stop()
 
-    def _abort_all(self, reason: str) -> None:
+    def abort_all(self, reason: str) -> None:
         for session in list(self.sessions):
             session.abort(reason)
 

@@ -16,7 +16,7 @@ from .back_ends.directory import Directory
 from .back_ends.health import Health
 from .files.reading import Reading
 from .fleet.member import Access
-from .observability.pulse import Pulse
+from .observability.pulse import SILENCE_SECONDS, Pulse
 from .policy import ListenerPolicy
 from .settings.model import ProxySettings
 from .worker import Worker
@@ -29,8 +29,6 @@ Make = Callable[[Sequence[Sequence[int]], int, Callable[[Worker], object]], Work
 class WorkerThreads:
     """rows: of each worker the listening descriptors of each listener. make: makes a worker in its thread, of its row, its
     number and what is called when it has drained. ended: called in the main thread when a worker has ended."""
-
-    problem = ""
 
     def __init__(self, rows: Sequence[Sequence[Sequence[int]]], make: Make, ended: Callable[[], object]) -> None:
         self._loop = EventLoop.current()
@@ -140,6 +138,10 @@ class WorkerThreads:
 
     def silence(self) -> float:
         return self._pulse.silence()
+
+    def unwell(self) -> str:
+        silence = self.silence()
+        return f"a worker has given no sign of life for {silence:.0f} s" if silence > SILENCE_SECONDS else ""
 
     def refresh(self) -> None:
         """It is always of now."""

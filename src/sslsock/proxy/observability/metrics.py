@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     *("Counters", "MetricsError", "ProcessState", "Totals", "WorkerProcesses"),
-    *("bury", "import_prometheus", "make_collector", "total"),
+    *("bury", "by_listener", "import_prometheus", "make_collector", "total"),
 ]
 
 HANDSHAKE_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import Callable
 
 from .access_log import LineWriter
-from .metrics import Counters, Totals, total
+from .metrics import Counters, Totals, by_listener, total
+from .record import ABORTED, DRAINED
 
-__all__ = ["INTERVAL", "Summary", "summary_line"]
+__all__ = ["INTERVAL", "Summary", "end_line", "summary_line"]
 
 INTERVAL = 2.0  # seconds between two `Summary.update`
 MIB = 1 << 20
@@ -23,6 +24,13 @@ def summary_line(before: Totals, now: Totals, seconds: float) -> str:
         f"forward {(now.forward - before.forward) / MIB / seconds:,.1f} MiB/s, "
         f"back {(now.back - before.back) / MIB / seconds:,.1f} MiB/s, {now.failures:,} failures"
     )
+
+
+def end_line(workers: Sequence[Counters]) -> str:
+    """What there was from the start to the end of the proxy."""
+    sums = by_listener(workers).values()
+    cut = sum(one.reasons.get(reason, 0) for one in sums for reason in (ABORTED, DRAINED))
+    return f"ended: {sum(one.opened for one in sums)} connections since the start; {cut} were cut at the end"
 
 
 class Summary:

@@ -19,13 +19,14 @@ from ..files.reading import Reading
 from ..fleet.member import Access
 from ..observability.access_log import ERROR, WARNING, LineWriter
 from ..observability.metrics import Counters, WorkerProcesses, bury
+from ..observability.pulse import SILENCE_SECONDS
 from ..policy import ListenerPolicy
 from ..service.openings import Unstartable
 from ..settings.model import ProxySettings
 from ..worker_threads import Make
 from .line import Line, pickled
 from .member import Inherited, Report, be_member
-from .nursery import Nursery
+from .nursery import Nursery, lacking
 from .plan import make_plan
 from .seat import Seat
 from .sent_keys import SentKeys
@@ -106,8 +107,7 @@ class Crew:
         self._started = self._ending = False
         self.failure: Optional[Exception] = None
         """That is the end of all."""
-        self.problem = ""
-        """Why not all are there, and will not be."""
+        self.problem = ""  # why not all are there, and will not be
         self._shares = inherited.shares
         keep = [*(fd for row in rows for column in row for fd in column), *self._shares.descriptors]
         self._nursery: Optional[Nursery] = Nursery(keep, partial(be_member, inherited), writer)
@@ -289,8 +289,19 @@ class Crew:
 
     def silence(self) -> float:
         """Seconds since the member that was heard longest ago has answered; where there is none, since one has."""
-        silences = [self._clock.now - seat.beat for seat in self._seats if seat.ready]
-        return max(silences) if silences else min(self._clock.now - seat.beat for seat in self._seats)
+        return self._longest_silence()[0]
+
+    def unwell(self) -> str:
+        """Why the process had better be started anew; "": it is well."""
+        seconds, text = self._longest_silence()
+        return f"{text} for {seconds:.0f} s" if seconds > SILENCE_SECONDS else self.problem
+
+    def _longest_silence(self) -> tuple[float, str]:
+        now = self._clock.now
+        silences = [(now - seat.beat, f"{seat.name} has given no sign of life") for seat in self._seats if seat.ready]
+        if silences:
+            return max(silences)
+        return min(now - seat.beat for seat in self._seats), "no worker process accepts connections"
 
     def refresh(self) -> None:
         """Wait until all reports are of now. In another thread than the loop's."""
@@ -333,7 +344,7 @@ class Crew:
         try:
             ours = self._nursery.grow(seat.number) if self._nursery is not None else None
         except OSError as exc:
-            self._bury(seat, f"for the system gives no descriptors: {exc.strerror}")
+            self._bury(seat, lacking("descriptors", exc.errno or 0))
             ours = None
         if ours is None:
             return
@@ -402,7 +413,9 @@ class Crew:
         if self._hear_nursery():
             return
         self.problem = "the process that forks workers has ended"
-        self._writer.write(f"{self.problem}: a worker process that ends now has no other to take its place", ERROR)
+        how = self._nursery.end() if self._nursery is not None else ""
+        text = "a worker process that ends now has no other to take its place; start the proxy anew when it suits"
+        self._writer.write(f"{self.problem} {how}: {text}", ERROR)
         self._close_nursery()
 
     def _hear_nursery(self) -> bool:
@@ -441,7 +454,7 @@ class Crew:
         self._look_who_is_behind()
         if seat.problem and self._started:
             how, seat.problem = f"{how} ({seat.problem})", ""
-        ended = f"{f'{name} has ended {how}'.rstrip()}, with {lost} connections"
+        ended = f"{f'{name} has ended {how}'.rstrip()}, with {lost} connections" if was_there else f"{name}: {how}"
         if self._nursery is None or self._ending:
             if not as_told:
                 self._writer.write(ended, ERROR)
@@ -449,12 +462,13 @@ class Crew:
                 self._conclude(seat)
             return
         if not self._started:  # `start` tells why
-            seat.problem = seat.problem or f"it has ended {how}"
+            seat.problem = seat.problem or (f"it has ended {how}" if was_there else how)
             return
         if self._clock.look() - seat.since > LONG_LIFE:
             seat.pause = 0.0
         wait, seat.pause = seat.pause, min(max(FIRST_PAUSE, 2 * seat.pause), LONGEST_PAUSE)
-        self._writer.write(f"{ended}; another takes its place{f' in {wait:g} s' if wait else ''}", ERROR)
+        what = "another takes its place" if was_there else "tried again"
+        self._writer.write(f"{ended}; {what}{f' in {wait:g} s' if wait else ''}", ERROR)
         self._loop.call_later(wait, self._begin, seat)
 
     def _count_out(self, seat: Seat) -> int:

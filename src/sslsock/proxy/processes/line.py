@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import pickle
 from collections.abc import Hashable
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 from ...core.channel import Channel
 from ...core.encoded import SslEncoding
@@ -56,6 +56,7 @@ class Line:
         self._told = told
         self._ended = ended
         self._waiting: dict[Hashable, bytes] = {}  # messages of `send_latest`, by subject
+        self._all_sent: Optional[Callable[[], object]] = None
         self._channel = Channel(loop, self)
         self._channel.attach(fd)
 
@@ -79,7 +80,15 @@ class Line:
                 channel.write(message)
             self._waiting.clear()
             channel.flush()
-        channel.notify_written = bool(self._waiting)
+        if self._all_sent is not None and not channel.bytes_to_write:
+            then, self._all_sent = self._all_sent, None
+            then()
+        channel.notify_written = bool(self._waiting or self._all_sent)
+
+    def when_all_is_sent(self, then: Callable[[], object]) -> None:
+        """Call it once the other end, which may be slow, can read all of it whatever becomes of this one."""
+        self._all_sent = then
+        self._send_waiting()
 
     def close(self) -> None:
         self._channel.abort()

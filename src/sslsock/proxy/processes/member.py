@@ -239,8 +239,8 @@ class Member:
         elif name == "drain":
             worker.drain()
         elif name == "stop":
-            worker.stop(*values)
-            self._send_last()
+            worker.abort_all(*values)
+            self._send_last(worker)
 
     def _keep_away(self, absent: Sequence[int]) -> None:
         """New connections from those members."""
@@ -264,11 +264,12 @@ class Member:
         )
 
     def _on_drained(self, worker: Worker) -> None:
-        self._send_last()
-        worker.loop.stop()
+        self._send_last(worker)
 
-    def _send_last(self) -> None:
+    def _send_last(self, worker: Worker) -> None:
+        """And end when the front can read it: it counts by it."""
         self._line.send("report", 0, self._report())
+        self._line.when_all_is_sent(worker.loop.stop)
 
     def _on_front_gone(self) -> None:
         self._over = True

@@ -26,12 +26,15 @@ from typing import Callable, NoReturn, Optional
 
 from ..observability.access_log import LineWriter
 
-__all__ = ["Nursery", "ending"]
+__all__ = ["Nursery", "ending", "lacking"]
 
 ANSWER = struct.Struct("!iiq")  # number, status of waitpid, process
 FORKED = -2  # in the place of a status: it has begun
 UNFORKED = -1  # in the place of a status: there was no process to be had, and the third is why
-IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)  # which a terminal or systemd sends to all of a group
+IGNORED = (  # which a terminal or systemd sends to all of a group, and the front answers
+    *(signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2),
+)
+BOUNDS = {errno.EAGAIN: " (ulimit -u, TasksMax)", errno.EMFILE: " (ulimit -n, LimitNOFILE)"}  # that an operator may raise
 END_SECONDS = 2.0  # that members are given to end when the front has died
 
 
@@ -43,6 +46,11 @@ def ending(status: int) -> str:
             return f"by {signal.Signals(number).name}"
         return f"by signal {number}"
     return f"with status {os.WEXITSTATUS(status)}"
+
+
+def lacking(what: str, number: int) -> str:
+    """That the system gives none. number: errno."""
+    return f"the system gives no {what}: {os.strerror(number)}{BOUNDS.get(number, '')}"
 
 
 class Nursery:
@@ -81,8 +89,8 @@ class Nursery:
         return ours
 
     def news(self) -> Optional[list[tuple[int, int, str]]]:
-        """Since the last call: the number of a member, its process, and how it has ended, "": it has begun. None: the nursery
-        has ended."""
+        """Since the last call: the number of a member, its process, and how it has ended, "": it has begun; of process 0, why
+        there is none. None: the nursery has ended."""
         found: list[tuple[int, int, str]] = []
         while True:
             try:
@@ -99,15 +107,16 @@ class Nursery:
             if status == FORKED:
                 found.append((number, value, ""))
             elif status == UNFORKED:
-                found.append((number, 0, f"for the system gives no process: {os.strerror(value)}"))
+                found.append((number, 0, lacking("process", value)))
             else:
                 found.append((number, value, ending(status)))
 
-    def end(self) -> None:
-        """Even if it is stopped. Members stay, and what it has said can still be heard."""
+    def end(self) -> str:
+        """Even if it is stopped. Members stay, and what it has said can still be heard. Returns how it has ended."""
         with suppress(ChildProcessError, ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
+            return ending(os.waitpid(self.pid, 0)[1])
+        return ""
 
     def close(self) -> None:
         self._socket.close()
@@ -118,6 +127,7 @@ class Nursery:
 
 def serve(requests: socket.socket, keep: Collection[int], be_member: Callable[[int, int], int]) -> NoReturn:
     """Never returns: nothing of the front may run here."""
+    status = 1
     try:
         signal.set_wakeup_fd(-1)
         for number in IGNORED:
@@ -137,8 +147,9 @@ def serve(requests: socket.socket, keep: Collection[int], be_member: Callable[[i
             while answer_next(poll, requests, (reading, writing), numbers, be_member):
                 pass
         end_all(reading, numbers)
+        status = 0
     finally:
-        os._exit(0)
+        os._exit(status)
 
 
 def answer_next(
@@ -162,7 +173,11 @@ def answer_next(
         request, descriptors, _, _ = socket.recv_fds(requests, 4, 1)
         if not request:
             return False
-        start(requests, int.from_bytes(request, "big"), descriptors[0], own, numbers, be_member)
+        number = int.from_bytes(request, "big")
+        if descriptors:
+            start(requests, number, descriptors[0], own, numbers, be_member)
+        else:  # this process has none left, and the system has closed it
+            requests.send(ANSWER.pack(number, UNFORKED, errno.EMFILE))
     return True
 
 

@@ -61,6 +61,9 @@ def read_settings(
     given = overrides or {}
     for key in given:
         places[(key,)] = Place(f"--{key}")
+    for key, other in (("threads", "processes"), ("processes", "threads")):
+        if key in given and other not in given:  # the one is in place of the other
+            values.pop(other, None)
     return replace(settings_of(Table({**values, **given}, places), listeners, acme), file=file)
 
 

@@ -393,6 +393,11 @@ class ProxySettings:
         return tuple(dict.fromkeys(name for listener in self.listeners for name in listener.acme))
 
     @property
+    def processes_text(self) -> str:
+        """How many of them work; "" for none."""
+        return f"{self.threads} worker process{'es' if self.threads != 1 else ''}" if self.processes else ""
+
+    @property
     def asks_dns(self) -> bool:
         """Whether names of back ends are looked up in DNS and not by the system alone."""
         addresses = (address for listener in self.listeners for route in listener.routes for address in route.to)
