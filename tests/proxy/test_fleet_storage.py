@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Optional
 
 import pytest
 
@@ -17,13 +20,14 @@ from sslsock.proxy.settings.model import Address, Fleet, SettingsError
 from sslsock.proxy.settings.options import make_settings
 
 from .authority import Authority, authority
-from .operations import Origin, wait_until
+from .operations import Origin, proxy, wait_until
 from .redis_server import RedisServer
-from .test_acme import NAME, NEW, can_be_reached, obtaining, serves
+from .test_acme import NAME, NEW, OTHER, can_be_reached, challenged, obtaining, serves
 
 pytest.importorskip("cryptography")
 
 in_full = pytest.mark.skipif(not os.environ.get("SSLSOCK_FULL"), reason="it takes its time; SSLSOCK_FULL=1 runs it")
+NOWHERE = "https://127.0.0.1:1/directory"  # of an authority that is not there
 ANSWER = "part/challenges/a.json"
 
 
@@ -33,10 +37,12 @@ def store(tmp_path: Path) -> Iterator[RedisServer]:
         yield server
 
 
-def storage_at(store: RedisServer, secret: bytes = b"s" * 40) -> fleet_storage.RedisStorage:
+def storage_at(
+    store: RedisServer, secret: bytes = b"s" * 40, password: Optional[str] = None
+) -> fleet_storage.RedisStorage:
     file = store.socket.parent / f"secret-{secret[:1].decode()}"
     file.write_bytes(secret)
-    fleet = Fleet(Address("tcp", "", 0, str(store.socket)), secret_file=str(file))
+    fleet = Fleet(Address("tcp", "", 0, str(store.socket)), secret_file=str(file), password=password)
     return fleet_storage.RedisStorage(access_to(fleet, Reading()))
 
 
@@ -61,6 +67,47 @@ def test_values_are_sealed(store: RedisServer) -> None:
         other.remove("part/account.json")
         other.remove("part/account.json")
     assert one.read("part/account.json") is None
+
+
+def put_question(store: RedisServer, password: str, name: str) -> None:
+    """As a member of the fleet does that has `name` looked at by an authority."""
+    storage = storage_at(store, password=password)
+    question = {"type": "tls-alpn-01", "token": "t", "answer": "t.key"}
+
+    def put() -> bool:
+        with storage.lock() as ours:
+            if ours:
+                storage.write(f"127.0.0.1-1-directory/challenges/{name}.json", json.dumps(question).encode())
+            return ours
+
+    wait_until(put, "that no other member holds the lock")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [("--threads", 2), ("--processes", 2)], ids=["threads", "processes"])
+def test_a_password_that_has_changed_is_read_by_a_reload(back: Origin, tmp_path: Path, words: tuple[object, ...]) -> None:
+    with contextlib.ExitStack() as stack:
+        store = stack.enter_context(RedisServer(tmp_path, "--requirepass", "old"))
+        put_question(store, "old", NAME)
+        password, secret = tmp_path / "password", tmp_path / "secret-s"
+        password.touch(0o600)
+        password.write_text("old")
+        secret.chmod(0o600)
+        acme = ("--acme", NAME, OTHER, "--acme-terms-agreed", "--acme-storage", "fleet", "--acme-directory", NOWHERE)
+        fleet = ("--fleet", store.url, "--fleet-password-file", password, "--fleet-secret-file", secret)
+        made = stack.enter_context(proxy("--listen", "tls://127.0.0.1:0", "--to", back.url, *words, *acme, *fleet))
+        wait_until(lambda: challenged(made.port, NAME, "acme-tls/1") == "acme-tls/1", "that the answer is known")
+        with store.client(password="old") as client:
+            client.config_set("requirepass", "new")
+            client.client_kill_filter(_type="normal", skipme=True)
+        password.write_text("new")
+        made.reload()
+        put_question(store, "new", OTHER)
+        wait_until(lambda: challenged(made.port, OTHER, "acme-tls/1") == "acme-tls/1", "that the answer is known")
+        wait_until(
+            lambda: [challenged(made.port, OTHER, "acme-tls/1") for _ in range(8)] == ["acme-tls/1"] * 8, "that all know it"
+        )
+        assert made.end() == 0
 
 
 def test_without_a_secret_there_is_no_storage(store: RedisServer) -> None:

@@ -171,6 +171,8 @@ class InForce:
             if self._member is not None and access is not None:
                 self._access = access
                 self._member.follow(access)
+                if self._acme is not None:
+                    self._acme.log_in(access)
         except Exception as exc:  # whatever it is, the proxy runs on
             problem = exc
         with suppress(RuntimeError):  # the loop was closed meanwhile

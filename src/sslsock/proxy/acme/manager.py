@@ -26,6 +26,7 @@ from .plan import Pace, Window, next_question, renewal_moment
 from .storage import Storage
 
 if TYPE_CHECKING:
+    from ..fleet.member import Access
     from .client import Client
 
 __all__ = ["AcmeManager", "AcmeState", "below"]
@@ -116,6 +117,10 @@ class AcmeManager:
         """Take what lies in the storage. Before `start`. OSError."""
         for held in self._held.values():
             self._take_stored(held)
+
+    def log_in(self, access: Access) -> None:
+        """At the fleet's Redis, where that is the storage. From any thread."""
+        self._storage.log_in(access)
 
     def start(self) -> None:
         """RuntimeError: the system gives no thread."""
@@ -320,6 +325,7 @@ class Below:
         self._part = part
         self.lock = storage.lock
         self.start = storage.start
+        self.log_in = storage.log_in
 
     def read(self, name: str) -> Optional[bytes]:
         return self._storage.read(f"{self._part}/{name}")

@@ -12,7 +12,10 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from typing import Optional, Protocol
+from typing import TYPE_CHECKING, Optional, Protocol
+
+if TYPE_CHECKING:
+    from ..fleet.member import Access
 
 __all__ = ["FileStorage", "Storage"]
 
@@ -25,6 +28,9 @@ class Storage(Protocol):
 
     def start(self) -> None:
         """The proxy runs, as whom it is to: threads may be started."""
+
+    def log_in(self, access: Access) -> None:
+        """Where it is the fleet's: how, from now on. From any thread."""
 
     def read(self, name: str) -> Optional[bytes]:
         """None: there is none. From any thread; of a challenge, it does not wait."""
@@ -62,6 +68,9 @@ class FileStorage:
 
     def start(self) -> None:
         """There is nothing to do."""
+
+    def log_in(self, access: Access) -> None:
+        """It is not the fleet's."""
 
     def read(self, name: str) -> Optional[bytes]:
         try:

@@ -44,6 +44,7 @@ class RedisStorage:
         if not access.secret:
             raise ValueError("the fleet has no secret, so its Redis would hold private keys as they are")
         self._redis = import_redis()
+        self._access = access
         self._client = client_of(access)
         self._prefix = f"{access.fleet.name}:acme"
         self._sealing = AESGCM(expand(hmac.digest(b"", access.secret, "sha256"), b"sslsock storage", 32))
@@ -56,6 +57,11 @@ class RedisStorage:
         if self._following is None:
             self._following = threading.Thread(target=self._follow, name="fleet-questions", daemon=True)
             self._following.start()
+
+    def log_in(self, access: Access) -> None:
+        """By this from now on; its secret is the same."""
+        if access != self._access:
+            self._access, self._client = access, client_of(access)
 
     def read(self, name: str) -> Optional[bytes]:
         """Of an answer: the copy."""

@@ -22,6 +22,7 @@ from typing import Any, Callable, NamedTuple, Optional
 from ...core.event_loop import EventLoop
 from ...core.ticket_keys import TicketKeys
 from ..acme.challenges import Challenges
+from ..acme.storage import Storage
 from ..allowance import Allowance
 from ..back_ends.backends import News
 from ..back_ends.directory import Directory
@@ -107,6 +108,7 @@ class Member:
         self._line = Line(self._loop, fd, self._on_message, self._on_front_gone)
         self._board = MemberBoard(self._line)
         self._keys = TicketKeys()
+        self._storage: Optional[Storage] = None  # of ACME
         self._acme: Optional[Obtained] = None
         self._directory: Optional[Directory] = None
         self._allowance: Optional[Allowance] = None
@@ -151,11 +153,12 @@ class Member:
         from ..acme.setup import storage_of
 
         assert plan.settings.acme is not None and plan.obtained is not None
-        challenges = self._acme.challenges if self._acme is not None else None
-        if challenges is None:
-            storage = storage_of(plan.settings.acme, plan.access)
-            storage.start()
-            challenges = Challenges(below(storage, plan.settings.acme.directory))
+        if self._storage is None:
+            self._storage = below(storage_of(plan.settings.acme, plan.access), plan.settings.acme.directory)
+            self._storage.start()
+        elif plan.access is not None:
+            self._storage.log_in(plan.access)
+        challenges = self._acme.challenges if self._acme is not None else Challenges(self._storage)
         self._acme = Obtained(plan.settings.acme_names(), plan.obtained, challenges)
 
     def _begin(self, plan: Plan, policies: Sequence[ListenerPolicy]) -> Worker:
