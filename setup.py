@@ -119,6 +119,17 @@ def poller_options() -> dict:
 
 
 def core_extension() -> Extension:
+    """As the sdist needs it, which is made without a compiler and without OpenSSL."""
+    return Extension(
+        "sslsock.core._native",
+        [*(f"src/sslsock/{folder}/{name}.pyx" for folder, name in MODULES), *C_SOURCES],
+        depends=[*(str(path.relative_to(ROOT)) for path in (ROOT / "include").glob("*.h")), EXPORTS],
+        language="c",
+    )
+
+
+def configure(extension: Extension) -> None:
+    """What only a build needs to know: C in place of Cython, the compiler's flags, where OpenSSL is."""
     if sysconfig.get_config_var("Py_GIL_DISABLED") and not DECLARES_FREE_THREADS:
         sys.exit(f"sslsock: free-threaded CPython needs Cython 3.3 or newer; this is {Cython.__version__}")
     prefix = os.environ.get("SSLSOCK_OPENSSL_PREFIX")
@@ -167,16 +178,10 @@ def core_extension() -> Extension:
         nthreads=CORES,
         compiler_directives=directives,
     )
-    sources = [source for module in modules for source in module.sources]
-    headers = [str(p.relative_to(ROOT)) for p in (ROOT / "include").glob("*.h")]
-    return Extension(
-        "sslsock.core._native",
-        [*sources, *C_SOURCES],
-        depends=[*headers, EXPORTS],
-        define_macros=macros,
-        language="c",
-        **options,
-    )
+    extension.sources = [*(source for module in modules for source in module.sources), *C_SOURCES]
+    extension.define_macros = macros
+    for name, value in options.items():
+        setattr(extension, name, value)
 
 
 def error_names(macros: "dict[str, str]") -> "tuple[dict[int, str], dict[tuple[int, int], str]]":
@@ -294,6 +299,7 @@ class NativeBuild(build_ext):
         extension.depends.append(str(target))
 
     def build_extension(self, extension: Extension) -> None:
+        configure(extension)
         self.write_error_names(extension)
         compiler, force = self.compiler, self.force
         compile_all, compile_one, link = compiler.compile, compiler._compile, compiler.link_shared_object

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 from pathlib import Path
 from types import ModuleType
 
@@ -167,6 +168,14 @@ def test_an_editable_install_finds_what_is_compiled(package: Package) -> None:
     assert [path.name.partition(".")[0] for path in package.folder.glob("src/**/*.so")] == ["_native"]
 
 
+def test_a_source_distribution_needs_neither_openssl_nor_a_compiler(package: Package) -> None:
+    assert package.build("--formats=tar", command="sdist", SSLSOCK_OPENSSL_PREFIX="/nowhere", CC="/nowhere") == set()
+    with tarfile.open(package.folder / "dist/sslsock-0.tar") as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"src/sslsock/core/engine.pyx", "src/sslsock/_ssl/memory_bio.pyx", "include/scratch.c"} <= names
+    assert not any(name.startswith("build/") for name in names), "C that Cython has made is not for others"
+
+
 def test_other_directives_make_the_c_again(package: Package) -> None:
     before = (package.folder / "setup.py").read_text()
     assert '"boundscheck": False' in before
@@ -239,4 +248,4 @@ def test_free_threaded_cpython_needs_a_new_cython(
     assert setup.DECLARES_FREE_THREADS is declares
     refused = free_threaded and not declares
     with pytest.raises(SystemExit, match=f"needs Cython 3.3 or newer; this is {cython}$" if refused else "no OpenSSL under"):
-        setup.core_extension()
+        setup.configure(setup.core_extension())
