@@ -25,8 +25,8 @@ INTERNALS = (
     "test_connection_lost_when_busy",
     "test_create_connection_ssl_failed_certificate_no_cycles",
     "test_remote_shutdown_receives_trailing_data_on_slow_socket",
-    # Wants nothing sent to a peer that has ended without close_notify. Ours says close_notify, as RFC 8446, 6.1 has it; the test hears
-    # of it when its server's thread comes before the end of the loop, which is rare with a GIL.
+    # Wants nothing sent to a peer that has ended without close_notify. Ours says close_notify, as RFC 8446, 6.1 has it; the
+    # test hears of it when its server's thread comes before the end of the loop, which is rare with a GIL.
     "test_shutdown_timeout_handler_not_set",
 )
 
