@@ -14,7 +14,7 @@ import pytest
 from sslsock.core.event_loop import EventLoop
 from sslsock.proxy.processes.line import Line
 
-from .operations import Origin, Proxy, Site, connect, proxy, say
+from .operations import Origin, Proxy, Site, connect, proxy, say, told_of
 from .test_processes import LOCAL, members_of, nursery_of, one_of_each, running
 
 __all__ = ["running"]  # a fixture
@@ -64,6 +64,12 @@ def test_the_last_line_tells_how_many_there_were_and_were_cut(site: Site, back: 
             say(client)
         assert made.end() == 0
     assert made.lines[-1] == "ended: 7 connections since the start; 7 were cut at the end"
+
+
+def test_each_has_a_name(running: Proxy) -> None:
+    assert told_of(running.pid, "Name") == "sslsock-front"
+    assert told_of(nursery_of(running), "Name") == "sslsock-nursery"
+    assert [told_of(pid, "Name") for pid in members_of(running)] == ["sslsock-work1", "sslsock-work2"]
 
 
 def test_how_many_there_are_is_announced(site: Site, back: Origin) -> None:

@@ -22,6 +22,7 @@ from ..observability.metrics import Counters, WorkerProcesses, bury
 from ..observability.pulse import SILENCE_SECONDS
 from ..policy import ListenerPolicy
 from ..service.openings import Unstartable
+from ..service.process_name import name_process
 from ..settings.model import ProxySettings
 from ..worker_threads import Make
 from .line import Line, pickled
@@ -111,6 +112,7 @@ class Crew:
         self._shares = inherited.shares
         keep = [*(fd for row in rows for column in row for fd in column), *self._shares.descriptors]
         self._nursery: Optional[Nursery] = Nursery(keep, partial(be_member, inherited), writer)
+        name_process("sslsock-front")
         self._watch = loop.watch_level(self._nursery.fileno(), select.POLLIN, self._on_nursery)
         self.main = make([], len(rows), lambda worker: None)
         """Accepts nobody; looks up names, and has them checked."""

@@ -36,6 +36,7 @@ from ..observability.process_log import process_log
 from ..policy import ListenerPolicy
 from ..service.openings import Unstartable
 from ..service.port_groups import avoid
+from ..service.process_name import name_process
 from ..worker import Worker, borrowed
 from .line import Line
 from .plan import Obtained, Plan, policies_of
@@ -282,6 +283,7 @@ class Member:
 
 def be_member(inherited: Inherited, number: int, fd: int) -> int:
     """In a process that was forked for it. Returns its exit status."""
+    name_process(f"sslsock-work{number + 1}")
     inherited.shares.join(number)
     for row in (*inherited.rows[:number], *inherited.rows[number + 1 :]):
         for listening in (one for column in row for one in column):

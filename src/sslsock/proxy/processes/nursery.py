@@ -25,6 +25,7 @@ from contextlib import suppress
 from typing import Callable, NoReturn, Optional
 
 from ..observability.access_log import LineWriter
+from ..service.process_name import name_process
 
 __all__ = ["Nursery", "ending", "lacking"]
 
@@ -129,6 +130,7 @@ def serve(requests: socket.socket, keep: Collection[int], be_member: Callable[[i
     """Never returns: nothing of the front may run here."""
     status = 1
     try:
+        name_process("sslsock-nursery")
         signal.set_wakeup_fd(-1)
         for number in IGNORED:
             signal.signal(number, signal.SIG_IGN)
