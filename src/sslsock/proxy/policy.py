@@ -255,7 +255,7 @@ class ListenerPolicy:
         """None: it is to come, or no TLS ends here."""
         if self.store is None:
             return None
-        identity = self.store.choose(name)
+        identity = self.store.of(name)
         if name in self.settings.acme and name not in self.obtained:
             # Not the certificate of another name: it would look as if somebody listened in.
             return identity if {name, wildcard_of(name)} & {*identity.names} else None

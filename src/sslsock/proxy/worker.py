@@ -246,7 +246,8 @@ class Worker:
         self._board = board or Board()
         self._number = number
         self._directory = directory
-        self.routes: list[tuple[RoutePolicy, BackendPool]] = []  # in force, each with its pool
+        self.routes: list[tuple[RoutePolicy, BackendPool]] = []  # in force, each with its pool; of those alike one
+        self._pool_of: dict[RoutePolicy, BackendPool] = {}  # of all in force
         self.backends_handler: Optional[Callable[[], object]] = None  # called when the back ends may have changed
         self._draining = False
         self._drained_handler = drained_handler
@@ -358,7 +359,7 @@ class Worker:
 
     def pool(self, route: RoutePolicy) -> BackendPool:
         """The one that a connection keeps while it looks for a back end, whatever is read again meanwhile."""
-        pool = self._pools.get(route.connecting)
+        pool = self._pool_of.get(route) or self._pools.get(route.connecting)
         if pool is None:
             known = {place: found for _, older in self._current for place, found in older.addresses().items() if found}
             pool = self._pools[route.connecting] = BackendPool(
@@ -421,9 +422,11 @@ class Worker:
 
     def _use_routes(self, policies: Sequence[ListenerPolicy]) -> None:
         """A pool for each set of back ends; those that were there before keep what they know."""
-        routes = {route.connecting: route for policy in policies for route in policy.routes}
+        every = [route for policy in policies for route in policy.routes]
+        routes = {route.connecting: route for route in every}
         self._current = [(key, self.pool(route)) for key, route in routes.items()]
         self.routes = [(route, self.pool(route)) for route in routes.values()]
+        self._pool_of = {route: self.pool(route) for route in every}
         self._on_found()
 
     def _on_found(self) -> None:

@@ -120,8 +120,9 @@ class Backend:
     """One address to connect to.
 
     address: the `--to` that it comes of; name: what its certificate is for. family, sockaddr: as a socket takes them; packed:
-    as `Dial` does. up: False from a failure to the next success. health: what all workers know of it; worker: the number of
-    this one. reason: the text of the last failure, "" while up. The counters are those of `BackendState`.
+    as `Dial` does; peer: as metrics and log have it. up: False from a failure to the next success. health: what all workers
+    know of it; worker: the number of this one. reason: the text of the last failure, "" while up. The counters are those of
+    `BackendState`.
     """
 
     __slots__ = (
@@ -141,6 +142,7 @@ class Backend:
         "name",
         "packed",
         "pause",
+        "peer",
         "reason",
         "retry_at",
         "sockaddr",
@@ -160,6 +162,7 @@ class Backend:
         self.name = address.name
         self.family = family
         self.sockaddr = sockaddr
+        self.peer = peer_text(sockaddr)
         self.packed = pack_address(family, sockaddr if family != socket.AF_UNIX else (system_path(sockaddr[0]),))
         self.up = True
         self.reason = ""
@@ -173,10 +176,6 @@ class Backend:
         self.pause = 0.0
         self.retry_at = 0.0
         self.trial_until = 0.0  # 0: no trial is under way
-
-    @property
-    def peer(self) -> str:
-        return peer_text(self.sockaddr)
 
     def usable(self, now: float) -> bool:
         """Whether it may get a connection; the first one after a failure is its trial."""

@@ -176,9 +176,12 @@ class CertificateStore:
 
     def choose(self, server_name: Optional[str]) -> Identity:
         """The identity for the name in the client's SNI as it comes; None or "": it names none."""
-        if not server_name:
+        return self.of(normal(server_name or ""))
+
+    def of(self, name: str) -> Identity:
+        """The same for a name as `normal` makes it."""
+        if not name:
             return self.default
-        name = normal(server_name)
         identity = self._identities.get(name)
         if identity is None:
             identity = self._identities.get(wildcard_of(name), self.default)
