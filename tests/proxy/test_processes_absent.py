@@ -83,17 +83,21 @@ def test_nobody_waits_for_a_place_that_is_empty(running: Proxy, site: Site) -> N
     assert running.end() == 0
 
 
+def all_come_to(running: Proxy, pid: int) -> bool:
+    """Whether 40 connections do: one of 2 to the power of 40 times that would be chance."""
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(connect(running.port)) for _ in range(40)]
+        with contextlib.suppress(AssertionError):  # one lies in a queue still
+            return {owner_of(running, client) for client in clients} == {pid}
+    return False
+
+
 @pytest.mark.slow
-def test_nobody_waits_for_one_that_stands_still(running: Proxy, site: Site) -> None:
+def test_nobody_waits_for_one_that_stands_still(running: Proxy) -> None:
     stopped, other = members_of(running)
     os.kill(stopped, signal.SIGSTOP)
     running.wait_for_line("has not answered")
-    total(running, "sslsock_proxy_worker_processes")  # waits for the other one's answer, not for this one's
-    clients = [connect(running.port) for _ in range(40)]
-    with contextlib.ExitStack() as stack:
-        for client in clients:
-            stack.callback(client.close)
-        assert {owner_of(running, client) for client in clients} == {other}
+    wait_until(lambda: all_come_to(running, other), "that all come to the other one, before this one is killed")
     os.kill(stopped, signal.SIGCONT)
     assert running.end() == 0
 
