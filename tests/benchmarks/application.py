@@ -162,11 +162,20 @@ class Load:
     def cpu_seconds(self, server: Any, count: Optional[int] = None) -> Optional[float]:
         """The server's CPU time for one request; None when some were not answered."""
         count = self.count if count is None else count
+        spent = self._spent(server, count)
+        return None if spent is None else spent / count
+
+    def cpu_seconds_of_requests(self, server: Any) -> Optional[float]:
+        """The same without what the connections cost: a run with one request on each is taken off."""
+        spent, begun = self._spent(server, self.count), self._spent(server, self.kept)
+        return None if spent is None or begun is None else (spent - begun) / (self.count - self.kept)
+
+    def _spent(self, server: Any, count: int) -> Optional[float]:
         before = server.cpu_seconds()
         answered = self.run(server.port, count)
-        spent = server.cpu_seconds() - before
+        spent: float = server.cpu_seconds() - before
         if answered == count:
-            return spent / count
+            return spent
         log = server.log.read_text()[-2000:]
         print(f"{server.peer}, {self.kind}: {answered} of {count} requests were answered\n{log}", file=sys.stderr)
         return None

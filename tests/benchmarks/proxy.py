@@ -6,7 +6,8 @@ and aiofastnet, and proxy_limit.c, which shows what libssl and the kernel alone 
 of the proxy with its child processes while a load of known size runs, divided by that size. Not measured: load
 and back end, which run on the last CPU while the proxy has the first.
 
- - request: GET of 1 KiB over 64 connections that stay; GiB: GET of 64 MiB over 4 connections
+ - request: GET of 1 KiB over 64 connections that stay, and over 1,000; what the connections themselves cost is taken off
+ - GiB: GET of 64 MiB over 4 connections
  - connection: TCP, full handshake, one GET of 1 KiB, close; 16 at a time
  - idle pair: growth of PSS without files over 2,000 connections, each with a back end's that says nothing, after the handshake
    and one byte; the kernel's buffers are not in it
@@ -537,6 +538,7 @@ def main() -> int:
         parser.error("none of the peers is here")
     bulk = Load("sent", 2, 1 << 20) if options.quick else Load("sent", 16, 64 << 20)
     small = Load("request", 256 if options.quick else 40_000)
+    many = Load("request", 256 if options.quick else 40_000, kept=16 if options.quick else 1_000)
     new = Load("connection", 16 if options.quick else 2_000)
     shakes = Load("connection", 100 if options.quick else 4_000, at_once=64, cpus=set(CPUS))
     for load in (bulk, new):
@@ -547,6 +549,7 @@ def main() -> int:
         costs = {
             bulk: Cost(report, "GiB", "s of CPU", GIB / bulk.size, peers, 0),
             small: Cost(report, "request of 1 KiB", "us of CPU", 1e6, peers, 1),
+            many: Cost(report, "request of 1 KiB, 1,000 connections", "us of CPU", 1e6, peers, 1),
             new: Cost(report, "connection with one request", "us of CPU", 1e6, peers, 2),
         }
         idle = report.measure("idle connection pair", "KiB", less=True, limits={SSLSOCK: LIMIT_KIB})
@@ -583,7 +586,8 @@ def run_loads(report: Report, target: int, peers: list[str], costs: dict[Load, C
         for load, cost in costs.items():
             for proxy in proxies:
                 load.cpu_seconds(proxy, max(1, load.count // 20))  # warms up
-                cost.add(proxy.peer, load.cpu_seconds(proxy))
+                of_requests = load.kind == "request"
+                cost.add(proxy.peer, load.cpu_seconds_of_requests(proxy) if of_requests else load.cpu_seconds(proxy))
 
 
 if __name__ == "__main__":
