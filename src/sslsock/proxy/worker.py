@@ -241,13 +241,12 @@ class Worker:
         self._writer = writer
         # Weak: a pool of older settings goes with the last connection that uses it.
         self._pools: WeakValueDictionary[Hashable, BackendPool] = WeakValueDictionary()
-        self._current: list[tuple[Hashable, BackendPool]] = []
         self._backends: WeakValueDictionary[Hashable, Backend] = WeakValueDictionary()
         self._board = board or Board()
         self._number = number
         self._directory = directory
         self.routes: list[tuple[RoutePolicy, BackendPool]] = []  # in force, each with its pool; of those alike one
-        self._pool_of: dict[RoutePolicy, BackendPool] = {}  # of all in force
+        self._pool_of: dict[RoutePolicy, BackendPool] = {}  # of all in force: found without a hash of what they say
         self.backends_handler: Optional[Callable[[], object]] = None  # called when the back ends may have changed
         self._draining = False
         self._drained_handler = drained_handler
@@ -361,7 +360,7 @@ class Worker:
         """The one that a connection keeps while it looks for a back end, whatever is read again meanwhile."""
         pool = self._pool_of.get(route) or self._pools.get(route.connecting)
         if pool is None:
-            known = {place: found for _, older in self._current for place, found in older.addresses().items() if found}
+            known = {place: found for _, older in self.routes for place, found in older.addresses().items() if found}
             pool = self._pools[route.connecting] = BackendPool(
                 route.route.to,
                 partial(self._directory.look_up if self._directory is not None else Lookup, self.loop),
@@ -408,24 +407,23 @@ class Worker:
 
     def _refresh_names(self) -> None:
         """DNS says for how long a name stands for the same; so it is looked up again though nobody uses it."""
-        for _, pool in self._current:
+        for _, pool in self.routes:
             pool.refresh()
         self.loop.call_later(NAME_SECONDS, self._refresh_names)
 
     def names_found(self) -> dict[str, bool]:
         """Names of back ends, and whether their last lookup went well. From any thread."""
-        return {name: good for _, pool in self._current for name, good in pool.names().items()}
+        return {name: good for _, pool in self.routes for name, good in pool.names().items()}
 
     def backend_news(self) -> list[News]:
         """From any thread."""
-        return [item for key, pool in self._current for item in pool.news(key)]
+        return [item for route, pool in self.routes for item in pool.news(route.connecting)]
 
     def _use_routes(self, policies: Sequence[ListenerPolicy]) -> None:
         """A pool for each set of back ends; those that were there before keep what they know."""
         every = [route for policy in policies for route in policy.routes]
-        routes = {route.connecting: route for route in every}
-        self._current = [(key, self.pool(route)) for key, route in routes.items()]
-        self.routes = [(route, self.pool(route)) for route in routes.values()]
+        unlike = {route.connecting: route for route in every}
+        self.routes = [(route, self.pool(route)) for route in unlike.values()]
         self._pool_of = {route: self.pool(route) for route in every}
         self._on_found()
 
