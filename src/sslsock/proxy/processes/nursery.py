@@ -32,9 +32,8 @@ __all__ = ["Nursery", "ending", "lacking"]
 ANSWER = struct.Struct("!iiq")  # number, status of waitpid, process
 FORKED = -2  # in the place of a status: it has begun
 UNFORKED = -1  # in the place of a status: there was no process to be had, and the third is why
-IGNORED = (  # which a terminal or systemd sends to all of a group, and the front answers
-    *(signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2),
-)
+# Which a terminal or systemd sends to all of a group, and the front answers.
+IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 BOUNDS = {errno.EAGAIN: " (ulimit -u, TasksMax)", errno.EMFILE: " (ulimit -n, LimitNOFILE)"}  # that an operator may raise
 END_SECONDS = 2.0  # that members are given to end when the front has died
 
