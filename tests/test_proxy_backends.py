@@ -10,6 +10,7 @@ from typing import Any, Callable, Optional
 
 import pytest
 
+from clock import Clock
 from core.pairs import drive
 from peers import Host
 from sslsock.core.dial import Dial, pack_address
@@ -20,16 +21,6 @@ from sslsock.proxy.settings.model import Address
 from sslsock.sockets.resolver import Lookup
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
-
-
-class Clock:
-    """Time that passes when a test says so."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Question:

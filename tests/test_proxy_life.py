@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from clock import Clock
 from sslsock import EventLoop
 from sslsock.proxy.observability.pulse import Pulse
 from sslsock.proxy.service.service_manager import ServiceManager
@@ -77,13 +78,6 @@ def test_a_manager_that_has_gone(manager: tuple[socket.socket, str]) -> None:
     manager[0].close()
     told.ready("serving")
     told.close()
-
-
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def test_who_does_not_turn_is_silent() -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from clock import Clock
 from sslsock.proxy.observability.access_log import LineWriter
 from sslsock.proxy.observability.metrics import Counters, Totals
 from sslsock.proxy.observability.record import ConnectionRecord
@@ -21,14 +22,6 @@ from sslsock.proxy.observability.summary import Summary, summary_line
 PATIENCE = 20.0  # seconds
 MIB = 1 << 20
 LISTENER = "tls://0.0.0.0:443"
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from typing import IO
 
 import pytest
 
+from clock import Clock
 from sslsock.core.event_loop import EventLoop
 from sslsock.proxy.observability.access_log import LineWriter
 from sslsock.proxy.processes.seat import Seat
@@ -26,22 +27,12 @@ __all__ = ["running"]  # a fixture
 PTRACE_TRACEME = 0
 
 
-class Minutes:
-    """A clock that is set."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 class Watched:
     """One seat, with a process that waits for its input to end, and a vigil whose clock is set."""
 
     def __init__(self, loop: EventLoop, process: subprocess.Popen[bytes], said: IO[bytes]) -> None:
         self.process = process
-        self.time = Minutes()
+        self.time = Clock()
         self.clock = AwakeClock(self.time)
         self.seat = Seat(0)
         self.seat.pid = process.pid
@@ -89,7 +80,7 @@ def watched(code: str = "") -> Iterator[Watched]:
 
 
 def test_time_that_the_front_did_not_see_is_nobodys_silence() -> None:
-    time = Minutes()
+    time = Clock()
     clock = AwakeClock(time)
     time.now += 1.5
     assert clock.look() == 1.5
