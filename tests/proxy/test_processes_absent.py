@@ -11,6 +11,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from sslsock.core.event_loop import EventLoop
+from sslsock.proxy.processes.absence import Absence
+from sslsock.proxy.processes.seat import Seat
 from sslsock.proxy.service.port_groups import avoid
 
 from .operations import Origin, Proxy, Site, connect, proxy, say, wait_until
@@ -58,6 +61,28 @@ def test_only_the_others_are_chosen_and_all_of_them(group: list[socket.socket], 
 def test_when_all_are_absent_they_are_chosen_as_ever(group: list[socket.socket]) -> None:
     avoid(group[2], 4, [0, 1, 2, 3])
     assert chosen(group) == {0, 1, 2, 3}
+
+
+def test_changes_that_come_together_are_told_together() -> None:
+    """Else 200 that die at once would have 200 others woken 200 times."""
+    seats = [Seat(number) for number in range(5)]
+    told: list[list[int]] = []
+    with contextlib.closing(EventLoop()) as loop:
+        absence = Absence(loop, seats, told.append)
+        for seat in seats:
+            seat.ready = True
+        for seat in seats[1:4]:
+            seat.ready = False
+            absence.look()
+        assert told == [[1]], "the first one at once"
+        seats[1].ready = True
+        while len(told) < 2:
+            loop.dispatch(None)
+        assert told[1:] == [[2, 3]] == [absence.numbers], "what has become of the others, without a further call"
+        absence.end()
+        while len(told) < 3:
+            loop.dispatch(None)
+        assert told[2:] == [[]]
 
 
 def settle(running: Proxy) -> None:

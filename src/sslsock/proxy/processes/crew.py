@@ -25,6 +25,7 @@ from ..service.openings import Unstartable
 from ..service.process_name import name_process
 from ..settings.model import ProxySettings
 from ..worker_threads import Make
+from .absence import Absence
 from .line import Line, pickled
 from .member import Inherited, Report, be_member
 from .nursery import Nursery, lacking
@@ -104,7 +105,7 @@ class Crew:
         self._followed = Waiting(loop)
         self._asked = 0  # questions so far
         self._answered = Waiting(loop)
-        self._absent: list[int] = []  # places that new connections are kept from
+        self._absence = Absence(loop, self._seats, lambda absent: self._tell_latest("absent", "absent", absent))
         self._started = self._ending = False
         self.failure: Optional[Exception] = None
         """That is the end of all."""
@@ -185,15 +186,9 @@ class Crew:
         self._tell_all("progress")
 
     def _keep_away(self) -> None:
-        """From places where nobody is, or who is there stands still or can take no more: the others get their share."""
-        if not self._started or self._ending:
-            return
-        absent = [seat.number for seat in self._seats if not seat.takes_more]
-        if self._nursery is None or len(absent) == len(self._seats):  # sockets that nobody has are closed then; or all wait
-            absent = []
-        if absent != self._absent:
-            self._absent = absent
-            self._tell_latest("absent", "absent", absent)
+        """New clients from who is not there: the others get their share."""
+        if self._started and not self._ending:
+            self._absence.look()
 
     def drain(self) -> None:
         """End when all connections have."""
@@ -228,6 +223,8 @@ class Crew:
         nursery, self._nursery = self._nursery, None
         with suppress(RuntimeError):  # the loop was closed
             self._watch.close()
+        self._absence.end()
+        self._keep_away()
         nursery.end()
         self._note_news(nursery.news())
         nursery.close()
@@ -355,7 +352,7 @@ class Crew:
         seat.asked = seat.answered = self._asked
         seat.line = Line(self._loop, ours.detach(), partial(self._on_message, seat), partial(self._on_line_ended, seat))
         seat.line.send("tickets", self._keys.keys)
-        seat.line.send("absent", self._absent)
+        seat.line.send("absent", self._absence.numbers)
         for health in self._board.all():
             if health.watched:
                 seat.line.send("verdict", health.key, health.verdict)
