@@ -213,3 +213,10 @@ def catches(status: Path, number: signal.Signals) -> bool:
     """Whether a process has a handler, by its /proc/PID/status."""
     line = next(line for line in status.read_text().splitlines() if line.startswith("SigCgt:"))
     return bool(int(line.split()[1], 16) >> (number - 1) & 1)
+
+
+def test_a_port_for_metrics_that_is_taken() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        place = f"127.0.0.1:{taken.getsockname()[1]}"
+        text = refused(1, "--listen", f"tcp://{LOCAL}", "--to", NOWHERE, "--metrics", place)
+    assert text == f"sslsock: --metrics {place}: Address already in use\n"

@@ -587,7 +587,15 @@ def note_thread() -> None:
     loaded_in.append(threading.current_thread().name)
 
 
-def test_the_keys_of_a_plan_are_loaded_beside_the_loop() -> None:
+def no_thread(thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+@pytest.mark.parametrize("threads", [True, False], ids=["with threads", "the system gives none"])
+def test_the_keys_of_a_plan_are_loaded_beside_the_loop(monkeypatch: pytest.MonkeyPatch, threads: bool) -> None:
+    loaded_in.clear()
+    if not threads:
+        monkeypatch.setattr(threading.Thread, "start", no_thread)
     ours, theirs = socket.socketpair()
     heard: list[str] = []
     member = Member(0, theirs.detach(), None, None)  # type: ignore[arg-type]
@@ -598,6 +606,7 @@ def test_the_keys_of_a_plan_are_loaded_beside_the_loop() -> None:
         front.send("plan", 1, pickled(Witness()))
         while not heard:
             loop.dispatch(None)
-        assert (heard, loaded_in) == (["ready"], ["plan"]), "a loop that loads keys lets its connections wait"
+        where = "plan" if threads else threading.current_thread().name
+        assert (heard, loaded_in) == (["ready"], [where]), "a loop that loads keys lets its connections wait"
         front.close()
         member._line.close()

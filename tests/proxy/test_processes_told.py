@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import resource
 import signal
 import socket
 from pathlib import Path
+from types import SimpleNamespace
+from typing import NoReturn
 
 import pytest
 
 from sslsock.core.event_loop import EventLoop
+from sslsock.proxy.processes import member
 from sslsock.proxy.processes.line import Line
+from sslsock.proxy.processes.member import Inherited, be_member
 
 from .operations import Origin, Proxy, Site, connect, proxy, say, told_of
 from .test_processes import LOCAL, members_of, nursery_of, one_of_each, running
@@ -32,6 +37,26 @@ def test_a_nursery_that_has_no_descriptors_says_so_and_tries_again(running: Prox
         pass
     assert nursery_of(running) == nursery
     assert running.end() == 0
+
+
+def no_thread(*arguments: object, **options: object) -> NoReturn:
+    raise RuntimeError("can't start new thread")
+
+
+def test_one_that_has_no_thread_for_its_log_tells_the_front(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(member, "LineWriter", no_thread)
+    monkeypatch.setattr(member, "log", logging.getLogger("of nobody"))
+    monkeypatch.setattr(member, "name_process", bool)
+    shares = SimpleNamespace(join=bool)
+    heard: list[tuple[object, ...]] = []
+    ours, theirs = socket.socketpair()
+    with theirs, contextlib.closing(EventLoop()) as loop:
+        front = Line(loop, ours.detach(), lambda name, values: heard.append((name, *values)), bool)
+        assert be_member(Inherited([[]], (), shares, lambda level, text: text, 0), 0, theirs.fileno()) == 1  # type: ignore[arg-type]
+        while not heard:
+            loop.dispatch(None)
+        front.close()
+    assert heard == [("unusable", "the system gives no thread: Resource temporarily unavailable (ulimit -u, TasksMax)")]
 
 
 def test_the_end_of_the_nursery_is_told_with_what_to_do(running: Proxy) -> None:

@@ -36,9 +36,10 @@ from .policy import ListenerPolicy
 from .processes.crew import Crew
 from .processes.member import Inherited
 from .processes.sent_keys import SentKeys
+from .service.bounds import reason_of
 from .service.openings import Openings, Unstartable
 from .service.privileges import PrivilegeError, drop_to, listen_fds, match_sockets
-from .settings.model import ProxySettings
+from .settings.model import Address, ProxySettings
 from .tls.tickets import TicketKeyError, TicketKeyFile, TicketRotation
 from .worker import Worker
 from .worker_threads import WorkerThreads
@@ -177,7 +178,7 @@ class Server(InForce):
         except PrivilegeError as exc:
             raise Unstartable(exc, 1) from exc
         except (OSError, RuntimeError) as exc:  # no descriptors, no threads
-            raise Unstartable(f"the proxy cannot start: {getattr(exc, 'strerror', None) or exc}", 1) from exc
+            raise Unstartable(f"the proxy cannot start: {reason_of(exc)}", 1) from exc
         if self._manager.problem:
             self._writer.write(self._manager.problem, WARNING)
         self._plan_timers()
@@ -190,20 +191,26 @@ class Server(InForce):
         addresses = [listener.listen for listener in settings.listeners]
         try:
             inherited = match_sockets(addresses, listen_fds())
-            if settings.metrics is not None:
-                from .observability.metrics_server import MetricsServer  # slow to load
-
-                self._metrics = MetricsServer(settings.metrics.host, settings.metrics.port)
-        except (PrivilegeError, MetricsError) as exc:
+        except PrivilegeError as exc:
             raise Unstartable(exc, 1) from exc
-        except OSError as exc:
-            raise Unstartable(f"--metrics {settings.metrics}: {exc.strerror or exc}", 1) from exc
+        if settings.metrics is not None:
+            self._open_metrics(settings.metrics)
         self._open_acme_http()
         rows = self._openings.open(settings.listeners, inherited, settings.threads, self._writer)
         self._held = open_now() + (settings.fleet is not None)
         self._allowance.begin(self._held, rows[0])
         self._follow_limits(self._policies)
         return rows
+
+    def _open_metrics(self, address: Address) -> None:
+        from .observability.metrics_server import MetricsServer  # slow to load
+
+        try:
+            self._metrics = MetricsServer(address.host, address.port)
+        except MetricsError as exc:
+            raise Unstartable(exc, 1) from exc
+        except OSError as exc:
+            raise Unstartable(f"--metrics {address.place}: {reason_of(exc)}", 1) from exc
 
     # Certificates that are obtained
 
@@ -235,7 +242,7 @@ class Server(InForce):
         try:
             self._acme_http = ChallengeServer(address.host, address.port)
         except OSError as exc:
-            raise Unstartable(f"--acme-http {address.place}: {exc.strerror or exc}", 1) from exc
+            raise Unstartable(f"--acme-http {address.place}: {reason_of(exc)}", 1) from exc
 
     def _start_acme(self) -> None:
         if self._acme is None:

@@ -84,8 +84,8 @@ class SmallServer:
                 self._held += 1
             try:
                 threading.Thread(target=self._answer, args=(peer, address), name=f"{self._name}-peer", daemon=True).start()
-            except RuntimeError:  # the system gives no more threads
-                self._forget(peer)
+            except RuntimeError:  # the system gives no more threads; a probe that failed for it would have the process ended
+                self._answer(peer, address)
 
     def _answer(self, peer: socket.socket, address: Any) -> None:
         with suppress(OSError):  # it is slow, or gone

@@ -21,6 +21,7 @@ from ..observability.access_log import ERROR, WARNING, LineWriter
 from ..observability.metrics import Counters, WorkerProcesses, bury
 from ..observability.pulse import SILENCE_SECONDS
 from ..policy import ListenerPolicy
+from ..service.bounds import lacking
 from ..service.openings import Unstartable
 from ..service.process_name import name_process
 from ..settings.model import ProxySettings
@@ -28,7 +29,7 @@ from ..worker_threads import Make
 from .absence import Absence
 from .line import Line, pickled
 from .member import Inherited, Report, be_member
-from .nursery import Nursery, lacking
+from .nursery import Nursery
 from .plan import make_plan
 from .seat import Seat
 from .sent_keys import SentKeys

@@ -15,7 +15,7 @@ from ...core.encoded import SslEncoding
 from ...core.event_loop import EventLoop
 from ...core.key import SslKey, _secret_of
 
-__all__ = ["Line", "pickled"]
+__all__ = ["Line", "packed", "pickled"]
 
 HEAD = 4  # bytes that tell how long a message is
 

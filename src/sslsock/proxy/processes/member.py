@@ -10,6 +10,7 @@ When the front has ended, however that was, its members end too.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import pickle
@@ -34,11 +35,12 @@ from ..observability.access_log import AccessLog, LineWriter
 from ..observability.metrics import Counters
 from ..observability.process_log import process_log
 from ..policy import ListenerPolicy
+from ..service.bounds import lacking
 from ..service.openings import Unstartable
 from ..service.port_groups import avoid
 from ..service.process_name import name_process
 from ..worker import Worker, borrowed
-from .line import Line
+from .line import Line, packed
 from .plan import Obtained, Plan, policies_of
 
 __all__ = ["Inherited", "Report", "be_member"]
@@ -194,7 +196,10 @@ class Member:
         if self._plan is not None and self._making is None:
             arguments, self._plan = (self._number_of_plan, self._plan), None
             self._making = threading.Thread(target=self._make, args=arguments, name="plan", daemon=True)
-            self._making.start()
+            try:
+                self._making.start()
+            except RuntimeError:  # the system gives no more threads
+                self._make(*arguments)
 
     def _make(self, number: int, pickled: bytes) -> None:
         plan: Optional[Plan] = None
@@ -290,7 +295,11 @@ def be_member(inherited: Inherited, number: int, fd: int) -> int:
             os.close(listening)
     log.handlers.clear()  # the front's, which has no thread here
     with open(2, "wb", closefd=False) as stream:
-        writer = LineWriter(stream, beside_status=True)
+        try:
+            writer = LineWriter(stream, beside_status=True)
+        except RuntimeError:
+            os.write(fd, packed("unusable", (lacking("thread", errno.EAGAIN),)))
+            return 1
     writer.message = inherited.message
     try:
         with process_log(writer):

@@ -25,16 +25,16 @@ from contextlib import suppress
 from typing import Callable, NoReturn, Optional
 
 from ..observability.access_log import LineWriter
+from ..service.bounds import lacking
 from ..service.process_name import name_process
 
-__all__ = ["Nursery", "ending", "lacking"]
+__all__ = ["Nursery", "ending"]
 
 ANSWER = struct.Struct("!iiq")  # number, status of waitpid, process
 FORKED = -2  # in the place of a status: it has begun
 UNFORKED = -1  # in the place of a status: there was no process to be had, and the third is why
 # Which a terminal or systemd sends to all of a group, and the front answers.
 IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-BOUNDS = {errno.EAGAIN: " (ulimit -u, TasksMax)", errno.EMFILE: " (ulimit -n, LimitNOFILE)"}  # that an operator may raise
 END_SECONDS = 2.0  # that members are given to end when the front has died
 
 
@@ -46,11 +46,6 @@ def ending(status: int) -> str:
             return f"by {signal.Signals(number).name}"
         return f"by signal {number}"
     return f"with status {os.WEXITSTATUS(status)}"
-
-
-def lacking(what: str, number: int) -> str:
-    """That the system gives none. number: errno."""
-    return f"the system gives no {what}: {os.strerror(number)}{BOUNDS.get(number, '')}"
 
 
 class Nursery:
