@@ -13,6 +13,7 @@ Environment
     SSLSOCK_DEBUG            "1": assertions and object counts compiled in, no optimisation
     SSLSOCK_SANITIZE         a list for -fsanitize=, for example "address,undefined"
     SSLSOCK_WERROR           "1": warnings of the C compiler are errors
+    SSLSOCK_CYTHON_CACHE     a folder in which Cython keeps the C that it makes, for several builds of the same sources
 """
 
 import functools
@@ -176,6 +177,7 @@ def configure(extension: Extension) -> None:
         include_path=["include", "src"],
         build_dir="build/cython",
         nthreads=CORES,
+        cache=os.environ.get("SSLSOCK_CYTHON_CACHE") or False,
         compiler_directives=directives,
     )
     extension.sources = [*(source for module in modules for source in module.sources), *C_SOURCES]

@@ -4,7 +4,7 @@
 # Environment
 #     PYTHON         the interpreter to use; by default the first suitable one on PATH
 #     SSLSOCK_VENV   the virtual environment; by default .venv in the checkout
-#     and what setup.py reads: SSLSOCK_OPENSSL_PREFIX, SSLSOCK_DEBUG, SSLSOCK_SANITIZE, SSLSOCK_WERROR
+#     and what setup.py reads: SSLSOCK_OPENSSL_PREFIX, SSLSOCK_DEBUG, SSLSOCK_SANITIZE, SSLSOCK_WERROR, SSLSOCK_CYTHON_CACHE
 
 ROOT=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 VENV=${SSLSOCK_VENV:-$ROOT/.venv}
