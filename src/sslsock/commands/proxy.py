@@ -26,9 +26,9 @@ def load(arguments: argparse.Namespace, warn: Warn, reading: Reading) -> ProxySe
     return settings
 
 
-def reload(arguments: argparse.Namespace, warn: Warn) -> tuple[ProxySettings, Reading]:
-    """The same for SIGHUP."""
-    reading = Reading(starting=False)
+def reload(arguments: argparse.Namespace, warn: Warn, before: Reading) -> tuple[ProxySettings, Reading]:
+    """The same for SIGHUP. before: what was read for the settings in force."""
+    reading = Reading(starting=False, before=before)
     return load(arguments, warn, reading), reading
 
 
@@ -182,4 +182,4 @@ def start(arguments: argparse.Namespace, reading: Reading, signals: StartSignals
         return 0
     from ..proxy import server  # not for --check
 
-    return server.run(settings, reading, lambda warn: reload(arguments, warn), writer)
+    return server.run(settings, reading, lambda warn, before: reload(arguments, warn, before), writer)

@@ -45,7 +45,7 @@ LASTING = (  # settings that a reload does not change
     *("watch", "acme", "resolver"),
 )
 
-Reload = Callable[[Callable[[str], object]], tuple[ProxySettings, Reading]]
+Reload = Callable[[Callable[[str], object], Reading], tuple[ProxySettings, Reading]]
 
 
 class InForce:
@@ -159,7 +159,7 @@ class InForce:
         problem: Optional[Exception] = None
         settings, policies, reading = self._settings, self._policies, self._reading
         try:
-            settings, reading = reload(self._writer.write)  # which does not block, whatever standard error is
+            settings, reading = reload(self._writer.write, reading)  # a writer which does not block, whatever standard error is
             check_same_shape(self._settings, settings)
             access = self._access_again(settings, reading)
             self._make_directory(settings)

@@ -63,8 +63,8 @@ def run(settings: ProxySettings, reading: Reading, reload: Optional[Reload], wri
     interrupted.
 
     reading: what the files of the settings were checked by; the contents are forgotten once they are loaded. reload: makes the
-    settings anew when SIGHUP asks for it, with what it has read, and gives its warnings to the function it is called with;
-    SettingsError leaves the old ones in force. writer: gets every line of the log.
+    settings anew when SIGHUP asks for it, with what it has read, and gives its warnings to the function it is called with; the
+    second argument is the reading in force. SettingsError leaves the old ones in force. writer: gets every line of the log.
     """
     try:
         return Server(settings, reading, reload, writer).run()

@@ -107,10 +107,12 @@ class Reading:
     do, which tells what it holds only once.
 
     starting: for the writer of a pipe a start waits as long as it takes, a reload a few seconds; and a reload reads no devices.
+    before: the reading before it: what that has made of files that hold the same now is kept.
     """
 
-    def __init__(self, starting: bool = True) -> None:
+    def __init__(self, starting: bool = True, before: Optional[Reading] = None) -> None:
         self.starting = starting
+        self._loaded_before = before.loaded() if before is not None else {}
         self._known: dict[str, Contents] = {}
         self._told: dict[str, Contents] = {}  # of another reading, what cannot be read twice
         self._made: dict[Unit, object] = {}
@@ -138,9 +140,15 @@ class Reading:
         the same files."""
         unit = Unit(kind, paths)
         if unit not in self._made:
-            made = make()
+            made = self._loaded_before[unit][0] if self._is_unchanged(unit) else make()
             self._keep(unit, made, self._digests_of(unit))
         return cast(Made, self._made[unit])
+
+    def _is_unchanged(self, unit: Unit) -> bool:
+        """False where its files cannot be read, too: who makes something of them tells why."""
+        with suppress(OSError, ValueError):
+            return unit in self._loaded_before and self._loaded_before[unit][1] == self._digests_of(unit)
+        return False
 
     def is_new(self, kind: str, paths: tuple[str, ...]) -> bool:
         """Whether what `load` has made of these files is not what was there before."""
@@ -158,6 +166,7 @@ class Reading:
         """The contents are not needed any more; there are keys among them."""
         self._known.clear()
         self._told.clear()
+        self._loaded_before = {}
 
     def _keep(self, unit: Unit, made: object, digests: Digests) -> None:
         self._made[unit] = made

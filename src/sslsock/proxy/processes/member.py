@@ -18,7 +18,7 @@ import select
 import threading
 from collections.abc import Collection, Hashable, Sequence
 from contextlib import suppress
-from typing import Any, Callable, NamedTuple, Optional
+from typing import Any, Callable, NamedTuple, Optional, cast
 
 from ...core.event_loop import EventLoop
 from ...core.ticket_keys import TicketKeys
@@ -39,9 +39,10 @@ from ..service.bounds import lacking
 from ..service.openings import Unstartable
 from ..service.port_groups import avoid
 from ..service.process_name import name_process
+from ..tls.certificates import Pair
 from ..worker import Worker, borrowed
 from .line import Line, packed
-from .plan import Obtained, Plan, policies_of
+from .plan import Obtained, Plan, Unpickled, policies_of
 
 __all__ = ["Inherited", "Report", "be_member"]
 
@@ -111,6 +112,7 @@ class Member:
         self._line = Line(self._loop, fd, self._on_message, self._on_front_gone)
         self._board = MemberBoard(self._line)
         self._keys = TicketKeys()
+        self._unpickled = Unpickled()
         self._storage: Optional[Storage] = None  # of ACME
         self._acme: Optional[Obtained] = None
         self._directory: Optional[Directory] = None
@@ -145,11 +147,12 @@ class Member:
     # The plan
 
     def _policies(self, plan: Plan) -> list[ListenerPolicy]:
+        self._unpickled.take(plan)
         if plan.obtained is not None:
             self._follow_acme(plan)
         if self._directory is None and plan.settings.asks_dns:
             self._directory = Directory(plan.settings.resolver)
-        return policies_of(plan, self._keys, self._acme)
+        return policies_of(plan, self._unpickled, self._keys, self._acme)
 
     def _follow_acme(self, plan: Plan) -> None:
         from ..acme.manager import below
@@ -162,7 +165,8 @@ class Member:
         elif plan.access is not None:
             self._storage.log_in(plan.access)
         challenges = self._acme.challenges if self._acme is not None else Challenges(self._storage)
-        self._acme = Obtained(plan.settings.acme_names(), plan.obtained, challenges)
+        pairs = {name: cast(Pair, self._unpickled.of(one)) for name, one in plan.obtained.items()}
+        self._acme = Obtained(plan.settings.acme_names(), pairs, challenges)
 
     def _begin(self, plan: Plan, policies: Sequence[ListenerPolicy]) -> Worker:
         settings, inherited = plan.settings, self._inherited
