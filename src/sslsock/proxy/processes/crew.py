@@ -42,6 +42,7 @@ FOLLOW_SECONDS = 10.0  # the same, for a plan to be in force
 LONG_LIFE = 5.0  # seconds; of those that live for less, the first is replaced at once
 FIRST_PAUSE = 1.0  # seconds until the second is; then twice as long each time
 LONGEST_PAUSE = 30.0
+MOST_NAMED = 4  # in one line
 STOP_SECONDS = 5.0  # that one is given to stop, until it is killed
 
 
@@ -125,13 +126,22 @@ class Crew:
         began = time.monotonic()
         for seat in self._seats:
             self._begin(seat)
+        late = self._loop.call_later(SILENCE_SECONDS, self._tell_who_is_awaited)
         while not (self._ending or all(seat.ready for seat in self._seats)):
             for seat in self._seats:
                 if seat.problem or seat.line is None:
                     raise Unstartable(f"a worker process does not begin: {seat.problem or 'it has ended'}", 1)
             self._loop.dispatch(None)
+        late.cancel()
         self._started = True
         self._vigil.start(time.monotonic() - began)
+
+    def _tell_who_is_awaited(self) -> None:
+        """Nobody is killed for it: many keys take long to load, and whoever starts the proxy has a bound of his own."""
+        names = [seat.name for seat in self._seats if not seat.ready]
+        more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+        text = f"after {SILENCE_SECONDS:g} s the start still waits for {', '.join(names[:MOST_NAMED])}{more}"
+        self._writer.write(text, WARNING)
 
     # What they are told
 
