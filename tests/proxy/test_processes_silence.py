@@ -130,6 +130,19 @@ def test_one_whose_process_is_not_known_is_given_up() -> None:
         assert made.given_up == [made.seat]
 
 
+@pytest.mark.parametrize("gone", [True, False], ids=["of an end", "of a beginning"])
+def test_a_nursery_that_has_told_something_of_others_lives(gone: bool) -> None:
+    with watched() as made:
+        made.seat.gone, made.seat.ready, made.seat.pid = gone, False, 0
+        made.vigil._who = lambda seat: ("the process that forks workers", made.process.pid)
+        for _ in range(4):
+            made.pass_by(HUNG_SECONDS - 1)
+            made.seat.nursery_lives(made.clock.now)
+        assert made.process.poll() is None
+        made.pass_by(HUNG_SECONDS + 1)
+        assert made.process.wait() == -signal.SIGKILL
+
+
 def test_one_that_a_debugger_holds_is_told_and_not_killed() -> None:
     with watched(TRACED) as made:
         made.seat.asked = 1

@@ -435,6 +435,10 @@ class Crew:
         return news is not None
 
     def _note_news(self, news: Optional[list[tuple[int, int, str]]]) -> None:
+        if news:
+            now = self._clock.look()
+            for seat in self._seats:
+                seat.nursery_lives(now)
         for number, pid, how in news or ():
             if how:
                 self._bury(self._seats[number], how)

@@ -21,7 +21,8 @@ class Seat:
     counts for.
 
     By the clock of `Vigil`: since: when it was begun; questioned: when it was last asked; beat: when it last gave a sign of
-    life; left: when its line ended. silent: it is told that it gives none; killed: for that.
+    life; left: when its line ended; of `since` and `left`, as long as the nursery is to tell more, when that last told
+    something of anybody. silent: it is told that it gives none; killed: for that.
     """
 
     def __init__(self, number: int) -> None:
@@ -49,6 +50,13 @@ class Seat:
     def takes_more(self) -> bool:
         """Whether new clients are to come to it."""
         return self.accepts and not self.silent and not (self.report is not None and self.report.full)
+
+    def nursery_lives(self, now: float) -> None:
+        """It has told something: of many that ended at once this one's turn may be yet to come."""
+        if self.gone:
+            self.left = now
+        elif not self.pid:
+            self.since = now
 
     def silence(self, now: float) -> float:
         """Seconds that somebody waits for a sign of life."""
