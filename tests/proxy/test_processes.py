@@ -406,7 +406,7 @@ def test_each_holds_its_own_listening_sockets_and_the_front_none(running: Proxy)
         if words[3] == "0A" and words[1].endswith(f":{running.port:04X}"):
             listening.add(f"socket:[{words[9]}]")
     assert len(listening) == 2
-    assert not listening & set(open_descriptors(running.pid).values())
+    wait_until(lambda: not listening & set(open_descriptors(running.pid).values()), "that the front has closed its own")
     assert sorted(len(listening & set(open_descriptors(pid).values())) for pid in members_of(running)) == [1, 1]
 
 
