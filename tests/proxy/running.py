@@ -31,7 +31,8 @@ from .operations import IN_PROCESSES, family, resident
 CLONE_NEWNET = 0x40000000  # unshare(2)
 TIMEOUT = 90.0  # seconds
 LOG = ("--log-format", "json", "--log-probes")
-ANNOUNCED = re.compile(r'"message": "(?:listening on|metrics at|with a certificate for localhost) ')  # on standard output too
+# On standard output too.
+ANNOUNCED = re.compile(r'"message": "(?:listening on|in \d+ worker|metrics at|with a certificate for localhost) ')
 LISTENING = re.compile(r"listening on (?:(?:tls|tcp)://.*:(\d+)|(?:tls\+)?unix:.*), to ")
 
 
@@ -96,11 +97,17 @@ class Proxy:
                 self.messages.append(text)
                 self._news.notify_all()
 
+    def announced(self, part: str) -> str:
+        """What stands behind it in the next line of standard output that has it."""
+        assert self.process.stdout is not None
+        while line := self.process.stdout.readline().decode():
+            if part in line:
+                return line.partition(part)[2].strip()
+        raise AssertionError(f"the proxy has ended and not said {part!r}")
+
     def metrics(self) -> list[str]:
         """The lines of its metrics; it was started with --metrics."""
-        assert self.process.stdout is not None
-        if not self._metrics_at:
-            self._metrics_at = self.process.stdout.readline().decode().partition("metrics at ")[2].strip()
+        self._metrics_at = self._metrics_at or self.announced("metrics at ")
         with urllib.request.urlopen(self._metrics_at, timeout=TIMEOUT) as answer:
             lines: list[str] = answer.read().decode().splitlines()
         return lines

@@ -204,10 +204,7 @@ def test_http_01(pebble: Authority, storage: Path, back: Origin) -> None:
     options = ("--acme-http", "127.0.0.1:0", "--acme-key-type", "rsa")
     pebble.http.target = None
     with obtaining(pebble, storage, back, NAME, options=options) as proxy:
-        assert proxy.process.stdout is not None
-        told = proxy.process.stdout.readline().decode()
-        assert told.startswith("http-01 is answered at http://127.0.0.1:")
-        pebble.http.target = port = int(told.rpartition(":")[2])
+        pebble.http.target = port = int(proxy.announced("http-01 is answered at http://127.0.0.1:"))
         proxy.wait_for_message(f"{NAME}: {NEW}")
         wait_until(lambda: can_be_reached(proxy, pebble, NAME), "that it is in force")
         assert pebble.http.taken
