@@ -56,9 +56,9 @@ def test_a_release_of_cpython_that_no_wheel_is_for(releases: str) -> None:
 def test_metadata_and_wheels_name_the_same_releases_of_cpython() -> None:
     project, script = ((CI.parent / name).read_text() for name in ("pyproject.toml", "ci/build-wheels"))
     named = re.findall(r'"Programming Language :: Python :: 3\.(\d+)"', project)
-    built = re.findall(r"3\.(\d+)", re.findall(r"^pythons=\$\{PYTHONS:-(.*)\}$", script, re.M)[0])
+    built = re.findall(r"3\.(\d+t?)", re.findall(r"^pythons=\$\{PYTHONS:-(.*)\}$", script, re.M)[0])
     public = re.findall(r'^build = "cp\{(.*?)\}-', project, re.M)[0].split(",")
-    free_threaded = [f"{number}t" for number in named if int(number) >= 14]
-    assert named == built
-    assert sorted(f"3{number}" for number in [*named, *free_threaded]) == sorted(public)
+    every = [*named, *(f"{number}t" for number in named if int(number) >= 14)]  # and the free-threaded ones
+    assert built == every
+    assert sorted(public) == sorted(f"3{number}" for number in every)
     assert f'requires-python = ">=3.{named[0]}"' in project
