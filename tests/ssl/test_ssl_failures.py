@@ -48,6 +48,11 @@ def told(error):
         # Of a call after the one that failed, over memory: CPython has made it an unexpected end since (gh-115627).
         error = _ssl.SSLEOFError(_ssl.SSL_ERROR_EOF, "EOF occurred in violation of protocol")
         error.library = error.reason = None
+    if type(error) is _ssl.SSLError and "[SSL] record layer failure" in str(error):
+        # CPython before 3.14 has no name for what OpenSSL has called so since 3.2.
+        text = str(error.args[1]).replace("[SSL]", "[SSL: RECORD_LAYER_FAILURE]")
+        error = _ssl.SSLError(error.args[0], text)
+        error.library, error.reason = "SSL", "RECORD_LAYER_FAILURE"
     text = PLACE.sub("", str(error))
     args = tuple(PLACE.sub("", one) if isinstance(one, str) else one for one in error.args)
     names = ("library", "reason", "verify_code", "verify_message")

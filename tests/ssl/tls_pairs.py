@@ -27,10 +27,12 @@ def fails_at_the_end(module: Any) -> bool:
     return module is stdlib and stdlib.OPENSSL_VERSION_INFO >= (3, 4)
 
 
-def reasons(module: Any, reason: str) -> set[str]:
+def reasons(module: Any, *wanted: str) -> set[Optional[str]]:
     """As what `module` may tell a failure of the record layer. `ssl` tells the last of OpenSSL's errors, and OpenSSL 3.2 and
-    newer put one more behind the cause."""
-    return {reason, "RECORD_LAYER_FAILURE"} if module.OPENSSL_VERSION_INFO >= (3, 2) else {reason}
+    newer put one more behind the cause; CPython's before 3.14 has no name for that one."""
+    if module.OPENSSL_VERSION_INFO < (3, 2):
+        return {*wanted}
+    return {*wanted, "RECORD_LAYER_FAILURE", *([None] if module is stdlib and sys.version_info < (3, 14) else [])}
 
 
 class Files:
