@@ -143,6 +143,17 @@ def test_a_nursery_that_has_told_something_of_others_lives(gone: bool) -> None:
         assert made.process.wait() == -signal.SIGKILL
 
 
+def test_who_has_closed_its_line_and_goes_on_is_silent_and_not_the_nursery() -> None:
+    with watched() as made:
+        assert not made.seat.awaits_nursery
+        made.seat.gone = True
+        assert not made.seat.awaits_nursery, "it has not ended"
+        made.process.kill()
+        wait_until(lambda: made.seat.awaits_nursery, "that it is seen to have ended")
+        made.process.wait()
+        assert made.seat.awaits_nursery, "it has ended, and is forgotten"
+
+
 def test_one_that_a_debugger_holds_is_told_and_not_killed() -> None:
     with watched(TRACED) as made:
         made.seat.asked = 1

@@ -39,7 +39,7 @@ class _Handler(SmallHandler):
             name = host[1].lower().rstrip(".")
             answer = self.server.challenges.http_answer(name, token) if TOKEN.fullmatch(token) else None
             if answer is None:
-                self.send_error(404, explain="Nobody has asked for this here.")
+                self.send_error(404, explain="Nobody has asked for this here")
             else:
                 self.send_body(200, answer.encode(), "application/octet-stream")
         else:

@@ -62,7 +62,7 @@ class _Handler(SmallHandler):
             else:
                 problem = self.server.probe(path)
                 if problem is None:
-                    self.send_error(404, explain="/metrics, /healthz and /readyz are here.")
+                    self.send_error(404, explain="/metrics, /healthz and /readyz are here")
                     return
                 status = 503 if problem else 200
                 body, content_type = f"{problem or 'ok'}\n".encode(), "text/plain; charset=utf-8"

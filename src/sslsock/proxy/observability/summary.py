@@ -29,8 +29,10 @@ def summary_line(before: Totals, now: Totals, seconds: float) -> str:
 def end_line(workers: Sequence[Counters]) -> str:
     """What there was from the start to the end of the proxy."""
     sums = by_listener(workers).values()
+    opened = sum(one.opened for one in sums)
     cut = sum(one.reasons.get(reason, 0) for one in sums for reason in (ABORTED, DRAINED))
-    return f"ended: {sum(one.opened for one in sums)} connections since the start; {cut} were cut at the end"
+    many, were = "" if opened == 1 else "s", "was" if cut == 1 else "were"
+    return f"ended: {opened} connection{many} since the start; {cut} {were} cut at the end"
 
 
 class Summary:

@@ -266,8 +266,8 @@ class Crew:
         self._bury(seat, "")
 
     def _who_is_silent(self, seat: Seat) -> tuple[str, int]:
-        """A member, or the nursery, which is yet to tell its beginning or its end: the name for the log, and the process."""
-        if self._nursery is not None and (seat.gone or not seat.pid):
+        """A member, or the nursery: the name for the log, and the process."""
+        if self._nursery is not None and seat.awaits_nursery:
             return "the process that forks workers", self._nursery.pid
         return seat.name, seat.pid
 

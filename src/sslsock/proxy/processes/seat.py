@@ -51,6 +51,11 @@ class Seat:
         """Whether new clients are to come to it."""
         return self.accepts and not self.silent and not (self.report is not None and self.report.full)
 
+    @property
+    def awaits_nursery(self) -> bool:
+        """Whether it is the nursery that is yet to tell something: of a beginning, or of a process that has ended."""
+        return not self.pid or (self.gone and not is_running(self.pid))
+
     def nursery_lives(self, now: float) -> None:
         """It has told something: of many that ended at once this one's turn may be yet to come."""
         if self.gone:
@@ -67,6 +72,15 @@ class Seat:
         if not self.ready:
             return now - self.since
         return now - max(self.beat, self.questioned) if self.asked > self.answered else 0.0
+
+
+def is_running(pid: int) -> bool:
+    """Not so once it has ended, even if nobody has asked yet how (a zombie)."""
+    try:
+        with open(f"/proc/{pid}/status") as file:
+            return re.search(r"^State:\s*[ZX]", file.read(), re.MULTILINE) is None
+    except OSError:
+        return False
 
 
 def is_examined(pid: int) -> bool:

@@ -12,6 +12,6 @@ PR_SET_NAME = 15  # prctl(2)
 def name_process(name: str) -> None:
     """name: 15 bytes are shown. Where the system has no such call it keeps its name."""
     if sys.platform.startswith("linux"):
-        import ctypes  # a MiB that a proxy without processes has no use for
+        import ctypes  # a MiB that few proxies have a use for
 
         ctypes.CDLL(None).prctl(PR_SET_NAME, name.encode(), 0, 0, 0)
