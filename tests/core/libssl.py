@@ -65,14 +65,19 @@ def load():
     return functions
 
 
+try:
+    load()
+    missing = ""
+except AttributeError as error:
+    missing = str(error)
+calls_libssl = pytest.mark.skipif(bool(missing), reason=f"the interpreter's libssl is not to be called: {missing}")
+
+
 class Libssl:
     """One connection. Errors raise PeerError with libssl's words."""
 
     def __init__(self, version, server_side=False, *, fragment=0, send_fragment=0, ciphers=None, groups=None, tickets=0):
-        try:
-            self.call = load()
-        except AttributeError as error:
-            pytest.skip(f"the interpreter's libssl is not to be called: {error}")
+        self.call = load()
         self.server_side = server_side
         method = self.call["TLS_server_method" if server_side else "TLS_client_method"]()
         self.context = self.call["SSL_CTX_new"](method)

@@ -6,8 +6,10 @@ import pytest
 
 from sslsock.core.engine import Engine, TlsError
 
-from .libssl import SET_GROUPS, SET_MIN_PROTOCOL, Libssl, PeerError, shake_hands
+from .libssl import SET_GROUPS, SET_MIN_PROTOCOL, Libssl, PeerError, calls_libssl, shake_hands
 from .pairs import TLS_1_2, TLS_1_3, client_context, server_context, shake
+
+pytestmark = calls_libssl
 
 FAR_GROUPS = "X448:P-256"  # the client guesses the first, a server of ours takes the second
 SET_SIGNATURES = 98  # openssl/ssl.h

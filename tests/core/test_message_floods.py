@@ -11,7 +11,7 @@ from sslsock.core.engine import Engine, TlsError
 
 from .far import Joined, end
 from .forged import DATA, HANDSHAKE, Forger, kinds
-from .libssl import Libssl, PeerError, shake_hands
+from .libssl import Libssl, PeerError, calls_libssl, shake_hands
 from .pairs import DEADLINE, TLS_1_2, TLS_1_3, Recorder, channel_on, client_context, drive, server_context, socket_pair
 
 ENOUGH = 32
@@ -59,6 +59,7 @@ def into(engine, wire):
     return plain
 
 
+@calls_libssl
 @pytest.mark.parametrize("decrypt", [Engine.decrypt, into], ids=["decrypt", "decrypt_into"])
 def test_enough_messages_pass_as_often_as_there_is_data_between(ends, decrypt):
     engine, peer, message = ends
@@ -70,6 +71,7 @@ def test_enough_messages_pass_as_often_as_there_is_data_between(ends, decrypt):
     assert peer.read(engine.encrypt(b"unharmed")) == b"unharmed"
 
 
+@calls_libssl
 def test_the_count_goes_on_over_receives(ends):
     engine, peer, message = ends
     for _ in range(ENOUGH):
@@ -81,6 +83,7 @@ def test_the_count_goes_on_over_receives(ends):
         engine.decrypt(b"")
 
 
+@calls_libssl
 def test_one_receive_full_of_them_is_not_worked_off(ends):
     engine, peer, message = ends
     wire = bytearray(peer.write(b"before"))
@@ -95,6 +98,7 @@ def test_one_receive_full_of_them_is_not_worked_off(ends):
     assert "unexpected message" in hear(peer, answer)
 
 
+@calls_libssl
 def test_small_data_between_the_messages_is_all_given(ends):
     """More messages in one call than are worked off at a time."""
     engine, peer, message = ends
@@ -128,6 +132,7 @@ def receive(peer, sock):
         peer.feed(sock.recv(1 << 18))
 
 
+@calls_libssl
 @pytest.mark.parametrize("server_side", [True, False], ids=["server", "client"])
 @pytest.mark.parametrize("relayed", [False, True], ids=["channel", "relay"])
 def test_a_flood_ends_the_connection(loop, server_side, relayed):

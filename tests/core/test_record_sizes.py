@@ -11,7 +11,7 @@ import pytest
 from sslsock.core.engine import Engine
 
 from .far import Joined, end
-from .libssl import Libssl, shake_hands
+from .libssl import Libssl, calls_libssl, shake_hands
 from .pairs import (
     DEADLINE,
     MIB,
@@ -25,6 +25,8 @@ from .pairs import (
     server_context,
     socket_pair,
 )
+
+pytestmark = calls_libssl
 
 CIPHERS = {
     "tls1.2, GCM": (TLS_1_2, "ECDHE-ECDSA-AES128-GCM-SHA256"),

@@ -18,7 +18,7 @@ from sslsock.core.loop import Loop
 from sslsock.core.relay import RELAY_ABORTED, RELAY_ENDED, ChannelRelay
 
 from .far import Far, Joined, Observer, end, join
-from .libssl import Libssl
+from .libssl import Libssl, calls_libssl
 from .pairs import (
     DEADLINE,
     MIB,
@@ -404,6 +404,7 @@ def test_sessions_that_come_through_a_relay_are_kept(loop):
         joined.relay.close()
 
 
+@calls_libssl
 def test_an_engine_in_a_relay_can_be_read_in_every_thread(loop):
     """While the relay's thread, without the GIL, has libssl replace and free its session at each ticket."""
     peer = Libssl(TLS_1_3, server_side=True)
