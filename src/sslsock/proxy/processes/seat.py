@@ -76,17 +76,18 @@ class Seat:
 
 def is_running(pid: int) -> bool:
     """Not so once it has ended, even if nobody has asked yet how (a zombie)."""
-    try:
-        with open(f"/proc/{pid}/status") as file:
-            return re.search(r"^State:\s*[ZX]", file.read(), re.MULTILINE) is None
-    except OSError:
-        return False
+    return re.search(r"^State:\s*[^ZX\s]", status_of(pid), re.MULTILINE) is not None
 
 
 def is_examined(pid: int) -> bool:
     """Whether a process stands still for a debugger, or while its memory is written down (core(5))."""
+    return re.search(r"^(TracerPid|CoreDumping):\s*[1-9]", status_of(pid), re.MULTILINE) is not None
+
+
+def status_of(pid: int) -> str:
+    """As proc_pid_status(5) has it; empty for one that has ended, and where the system tells it in another way."""
     try:
         with open(f"/proc/{pid}/status") as file:
-            return re.search(r"^(TracerPid|CoreDumping):\s*[1-9]", file.read(), re.MULTILINE) is not None
-    except OSError:  # it has ended, or this system tells it in another way
-        return False
+            return file.read()
+    except OSError:
+        return ""
