@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes  # not later: see process_name
 import os
 import socket
 import struct
@@ -34,13 +35,6 @@ def transparency_error() -> str:
 def kept_for_transparency() -> Iterator[None]:
     """Root becomes somebody else in the block; this thread and those that it starts later keep CAP_NET_RAW alone. OSError."""
     assert sys.platform == "linux", "transparency_error has said so"
-    import ctypes  # a MiB that few proxies have a use for
-
-    def must(result: int) -> None:
-        if result < 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
-
     libc = ctypes.CDLL(None, use_errno=True)
     must(libc.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0))
     try:
@@ -50,3 +44,9 @@ def kept_for_transparency() -> Iterator[None]:
         must(libc.capset(struct.pack("Ii", VERSION_3, 0), struct.pack("6I", bits, bits, 0, 0, 0, 0)))
     finally:
         must(libc.prctl(PR_SET_KEEPCAPS, 0, 0, 0, 0))
+
+
+def must(result: int) -> None:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
