@@ -14,13 +14,13 @@ from typing import IO
 import pytest
 
 from clock import Clock
-from command_helpers import ENVIRONMENT, command
+from command_helpers import ENVIRONMENT
 from sslsock.core.event_loop import EventLoop
 from sslsock.proxy.observability.access_log import LineWriter
 from sslsock.proxy.processes.seat import Seat
 from sslsock.proxy.processes.vigil import BEGIN_SECONDS, HUNG_SECONDS, STEP, AwakeClock, Vigil
 
-from .operations import DEADLINE, Origin, Proxy, Site, children, say, wait_until
+from .operations import DEADLINE, Origin, Proxy, Site, children, family, say, wait_until
 from .test_processes import healthz, is_alive, members_of, nursery_of, one_of_each, running, total
 
 __all__ = ["running"]  # a fixture
@@ -194,31 +194,36 @@ def test_a_nursery_that_hangs_is_killed_when_somebody_waits_for_it(running: Prox
     wait_until(lambda: not is_alive(other), "that the other one has ended")
 
 
-def stopped_at_the_start(process: subprocess.Popen[bytes]) -> int:
-    """The first worker of a proxy that starts."""
-    wait_until(lambda: any(map(children, children(process.pid))), "a worker process")
-    ((first, *_),) = map(children, children(process.pid))
-    os.kill(first, signal.SIGSTOP)
-    return first
+# Workers are forked by a process that is a fork itself; each stops before it has done anything.
+STOPPED_WORKERS = """
+import os, runpy, signal, sys
+forks = []
+def forked():
+    forks.append(1)
+    if len(forks) == 2:
+        os.kill(os.getpid(), signal.SIGSTOP)
+os.register_at_fork(after_in_child=forked)
+sys.argv[0] = "sslsock"
+runpy.run_module("sslsock", run_name="__main__")
+"""
 
 
 @pytest.mark.slow
-def test_one_that_holds_up_the_start_is_named(site: Site, back: Origin) -> None:
-    arguments = command("proxy", "--listen", "tls://127.0.0.1:0", "--to", back.url, "--cert", site.issue(), "--processes", 2)
-    for _ in range(5):
-        with subprocess.Popen(arguments, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-            try:
-                stopped = stopped_at_the_start(process)
-                assert process.stderr is not None and process.stdout is not None
-                line = process.stderr.readline().decode()
-                if line.endswith("has not answered for 11 s\n"):  # it had begun before it was stopped
-                    continue
-                assert line == f"after 10 s the start still waits for worker process 1 (pid {stopped})\n"
-                os.kill(stopped, signal.SIGCONT)
-                assert process.stdout.readline().startswith(b"listening on ")
-                process.terminate()
-                assert process.wait(DEADLINE) == 0
-                return
-            finally:
-                process.kill()
-    pytest.fail("each had begun before it was stopped")
+def test_those_that_hold_up_the_start_are_named(site: Site, back: Origin) -> None:
+    arguments = ["proxy", "--listen", "tls://127.0.0.1:0", "--to", back.url, "--cert", site.issue(), "--processes", "2"]
+    program = [sys.executable, "-c", STOPPED_WORKERS, *map(str, arguments)]
+    with subprocess.Popen(program, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            assert process.stderr is not None and process.stdout is not None
+            line = process.stderr.readline().decode()
+            workers = [one for child in children(process.pid) for one in children(child)]
+            names = ", ".join(f"worker process {number} (pid {pid})" for number, pid in enumerate(workers, 1))
+            assert len(workers) == 2 and line == f"after 10 s the start still waits for {names}\n"
+            for pid in workers:
+                os.kill(pid, signal.SIGCONT)
+            assert process.stdout.readline().startswith(b"listening on ")
+            process.terminate()
+            assert process.wait(DEADLINE) == 0
+        finally:
+            for pid in family(process.pid) if process.poll() is None else ():  # who is stopped would stay
+                os.kill(pid, signal.SIGKILL)
