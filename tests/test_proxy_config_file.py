@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from proxy_settings import said
 from sslsock.__main__ import make_parser
 from sslsock.proxy.settings import config_file
 from sslsock.proxy.settings.config_file import read_settings
@@ -104,7 +105,7 @@ def test_every_key_gets_into_the_settings(tmp_path: Path) -> None:
     def local(name: str) -> str:
         return os.path.join(tmp_path, name)
 
-    assert found == ProxySettings(
+    assert said(found) == ProxySettings(
         listeners=(
             ListenerSettings(
                 listen=Address("tls", "", 443),
@@ -144,7 +145,7 @@ def test_every_key_gets_into_the_settings(tmp_path: Path) -> None:
 
 def test_the_defaults_are_those_of_the_command_line(tmp_path: Path) -> None:
     options = ["proxy", "--listen", "tls://:443", "--to", "tcp://a:1"]
-    assert read(tmp_path, LISTENER) == make_settings(make_parser().parse_args(options))
+    assert said(read(tmp_path, LISTENER)) == said(make_settings(make_parser().parse_args(options)))
 
 
 def test_the_listeners_own_to_is_the_last_route(tmp_path: Path) -> None:

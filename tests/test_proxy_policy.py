@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +48,14 @@ def test_the_same_is_the_same(tls: BackTls) -> None:
 )
 def test_settings_of_tls_decide(tls: BackTls, change: dict[str, Any]) -> None:
     route = Route(TO, back_tls=tls)
-    assert RoutePolicy(route).connecting != RoutePolicy(replace(route, back_tls=replace(tls, **change))).connecting
+    assert RoutePolicy(route).connecting != RoutePolicy(route._replace(back_tls=tls._replace(**change))).connecting
 
 
 def test_the_address_and_the_proxy_header_decide(tls: BackTls) -> None:
     route = Route(TO, back_tls=tls)
     known = {
         RoutePolicy(each, version).connecting
-        for each in (route, replace(route, to=(Address("tls", "192.0.2.1", 444),)), replace(route, to=TO * 2))
+        for each in (route, route._replace(to=(Address("tls", "192.0.2.1", 444),)), route._replace(to=TO * 2))
         for version in (None, "v1", "v2")
     }
     assert len(known) == 9

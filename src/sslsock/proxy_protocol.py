@@ -18,8 +18,7 @@ import re
 import socket
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Optional
+from typing import NamedTuple, Optional
 
 __all__ = [
     "MAXIMUM_SIZE",
@@ -105,8 +104,7 @@ class ProxyProtocolError(Exception):
     """The bytes are not, and cannot become, a valid PROXY header. The text says why, in words for a log."""
 
 
-@dataclass(frozen=True)
-class Header:
+class Header(NamedTuple):
     """What a PROXY header says: `parse` makes it."""
 
     version: int
@@ -138,8 +136,7 @@ class Header:
         return None if value is None else _tls_fields_untrusted(value)
 
 
-@dataclass(frozen=True)
-class TlsFields:
+class TlsFields(NamedTuple):
     """The client's TLS, as PP2_TYPE_SSL tells it (section 2.2.6)."""
 
     version: Optional[str] = None

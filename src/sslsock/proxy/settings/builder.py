@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Optional
 
 from ...core.cpu_count import default_threads
@@ -277,8 +276,7 @@ def allowed_names(table: Table, key: str) -> tuple[str, ...]:
 
 def tls_policy(table: Table, base: TlsPolicy, prefix: str = "") -> TlsPolicy:
     """What the keys with this prefix make of `base`. What only OpenSSL can tell of them is left to `check`."""
-    made = replace(
-        base,
+    made = base._replace(
         minimum_protocol=protocol(table, f"{prefix}minimum-protocol", base.minimum_protocol),
         maximum_protocol=protocol(table, f"{prefix}maximum-protocol", base.maximum_protocol),
         ciphers=table.text(f"{prefix}ciphers") or base.ciphers,

@@ -9,7 +9,6 @@ import importlib
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any, Optional
 
 from ..files.reading import Reading
@@ -64,7 +63,7 @@ def read_settings(
     for key, other in (("threads", "processes"), ("processes", "threads")):
         if key in given and other not in given:  # the one is in place of the other
             values.pop(other, None)
-    return replace(settings_of(Table({**values, **given}, places), listeners, acme), file=file)
+    return settings_of(Table({**values, **given}, places), listeners, acme)._replace(file=file)
 
 
 def log_format_in(file: str, reading: Optional[Reading] = None) -> Optional[str]:

@@ -52,7 +52,7 @@ def fleet_of(top: Table) -> Optional[Fleet]:
         top.refuse(["fleet-ca"], "it is for rediss://, which is TLS")
     if password is not None:
         top.refuse(["fleet-password-file"], f"there is a password in {top.name('fleet')} already")
-    name = top.text("fleet-name") or Fleet.name
+    name = top.text("fleet-name") or Fleet._field_defaults["name"]
     if not NAME.fullmatch(name):
         top.fail(f"{name!r}: up to 200 letters, digits and ._:{{}}- are needed", "fleet-name")
     return Fleet(

@@ -7,9 +7,8 @@ What may be wrong with a value later on, when its file is opened, is told by the
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
-from typing import Optional, Union
+from typing import NamedTuple, Optional, Union
 
 __all__ = [
     "PROTOCOL_NAMES",
@@ -56,8 +55,7 @@ class SettingsError(Exception):
         return where + self.reason
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Where a value was written.
 
     name: what it is called there ("--cert", "cert"; "" for a whole table). file, line: as in SettingsError.
@@ -82,8 +80,7 @@ class Places(dict[Path, Place]):
         return self.get(path) or Place()
 
 
-@dataclass(frozen=True)
-class Address:
+class Address(NamedTuple):
     """One end of `--listen`, `--to` or `--metrics`.
 
     scheme: "tls" or "tcp". host: str without brackets, "" for every address (listening only). port: int. path: of a UNIX
@@ -125,16 +122,14 @@ class Address:
         return f"{self.scheme}{'+srv' * self.service}://{self.place}"
 
 
-@dataclass(frozen=True)
-class KeyPair:
+class KeyPair(NamedTuple):
     """A certificate with its chain and its key: two PEM files, which may be the same."""
 
     certificate: str
     key: str
 
 
-@dataclass(frozen=True)
-class TlsPolicy:
+class TlsPolicy(NamedTuple):
     """What is agreed to on one side of the proxy, and how certificates are verified there.
 
     minimum_protocol, maximum_protocol: version numbers as 0x0303 (TLS 1.2); maximum 0: the newest. ciphers (up to TLS 1.2),
@@ -155,8 +150,7 @@ class TlsPolicy:
     verify_depth: int = -1
 
 
-@dataclass(frozen=True)
-class BackTls:
+class BackTls(NamedTuple):
     """How a back end is spoken to when its scheme is tls.
 
     ca: PEM file of authorities, None for the system's. key_pair: the client certificate to show, or None. server_name: the
@@ -170,11 +164,10 @@ class BackTls:
     insecure: bool = False
     alpn: tuple[str, ...] = ()
     allow_names: tuple[str, ...] = ()
-    policy: TlsPolicy = field(default_factory=TlsPolicy)
+    policy: TlsPolicy = TlsPolicy()
 
 
-@dataclass(frozen=True)
-class Balance:
+class Balance(NamedTuple):
     """Which of a route's back ends a connection goes to.
 
     method: "round-robin", "least-connections", "hash-source" or "hash-sni". weights: of each `to`, empty: all 1. backups:
@@ -192,8 +185,7 @@ class Balance:
         return bool(self.backups) and self.backups[index]
 
 
-@dataclass(frozen=True)
-class HealthCheck:
+class HealthCheck(NamedTuple):
     """How the back ends of a route are checked.
 
     kind: "tcp" (a connection), "tls" (a handshake) or "http" (a request). method, path, host (None: that of `to`), status
@@ -217,8 +209,7 @@ class HealthCheck:
         return self.kind, self.method, self.path, self.host, self.status
 
 
-@dataclass(frozen=True)
-class Route:
+class Route(NamedTuple):
     """Where connections go that ask for certain names or protocols; the first route that fits is taken.
 
     server_names: exact names or "*.example.com", lower case; empty: every connection, also one that names none. alpn: fits when
@@ -230,13 +221,12 @@ class Route:
     server_names: tuple[str, ...] = ()
     alpn: tuple[str, ...] = ()
     passthrough: bool = False
-    back_tls: BackTls = field(default_factory=BackTls)
-    balance: Balance = field(default_factory=Balance)
+    back_tls: BackTls = BackTls()
+    balance: Balance = Balance()
     check: Optional[HealthCheck] = None
 
 
-@dataclass(frozen=True)
-class ListenerSettings:
+class ListenerSettings(NamedTuple):
     """One listening address.
 
     key_pairs: chosen by the client's SNI: exact, wildcard, then the first; empty where TLS ends here (`terminates`): a
@@ -265,7 +255,7 @@ class ListenerSettings:
     transparent: bool = False
     acme: tuple[str, ...] = ()
     tls_profile: Optional[str] = None
-    policy: TlsPolicy = field(default_factory=TlsPolicy)
+    policy: TlsPolicy = TlsPolicy()
     mode: Optional[int] = None
     owner: Optional[str] = None
     max_connections: int = 0
@@ -283,8 +273,7 @@ class ListenerSettings:
         return self.listen.tls and not all(route.passthrough for route in self.routes)
 
 
-@dataclass(frozen=True)
-class AcmeSettings:
+class AcmeSettings(NamedTuple):
     """How certificates are obtained (RFC 8555).
 
     storage: folder for the account, keys and certificates; in_fleet: they are in the fleet's Redis. directory: URL;
@@ -305,8 +294,7 @@ class AcmeSettings:
     in_fleet: bool = False
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(NamedTuple):
     """Bounds of the whole process. Numbers of connections and handshakes: 0 for none. Times in seconds, 0 for none. A source is
     an address as far as its prefix goes; source_table_size: how many there are whose rates are known.
     keepalive: whole seconds of silence to the first TCP keepalive probe, 0 for no probes."""
@@ -332,8 +320,7 @@ class Limits:
     connection_lifetime: float = 0.0
 
 
-@dataclass(frozen=True)
-class Fleet:
+class Fleet(NamedTuple):
     """The Redis server by which several proxies share what they have to.
 
     address: where it listens; scheme "tls" for rediss://. user, password: to log in with, None: as Redis has it. database: its
@@ -343,12 +330,15 @@ class Fleet:
 
     address: Address
     user: Optional[str] = None
-    password: Optional[str] = field(default=None, repr=False)
+    password: Optional[str] = None
     database: int = 0
     name: str = "sslsock"
     ca: Optional[str] = None
     password_file: Optional[str] = None
     secret_file: Optional[str] = None
+
+    def __repr__(self) -> str:
+        return f"<Fleet {self}>"
 
     def __str__(self) -> str:
         """Without what is secret."""
@@ -357,8 +347,7 @@ class Fleet:
         return f"redis{'s' if self.address.tls else ''}://{self.address.place}/{self.database}"
 
 
-@dataclass(frozen=True)
-class ProxySettings:
+class ProxySettings(NamedTuple):
     """All of it.
 
     threads: int, at least 1: the workers. processes: whether they are processes, not threads. metrics: where Prometheus may
@@ -372,7 +361,7 @@ class ProxySettings:
     """
 
     listeners: tuple[ListenerSettings, ...]
-    limits: Limits = field(default_factory=Limits)
+    limits: Limits = Limits()
     threads: int = 1
     processes: bool = False
     ticket_key_file: Optional[str] = None
@@ -385,8 +374,8 @@ class ProxySettings:
     acme: Optional[AcmeSettings] = None
     fleet: Optional[Fleet] = None
     resolver: Optional[tuple[tuple[str, int], ...]] = None
-    file: Optional[str] = field(default=None, compare=False)
-    places: Places = field(default_factory=Places, compare=False, repr=False)
+    file: Optional[str] = None
+    places: Places = Places()
 
     def acme_names(self) -> tuple[str, ...]:
         """Of all listeners, each once."""
