@@ -44,7 +44,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Callable, Optional
@@ -287,14 +287,26 @@ def version_of(program: str) -> str:
 
 
 class Proxy:
-    """The process of a proxy, with its children. A context manager; once it is made, a client can connect."""
+    """The process of a proxy, with its children. A context manager; once it is made, a client can connect.
 
-    def __init__(self, peer: str, target: int, threads: int = 1, tls: bool = False, workers: str = "threads") -> None:
+    options: further ones of its command line.
+    """
+
+    def __init__(
+        self,
+        peer: str,
+        target: int,
+        threads: int = 1,
+        tls: bool = False,
+        workers: str = "threads",
+        options: Sequence[str] = (),
+    ) -> None:
         self.peer = peer
         self.port = free_port()
         self.log = FOLDER / f"{peer}.log"
         cpus = {SERVER_CPU} if threads == 1 else set(CPUS)
-        self._process = started(command_of(peer, self.port, target, threads, tls, workers), peer, cpus)
+        command = [*command_of(peer, self.port, target, threads, tls, workers), *options]
+        self._process = started(command, peer, cpus)
         self.pid = self._process.pid
         try:
             wait_for(self.port, self._process)
@@ -537,8 +549,8 @@ def main() -> int:
     if not peers:
         parser.error("none of the peers is here")
     bulk = Load("sent", 2, 1 << 20) if options.quick else Load("sent", 16, 64 << 20)
-    small = Load("request", 256 if options.quick else 40_000)
-    many = Load("request", 256 if options.quick else 40_000, kept=16 if options.quick else 1_000)
+    small = Load("request", 4_096 if options.quick else 40_000)
+    many = Load("request", 4_096 if options.quick else 40_000, kept=16 if options.quick else 1_000)
     new = Load("connection", 16 if options.quick else 2_000)
     shakes = Load("connection", 100 if options.quick else 4_000, at_once=64, cpus=set(CPUS))
     for load in (bulk, new):
