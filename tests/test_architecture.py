@@ -1,8 +1,8 @@
-"""The drawing in docs/design.md is true: every module stands on one floor of it, and imports only go down.
+"""The tables in docs/design/modules.md are true: every module stands in one layer, and imports only go down.
 
-How the drawing is read: a row's first cell names modules with " · " between them; "folder/:" before them says where they lie,
-and "folder/" alone stands for everything in it. A cell that ends with "·" goes on in the next row, any other row begins a new
-group. Groups of one floor know nothing of each other; within a group imports may go either way, but in no circle.
+How they are read: "## Layer 2: …" begins a layer, "### …" a group of it. A row's first cell names modules, each between
+backquotes; "### `folder/`: …" says where those of a group lie, and `folder/` in a cell stands for everything in it. Groups of
+one layer know nothing of each other; within a group imports may go either way, but in no circle.
 """
 
 from __future__ import annotations
@@ -19,11 +19,10 @@ from peers import SOURCES, needs_sources
 
 ROOT = Path(__file__).resolve().parent.parent
 INCLUDE = ROOT / "include"
-DESIGN = ROOT / "docs" / "design.md"
-HERE = "the drawing in docs/design.md"
+HERE = "docs/design/modules.md"
 
-DRAWING = re.compile(r"## The house\n+```\n(.*?)```", re.S)
-ROW = re.compile(r" (?:floor (\d)|       ) {3,5}(\S+(?: \S+)*)")
+LAYER = re.compile(r"## Layer (\d):")
+GROUP = re.compile(r"### (?:`(\w+)/`)?")
 STRING = re.compile(r'("""|\'\'\').*?\1', re.S)
 CYTHON_IMPORT = re.compile(r"^[ \t]*(?:from[ \t]+([\w.]+)[ \t]+)?c?import[ \t]+(?:\(([\w, \t\n]+)\)|([\w., \t]+))", re.M)
 
@@ -31,13 +30,13 @@ pytestmark = needs_sources
 
 
 class Group(NamedTuple):
-    """Modules of one floor that may know each other."""
+    """Modules of one layer that may know each other."""
 
-    floor: int
+    layer: int
     number: int
 
     def __str__(self) -> str:
-        return f"floor {self.floor}"
+        return f"layer {self.layer}"
 
 
 class Import(NamedTuple):
@@ -49,41 +48,31 @@ class Import(NamedTuple):
     at_once: bool
 
 
-# The drawing
+# The tables
 
 
-def read_drawing(text: str) -> dict[str, Group]:
-    """The group of each module or folder ("commands/") that it names."""
+def read_tables(text: str) -> dict[str, Group]:
+    """The group of each module or folder ("commands/") that they name."""
     groups: dict[str, Group] = {}
-    floor = number = -1
-    goes_on, folder = False, ""
+    group, folder = Group(-1, 0), ""
     for line in text.splitlines():
-        row = ROW.match(line)
-        if row is None:
-            continue
-        if row[1] is not None:
-            floor = int(row[1])
-        if not goes_on:
-            number += 1
-            folder = ""
-        for name in re.split(r" ?· ?", row[2]):
-            head, colon, rest = name.partition("/: ")
-            if colon:
-                folder, name = head + ".", rest
-            if not name:
-                continue
-            assert re.fullmatch(r"\w+/?", name), f"{HERE}: {name!r} is no module or folder; two blanks end a cell"
-            known = folder + name
-            assert known not in groups, f"{HERE} names {known} twice"
-            groups[known] = Group(floor, number)
-        goes_on = row[2].endswith("·")
+        layer, begins = LAYER.match(line), GROUP.match(line)
+        if layer is not None:
+            group, folder = Group(int(layer[1]), group.number + 1), ""
+        elif begins is not None:
+            group, folder = Group(group.layer, group.number + 1), f"{begins[1]}." if begins[1] else ""
+        elif line.startswith("| `"):
+            for name in re.findall(r"`([^`]*)`", line.split("|")[1]):
+                assert re.fullmatch(r"\w+/?", name), f"{HERE}: {name!r} is no module or folder"
+                known = folder + name
+                assert known not in groups, f"{HERE} names {known} twice"
+                groups[known] = group
+    assert groups, f"{HERE} has no tables of modules"
     return groups
 
 
-def drawing() -> dict[str, Group]:
-    found = DRAWING.search(DESIGN.read_text())
-    assert found is not None, f"{HERE} is gone: a code block below '## The house'"
-    return read_drawing(found[1])
+def tables() -> dict[str, Group]:
+    return read_tables((ROOT / HERE).read_text())
 
 
 def group_of(module: str, groups: dict[str, Group]) -> Group | None:
@@ -171,14 +160,14 @@ def all_imports() -> list[Import]:
 # What holds
 
 
-def test_every_module_stands_on_one_floor() -> None:
-    groups = drawing()
+def test_every_module_stands_in_one_layer() -> None:
+    groups = tables()
     known = modules()
     folders = {module.partition(".")[0] + "/" for module in known if "." in module} | {"include/"}
     homeless = [module for module in known if group_of(module, groups) is None and not module.endswith(".__init__")]
     assert not homeless, (
-        f"{HERE} has no place for {', '.join(homeless)}: write the last part of the name behind its folder, on the floor whose "
-        "modules it may be imported by"
+        f"{HERE} has no place for {', '.join(homeless)}: write the last part of the name into a table of its folder, in "
+        "the layer whose modules it may be imported by"
     )
     gone = [name for name in groups if name not in known and name not in folders]
     assert not gone, f"{HERE} names what is not there: {', '.join(gone)}: take it out, or write what it has become"
@@ -187,22 +176,22 @@ def test_every_module_stands_on_one_floor() -> None:
 
 
 def test_imports_only_go_down() -> None:
-    groups = drawing()
+    groups = tables()
     wrong = []
     for one in all_imports():
         above, below = group_of(one.module, groups), group_of(one.imported, groups)
         if above is None or below is None or above == below:
             continue  # of a folder's __init__, which only says what the folder is and how it is loaded
-        if below.floor > above.floor:
+        if below.layer > above.layer:
             wrong.append(f"{one.where}: {one.module} ({above}) imports {one.imported} ({below}), which is above it")
-        elif below.floor == above.floor:
-            wrong.append(f"{one.where}: {one.module} imports {one.imported}, which is of another group of {above}")
+        elif below.layer == above.layer:
+            wrong.append(f"{one.where}: {one.module} imports {one.imported}, which is of another table of {above}")
     assert not wrong, "\n".join([*wrong, f"What both need belongs beneath both, in a module of its own ({HERE} says where)."])
 
 
 def test_a_folders_init_imports_nothing_of_other_folders() -> None:
     """It is run whichever of the folder's modules is imported, so it may import only what each of them may."""
-    wrong = [one for one in all_imports() if one.module.endswith(".__init__") and group_of(one.module, drawing()) is None]
+    wrong = [one for one in all_imports() if one.module.endswith(".__init__") and group_of(one.module, tables()) is None]
     assert not wrong, "\n".join(f"{one.where}: {one.module} imports {one.imported}" for one in wrong)
 
 
@@ -242,8 +231,8 @@ def assert_no_circle(imports: Iterable[tuple[str, str]]) -> None:
 
 
 def test_tls_and_the_system_are_apart() -> None:
-    """The engine never sees a descriptor or a clock, the loop knows nothing of TLS, and nobody above floor 2 sees OpenSSL."""
-    groups = drawing()
+    """The engine never sees a descriptor or a clock, the loop knows nothing of TLS, and nobody above layer 2 sees OpenSSL."""
+    groups = tables()
     loop, engine = groups["core.loop"], groups["core.engine"]
     wrong = [
         one
@@ -251,7 +240,7 @@ def test_tls_and_the_system_are_apart() -> None:
         for group in [group_of(one.module, groups)]
         if (group == loop and one.imported.startswith("include.openssl"))
         or (group == engine and one.imported == "include.system")
-        or (group is not None and group.floor > 2 and one.imported.startswith("include."))
+        or (group is not None and group.layer > 2 and one.imported.startswith("include."))
     ]
     assert not wrong, "\n".join(f"{one.where}: {one.module} must not see {one.imported}" for one in wrong)
 
@@ -318,7 +307,7 @@ def test_how_containers_are_found() -> None:
 def test_no_except_of_cython_returns() -> None:
     # The code that Cython 3.3 makes for it releases a traceback that is NULL where memory has run out.
     found = {path.name: lines for path in compiled_sources() if (lines := returns_in_except(path.read_text()))}
-    assert not found, "take the `return` out of the `except`: its traceback may be NULL (docs/design.md, rule 5)"
+    assert not found, "take the `return` out of the `except`: its traceback may be NULL (docs/design.md, the rules)"
 
 
 def test_how_returns_are_found() -> None:
@@ -329,17 +318,35 @@ def test_how_returns_are_found() -> None:
     assert returns_in_except(text) == [7, 13]
 
 
-def test_how_a_drawing_is_read() -> None:
+def test_how_the_tables_are_read() -> None:
     text = """
- floor 2   upper/                  all of a folder                         Python
- floor 1   one/: a · b ·           words about it, with a-dash and more    Cython
-           c                       even more
-           one/: d                 another group                           Cython
-                                   prose alone
- floor 0   leaf · bottom/          nothing beneath
+## Layer 2: all of a folder
+
+| modules | what they do |
+|---|---|
+| `upper/` | words, and `code` |
+
+## Layer 1: two groups
+
+### `one/`: words
+
+| modules | what they do |
+|---|---|
+| `a` · `b` | words |
+| `c` | more |
+
+### `one/`: another
+
+| `d` | words |
+
+Prose with `names` alone.
+
+## Layer 0: nothing beneath
+
+| `leaf` · `bottom/` | words |
 """
-    groups = read_drawing(text)
-    assert {name: group.floor for name, group in groups.items()} == {
+    groups = read_tables(text)
+    assert {name: group.layer for name, group in groups.items()} == {
         "upper/": 2,
         "one.a": 1,
         "one.b": 1,

@@ -1,4 +1,4 @@
-"""Floor 5: the commands of `python -m sslsock`, one a file; `run(arguments)` does it and returns the exit
+"""Layer 6: the commands of `python -m sslsock`, one a file; `run(arguments)` does it and returns the exit
 status.
 
 They use the public interface of the package where there is one for what they do. `common` holds what several

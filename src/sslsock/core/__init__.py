@@ -1,4 +1,4 @@
-"""Floors 1 and 2: the loop, the TLS engine and the channels, all in Cython.
+"""Layers 1 and 2: the loop, the TLS engine and the channels, all in Cython.
 
 Owns the loading of the compiled modules, its own and those of `sslsock._ssl`. They live in one shared object (`setup.py` says
 why), while Python's import system expects one object a module, so a finder points each name at that object; the interpreter

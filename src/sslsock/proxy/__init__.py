@@ -1,4 +1,4 @@
-"""Floor 4: the TLS proxy, `python -m sslsock proxy`.
+"""Layer 4: the TLS proxy, `python -m sslsock proxy`.
 
     settings            what it is told to do, on the command line or in a file
     check               whether that can be done

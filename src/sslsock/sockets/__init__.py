@@ -1,4 +1,4 @@
-"""Floor 3: the socket family. State machines and handlers in Python, one file a class; every byte moves in
+"""Layer 3: the socket family. State machines and handlers in Python, one file a class; every byte moves in
 `sslsock.core`.
 
 Files: `constants` (all enumerations), `states` (the state tables), `stream` with `text`,
