@@ -1,6 +1,19 @@
+#include <pthread.h>
+
 #include <openssl/evp.h>
 
 #include "hello_digest.h"
+
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static const EVP_MD *sha256;
+
+/* EVP_sha256() is looked up anew for each digest (crypto(7)). */
+static void fetch(void)
+{
+    sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
+    if (sha256 == NULL)
+        sha256 = EVP_sha256();
+}
 
 /* RFC 8446, 4.1.2 and, for a client that tries ECH with a server that has none, RFC 9849, 6.1.5. */
 static int may_change(int extension)
@@ -60,9 +73,10 @@ int hello_digest(SSL *ssl, unsigned char digest[HELLO_DIGEST_SIZE])
     unsigned int version = SSL_client_hello_get0_legacy_version(ssl);
     const unsigned char *part;
     size_t size;
-    int good = context != NULL && EVP_DigestInit_ex(context, EVP_sha256(), NULL)
-        && EVP_DigestUpdate(context, &version, sizeof(version));
+    int good;
 
+    pthread_once(&once, fetch);
+    good = context != NULL && EVP_DigestInit_ex(context, sha256, NULL) && EVP_DigestUpdate(context, &version, sizeof(version));
     if (good) {
         size = SSL_client_hello_get0_random(ssl, &part);
         good = add(context, part, size);

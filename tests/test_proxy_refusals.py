@@ -85,7 +85,7 @@ def test_a_door_counts_whom_it_refuses_and_lets_in_the_others() -> None:
         clients = [socket.create_connection(place, source_address=(f"127.0.0.{1 + n // 5}", 0)) for n in range(10)]
         while len(taker.taken) + sum(count for _, count, _ in door.refused()) < 10:
             loop.dispatch(1)
-        assert [address for _, address, _, _ in taker.taken] == ["127.0.0.1"] * 2 + ["127.0.0.2"] * 2
+        assert [address for _, (address, _), _ in taker.taken] == ["127.0.0.1"] * 2 + ["127.0.0.2"] * 2
         assert limits.present == 2
         assert by_listener([counters])[NAME].refused == {"source_limit": 6}
         writer = Writer()
@@ -93,7 +93,7 @@ def test_a_door_counts_whom_it_refuses_and_lets_in_the_others() -> None:
         assert writer.lines == [
             f"{NAME}: connections refused: 6 (source_limit: max-connections-per-source), one of the last from 127.0.0.2"
         ]
-        for fd, _, _, source in taker.taken:
+        for fd, _, source in taker.taken:
             limits.leave(source, False)
             socket.close(fd)
         assert limits.present == 0

@@ -91,7 +91,7 @@ def test_who_is_not_taken_is_counted_no_longer_than_the_listener_lives(loop, por
     listener.close()
     assert limits.present == taken
     for connection in mine:
-        limits.leave(connection[3], True)
+        limits.leave(connection[2], True)
     assert limits.present == 0
     close_all(clients, [connection[0] for connection in mine])
 

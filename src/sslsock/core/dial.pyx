@@ -14,7 +14,7 @@ from libc.string cimport memcmp, memcpy, memset
 
 cimport system
 from keepalive cimport c_set_keepalive
-from poller cimport POLLOUT
+from poller cimport POLLERR, POLLHUP, POLLOUT
 from sslsock.core.descriptor cimport owned
 from sslsock.core.loop cimport Loop
 from system cimport errno
@@ -113,7 +113,7 @@ cdef class Dial(Watcher):
     again until it takes the connection: TCP waits as well.
     """
 
-    def __cinit__(self, Loop loop not None, bytes address not None, consumer not None, *, bytes local not None=b"", bint transparent=False):
+    def __cinit__(self, Loop loop not None, bytes address not None, consumer not None, bytes local not None=b"", bint transparent=False):
         if not is_address(address) or (local and not is_address(local)):
             raise ValueError("an address is needed as pack_address makes it")
         if local and family_of(local) != family_of(address):
@@ -211,7 +211,8 @@ cdef class Dial(Watcher):
     cdef void on_event(self, uint32_t events) noexcept:
         cdef int number = 0
         cdef system.socklen_t size = sizeof(number)
-        system.getsockopt(self.fd, system.SOL_SOCKET, system.SO_ERROR, &number, &size)
+        if events & (POLLERR | POLLHUP):
+            system.getsockopt(self.fd, system.SOL_SOCKET, system.SO_ERROR, &number, &size)
         if number == 0 and events & POLLOUT:
             number = self.refuse_itself(self.fd)
         if number:

@@ -2,7 +2,8 @@
 
 Owns both. A connection is (descriptor, address, port). The peer's name comes with accept4: after a reset, when a program wants
 to log it, the system does not know it any more. At `limit` the listener stops accepting, and the kernel queues.
-A door (door.pyx) may refuse connections before they are queued; behind one a connection has a fourth part: what it is counted as.
+A door (door.pyx) may refuse connections before they are queued; behind one a connection is (descriptor, (address, port), source):
+the last is what it is counted as.
 """
 
 cimport cython
@@ -17,22 +18,21 @@ from sslsock.core.door cimport Door
 from sslsock.core.loop cimport Loop
 
 
-cdef tuple named(int fd, const system.sockaddr *peer):
-    """The connection with its peer's name: (descriptor, address, port); IPv4 addresses as such, also those that an IPv6
-    socket shows. ("", 0) for another family."""
+cdef tuple name_of(const system.sockaddr *peer):
+    """(address, port); IPv4 addresses as such, also those that an IPv6 socket shows. ("", 0) for another family."""
     cdef char[system.INET6_ADDRSTRLEN] text
     cdef const system.sockaddr_in *four = <const system.sockaddr_in *> peer
     cdef const system.sockaddr_in6 *six = <const system.sockaddr_in6 *> peer
     if peer.sa_family == system.AF_INET:
         system.inet_ntop(system.AF_INET, &four.sin_addr, text, system.INET6_ADDRSTRLEN)
-        return fd, PyUnicode_FromString(text), system.ntohs(four.sin_port)
+        return PyUnicode_FromString(text), system.ntohs(four.sin_port)
     if peer.sa_family == system.AF_INET6:
         if system.IN6_IS_ADDR_V4MAPPED(&six.sin6_addr):
             system.inet_ntop(system.AF_INET, &six.sin6_addr.s6_addr[12], text, system.INET6_ADDRSTRLEN)
         else:
             system.inet_ntop(system.AF_INET6, &six.sin6_addr, text, system.INET6_ADDRSTRLEN)
-        return fd, PyUnicode_FromString(text), system.ntohs(six.sin6_port)
-    return fd, "", 0
+        return PyUnicode_FromString(text), system.ntohs(six.sin6_port)
+    return "", 0
 
 
 @cython.final
@@ -87,10 +87,10 @@ cdef class Listener(Acceptor):
             return 0
         try:
             if self.door is None:
-                self.accepted.append(named(connection, peer))
+                self.accepted.append((connection, *name_of(peer)))
             else:
                 self.accepted.append(
-                    (*named(connection, peer), PyBytes_FromStringAndSize(<char *> source.bytes, 16) if counted else None))
+                    (connection, name_of(peer), PyBytes_FromStringAndSize(<char *> source.bytes, 16) if counted else None))
         except BaseException:
             if counted:
                 self.door.limits.leave_address(&source, self.door.shakes)
@@ -133,7 +133,7 @@ cdef class Listener(Acceptor):
         return self.take_first()
 
     def take_counted(self):
-        """The same behind a door: (descriptor, address, port, source). source: what `SourceLimits.leave` is to be told, None for one
+        """The same behind a door: (descriptor, (address, port), source). source: what `SourceLimits.leave` is to be told, None for one
         that was not counted."""
         return self.take_first()
 
@@ -145,6 +145,6 @@ cdef class Listener(Acceptor):
         Acceptor.close_all(self)
         for connection in waiting:
             system.close(connection[0])
-            if self.door is not None and self.door.limits is not None and connection[3] is not None:
-                self.door.limits.leave_address(<const source_address *> PyBytes_AS_STRING(<bytes> connection[3]), self.door.shakes)
+            if self.door is not None and self.door.limits is not None and connection[2] is not None:
+                self.door.limits.leave_address(<const source_address *> PyBytes_AS_STRING(<bytes> connection[2]), self.door.shakes)
         self.consumer = None  # last: it may be the end of the consumer, and what that calls finds a closed listener

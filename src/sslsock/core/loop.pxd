@@ -7,6 +7,7 @@ cdef class Loop(Reactor):
 
     cdef int move_to_thread(self) except -1
     # turns
+    cdef bint is_idle(self) noexcept
     cdef int turn(self, double seconds) except -1
     cdef Scratch begin_turn(self)
     cdef int wait(self, double seconds) except -1

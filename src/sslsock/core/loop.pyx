@@ -56,6 +56,9 @@ cdef class Loop(Reactor):
     @property
     def idle(self):
         """True when there is nothing left to wait for."""
+        return self.is_idle()
+
+    cdef bint is_idle(self) noexcept:
         return not (
             self.watched or self.soon.count or self.foreign or self.again.count or self.flushes.count
             or self.holds > 0 or self.timers.waits() or self.escaped is not None
@@ -96,7 +99,7 @@ cdef class Loop(Reactor):
             raise RuntimeError("the event loop is running already")
         store_int(self.is_running, True)
         try:
-            while not self.idle:
+            while not self.is_idle():
                 self.turn(-1)
                 PyErr_CheckSignals()
                 if self.stopping:

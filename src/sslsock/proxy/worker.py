@@ -97,7 +97,11 @@ class Entrance:
             self._door.follow(policy.networks, self._worker.sources.limits, self.shakes)
 
     def _on_pending(self) -> None:
-        while not self.waiting and self._turn is None and self._take_next():
+        """Let in those who have come, up to one who has to wait."""
+        while self._next is None:
+            self._next = self._listener.take_counted()
+            if self._next is None:
+                return
             wait = wait_for_all(self._paces) if self._paces else 0.0
             if wait and not self._closing:
                 self._listener.pause()
@@ -125,16 +129,6 @@ class Entrance:
             self._worker.on_wait(self)
             return False
         self._admit(place)
-        return True
-
-    def _take_next(self) -> bool:
-        """The next client: in `_next`."""
-        if self._next is None:
-            taken = self._listener.take_counted()
-            if taken is None:
-                return False
-            fd, address, port, source = taken
-            self._next = fd, (address, port), source
         return True
 
     def _admit(self, place: Place) -> None:

@@ -100,7 +100,8 @@ class Room:
 
 
 class Place:
-    """The place of one connection. rooms: where it is counted. occupant: who can give way; None: nobody yet, or no more."""
+    """The place of one connection. rooms: where it is counted. moment: since when, by the clock that loops have too. occupant:
+    who can give way; None: nobody yet, or no more."""
 
     __slots__ = ("loop", "moment", "occupant", "rooms", "state")
 
@@ -206,9 +207,10 @@ class Gate:
     def leave(self, place: Place) -> None:
         """Give a place back. From any thread."""
         with self._lock:
-            self._become(place, LEFT)
             for room in place.rooms:
+                room.shaken(place)
                 room.count -= 1
+            place.state = LEFT
             if not self._waiting:
                 return
             chosen, left = self._choose(False)

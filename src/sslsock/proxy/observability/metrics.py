@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import platform
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional, Protocol
 
@@ -99,13 +100,13 @@ class ListenerCounters:
         self.ended = 0
         self.forward = 0
         self.back = 0
-        self.reasons: dict[str, int] = {}
-        self.refused: dict[str, int] = {}  # of these, by a list or a limit; in a sum also at the doors
+        self.reasons: dict[str, int] = defaultdict(int)
+        self.refused: dict[str, int] = defaultdict(int)  # of these, by a list or a limit; in a sum also at the doors
         self.doors: list[Refuses] = []
-        self.handshakes: dict[tuple[str, str, bool], int] = {}  # result, version, resumed
-        self.back_handshakes: dict[bool, int] = {}  # resumed
-        self.causes: dict[str, int] = {}  # of handshakes that failed
-        self.backends: dict[str, int] = {}
+        self.handshakes: dict[tuple[str, str, bool], int] = defaultdict(int)  # result, version, resumed
+        self.back_handshakes: dict[bool, int] = defaultdict(int)  # resumed
+        self.causes: dict[str, int] = defaultdict(int)  # of handshakes that failed
+        self.backends: dict[str, int] = defaultdict(int)
         self.handshake_seconds = Histogram(HANDSHAKE_BOUNDS)
         self.durations = Histogram(CONNECTION_BOUNDS)
 
@@ -128,15 +129,15 @@ class ListenerCounters:
             (self.backends, other.backends),
         ):
             for key, count in theirs.copy().items():
-                mine[key] = mine.get(key, 0) + count
+                mine[key] += count
         for door in other.doors.copy() if doors else ():
             for verdict, count, _ in door.refused():
                 reason = VERDICTS[verdict][0]
-                self.refused[reason] = self.refused.get(reason, 0) + count
+                self.refused[reason] += count
         for resumed, count in other.back_handshakes.copy().items():
-            self.back_handshakes[resumed] = self.back_handshakes.get(resumed, 0) + count
+            self.back_handshakes[resumed] += count
         for handshake, count in other.handshakes.copy().items():
-            self.handshakes[handshake] = self.handshakes.get(handshake, 0) + count
+            self.handshakes[handshake] += count
         self.handshake_seconds.merge(other.handshake_seconds)
         self.durations.merge(other.durations)
 
@@ -151,16 +152,16 @@ class Counters:
     __slots__ = ("accept_failures", "listeners")
 
     def __init__(self) -> None:
-        self.listeners: dict[str, ListenerCounters] = {}
+        self.listeners: dict[str, ListenerCounters] = defaultdict(ListenerCounters)
         self.accept_failures = 0
 
     def connection_opened(self, listener: str) -> None:
         """Accepted. `note` follows at its end."""
-        self._of(listener).opened += 1
+        self.listeners[listener].opened += 1
 
     def watch_door(self, listener: str, door: Refuses) -> None:
         """One that refuses connections, which are counted there."""
-        self._of(listener).doors.append(door)
+        self.listeners[listener].doors.append(door)
 
     def accept_failed(self) -> None:
         """The system gave no connection: no descriptors, no memory."""
@@ -169,24 +170,23 @@ class Counters:
     def handshake(self, record: ConnectionRecord) -> None:
         """Count a handshake that has just gone well; `note` counts those after which nothing came."""
         record.handshake_counted = True
-        of = self._of(record.listener)
+        of = self.listeners[record.listener]
         key = record.handshake_result or "", record.protocol or "", record.resumed
-        of.handshakes[key] = of.handshakes.get(key, 0) + 1
+        of.handshakes[key] += 1
         if record.handshake_result != HANDSHAKE_OK:
             cause = cause_of(record.handshake_result or "", record.error or "")
             if cause is not None:
-                of.causes[cause] = of.causes.get(cause, 0) + 1
+                of.causes[cause] += 1
         if record.handshake_seconds is not None:
             of.handshake_seconds.add(record.handshake_seconds)
 
     def back_handshake(self, listener: str, resumed: bool) -> None:
         """TLS with a back end has begun."""
-        counts = self._of(listener).back_handshakes
-        counts[resumed] = counts.get(resumed, 0) + 1
+        self.listeners[listener].back_handshakes[resumed] += 1
 
     def progress(self, record: ConnectionRecord) -> None:
         """Count what has moved since the last time: for connections that live on, as often as numbers shall be fresh."""
-        of = self._of(record.listener)
+        of = self.listeners[record.listener]
         of.forward += record.bytes_forward - record.counted_forward
         of.back += record.bytes_back - record.counted_back
         record.counted_forward = record.bytes_forward
@@ -194,30 +194,24 @@ class Counters:
 
     def note(self, record: ConnectionRecord) -> None:
         """A connection that was opened has ended."""
-        of = self._of(record.listener)
+        of = self.listeners[record.listener]
         of.ended += 1
         of.forward += record.bytes_forward - record.counted_forward
         of.back += record.bytes_back - record.counted_back
-        record.counted_forward = record.bytes_forward
-        record.counted_back = record.bytes_back
-        reasons = of.reasons
-        reasons[record.reason] = reasons.get(record.reason, 0) + 1
+        of.reasons[record.reason] += 1
         if record.reason in REFUSALS:
-            of.refused[record.reason] = of.refused.get(record.reason, 0) + 1
-        durations = of.durations
-        durations.counts[bisect_left(CONNECTION_BOUNDS, record.seconds)] += 1
-        durations.sum += record.seconds
+            of.refused[record.reason] += 1
+        of.durations.add(record.seconds)
         if record.handshake_result is not None and not record.handshake_counted:
             self.handshake(record)
         if record.backend is not None:
-            backends = of.backends
-            backends[record.backend] = backends.get(record.backend, 0) + 1
+            of.backends[record.backend] += 1
 
     def frozen(self) -> Counters:
         """The same numbers, to be told another process."""
         copy = Counters()
         copy.accept_failures = self.accept_failures
-        copy.listeners = {listener: counters.frozen() for listener, counters in self.listeners.items()}
+        copy.listeners.update({listener: counters.frozen() for listener, counters in self.listeners.items()})
         return copy
 
     def beside(self, last: Counters) -> Counters:
@@ -225,19 +219,13 @@ class Counters:
         copy = self.frozen()
         copy.accept_failures += last.accept_failures
         for listener, counters in last.listeners.items():
-            of = copy._of(listener)
+            of = copy.listeners[listener]
             of.merge(counters)
             lost = counters.opened - counters.ended
             if lost:
                 of.ended += lost
-                of.reasons[WORKER_DIED] = of.reasons.get(WORKER_DIED, 0) + lost
+                of.reasons[WORKER_DIED] += lost
         return copy
-
-    def _of(self, listener: str) -> ListenerCounters:
-        of = self.listeners.get(listener)
-        if of is None:
-            of = self.listeners[listener] = ListenerCounters()
-        return of
 
 
 def bury(workers: list[Counters], number: int) -> None:

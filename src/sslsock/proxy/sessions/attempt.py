@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ..worker import Worker
     from .session import Session
 
-__all__ = ["LEAST_SECONDS", "Attempt", "reset"]
+__all__ = ["Attempt", "reset"]
 
 RESET = struct.pack("ii", 1, 0)  # struct linger
 LEAST_SECONDS = 0.001  # 0 would be no limit
@@ -82,7 +82,7 @@ class Attempt:
         self._worker = worker
         self._route = route
         self._pool: BackendPool = worker.pool(route)
-        self._tried: list[Backend] = []
+        self._tried: tuple[Backend, ...] = ()
         self._trouble, self._why = record.NO_BACKEND, ""  # what the last of them has failed of
         self._backend: Optional[Backend] = None  # the one in turn
         self._as_client = False  # it is dialled from the client's address
@@ -113,7 +113,7 @@ class Attempt:
                 self._pass_over(record.NO_BACKEND, str(exc), blamed=False)
                 continue
             self._as_client = bool(local)
-            self._dial = Dial(worker.loop, backend.packed, self, local=local, transparent=self._as_client)
+            self._dial = Dial(worker.loop, backend.packed, self, local, self._as_client)
             result = self._dial.start(worker.limits.connect_timeout)
             if not isinstance(result, int):
                 self.on_dialed(result)
@@ -177,7 +177,7 @@ class Attempt:
         backend, self._backend, self._dial = self._backend, None, None
         assert backend is not None
         self._let_go(backend)
-        self._tried.append(backend)
+        self._tried = (*self._tried, backend)
         self._trouble, self._why = trouble, why
         if blamed:
             self._worker.backend_failed(self._pool, backend, why)

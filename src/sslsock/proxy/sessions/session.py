@@ -10,7 +10,7 @@ Stages, each left for the next or for the end:
     OVER
 
 A session is the consumer of the client's channel and of the relay, one after the other. Whatever happens, it
-ends by `_end`, once, with a record.
+ends by `_conclude`, once, with a record.
 
 An end that the proxy decides is not to be taken for one in order: no close_notify, no FIN alone, but an alert where TLS stands,
 else a reset.
@@ -40,7 +40,7 @@ from ..observability.record import ConnectionRecord
 from ..observability.stages import DIALING, HANDSHAKE, HEADER, HELLO, OVER, RELAYING, reason_of
 from ..policy import ListenerPolicy, RoutePolicy
 from ..settings.model import PROTOCOL_NAMES
-from .attempt import LEAST_SECONDS, Attempt, reset
+from .attempt import Attempt, reset
 from .client_address import address_of_client
 from .header_out import Tlvs, header_for, text_of_id
 
@@ -100,12 +100,12 @@ class Session:
         self._relay: Optional[ChannelRelay] = None
         self._attempt: Optional[Attempt] = None
         self._backend: Optional[Backend] = None  # that it is connected to
-        self._deadline: Optional[Timer] = None
+        self._deadline: Optional[Timer] = None  # from the accept to the end of the handshake
         self._turn: Optional[Timer] = None  # set while the handshake waits for its turn
         self._lifetime: Optional[Timer] = None
         self.shakes = policy.tls or policy.settings.proxy_protocol_in
         self._route: Optional[RoutePolicy] = None
-        self._started = worker.loop.time()
+        self._started = place.moment
         self._stage = HEADER
         self._tlvs: Tlvs = ()  # of the PROXY header that came
         self._unique_id: Optional[bytes] = None
@@ -118,15 +118,17 @@ class Session:
         """Begin. What goes wrong ends the session, not the caller."""
         policy, worker, fd = self.policy, self._worker, self._front
         assert isinstance(fd, int)
-        if worker.limits.connection_lifetime > 0:
+        if worker.limits.connection_lifetime:
             self._lifetime = worker.loop.call_later(worker.limits.connection_lifetime, self.abort, record.LIFETIME)
         # Settings may name every address, any port, or a name.
         if worker.wants_details or policy.settings.proxy_protocol_out is not None:
             self.record.local = worker.local_name(fd)
-        if not (policy.tls or policy.settings.proxy_protocol_in):
+        if not self.shakes:
             self._route = policy.routes[0]
             self._start_dialing()
             return
+        if worker.limits.handshake_timeout:
+            self._deadline = worker.loop.call_later(worker.limits.handshake_timeout, self._overdue)
         channel = Channel(worker.loop, self)
         channel.read_bound = UNREAD_BOUND
         try:
@@ -135,23 +137,14 @@ class Session:
             self.fail(record.INTERNAL_ERROR, f"the connection cannot be watched: {exc.strerror}")
             return
         self._front = channel
-        if policy.settings.proxy_protocol_in:
-            if policy.settings.listen.path is None and not any(
-                ip_address(self.record.peer[0]) in network for network in policy.settings.trusted_proxies
-            ):
-                self.fail(record.UNTRUSTED_PROXY, "it is not among the trusted proxies")
-                return
-            self._set_deadline(worker.limits.handshake_timeout)
-        else:
-            self._after_header()
+        if not policy.settings.proxy_protocol_in:
+            self._stage = HELLO
+        elif policy.settings.listen.path is None and not any(
+            ip_address(self.record.peer[0]) in network for network in policy.settings.trusted_proxies
+        ):
+            self.fail(record.UNTRUSTED_PROXY, "it is not among the trusted proxies")
 
     # Before TLS
-
-    def _after_header(self) -> None:
-        self._stage = HELLO
-        self._heard = False
-        self._set_deadline(self._worker.limits.handshake_timeout)
-        self._on_readable()
 
     def _begin(self, context: Optional[Context]) -> None:
         """Route and context are known."""
@@ -168,9 +161,12 @@ class Session:
         except Refused as exc:
             self.fail(exc.reason, str(exc))
             return False
+        paces = worker.paces.of_handshakes(self.policy.name)
+        if not paces:
+            return True
         timeout = worker.limits.handshake_timeout
         patience = self._started + timeout - worker.loop.time() if timeout > 0 else None
-        wait = wait_for_all(worker.paces.of_handshakes(self.policy.name), patience)
+        wait = wait_for_all(paces, patience)
         if wait is None:
             self.fail(record.HANDSHAKE_RATE, "so many handshakes wait that its turn would come too late")
         elif wait:
@@ -182,11 +178,7 @@ class Session:
         self._turn = None
         self._stage = HANDSHAKE
         self._engine = Engine(context)
-        timeout = self._worker.limits.handshake_timeout
-        if self._deadline is not None and timeout > 0:  # it began with the connection
-            timeout = max(self._started + timeout - self._worker.loop.time(), LEAST_SECONDS)
-        self._drop_deadline()
-        self._front.start_tls(self._engine, timeout)
+        self._front.start_tls(self._engine, 0)  # its deadline is that of the session
 
     def _on_readable(self) -> None:
         front = self._front
@@ -222,7 +214,9 @@ class Session:
         if header.destination is not None:
             self.record.local = header.destination
         if self.policy.tls:
-            self._after_header()
+            self._stage = HELLO
+            self._heard = False
+            self._read_hello(front)
         else:
             self._route = self.policy.routes[0]
             self._start_dialing()
@@ -369,7 +363,9 @@ class Session:
         if self.shakes:
             self.shakes = False
             self._worker.sources.settle(self.source)
-        self._drop_deadline()
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
         self._attempt = Attempt(self, self._worker, self._route)
         self._attempt.dial_next()
 
@@ -385,7 +381,21 @@ class Session:
         self._backend = backend
         self.record.backend = backend.peer
         self.record.connect_seconds = seconds
-        self._join(back, head)
+        front, self._front = self._front, -1
+        self._stage = RELAYING
+        worker = self._worker
+        limits = worker.limits
+        try:
+            self._relay = ChannelRelay(worker.loop, front, back, self, limits.idle_timeout, head, limits.half_closed_timeout)
+        except (OSError, ValueError) as exc:
+            self._front = front
+            if isinstance(back, Channel):
+                back.refuse(INTERNAL_ERROR)
+            else:
+                reset(back)
+            self.fail(record.INTERNAL_ERROR, f"the connections cannot be joined: {exc}")
+        except MemoryError:  # both are closed
+            self._end(record.INTERNAL_ERROR, "the connections cannot be joined: no memory")
 
     def proxy_header(self) -> bytes:
         """What the back end gets in front of all else. ValueError: it cannot be told."""
@@ -411,24 +421,6 @@ class Session:
 
     # The relay
 
-    def _join(self, back: Union[Channel, int], head: bytes) -> None:
-        front, self._front = self._front, -1
-        self._stage = RELAYING
-        try:
-            limits = self._worker.limits
-            self._relay = ChannelRelay(
-                self._worker.loop, front, back, self, limits.idle_timeout, head, limits.half_closed_timeout
-            )
-        except (OSError, ValueError) as exc:
-            self._front = front
-            if isinstance(back, Channel):
-                back.refuse(INTERNAL_ERROR)
-            else:
-                reset(back)
-            self.fail(record.INTERNAL_ERROR, f"the connections cannot be joined: {exc}")
-        except MemoryError:  # both are closed
-            self._end(record.INTERNAL_ERROR, "the connections cannot be joined: no memory")
-
     def progress(self) -> ConnectionRecord:
         """The record, with what has gone through so far."""
         relay = self._relay
@@ -452,7 +444,7 @@ class Session:
             backend.heard, backend.mute = True, False
         elif word is record.IDLE_TIMEOUT and told.bytes_forward:
             self._worker.backend_silent(self._route, backend)
-        self._end(word, relay.error_text or None)
+        self._conclude(word, relay.error_text or None)
 
     # The end
 
@@ -499,49 +491,50 @@ class Session:
         self._end(reason, error)
 
     def _end(self, reason: str, error: Optional[str]) -> None:
+        """End what has not come to a relay."""
         if self._stage == OVER:
             return
         self._stage = OVER
-        self._drop_deadline()
-        for timer in (self._turn, self._lifetime):
+        for timer in (self._deadline, self._turn):
             if timer is not None:
                 timer.cancel()
-        self._turn = self._lifetime = None
+        self._deadline = self._turn = None
+        attempt, self._attempt = self._attempt, None
+        if attempt is not None:
+            attempt.cancel()
+        front, self._front = self._front, -1
+        if isinstance(front, Channel):
+            self._worker.see_out(front)
+        self._conclude(reason, error)
+
+    def _conclude(self, reason: str, error: Optional[str]) -> None:
+        """It is over: what a relay has left, or `_end`."""
+        self._stage = OVER
+        if self._lifetime is not None:
+            self._lifetime.cancel()
+            self._lifetime = None
         told = self.record
         told.reason = reason
         told.error = error
         told.seconds = self._worker.loop.time() - self._started
-        if self._attempt is not None:
-            self._attempt.cancel()
         if self._backend is not None:
             self._backend.leave()
             self._backend = None
-        if isinstance(self._front, Channel):
-            self._worker.see_out(self._front)
-        self._front = -1
-        self._relay = self._attempt = self._engine = None
+        self._relay = self._engine = None
         self._worker.ended(self)
-
-    def _set_deadline(self, seconds: float) -> None:
-        if self._deadline is None and seconds > 0:
-            self._deadline = self._worker.loop.call_later(seconds, self._overdue)
-
-    def _drop_deadline(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
 
     def _overdue(self) -> None:
         self._deadline = None
         if self._stage == HEADER:
             self.fail(reason_of(HEADER, stages.LATE), "no PROXY header came in time")
+            return
+        if self._stage == HANDSHAKE:
+            late = "the TLS handshake was not done in time"
         else:
-            assert isinstance(self._front, Channel)
-            self._front.finish(failed=True)
             late = "no ClientHello came in time" if self._turn is None else "its turn for a handshake did not come in time"
-            self._client_ends(stages.LATE, late)
+        assert isinstance(self._front, Channel)
+        self._front.finish(failed=True)
+        self._client_ends(stages.LATE, late)
 
     def __repr__(self) -> str:
         return f"<Session of {self.policy.name} with {self.record.peer[0]} port {self.record.peer[1]}>"
-
-
