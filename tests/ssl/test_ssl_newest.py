@@ -60,7 +60,7 @@ def test_what_this_pythons_ssl_py_may_call(kind: str) -> None:
 @needs_sources
 def test_the_document_names_what_is_added() -> None:
     text = (SOURCES.parent.parent / "docs" / "ssl.md").read_text()
-    chapter = text[text.index("## What there is besides") :].partition("\n## ")[0]
+    chapter = text[text.index("## What it has in addition") :].partition("\n## ")[0]
     assert [name for place in ADDED for name in ADDED[place].split() if f"`{name}`" not in chapter] == []
 
 
