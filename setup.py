@@ -45,7 +45,7 @@ MODULES = sorted((folder, path.stem) for folder in FOLDERS for path in (ROOT / "
 C_SOURCES = (
     "include/window_bio.c", "include/ticket_keys.c", "include/poller_epoll.c", "include/poller_kqueue.c", "include/scratch.c",
     "include/hello_digest.c", "include/distrusted_keys.c", "include/record_buffers.c", "include/known_chains.c",
-    "include/fork_gate.c", "include/worker_pool.c", "include/source_table.c",
+    "include/key_decoders.c", "include/fork_gate.c", "include/worker_pool.c", "include/source_table.c",
     "include/shared_lock.c", "include/room_table.c",
 )
 EXPORTS = "include/exports.macos" if MACOS else "include/exports.map"

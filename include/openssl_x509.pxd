@@ -114,7 +114,6 @@ cdef extern from "openssl/x509.h" nogil:
     int i2d_PKCS8_PRIV_KEY_INFO(const PKCS8_PRIV_KEY_INFO *info, unsigned char **out)
     void PKCS8_PRIV_KEY_INFO_free(PKCS8_PRIV_KEY_INFO *info)
     PKCS8_PRIV_KEY_INFO *EVP_PKEY2PKCS8(const EVP_PKEY *key)
-    EVP_PKEY *EVP_PKCS82PKEY(const PKCS8_PRIV_KEY_INFO *info)
     X509_SIG *d2i_X509_SIG(X509_SIG **out, const unsigned char **data, long size)
     void X509_SIG_free(X509_SIG *encrypted)
 

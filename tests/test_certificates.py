@@ -6,6 +6,7 @@ import datetime
 import hashlib
 import pickle
 import subprocess
+import weakref
 
 import pytest
 import trustme
@@ -601,3 +602,26 @@ def test_a_file_that_cannot_be_read_raises(tmp_path):
         SslCertificate.from_path(tmp_path)
     with pytest.raises(TypeError):
         SslCertificate.from_path(0)
+
+
+def test_a_certificate_that_is_in_use_is_not_loaded_a_second_time(authority, pem):
+    root = authority.cert_pem.bytes()
+    first, shared = SslCertificate.from_bytes(pem + root)
+    assert SslCertificate.from_bytes(root)[0] is shared
+    alone = SslCertificate(root)
+    assert alone == shared and alone is not shared
+    gone = weakref.ref(shared)
+    del shared
+    assert gone() is None, "it is kept although nobody uses it"
+    assert alone.to_der() == SslCertificate(root).to_der() and first.issuer == alone.subject
+
+
+def test_what_lies_behind_a_certificate_is_refused_each_time(der):
+    def text(data):
+        return b"-----BEGIN CERTIFICATE-----\n" + base64.encodebytes(data) + b"-----END CERTIFICATE-----\n"
+
+    good = SslCertificate.from_bytes(text(der))
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"^block 1\b"):
+            SslCertificate.from_bytes(text(der + b"\0"))
+    assert SslCertificate.from_bytes(text(der))[0] is good[0]

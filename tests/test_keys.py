@@ -481,3 +481,31 @@ def test_constants_stand_on_the_class():
     assert (SslKey.ML_DSA, SslKey.RSA_PSS) == (5, 6)
     assert SslKey.EC is KeyAlgorithm.EC
     assert SslKey.PUBLIC is KeyType.PUBLIC
+
+
+def test_keys_of_all_kinds_load_in_threads_at_once(keys):
+    texts = [key.private_bytes(ENCODINGS[PEM], PKCS8, PLAIN) for key in keys.values()]
+    alone = [SslKey(text) for text in texts]
+    together = threading.Barrier(4)
+    found = []
+
+    def load():
+        together.wait(60)
+        found.extend([SslKey(text) for text in texts] == alone for _ in range(50))
+
+    threads = [threading.Thread(target=load) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert found == [True] * 200
+
+
+def test_a_key_that_is_damaged_is_refused_in_the_same_words_each_time(keys):
+    good = keys[KeyAlgorithm.EC].private_bytes(ENCODINGS[DER], PKCS8, PLAIN)
+    bad = good.replace(b"\x2a\x86\x48\xce\x3d\x03\x01\x07", b"\x2a\x86\x48\xce\x3d\x03\x01\x7f")  # no such curve
+    reasons = set()
+    for _ in range(3):
+        assert not SslKey(good, format=DER).null
+        reasons.add(SslKey(bad, format=DER).error_string)
+    assert len(reasons) == 1 and "" not in reasons, reasons

@@ -10,6 +10,7 @@ cdef object utc_time(const ASN1_TIME *time)
 
 @cython.final
 cdef class SslCertificate(Loaded):
+    cdef object __weakref__
     cdef X509 *x509  # owned; NULL: `null`
 
     @staticmethod

@@ -4,6 +4,7 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.string cimport memcpy, strcmp
 
+from key_decoders cimport private_key_of
 from openssl_err cimport (
     ERR_GET_LIB,
     ERR_GET_REASON,
@@ -131,7 +132,7 @@ cdef EVP_PKEY *key_from_info(Source source, PKCS8_PRIV_KEY_INFO *info) except? N
     """Takes over `info`."""
     cdef EVP_PKEY *key
     with nogil:
-        key = EVP_PKCS82PKEY(info)
+        key = private_key_of(info)
         PKCS8_PRIV_KEY_INFO_free(info)
     if key == NULL:
         source.error = f"the private key is damaged, or unknown to this OpenSSL (OpenSSL: {openssl_reason()})"
