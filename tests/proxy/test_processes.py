@@ -15,6 +15,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,8 +23,10 @@ import pytest
 from command_helpers import ENVIRONMENT, command
 from peers import open_descriptors
 from sslsock.core.event_loop import EventLoop
+from sslsock.proxy.files.reading import Reading
 from sslsock.proxy.processes.line import Line, pickled
 from sslsock.proxy.processes.member import Member
+from sslsock.proxy.processes.plan import Catalogue
 
 from .operations import (
     DEADLINE,
@@ -598,9 +601,10 @@ def test_the_keys_of_a_plan_are_loaded_beside_the_loop(monkeypatch: pytest.Monke
         monkeypatch.setattr(threading.Thread, "start", no_thread)
     ours, theirs = socket.socketpair()
     heard: list[str] = []
-    member = Member(0, theirs.detach(), None, None)  # type: ignore[arg-type]
+    inherited = SimpleNamespace(catalogue=Catalogue([], Reading()))
+    member = Member(0, theirs.detach(), inherited, None)  # type: ignore[arg-type]
     member._worker = object()  # type: ignore[assignment]
-    member._policies = lambda plan: None  # type: ignore[assignment, return-value]
+    member._make_policies = lambda plan: None  # type: ignore[assignment, return-value]
     with contextlib.closing(member._loop) as loop:
         front = Line(loop, ours.detach(), lambda name, values: heard.append(name), lambda: None)
         front.send("plan", 1, pickled(Witness()))

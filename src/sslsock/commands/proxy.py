@@ -6,7 +6,7 @@ import argparse
 import os
 import signal
 from collections.abc import Sequence
-from typing import Optional
+from typing import Optional, Union
 
 from ..proxy.check import Warn, check_files
 from ..proxy.files.reading import Reader, Reading
@@ -109,25 +109,27 @@ def run(arguments: argparse.Namespace) -> int:
     signals = StartSignals()
     reading = Reading()
     reader: Optional[Reader] = None
-    problem: Optional[SettingsError] = None
+    settings: Union[ProxySettings, SettingsError]  # or what is wrong with them
     try:
         settings = make_settings(arguments, reading)
         if settings.keep_reading and not hasattr(arguments, "check"):
             reader = Reader(guarded_files(settings))  # before there are threads, of which the log is the first
     except SettingsError as exc:
-        problem = exc
+        settings = exc
     except OSError as exc:
-        problem = SettingsError(None, 0, f"--keep-reading: {exc.strerror or exc}")
+        settings = SettingsError(None, 0, f"--keep-reading: {exc.strerror or exc}")
     with open(2, "wb", closefd=False) as stream:  # sys.stderr is None where the descriptor was closed at the start
         writer = LineWriter(stream)
-    options = getattr(arguments, "log_format", None), getattr(arguments, "config", None)
-    writer.message = MESSAGES[log_format_of(hasattr(arguments, "check"), *options, reading)]
+    chosen, config = getattr(arguments, "log_format", None), getattr(arguments, "config", None)
+    if isinstance(settings, ProxySettings):
+        chosen, config = settings.log_format, None
+    writer.message = MESSAGES[log_format_of(hasattr(arguments, "check"), chosen, config, reading)]
     try:
         with process_log(writer):
             try:
-                if problem is not None:
-                    raise problem
-                return start(arguments, reading, signals, writer)
+                if isinstance(settings, SettingsError):
+                    raise settings
+                return start(arguments, settings, reading, signals, writer)
             except SettingsError as exc:
                 writer.write(f"sslsock: {exc}", ERROR)
                 return 2
@@ -166,11 +168,15 @@ def unwatched_files(settings: ProxySettings, reading: Reading) -> dict[str, str]
         return obstacles_to(reading.marks())
 
 
-def start(arguments: argparse.Namespace, reading: Reading, signals: StartSignals, writer: LineWriter) -> int:
+def start(
+    arguments: argparse.Namespace, settings: ProxySettings, reading: Reading, signals: StartSignals, writer: LineWriter
+) -> int:
+    """settings: as options and files say, with none of the other files read yet."""
+
     def warn(text: str) -> None:
         writer.write(f"sslsock: {text}")
 
-    settings = load(arguments, warn, reading)
+    check_files(settings, warn, reading)
     while signals.hung_up:
         signals.hung_up = False
         reading = reading.renewed()

@@ -36,6 +36,7 @@ NAMES = (
     "error_words",
     "new_bytes",
     "context",
+    "identity_check",
     "client_hello",
     "pre_shared_key",
     "agreed",

@@ -1,4 +1,5 @@
 from openssl_ssl cimport SSL_CTX
+from openssl_x509 cimport X509
 from sslsock.core.key_log cimport KeyLog
 from sslsock.core.session cimport SslSession
 from sslsock.core.ticket_keys cimport TicketKeys
@@ -13,6 +14,11 @@ cdef enum:
 cdef struct wire_list:
     const unsigned char *data
     unsigned int size
+
+
+cdef object refused(str what)
+cdef int require_identity(certificate, key) except -1
+cdef X509 *chained(link) except NULL
 
 
 cdef class Context:

@@ -85,6 +85,27 @@ cdef object refused(str what):
     return ConfigurationError(f"{what}: {error_words(code)}" if code else what)
 
 
+cdef int require_identity(certificate, key) except -1:
+    """That there is a certificate with its key, and that both have loaded."""
+    if certificate is None and key is None:
+        raise ConfigurationError("a certificate chain was given without a certificate")
+    if certificate is None or key is None:
+        raise ConfigurationError("a private key was given without its certificate" if certificate is None
+                                 else "a certificate was given without its private key")
+    if (<SslCertificate?> certificate).x509 == NULL:
+        raise ConfigurationError(f"the certificate did not load: {certificate.error_string}")
+    if (<SslKey?> key).pkey == NULL:
+        raise ConfigurationError(f"the private key did not load: {key.error_string}")
+    return 0
+
+
+cdef X509 *chained(link) except NULL:
+    """What is sent after a certificate."""
+    if (<SslCertificate?> link).x509 == NULL:
+        raise ConfigurationError(f"a certificate of the chain did not load: {link.error_string}")
+    return (<SslCertificate> link).x509
+
+
 def protocol_supported(int version):
     """Whether the linked OpenSSL can speak the protocol with this version number (0x0304: TLS 1.3): bool."""
     cdef SSL_CTX *probe = ssl.SSL_CTX_new(ssl.TLS_client_method())
@@ -425,15 +446,7 @@ pre_shared_key_identity_hint="", post_handshake_authentication=False, legacy_ser
         return 0
 
     cdef int add_identity(self, certificate, chain, key) except -1:
-        if certificate is None and key is None:
-            raise ConfigurationError("a certificate chain was given without a certificate")
-        if certificate is None or key is None:
-            raise ConfigurationError("a private key was given without its certificate" if certificate is None
-                                     else "a certificate was given without its private key")
-        if (<SslCertificate?> certificate).x509 == NULL:
-            raise ConfigurationError(f"the certificate did not load: {certificate.error_string}")
-        if (<SslKey?> key).pkey == NULL:
-            raise ConfigurationError(f"the private key did not load: {key.error_string}")
+        require_identity(certificate, key)
         # Not SSL_CTX_check_private_key(3): it looks at the type set last, which a key of another type makes its own.
         if X509_check_private_key((<SslCertificate> certificate).x509, (<SslKey> key).pkey) != 1:
             raise refused("the private key does not fit the certificate")
@@ -442,9 +455,7 @@ pre_shared_key_identity_hint="", post_handshake_authentication=False, legacy_ser
         if ssl.SSL_CTX_use_PrivateKey(self.ctx, (<SslKey> key).pkey) != 1:
             raise refused("the private key is refused")
         for link in chain:  # goes to the certificate set last: SSL_CTX_add1_chain_cert(3)
-            if (<SslCertificate?> link).x509 == NULL:
-                raise ConfigurationError(f"a certificate of the chain did not load: {link.error_string}")
-            if ssl.SSL_CTX_add1_chain_cert(self.ctx, (<SslCertificate> link).x509) != 1:
+            if ssl.SSL_CTX_add1_chain_cert(self.ctx, chained(link)) != 1:
                 raise refused("a certificate of the chain is refused")
         return 0
 

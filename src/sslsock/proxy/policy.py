@@ -11,7 +11,7 @@ from typing import Any, Optional, Protocol
 
 from ..core.certificate import SslCertificate
 from ..core.client_hello import ClientHello
-from ..core.context import VERIFY_NONE, VERIFY_PEER, ConfigurationError, Context
+from ..core.context import VERIFY_NONE, VERIFY_PEER, Context
 from ..core.crl import SslCrl
 from ..core.engine import Engine
 from ..core.hostname import parse_host
@@ -37,6 +37,7 @@ from .tls.certificates import (
     without_doubles,
     write_authority,
 )
+from .tls.contexts import ServerContexts
 
 __all__ = ["ListenerPolicy", "Obtains", "RoutePolicy"]
 
@@ -151,9 +152,9 @@ class ListenerPolicy:
     """Everything that decides about a listener's connections.
 
     settings: ListenerSettings. keys: the session ticket keys that all listeners share. before: the policy whose place it
-    takes; a certificate made in memory is kept. reading: that the settings were checked with. acme: who obtains the
-    certificates of settings that ask for it. own: what was made in memory already. CertificateError (a file, also
-    that of `--ca-out`), ConfigurationError (what OpenSSL refuses), ValueError.
+    takes; a certificate made in memory is kept, and contexts that would be the same. reading: that the settings were checked
+    with. acme: who obtains the certificates of settings that ask for it. own: what was made in memory already.
+    CertificateError (a file, also that of `--ca-out`), ConfigurationError (what OpenSSL refuses), ValueError.
     """
 
     def __init__(
@@ -176,11 +177,11 @@ class ListenerPolicy:
         self.store: Optional[CertificateStore] = None
         self.made_in_memory = False
         self.crls: dict[str, list[SslCrl]] = {}
-        self._contexts: dict[tuple[str, tuple[str, ...]], Context] = {}
+        self._contexts: Optional[ServerContexts] = None
         self.networks: Optional[NetworkList] = None  # from where clients may connect; None: from everywhere
         self._load_networks(reading or Reading())
         if self.tls and not all(route.passthrough for route in self.routes):
-            self._load(keys, own or (before.store if before is not None and before.made_in_memory else None), reading)
+            self._load(keys, before, own, reading)
 
     def _load_networks(self, reading: Reading) -> None:
         settings = self.settings
@@ -192,7 +193,13 @@ class ListenerPolicy:
         if only_allowed or settings.denied_sources or settings.denied_files:
             self.networks = make_list(allowed, denied, only_allowed)
 
-    def _load(self, keys: TicketKeys, own: Optional[CertificateStore], reading: Optional[Reading]) -> None:
+    def _load(
+        self,
+        keys: TicketKeys,
+        before: Optional[ListenerPolicy],
+        own: Optional[CertificateStore],
+        reading: Optional[Reading],
+    ) -> None:
         settings = self.settings
         authority: Optional[SslCertificate] = None
         if settings.key_pairs or settings.acme:
@@ -201,30 +208,21 @@ class ListenerPolicy:
             self.store = CertificateStore(pairs) if pairs else None
         else:
             self.made_in_memory = True
-            self.store = own
-            if own is None:
+            self.store = own or (before.store if before is not None and before.made_in_memory else None)
+            if self.store is None:
                 self.store, authority = CertificateStore.for_localhost(settings.listen.host)
         client_authorities = read_certificates(settings.client_ca, reading) if settings.client_ca is not None else []
         self.crls = {file: read_crls(file, reading) for file in settings.policy.crls}
-        offers = dict.fromkeys(self._protocols(route) for route in self.routes if not route.passthrough)
-        for identity in self.store.identities if self.store is not None else ():
-            for protocols in offers:
-                try:
-                    self._contexts[identity.key, protocols] = Context(
-                        server_side=True,
-                        certificates=identity.pairs,
-                        verify_mode=VERIFY_PEER if client_authorities else VERIFY_NONE,
-                        ca_certificates=client_authorities,
-                        use_system_ca=False,
-                        next_protocols=[name.encode("utf-8", "surrogateescape") for name in protocols],
-                        ticket_keys=keys,
-                        # Not the certificates, which are renewed: a session of before is as good.
-                        session_context=identity.key.encode(),
-                        **arguments_of(settings.policy, self.crls),
-                    )
-                except ConfigurationError as exc:
-                    path = identity.expiries[0].path or "the certificate made in memory"
-                    raise ConfigurationError(f"{path}: {exc}") from exc
+        if self.store is not None:
+            arguments = {
+                "verify_mode": VERIFY_PEER if client_authorities else VERIFY_NONE,
+                "ca_certificates": client_authorities,
+                "use_system_ca": False,
+                "ticket_keys": keys,
+                **arguments_of(settings.policy, self.crls),
+            }
+            offers = dict.fromkeys(self._protocols(route) for route in self.routes if not route.passthrough)
+            self._contexts = ServerContexts(arguments, self.store, offers, before._contexts if before is not None else None)
         if authority is not None and settings.ca_out is not None:
             try:
                 write_authority(settings.ca_out, authority)
@@ -237,7 +235,8 @@ class ListenerPolicy:
 
     def context(self, route: RoutePolicy, identity: Identity) -> Context:
         """What terminates TLS on a route that is no passthrough."""
-        return self._contexts[identity.key, self._protocols(route)]
+        assert self._contexts is not None
+        return self._contexts.of(identity, self._protocols(route))
 
     def choose(self, hello: ClientHello) -> tuple[Optional[RoutePolicy], Optional[Context]]:
         """The route for a connection, and the context that terminates its TLS. No route: nobody is meant. No context: TLS is

@@ -35,6 +35,7 @@ from .observability.summary import INTERVAL, Summary, end_line
 from .policy import ListenerPolicy
 from .processes.crew import Crew
 from .processes.member import Inherited
+from .processes.plan import Catalogue
 from .processes.sent_keys import SentKeys
 from .service.bounds import reason_of
 from .service.openings import Openings, Unstartable
@@ -287,7 +288,14 @@ class Server(InForce):
             self._board,
             self._sealing,
             self._make_worker,
-            Inherited(rows, self._openings.shared, shares, self._writer.message, self._held),
+            Inherited(
+                rows,
+                self._openings.shared,
+                shares,
+                self._writer.message,
+                self._held,
+                Catalogue(self._policies, self._reading),
+            ),
             self._one_less,
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from typing import NamedTuple, Optional
+from typing import Callable, NamedTuple, Optional
 
 __all__ = ["Step", "way_to"]
 
@@ -25,9 +25,9 @@ class Step(NamedTuple):
     errno: int
 
 
-def way_to(path: str) -> Iterator[Step]:
+def way_to(path: str, look_at: Callable[[str], os.stat_result] = os.lstat) -> Iterator[Step]:
     """The steps to a file by every link, as far as there is a way. A path with too many links has no last step; a relative one
-    has none at all where the working folder is gone."""
+    has none at all where the working folder is gone. look_at: as os.lstat."""
     if not path.startswith("/"):
         try:
             path = f"{os.getcwd()}/{path}"
@@ -43,7 +43,7 @@ def way_to(path: str) -> Iterator[Step]:
             continue
         entry = os.path.join(folder, part)
         try:
-            status = os.lstat(entry)
+            status = look_at(entry)
         except OSError as exc:
             yield Step(folder, part, None, exc.errno or 0)
             return

@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from functools import cache
 from typing import Callable, Optional
 
 from ...core.folder_watch import FolderWatch, is_remote
@@ -90,13 +91,14 @@ class Ways:
         entries: dict[int, set[str]] = {}
         obstacles: dict[str, str] = {}
         remote: dict[str, bool] = {}
+        add = cache(self._folders.add)
         for path, way in ways.items():
             for step in way:
                 last = step is way[-1]
                 if last and step.errno == errno.ENOTDIR:  # a file where a folder should be: it was watched a step before
                     continue
                 try:
-                    number = self._folders.add(step.folder, contents=last)
+                    number = add(step.folder, contents=last)
                     if step.folder not in remote:
                         remote[step.folder] = is_remote(step.folder)
                 except FileNotFoundError:  # it has just gone; the next look finds another way
@@ -120,7 +122,8 @@ class Ways:
 
 
 def ways_to(paths: Iterable[str]) -> dict[str, list[Step]]:
-    return {path: list(way_to(path)) for path in paths}
+    look_at = cache(os.lstat)  # at each folder once, for many files have most of their way in common
+    return {path: list(way_to(path, look_at)) for path in paths}
 
 
 def places_on(way: Iterable[Step]) -> list[tuple[object, ...]]:

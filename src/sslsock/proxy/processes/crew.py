@@ -30,7 +30,6 @@ from .absence import Absence
 from .line import Line, pickled
 from .member import Inherited, Report, be_member
 from .nursery import Nursery
-from .plan import make_plan
 from .seat import Seat
 from .sent_keys import SentKeys
 from .vigil import AwakeClock, Vigil, kill
@@ -113,6 +112,7 @@ class Crew:
         """That is the end of all."""
         self.problem = ""  # why not all are there, and will not be
         self._shares = inherited.shares
+        self._catalogue = inherited.catalogue
         keep = [*(fd for row in rows for column in row for fd in column), *self._shares.descriptors]
         self._nursery: Optional[Nursery] = Nursery(keep, partial(be_member, inherited), writer)
         name_process("sslsock-front")
@@ -156,7 +156,7 @@ class Crew:
     ) -> None:
         """Go by these from now on. then: called when all do, or not within `FOLLOW_SECONDS`."""
         self.main.follow(policies, settings.limits, directory)
-        self._plan = pickled(make_plan(settings, policies, reading, access))
+        self._plan = pickled(self._catalogue.plan(settings, policies, reading, access))
         self._plans += 1
         for seat in self._seats:
             self._send_plan(seat)

@@ -42,7 +42,7 @@ from ..service.process_name import name_process
 from ..tls.certificates import Pair
 from ..worker import Worker, borrowed
 from .line import Line, packed
-from .plan import Obtained, Plan, Unpickled, policies_of
+from .plan import Catalogue, Known, Obtained, Plan, policies_of
 
 __all__ = ["Inherited", "Report", "be_member"]
 
@@ -52,13 +52,14 @@ log = logging.getLogger("sslsock")
 class Inherited(NamedTuple):
     """What a member has from its birth. rows: of each member the listening descriptors of each listener; shared: those that
     others have too. shares: of the limits. message: how lines for the operator are formed. held: descriptors that are open
-    besides."""
+    besides. catalogue: of what was made of files."""
 
     rows: Sequence[Sequence[Sequence[int]]]
     shared: Collection[int]
     shares: Shares
     message: Callable[[str, str], str]
     held: int
+    catalogue: Catalogue
 
 
 class Report(NamedTuple):
@@ -112,7 +113,8 @@ class Member:
         self._line = Line(self._loop, fd, self._on_message, self._on_front_gone)
         self._board = MemberBoard(self._line)
         self._keys = TicketKeys()
-        self._unpickled = Unpickled()
+        self._known = Known(inherited.catalogue.things())
+        self._policies: Optional[Sequence[ListenerPolicy]] = None  # made last
         self._storage: Optional[Storage] = None  # of ACME
         self._acme: Optional[Obtained] = None
         self._directory: Optional[Directory] = None
@@ -133,7 +135,7 @@ class Member:
         number = self._number_of_plan
         try:
             plan = pickle.loads(pickled)
-            policies = self._policies(plan)
+            policies = self._make_policies(plan)
             self._worker = self._begin(plan, policies)
         except Exception as exc:
             self._line.send("unusable", str(exc))
@@ -146,13 +148,14 @@ class Member:
 
     # The plan
 
-    def _policies(self, plan: Plan) -> list[ListenerPolicy]:
-        self._unpickled.take(plan)
+    def _make_policies(self, plan: Plan) -> list[ListenerPolicy]:
+        self._known.take(plan)
         if plan.obtained is not None:
             self._follow_acme(plan)
         if self._directory is None and plan.settings.asks_dns:
             self._directory = Directory(plan.settings.resolver)
-        return policies_of(plan, self._unpickled, self._keys, self._acme)
+        self._policies = policies = policies_of(plan, self._known, self._keys, self._acme, self._policies)
+        return policies
 
     def _follow_acme(self, plan: Plan) -> None:
         from ..acme.manager import below
@@ -165,7 +168,7 @@ class Member:
         elif plan.access is not None:
             self._storage.log_in(plan.access)
         challenges = self._acme.challenges if self._acme is not None else Challenges(self._storage)
-        pairs = {name: cast(Pair, self._unpickled.of(one)) for name, one in plan.obtained.items()}
+        pairs = {name: cast(Pair, self._known.of(one)) for name, one in plan.obtained.items()}
         self._acme = Obtained(plan.settings.acme_names(), pairs, challenges)
 
     def _begin(self, plan: Plan, policies: Sequence[ListenerPolicy]) -> Worker:
@@ -210,7 +213,7 @@ class Member:
         policies: Optional[list[ListenerPolicy]] = None
         try:
             plan = pickle.loads(pickled)
-            policies = self._policies(plan)
+            policies = self._make_policies(plan)
         except Exception:  # the front has made the same of it, and it was good
             log.exception("the old settings stay in force in a worker process")
         with suppress(RuntimeError):  # the loop was closed meanwhile

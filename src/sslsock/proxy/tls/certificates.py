@@ -17,11 +17,13 @@ import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime
+from functools import cache
 from typing import NamedTuple, Optional
 
 from ...core.certificate import SslCertificate
 from ...core.context import VERIFY_NONE, ConfigurationError, Context
 from ...core.crl import SslCrl
+from ...core.identity_check import check_identity
 from ...core.issue import LOCALHOST, issue_certificate, make_authority
 from ...core.key import SslKey
 from ..files.reading import Reading
@@ -302,17 +304,15 @@ def files_of(paths: KeyPair) -> tuple[str, ...]:
     return tuple(dict.fromkeys((paths.certificate, paths.key)))
 
 
+@cache
+def bare_context() -> Context:
+    """Of nobody, with the algorithms that OpenSSL has by itself."""
+    return Context(server_side=False, verify_mode=VERIFY_NONE, use_system_ca=False)
+
+
 def check_pair(pair: Pair) -> None:
     """ConfigurationError: OpenSSL does not take the key for this certificate."""
-    certificate, chain, key = pair
-    Context(
-        server_side=True,
-        certificate=certificate,
-        certificate_chain=chain,
-        private_key=key,
-        verify_mode=VERIFY_NONE,
-        use_system_ca=False,
-    )
+    check_identity(bare_context(), *pair)
 
 
 def load_and_check(paths: KeyPair, reading: Reading) -> Pair:
