@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import threading
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Optional
 
@@ -38,7 +37,7 @@ class Listening:
         self.policy = ListenerPolicy(self.settings, self.keys, None, self.reading)
 
     def reload(self, **settings: Any) -> None:
-        self.settings = replace(self.settings, **settings)
+        self.settings = self.settings._replace(**settings)
         self.reading = Reading(starting=False, before=self.reading)
         self.policy = ListenerPolicy(self.settings, self.keys, self.policy, self.reading)
 

@@ -15,9 +15,11 @@ from typing import NoReturn
 import pytest
 
 from sslsock.core.event_loop import EventLoop
+from sslsock.proxy.files.reading import Reading
 from sslsock.proxy.processes import member
 from sslsock.proxy.processes.line import Line
 from sslsock.proxy.processes.member import Inherited, be_member
+from sslsock.proxy.processes.plan import Catalogue
 
 from .operations import Origin, Proxy, Site, connect, proxy, say, told_of
 from .test_processes import LOCAL, members_of, nursery_of, one_of_each, running
@@ -52,7 +54,9 @@ def test_one_that_has_no_thread_for_its_log_tells_the_front(monkeypatch: pytest.
     ours, theirs = socket.socketpair()
     with theirs, contextlib.closing(EventLoop()) as loop:
         front = Line(loop, ours.detach(), lambda name, values: heard.append((name, *values)), bool)
-        assert be_member(Inherited([[]], (), shares, lambda level, text: text, 0), 0, theirs.fileno()) == 1  # type: ignore[arg-type]
+        catalogue = Catalogue([], Reading())
+        inherited = Inherited([[]], (), shares, lambda level, text: text, 0, catalogue)  # type: ignore[arg-type]
+        assert be_member(inherited, 0, theirs.fileno()) == 1
         while not heard:
             loop.dispatch(None)
         front.close()
