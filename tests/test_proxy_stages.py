@@ -9,7 +9,7 @@ import pytest
 
 from sslsock.core import channel, relay
 from sslsock.proxy.observability import record, stages
-from sslsock.proxy.observability.stages import handshake_result, kind_of_errno, kind_of_failure, kind_of_relay_end, reason_of
+from sslsock.proxy.observability.stages import handshake_result, kind_of_errno, kind_of_failure, reason_of, reason_of_relay_end
 
 STAGES = ("header", "hello", "handshake", "dialing", "greeting", "relaying", "over")
 KINDS = ("reset", "network", "timed_out", "closed", "truncated", "tls", "certificate", "late", "resource", "aborted")
@@ -90,14 +90,24 @@ def test_a_handshake_that_has_begun_has_a_result(kind: str, stage: int) -> None:
     assert handshake_result(stage, number, silent=True) == expected
 
 
-@pytest.mark.parametrize(
-    ("module", "prefix", "kind_of"), [(channel, "FAILURE_", kind_of_failure), (relay, "RELAY_", kind_of_relay_end)]
-)
-def test_all_that_the_core_tells_is_known(module: object, prefix: str, kind_of: object) -> None:
+def told_by(module: object, prefix: str) -> dict[str, int]:
     told = {name: value for name, value in vars(module).items() if name.startswith(prefix)}
     assert len(told) == 8
-    for name, value in told.items():
-        assert 0 <= kind_of(value) < len(KINDS), name  # type: ignore[operator]
+    return told
+
+
+def test_every_failure_that_a_channel_tells_is_known() -> None:
+    for name, value in told_by(channel, "FAILURE_").items():
+        assert 0 <= kind_of_failure(value) < len(KINDS), name
+
+
+@pytest.mark.parametrize("of_client", [True, False], ids=["client", "back end"])
+def test_every_end_that_a_relay_tells_is_known(of_client: bool) -> None:
+    kinds = {"ended": "closed", "idle": "late"}  # where a relay has another word for it
+    for name, value in told_by(relay, "RELAY_").items():
+        word = name[len("RELAY_") :].lower()
+        kind = getattr(stages, kinds.get(word, word).upper())
+        assert reason_of_relay_end(value, of_client) == reason_of(stages.RELAYING, kind, of_client), name
 
 
 def test_why_a_connection_could_not_be_made() -> None:

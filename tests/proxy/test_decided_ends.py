@@ -135,6 +135,19 @@ def test_behind_a_refused_hello_little_is_taken(start: Start, identity: Identity
     assert sent < 12 << 20  # what the systems hold of it may be several MiB
 
 
+def test_a_client_that_leaves_a_handshake_half_done(start: Start, identity: Identity, context: ssl.SSLContext) -> None:
+    proxy = start(*front(identity), "--to", "tcp://127.0.0.1:9", "--handshake-timeout", 0.2)
+    with socket.create_connection(("127.0.0.1", proxy.port), TIMEOUT) as raw:
+        outgoing = ssl.MemoryBIO()
+        with pytest.raises(ssl.SSLWantReadError):
+            context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="localhost").do_handshake()
+        raw.sendall(outgoing.read())
+        while raw.recv(65536):
+            pass  # the proxy's part of it, and the end
+    record = proxy.record()
+    assert (record["reason"], record["error"]) == ("handshake_timeout", "the TLS handshake was not done in time")
+
+
 def test_without_tls_it_is_a_reset(start: Start) -> None:
     with refused_port() as port:
         proxy = start("--listen", "tcp://127.0.0.1:0", "--to", f"tcp://127.0.0.1:{port}")

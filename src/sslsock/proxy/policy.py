@@ -77,6 +77,7 @@ class RoutePolicy:
     def __init__(self, route: Route, proxy_protocol: Optional[str] = None, reading: Optional[Reading] = None) -> None:
         self.route = route
         self.passthrough = route.passthrough
+        self._server_names, self._alpn = route.server_names, route.alpn
         tls = route.back_tls
         self._authorities = read_certificates(tls.ca, reading) if tls.ca is not None else []
         self.crls = {file: read_crls(file, reading) for file in tls.policy.crls}
@@ -96,12 +97,11 @@ class RoutePolicy:
 
     def fits(self, server_name: str, protocols: tuple[str, ...]) -> bool:
         """server_name: as `normal` makes it, "" for none. protocols: those the client offers."""
-        route = self.route
-        if route.server_names and server_name not in route.server_names:
+        if self._server_names and server_name not in self._server_names:
             label, _, rest = server_name.partition(".")
-            if not label or f"*.{rest}" not in route.server_names:
+            if not label or f"*.{rest}" not in self._server_names:
                 return False
-        return not route.alpn or any(name in route.alpn for name in protocols)
+        return not self._alpn or any(name in self._alpn for name in protocols)
 
     def back_context(self, protocols: tuple[str, ...]) -> Context:
         """For connections to a TLS back end that offer `protocols` by ALPN. ConfigurationError."""
@@ -155,6 +155,8 @@ class ListenerPolicy:
     takes; a certificate made in memory is kept, and contexts that would be the same. reading: that the settings were checked
     with. acme: who obtains the certificates of settings that ask for it. own: what was made in memory already.
     CertificateError (a file, also that of `--ca-out`), ConfigurationError (what OpenSSL refuses), ValueError.
+
+    What is asked for at each connection is an attribute. shakes: whether it begins with something that the client has to say.
     """
 
     def __init__(
@@ -172,7 +174,14 @@ class ListenerPolicy:
         self.name = str(settings.listen)
         self.local = (settings.listen.path or settings.listen.host, settings.listen.port)
         self.tls = settings.listen.tls
+        self.proxy_protocol_in, self.proxy_protocol_out = settings.proxy_protocol_in, settings.proxy_protocol_out
+        self.transparent = settings.transparent
+        self.shakes = self.tls or self.proxy_protocol_in
+        self.asks_clients = settings.client_ca is not None
+        self._awaited = {name for name in settings.acme if name not in self.obtained}
         self.routes = tuple(RoutePolicy(route, settings.proxy_protocol_out, reading) for route in settings.routes)
+        # To agree on with the clients of a route: if it is chosen by a protocol, then on no other one.
+        self._protocols = {route: route.route.alpn or settings.alpn for route in self.routes}
         self.allowed = NameList(settings.allow_names) if settings.allow_names else None
         self.store: Optional[CertificateStore] = None
         self.made_in_memory = False
@@ -221,7 +230,7 @@ class ListenerPolicy:
                 "ticket_keys": keys,
                 **arguments_of(settings.policy, self.crls),
             }
-            offers = dict.fromkeys(self._protocols(route) for route in self.routes if not route.passthrough)
+            offers = dict.fromkeys(self._protocols[route] for route in self.routes if not route.passthrough)
             self._contexts = ServerContexts(arguments, self.store, offers, before._contexts if before is not None else None)
         if authority is not None and settings.ca_out is not None:
             try:
@@ -229,14 +238,10 @@ class ListenerPolicy:
             except OSError as exc:
                 raise CertificateError(settings.ca_out, exc.strerror or str(exc)) from exc
 
-    def _protocols(self, route: RoutePolicy) -> tuple[str, ...]:
-        """What to agree on with the clients of a route: if it is chosen by a protocol, then by no other one."""
-        return route.route.alpn or self.settings.alpn
-
     def context(self, route: RoutePolicy, identity: Identity) -> Context:
         """What terminates TLS on a route that is no passthrough."""
         assert self._contexts is not None
-        return self._contexts.of(identity, self._protocols(route))
+        return self._contexts.of(identity, self._protocols[route])
 
     def choose(self, hello: ClientHello) -> tuple[Optional[RoutePolicy], Optional[Context]]:
         """The route for a connection, and the context that terminates its TLS. No route: nobody is meant. No context: TLS is
@@ -255,7 +260,7 @@ class ListenerPolicy:
         if self.store is None:
             return None
         identity = self.store.of(name)
-        if name in self.settings.acme and name not in self.obtained:
+        if name in self._awaited:
             # Not the certificate of another name: it would look as if somebody listened in.
             return identity if {name, wildcard_of(name)} & {*identity.names} else None
         return identity

@@ -87,11 +87,11 @@ class Entrance:
         set_keepalive(self._listener.fileno(), limits.keepalive)
 
     def _bind(self, policy: ListenerPolicy) -> None:
-        """What each connection goes by. shakes: whether it begins with something that it has to say."""
+        """What each connection goes by."""
         self.policy = policy
-        self.shakes = policy.tls or policy.settings.proxy_protocol_in
+        self.shakes = policy.shakes
         self._paces = self._worker.paces.of_connections(policy.name)
-        if policy.settings.proxy_protocol_in:  # the source is whoever the header names
+        if policy.proxy_protocol_in:  # the source is whoever the header names
             self._door.follow(None, None, False)
         else:
             self._door.follow(policy.networks, self._worker.sources.limits, self.shakes)
@@ -134,7 +134,7 @@ class Entrance:
     def _admit(self, place: Place) -> None:
         assert self._next is not None
         (fd, peer, source), self._next = self._next, None
-        if self.policy.settings.proxy_protocol_in:  # only since it has come: the header says as what it counts
+        if self.policy.proxy_protocol_in:  # only since it has come: the header says as what it counts
             self._worker.sources.leave(source, self.policy.tls)
             source = None
         self._worker.admit(self.policy, fd, peer, place, source)

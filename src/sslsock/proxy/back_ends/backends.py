@@ -119,10 +119,10 @@ def summed_up(news: Iterable[News]) -> tuple[dict[str, bool], dict[tuple[str, st
 class Backend:
     """One address to connect to.
 
-    address: the `--to` that it comes of; name: what its certificate is for. family, sockaddr: as a socket takes them; packed:
-    as `Dial` does; peer: as metrics and log have it. up: False from a failure to the next success. health: what all workers
-    know of it; worker: the number of this one. reason: the text of the last failure, "" while up. The counters are those of
-    `BackendState`.
+    address: the `--to` that it comes of; name: what its certificate is for; tls: whether it speaks TLS. family, sockaddr: as a
+    socket takes them; packed: as `Dial` does; peer: as metrics and log have it. up: False from a failure to the next success.
+    health: what all workers know of it; worker: the number of this one. reason: the text of the last failure, "" while up. The
+    counters are those of `BackendState`.
     """
 
     __slots__ = (
@@ -146,6 +146,7 @@ class Backend:
         "reason",
         "retry_at",
         "sockaddr",
+        "tls",
         "trial_until",
         "up",
         "worker",
@@ -160,6 +161,7 @@ class Backend:
         self._asked_since = 0.0  # when the first of them began, or the last answer came
         self.address = address
         self.name = address.name
+        self.tls = address.tls
         self.family = family
         self.sockaddr = sockaddr
         self.peer = peer_text(sockaddr)

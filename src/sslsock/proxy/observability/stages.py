@@ -11,7 +11,7 @@ from typing import Optional
 from ...core import channel, relay
 from . import record
 
-__all__ = ["handshake_result", "kind_of_errno", "kind_of_failure", "kind_of_relay_end", "reason_of"]
+__all__ = ["handshake_result", "kind_of_errno", "kind_of_failure", "reason_of", "reason_of_relay_end"]
 
 HEADER, HELLO, HANDSHAKE, DIALING, GREETING, RELAYING, OVER = range(7)  # see `session`; GREETING: TLS of an `attempt`
 
@@ -91,6 +91,9 @@ RELAYED = {
 }
 CLIENT[RELAYING] = {**RELAYED, **GONE}
 BACK_END[RELAYING] = {**RELAYED, **dict.fromkeys((RESET, NETWORK, TIMED_OUT), record.BACKEND_RESET)}
+CLIENT_ENDS, BACK_END_ENDS = (
+    {end: side[RELAYING].get(kind, record.INTERNAL_ERROR) for end, kind in RELAY_ENDS.items()} for side in (CLIENT, BACK_END)
+)
 
 HANDSHAKES = {
     **dict.fromkeys((RESET, NETWORK, TIMED_OUT, CLOSED, TLS), record.HANDSHAKE_BROKEN),
@@ -102,11 +105,6 @@ HANDSHAKES = {
 def kind_of_failure(failure: int) -> int:
     """failure: of a channel, as `_on_failed` is told."""
     return FAILURES[failure]
-
-
-def kind_of_relay_end(end: int) -> int:
-    """end: as `_on_relay_closed` is told."""
-    return RELAY_ENDS[end]
 
 
 def kind_of_errno(number: int) -> int:
@@ -122,6 +120,11 @@ def reason_of(stage: int, kind: int, of_client: bool = True, silent: bool = Fals
     if silent and stage < HANDSHAKE and kind in (RESET, NETWORK, TIMED_OUT, CLOSED):
         return record.PROBE
     return (CLIENT if of_client else BACK_END).get(stage, {}).get(kind, record.INTERNAL_ERROR)
+
+
+def reason_of_relay_end(end: int, of_client: bool) -> str:
+    """The same for `RELAYING`. end: as `_on_relay_closed` is told."""
+    return (CLIENT_ENDS if of_client else BACK_END_ENDS)[end]
 
 
 def handshake_result(stage: int, kind: int, silent: bool = False) -> Optional[str]:

@@ -98,7 +98,8 @@ class Attempt:
         if self._over:
             return
         worker, pool = self._worker, self._pool
-        self._drop_deadline()
+        if self._deadline is not None:
+            self._drop_deadline()
         while True:
             backend = pool.next(self._tried, self._hash_key() if pool.hashes else "")
             if backend is None:
@@ -232,11 +233,12 @@ class Attempt:
         assert backend is not None
         self._dial = None
         self._back = fd = descriptor.take()
-        if self._worker.limits.keepalive:
-            set_keepalive(fd, self._worker.limits.keepalive)
+        keepalive = self._worker.limits.keepalive
+        if keepalive:
+            set_keepalive(fd, keepalive)
         try:
             head = self.session.proxy_header()
-            if backend.address.tls:
+            if backend.tls:
                 self._greet(backend, fd, head)
                 return
         except (OSError, ValueError) as exc:

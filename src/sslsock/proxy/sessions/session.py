@@ -103,7 +103,7 @@ class Session:
         self._deadline: Optional[Timer] = None  # from the accept to the end of the handshake
         self._turn: Optional[Timer] = None  # set while the handshake waits for its turn
         self._lifetime: Optional[Timer] = None
-        self.shakes = policy.tls or policy.settings.proxy_protocol_in
+        self.shakes = policy.shakes
         self._route: Optional[RoutePolicy] = None
         self._started = place.moment
         self._stage = HEADER
@@ -118,17 +118,18 @@ class Session:
         """Begin. What goes wrong ends the session, not the caller."""
         policy, worker, fd = self.policy, self._worker, self._front
         assert isinstance(fd, int)
-        if worker.limits.connection_lifetime:
-            self._lifetime = worker.loop.call_later(worker.limits.connection_lifetime, self.abort, record.LIFETIME)
+        limits = worker.limits
+        if limits.connection_lifetime:
+            self._lifetime = worker.loop.call_later(limits.connection_lifetime, self.abort, record.LIFETIME)
         # Settings may name every address, any port, or a name.
-        if worker.wants_details or policy.settings.proxy_protocol_out is not None:
+        if worker.wants_details or policy.proxy_protocol_out is not None:
             self.record.local = worker.local_name(fd)
         if not self.shakes:
             self._route = policy.routes[0]
             self._start_dialing()
             return
-        if worker.limits.handshake_timeout:
-            self._deadline = worker.loop.call_later(worker.limits.handshake_timeout, self._overdue)
+        if limits.handshake_timeout:
+            self._deadline = worker.loop.call_later(limits.handshake_timeout, self._overdue)
         channel = Channel(worker.loop, self)
         channel.read_bound = UNREAD_BOUND
         try:
@@ -137,7 +138,7 @@ class Session:
             self.fail(record.INTERNAL_ERROR, f"the connection cannot be watched: {exc.strerror}")
             return
         self._front = channel
-        if not policy.settings.proxy_protocol_in:
+        if not policy.proxy_protocol_in:
             self._stage = HELLO
         elif policy.settings.listen.path is None and not any(
             ip_address(self.record.peer[0]) in network for network in policy.settings.trusted_proxies
@@ -297,7 +298,7 @@ class Session:
             self._front.finish()  # RFC 8737, 3: no data comes after the handshake
             self._end(record.ACME_CHALLENGE, None)
             return
-        if self.policy.settings.client_ca is not None and not self._admit_client(engine):
+        if self.policy.asks_clients and not self._admit_client(engine):
             return
         self._worker.counters.handshake(told)  # now, for the connection may live for days
         self._start_dialing()
@@ -399,7 +400,7 @@ class Session:
 
     def proxy_header(self) -> bytes:
         """What the back end gets in front of all else. ValueError: it cannot be told."""
-        version = self.policy.settings.proxy_protocol_out
+        version = self.policy.proxy_protocol_out
         if version is None:
             return b""
         if self._unique_id is None and version != "v1":
@@ -415,7 +416,7 @@ class Session:
         """What the connection to a back end of that family comes from: the client's address, as `pack_address` makes it, or b""
         for the proxy's own. ValueError: the client has none of that family."""
         client = self.record.peer[0]
-        if not self.policy.settings.transparent or packed_address(client) is None:  # a UNIX socket's, of a PROXY header
+        if not self.policy.transparent or packed_address(client) is None:  # a UNIX socket's, of a PROXY header
             return b""
         return address_of_client(client, family)
 
@@ -433,7 +434,7 @@ class Session:
         relay = self._relay
         assert relay is not None
         told = self.progress()
-        word = reason_of(RELAYING, stages.kind_of_relay_end(reason), of_client=relay.failed_side != "back")
+        word = stages.reason_of_relay_end(reason, relay.failed_side != "back")
         if word is record.IDLE_TIMEOUT and relay.half_closed:
             word = record.HALF_CLOSED_TIMEOUT
         if word is record.ABORTED and told.reason is not record.ENDED:
