@@ -153,8 +153,9 @@ class ListenerPolicy:
 
     settings: ListenerSettings. keys: the session ticket keys that all listeners share. before: the policy whose place it
     takes; a certificate made in memory is kept, and contexts that would be the same. reading: that the settings were checked
-    with. acme: who obtains the certificates of settings that ask for it. own: what was made in memory already.
-    CertificateError (a file, also that of `--ca-out`), ConfigurationError (what OpenSSL refuses), ValueError.
+    with. acme: who obtains the certificates of settings that ask for it. own: what was made in memory already. checked: another
+    process has made a policy of the same, and so knows that OpenSSL takes each certificate. CertificateError (a file, also that
+    of `--ca-out`), ConfigurationError (what OpenSSL refuses), ValueError.
 
     What is asked for at each connection is an attribute. shakes: whether it begins with something that the client has to say.
     """
@@ -167,6 +168,7 @@ class ListenerPolicy:
         reading: Optional[Reading] = None,
         acme: Optional[Obtains] = None,
         own: Optional[CertificateStore] = None,
+        checked: bool = False,
     ) -> None:
         self.settings = settings
         self.acme = acme
@@ -190,7 +192,7 @@ class ListenerPolicy:
         self.networks: Optional[NetworkList] = None  # from where clients may connect; None: from everywhere
         self._load_networks(reading or Reading())
         if self.tls and not all(route.passthrough for route in self.routes):
-            self._load(keys, before, own, reading)
+            self._load(keys, before, own, reading, checked)
 
     def _load_networks(self, reading: Reading) -> None:
         settings = self.settings
@@ -208,6 +210,7 @@ class ListenerPolicy:
         before: Optional[ListenerPolicy],
         own: Optional[CertificateStore],
         reading: Optional[Reading],
+        checked: bool,
     ) -> None:
         settings = self.settings
         authority: Optional[SslCertificate] = None
@@ -231,7 +234,8 @@ class ListenerPolicy:
                 **arguments_of(settings.policy, self.crls),
             }
             offers = dict.fromkeys(self._protocols[route] for route in self.routes if not route.passthrough)
-            self._contexts = ServerContexts(arguments, self.store, offers, before._contexts if before is not None else None)
+            contexts = before._contexts if before is not None else None
+            self._contexts = ServerContexts(arguments, self.store, offers, contexts, checked)
         if authority is not None and settings.ca_out is not None:
             try:
                 write_authority(settings.ca_out, authority)

@@ -41,7 +41,7 @@ def way_to(path: str, look_at: Callable[[str], os.stat_result] = os.lstat) -> It
         if part == "..":  # behind a link it is the folder above the link's target
             folder = os.path.dirname(folder)
             continue
-        entry = os.path.join(folder, part)
+        entry = f"{folder}/{part}" if folder != "/" else f"/{part}"
         try:
             status = look_at(entry)
         except OSError as exc:

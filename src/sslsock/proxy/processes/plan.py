@@ -154,6 +154,7 @@ def policies_of(
     reading = Told(plan.made, known)
     stores = [CertificateStore([(cast(Pair, known.of(one)), "")]) if one is not None else None for one in plan.own]
     return [
-        ListenerPolicy(listener, keys, old, reading, acme, store)
+        # To check the certificates again would write into what all members share: a copy of all that the front has loaded.
+        ListenerPolicy(listener, keys, old, reading, acme, store, checked=True)
         for listener, old, store in zip(plan.settings.listeners, before or repeat(None), stores)
     ]

@@ -23,7 +23,7 @@ class ServerContexts:
 
     arguments: of `Context`, all that do not depend on whom a client asks for. store: of the identities. offers: the lists of
     protocols, of which there is at least one. before: those whose place they take; what would be made anew as it is is kept.
-    ConfigurationError names the file.
+    checked: another process has made the same, so nothing will be refused. ConfigurationError names the file.
     """
 
     def __init__(
@@ -32,6 +32,7 @@ class ServerContexts:
         store: CertificateStore,
         offers: Collection[Protocols],
         before: Optional[ServerContexts] = None,
+        checked: bool = False,
     ) -> None:
         self._arguments = arguments
         self._made: dict[tuple[str, Protocols], tuple[list[Pair], Context]] = {}
@@ -40,7 +41,7 @@ class ServerContexts:
             self._made = {place: made for place, made in before._made.copy().items() if pairs.get(place[0]) == made[0]}
         for protocols in offers:
             context = self.of(store.default, protocols)
-        for identity in store.identities:
+        for identity in store.identities if not checked else ():
             for pair, expiry in zip(identity.pairs, identity.expiries):
                 try:
                     check_identity(context, *pair)
