@@ -5,17 +5,24 @@
 #include <openssl/err.h>
 #include <openssl/objects.h>
 
-/* Finds those of a kind of keys again: OpenSSL's number of rsaEncryption, id-ecPublicKey, ED25519, ED448 each has a place of its own. */
-#define PLACES 11
+/* Each kind of keys has a place of its own: by OpenSSL's number rsaEncryption, id-ecPublicKey, ED25519 and ED448 have, and behind them
+ * the older forms. */
+#define NUMBERS 11
+#define PLACES (NUMBERS + 2)
 
 struct decoders {
-    int kind; /* of keys: OpenSSL's number */
+    const char *kind; /* of keys: OpenSSL's name, which is a constant */
     OSSL_DECODER_CTX *context;
     EVP_PKEY *key; /* where it puts what it has decoded */
 };
 
 /* Whoever decodes has taken them from their place, so nobody else uses them, and a fork meanwhile leaves nothing locked. */
 static struct decoders *places[PLACES];
+
+static int are_kept(void)
+{
+    return OpenSSL_version_num() < 0x30200000;
+}
 
 static void forget(struct decoders *decoders)
 {
@@ -25,9 +32,9 @@ static void forget(struct decoders *decoders)
     OPENSSL_free(decoders);
 }
 
-static struct decoders *take(int kind)
+static struct decoders *take(int place, const char *kind, const char *form)
 {
-    struct decoders *taken = __atomic_exchange_n(&places[kind % PLACES], NULL, __ATOMIC_ACQUIRE);
+    struct decoders *taken = __atomic_exchange_n(&places[place], NULL, __ATOMIC_ACQUIRE);
 
     if (taken != NULL && taken->kind == kind)
         return taken;
@@ -36,8 +43,7 @@ static struct decoders *take(int kind)
     if (taken == NULL)
         return NULL;
     taken->kind = kind;
-    taken->context = OSSL_DECODER_CTX_new_for_pkey(
-        &taken->key, "DER", "PrivateKeyInfo", OBJ_nid2sn(kind), EVP_PKEY_KEYPAIR, NULL, NULL);
+    taken->context = OSSL_DECODER_CTX_new_for_pkey(&taken->key, "DER", form, kind, EVP_PKEY_KEYPAIR, NULL, NULL);
     if (taken->context == NULL) {
         forget(taken);
         return NULL;
@@ -45,37 +51,53 @@ static struct decoders *take(int kind)
     return taken;
 }
 
-static EVP_PKEY *decoded(int kind, const unsigned char *data, size_t size)
+/* The key that `*data` begins with, which is then passed over; NULL: there is none. Leaves the error queue as it was. */
+static EVP_PKEY *decoded(int place, const char *kind, const char *form, const unsigned char **data, size_t size)
 {
-    struct decoders *taken = take(kind);
+    struct decoders *taken;
+    const unsigned char *at = *data;
     EVP_PKEY *key = NULL;
 
-    if (taken == NULL)
-        return NULL;
-    if (OSSL_DECODER_from_data(taken->context, &data, &size) == 1)
-        key = taken->key;
-    taken->key = NULL;
-    forget(__atomic_exchange_n(&places[kind % PLACES], taken, __ATOMIC_ACQ_REL));
+    ERR_set_mark();
+    taken = take(place, kind, form);
+    if (taken != NULL) {
+        if (OSSL_DECODER_from_data(taken->context, &at, &size) == 1) {
+            key = taken->key;
+            *data = at;
+        }
+        taken->key = NULL;
+        forget(__atomic_exchange_n(&places[place], taken, __ATOMIC_ACQ_REL));
+    }
+    ERR_pop_to_mark();
     return key;
 }
 
 EVP_PKEY *private_key_of(const PKCS8_PRIV_KEY_INFO *info)
 {
     const ASN1_OBJECT *algorithm = NULL;
-    unsigned char *data = NULL;
+    unsigned char *encoded = NULL;
+    const unsigned char *data;
     EVP_PKEY *key = NULL;
-    int kind = NID_undef, size;
+    int number = NID_undef, size;
 
-    if (OpenSSL_version_num() < 0x30200000 && PKCS8_pkey_get0(&algorithm, NULL, NULL, NULL, info) == 1)
-        kind = OBJ_obj2nid(algorithm);
-    if (kind != NID_undef) {
-        ERR_set_mark();
-        size = i2d_PKCS8_PRIV_KEY_INFO(info, &data);
-        if (size > 0) {
-            key = decoded(kind, data, (size_t) size);
-            OPENSSL_clear_free(data, (size_t) size);
-        }
-        ERR_pop_to_mark();
+    if (are_kept() && PKCS8_pkey_get0(&algorithm, NULL, NULL, NULL, info) == 1)
+        number = OBJ_obj2nid(algorithm);
+    if (number != NID_undef && (size = i2d_PKCS8_PRIV_KEY_INFO(info, &encoded)) > 0) {
+        data = encoded;
+        key = decoded(number % NUMBERS, OBJ_nid2sn(number), "PrivateKeyInfo", &data, (size_t) size);
+        OPENSSL_clear_free(encoded, (size_t) size);
     }
     return key != NULL ? key : EVP_PKCS82PKEY(info); /* which finds what has no decoder, and tells why there is no key */
+}
+
+EVP_PKEY *older_private_key(const unsigned char **data, long size)
+{
+    EVP_PKEY *key = NULL;
+
+    if (are_kept()) {
+        key = decoded(NUMBERS, "EC", "type-specific", data, (size_t) size);
+        if (key == NULL)
+            key = decoded(NUMBERS + 1, "RSA", "type-specific", data, (size_t) size);
+    }
+    return key != NULL ? key : d2i_AutoPrivateKey(NULL, data, size);
 }

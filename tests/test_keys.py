@@ -485,6 +485,8 @@ def test_constants_stand_on_the_class():
 
 def test_keys_of_all_kinds_load_in_threads_at_once(keys):
     texts = [key.private_bytes(ENCODINGS[PEM], PKCS8, PLAIN) for key in keys.values()]
+    older = [keys[kind] for kind in (KeyAlgorithm.RSA, KeyAlgorithm.DSA, KeyAlgorithm.EC)]
+    texts += [key.private_bytes(ENCODINGS[PEM], OLD, PLAIN) for key in older]
     alone = [SslKey(text) for text in texts]
     together = threading.Barrier(4)
     found = []

@@ -4,7 +4,7 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.string cimport memcpy, strcmp
 
-from key_decoders cimport private_key_of
+from key_decoders cimport older_private_key, private_key_of
 from openssl_err cimport (
     ERR_GET_LIB,
     ERR_GET_REASON,
@@ -181,7 +181,7 @@ cdef EVP_PKEY *private_key_in(Source source, const unsigned char *data, long siz
         PKCS8_PRIV_KEY_INFO_free(info)
     ERR_clear_error()
     p = data
-    key = d2i_AutoPrivateKey(NULL, &p, size)
+    key = older_private_key(&p, size)
     if key != NULL and (p == end or not alone):
         return key
     EVP_PKEY_free(key)
