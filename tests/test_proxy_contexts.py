@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import gc
 import threading
 from pathlib import Path
 from typing import Any, Optional
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from self_signed import EC_KEY, RSA_KEY, Folder
 from sslsock import Context, Engine
@@ -86,6 +88,34 @@ def test_a_reload_keeps_contexts_of_what_is_the_same_and_no_other(folder: Folder
     assert listening.context(NAMES[3]) is listening.context(NAMES[0]), "a pair that is gone is still shown"
     listening.reload(key_pairs=tuple(pairs))
     assert listening.context(NAMES[3]) is not before[3]
+
+
+def test_a_key_whose_private_half_alone_has_changed_is_taken(folder: Folder) -> None:
+    """Keys are equal when their public halves are. A file with a damaged private half fits its certificate, and shakes no hands."""
+    key, other = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    pairs = [folder.pair(NAMES[0]), folder.pair(NAMES[1], key=key)]
+    good = Path(pairs[1].key).read_bytes()
+    plain = base64.b64decode(b"".join(good.splitlines()[1:-1]))
+    own, foreign = (one.private_numbers().private_value.to_bytes(32, "big") for one in (key, other))
+    assert plain.count(own) == 1
+    encoded = base64.encodebytes(plain.replace(own, foreign))
+    Path(pairs[1].key).write_bytes(b"-----BEGIN PRIVATE KEY-----\n%b-----END PRIVATE KEY-----\n" % encoded)
+    listening = Listening(pairs)
+    damaged = listening.context(NAMES[1])
+    Path(pairs[1].key).write_bytes(good)
+    listening.reload()
+    assert listening.context(NAMES[1]) is not damaged, "the damaged key is still used"
+
+
+def test_contexts_for_protocols_that_are_offered_no_more_are_let_go(folder: Folder) -> None:
+    pairs = [folder.pair(name) for name in NAMES[:4]]
+    hello_for(NAMES[0])
+    before = contexts()
+    listening = Listening(pairs, alpn=("h2",))
+    for protocol in ("h2", "http/1.1", "h2", "imap"):
+        listening.reload(alpn=(protocol,))
+        assert len({listening.context(name) for name in NAMES[:4]}) == 4
+        assert contexts() - before <= 5, f"{contexts() - before} contexts for four names"
 
 
 @pytest.mark.parametrize("change", [{"policy": TlsPolicy(minimum_protocol=0x0304)}, {"alpn": ("h2",)}, "client-ca"])

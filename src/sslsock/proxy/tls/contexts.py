@@ -6,7 +6,7 @@ tried beforehand, which takes a hundredth of a context's time.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Optional
 
 from ...core.context import ConfigurationError, Context
@@ -37,8 +37,10 @@ class ServerContexts:
         self._arguments = arguments
         self._made: dict[tuple[str, Protocols], tuple[list[Pair], Context]] = {}
         if before is not None and before._arguments == arguments:
-            pairs = {identity.key: identity.pairs for identity in store.identities}
-            self._made = {place: made for place, made in before._made.copy().items() if pairs.get(place[0]) == made[0]}
+            pairs = {(identity.key, protocols): identity.pairs for identity in store.identities for protocols in offers}
+            self._made = {
+                place: made for place, made in before._made.copy().items() if place in pairs and are_same(pairs[place], made[0])
+            }
         for protocols in offers:
             context = self.of(store.default, protocols)
         for identity in store.identities if not checked else ():
@@ -68,6 +70,11 @@ class ServerContexts:
             )
         except ConfigurationError as exc:
             raise refused(identity.expiries[0].path, exc) from exc
+
+
+def are_same(pairs: Sequence[Pair], others: Sequence[Pair]) -> bool:
+    """Whether they were loaded once. Keys with the same public half are equal, though one may have a damaged private half."""
+    return [*map(id, pairs)] == [*map(id, others)]
 
 
 def refused(path: str, reason: ConfigurationError) -> ConfigurationError:
