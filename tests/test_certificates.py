@@ -616,6 +616,12 @@ def test_a_certificate_that_is_in_use_is_not_loaded_a_second_time(authority, pem
     assert alone.to_der() == SslCertificate(root).to_der() and first.issuer == alone.subject
 
 
+def test_a_certificate_of_several_pickles_is_loaded_once(authority, pem):
+    """A worker process is sent each pair in a pickle of its own, and thousands may have the same chain."""
+    one, another = (pickle.loads(pickle.dumps(SslCertificate.from_bytes(pem + authority.cert_pem.bytes()))) for _ in range(2))
+    assert one[1] is another[1], "an intermediate certificate is in memory once for each pair"
+
+
 def test_what_lies_behind_a_certificate_is_refused_each_time(der):
     def text(data):
         return b"-----BEGIN CERTIFICATE-----\n" + base64.encodebytes(data) + b"-----END CERTIFICATE-----\n"

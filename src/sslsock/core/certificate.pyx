@@ -18,8 +18,8 @@ from weakref import WeakValueDictionary
 from sslsock.core.encoded import SslEncoding
 
 
-# Certificates of PEM files, by the label and the digest of what they were made of. Many files end with the same intermediate one,
-# which takes 8 KiB each time that it is loaded, and with OpenSSL 3.0 a quarter of a millisecond.
+# Certificates of PEM files and of pickles, by the label and the digest of what they were made of. Many files end with the same
+# intermediate one, which takes 8 KiB each time that it is loaded, and with OpenSSL 3.0 a quarter of a millisecond.
 cdef object in_use = WeakValueDictionary()
 
 
@@ -176,14 +176,13 @@ def _restore_certificate(der: bytes, error: str) -> SslCertificate:
     """What a pickle calls. der: with the trust settings behind it."""
     cdef SslCertificate certificate
     cdef const unsigned char *p
-    cdef X509 *x509
     if der:
         p = <const unsigned char *> PyBytes_AS_STRING(der)
-        x509 = d2i_X509_AUX(NULL, &p, len(der))
-        if x509 == NULL:
+        restored = loader.decode(b"TRUSTED CERTIFICATE", &p, len(der))
+        if restored is None:
             ERR_clear_error()
             return SslCertificate(der, SslEncoding.DER)  # which says why
-        return SslCertificate.wrap(x509)
+        return restored
     certificate = SslCertificate()
     certificate._error = error
     return certificate
