@@ -91,7 +91,7 @@ def test_a_reload_keeps_contexts_of_what_is_the_same_and_no_other(folder: Folder
 
 
 def test_a_key_whose_private_half_alone_has_changed_is_taken(folder: Folder) -> None:
-    """Keys are equal when their public halves are. A file with a damaged private half fits its certificate, and shakes no hands."""
+    """Keys are equal when their public halves are. A damaged private half fits the certificate, and makes no handshake."""
     key, other = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     pairs = [folder.pair(NAMES[0]), folder.pair(NAMES[1], key=key)]
     good = Path(pairs[1].key).read_bytes()
