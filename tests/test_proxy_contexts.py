@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gc
+import os
 import threading
 from pathlib import Path
 from typing import Any, Optional
@@ -133,6 +134,13 @@ def test_a_pair_that_the_policy_refuses_is_told_by_its_file_before_anybody_asks_
     with pytest.raises(ConfigurationError, match=f"^{weak.certificate}: the certificate is refused: "):
         Listening([good, weak], policy=TlsPolicy(ciphers="DEFAULT:@SECLEVEL=3"))
     Listening([good], policy=TlsPolicy(ciphers="DEFAULT:@SECLEVEL=3"))
+
+
+def test_a_certificate_without_names_may_lie_at_a_path_that_is_no_text(folder: Folder) -> None:
+    pair = folder.pair()
+    moved = os.path.join(folder.path, os.fsdecode(b"\xff.pem"))
+    os.rename(pair.certificate, moved)
+    assert Listening([pair._replace(certificate=moved)]).context(NAMES[0]) is not None
 
 
 def test_threads_that_ask_at_once_get_the_same(folder: Folder) -> None:

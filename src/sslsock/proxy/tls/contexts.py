@@ -65,7 +65,7 @@ class ServerContexts:
                 certificates=identity.pairs,
                 next_protocols=[name.encode("utf-8", "surrogateescape") for name in protocols],
                 # Not the certificates, which are renewed: a session of before is as good.
-                session_context=identity.key.encode(),
+                session_context=identity.key.encode("utf-8", "surrogateescape"),
                 **self._arguments,
             )
         except ConfigurationError as exc:
