@@ -436,6 +436,16 @@ def test_labels_are_escaped(value: str) -> None:
         assert samples(server)["sslsock_proxy_connections_total", labels(listener=value)] == 1
 
 
+@pytest.mark.parametrize("accept", [b"", b"Accept: application/openmetrics-text;version=1.0.0\r\n"])
+def test_a_path_that_is_no_text_is_told_all_the_same(accept: bytes) -> None:
+    counters = Counters()
+    counters.connection_opened("tls+unix:/run/\udcff")  # the byte FF (PEP 383)
+    with serving(counters) as server:
+        head, body = ask(server.port, GET[:-2] + accept + b"\r\n")
+    assert head.split()[1] == b"200", head
+    assert rb'sslsock_proxy_connections_total{listener="tls+unix:/run/\\udcff"} 1.0' in body
+
+
 def test_openmetrics_is_spoken_to_who_asks_for_it() -> None:
     with serving(Counters()) as server:
         head, body = ask(server.port, GET[:-2] + b"Accept: application/openmetrics-text;version=1.0.0\r\n\r\n")

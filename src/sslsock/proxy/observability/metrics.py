@@ -311,6 +311,15 @@ def import_prometheus() -> Any:
     return prometheus_client
 
 
+def with_readable_labels(family: Any) -> Any:
+    """Paths need not be UTF-8, which the formats are: what is none stands as an escape."""
+    for place, sample in enumerate(family.samples):
+        if not "".join(sample.labels.values()).isascii():
+            labels = {name: value.encode("utf-8", "backslashreplace").decode() for name, value in sample.labels.items()}
+            family.samples[place] = sample._replace(labels=labels)
+    return family
+
+
 def make_collector(
     workers: Sequence[Counters],
     backends_view: Callable[[], Mapping[str, bool]],
@@ -344,6 +353,9 @@ def make_collector(
             return ()
 
         def collect(self) -> Iterator[Metric]:
+            return map(with_readable_labels, self._families())
+
+        def _families(self) -> Iterator[Any]:
             refresh()
             sums = by_listener(workers)
             yield from self._connections(sums)
