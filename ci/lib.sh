@@ -10,8 +10,6 @@ ROOT=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 VENV=${SSLSOCK_VENV:-$ROOT/.venv}
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin # where daemons lie, which a user's PATH often lacks
 for _bin in /usr/lib/postgresql/*/bin; do PATH=$PATH:$_bin; done
-# The tests start Python thousands of times: without its bytecode on the disk each start compiles the package anew, a third of its time.
-unset PYTHONDONTWRITEBYTECODE
 
 say() { printf '== %s\n' "$*" >&2; }
 die() {
