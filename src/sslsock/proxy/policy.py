@@ -127,7 +127,6 @@ class RoutePolicy:
         parsed = parse_host(tls.server_name or host)
         return parsed.server_name, None if tls.insecure or self._allowed is not None else parsed.verify_name
 
-
     def refusal(self, engine: Engine) -> str:
         """What is wrong with the names of a back end with whom the handshake is done; "" for nothing."""
         if self._allowed is None:
