@@ -14,6 +14,7 @@ from sslsock.core.channel import Channel
 from sslsock.core.engine import Engine
 from sslsock.core.loop import Loop
 from sslsock.core.relay import (
+    RELAY_ABORTED,
     RELAY_ENDED,
     RELAY_IDLE,
     RELAY_NETWORK,
@@ -681,13 +682,52 @@ def test_what_is_no_end_of_a_relay(loop):
 # idling
 
 
+def assert_none_was_told_an_end(joined):
+    """No close_notify, and without TLS no FIN but a reset: nobody has said that the data is complete."""
+    peers = (joined.front, joined.back)
+    joined.drive(lambda: all(peer.ended or peer.error for peer in peers), "the end of both")
+    for peer in peers:
+        if peer.engine is None:
+            assert isinstance(peer.error, ConnectionResetError), "a FIN says that the data is complete"
+        else:
+            assert not peer.clean
+
+
 def test_an_idle_relay_is_ended_and_says_nothing_untrue(loop, some):
-    joined = join(loop, some, idle_seconds=0.01)
+    joined = join(loop, some, tcp_pair, idle_seconds=0.01)
     joined.until_closed()
-    joined.drive(lambda: joined.front.ended and joined.back.ended)
     assert joined.observer.reason == RELAY_IDLE and joined.relay.error_text == ""
-    for peer in (joined.front, joined.back):
-        assert peer.engine is None or not peer.clean, "nobody has said that the data is complete"
+    assert_none_was_told_an_end(joined)
+
+
+@pytest.mark.parametrize("rounds", [0, 5])
+def test_a_relay_that_is_aborted_says_nothing_untrue(loop, some, rounds):
+    joined = join(loop, some, tcp_pair)
+    joined.front.write(b"a part of what was to come")
+    joined.turns(rounds)
+    joined.relay.abort()
+    joined.relay.abort()
+    assert joined.observer.reasons == [RELAY_ABORTED]
+    assert_none_was_told_an_end(joined)
+
+
+@pytest.mark.parametrize("end", ["idle", "abort"])
+def test_who_was_told_the_end_is_not_reset(loop, end):
+    """All that there was has been said to be complete: a reset could make the peer lose what it has yet to read."""
+    joined = join(loop, ("fd", "fd"), tcp_pair)
+    joined.front.reading = False
+    joined.back.write(b"all of it")
+    joined.back.finish()
+    joined.turns()
+    if end == "abort":
+        joined.relay.abort()
+    else:
+        joined.relay.idle_seconds = 0.01
+    joined.until_closed()
+    joined.front.reading = True
+    joined.drive(lambda: joined.front.ended and joined.back.error, "both ends")
+    assert joined.front.received == b"all of it" and joined.front.error is None
+    assert isinstance(joined.back.error, ConnectionResetError)
 
 
 def test_the_idle_limit_can_be_changed(loop):

@@ -99,6 +99,33 @@ def test_the_proxy_is_told_to_end_while_a_back_end_is_dialled(identity: Identity
             ending.wait_for_line("reason=drained")
 
 
+@pytest.mark.parametrize(
+    ("option", "seconds"), [("--idle-timeout", 1), ("--half-closed-timeout", 1), ("--connection-lifetime", 3)]
+)
+@pytest.mark.parametrize("scheme", ["tls", "tcp"])
+def test_bytes_went_through(start: Start, identity: Identity, scheme: str, option: str, seconds: int) -> None:
+    context = identity.client_context() if scheme == "tls" else None
+    listening = front(identity) if scheme == "tls" else ("--listen", "tcp://127.0.0.1:0")
+    with listener() as back:
+        to = f"tcp://127.0.0.1:{back.getsockname()[1]}"
+        proxy = start(*listening, "--to", to, option, seconds)
+        with connect(proxy.port, context) as client, accept(back) as server:
+            half = option == "--half-closed-timeout"
+            client.sendall(b"half of a file")
+            assert receive_exactly(server, 14) == b"half of a file"
+            if half:
+                end_output(client)
+                assert receive(server) == b"", "it said that this was all"
+            else:
+                assert end_of(server) == "reset", "a FIN says that the file is complete"
+            if context is None:
+                assert end_of(client) == "reset"
+            else:
+                with pytest.raises(ssl.SSLEOFError):
+                    client.recv(1)
+        assert proxy.record()["reason"] == option[2:].replace("-", "_").replace("connection_", "")
+
+
 def test_a_name_without_a_route(start: Start, identity: Identity, tmp_path: FilePath, context: ssl.SSLContext) -> None:
     config = tmp_path / "proxy.toml"
     config.write_text(

@@ -71,5 +71,6 @@ cdef class ChannelRelay:
     cdef void report(self) noexcept
     cdef void stop_timer(self) noexcept
     cdef void bury(self) noexcept
+    cdef void reset_the_untold(self) noexcept
     cdef void cut(self) noexcept
     cdef void watch_idle(self, double seconds) noexcept

@@ -13,7 +13,8 @@ The end of one direction is passed on as what it was: a FIN as a FIN, close_noti
 each direction is closed by itself), TLS that was cut without close_notify as a FIN without one. When both have ended, both
 descriptors are closed. After an error nothing more is read but what the system still holds of a side that has failed; it is
 delivered to the side that still takes it, which is then half-closed and awaited. An error is met also where a side is not
-read. Neither an error nor an idle limit makes a close_notify: nobody has said that the data is complete.
+read. Neither an error nor an idle limit makes a close_notify: nobody has said that the data is complete. Without TLS a FIN would
+say so; a side that was told no end before is reset at the idle limit, and by `abort`.
 
 Only post-handshake messages remain for libssl to handle (tickets, key updates), so none of its callbacks needs Python here.
 """
@@ -530,6 +531,8 @@ cdef class ChannelRelay:
         observer, self.observer = self.observer, None
         self.over = True
         self.finished = monotonic_ns()
+        if self.reason == IDLE:
+            self.reset_the_untold()
         self.front.close_now()
         self.back.close_now()
         self.stop_timer()
@@ -540,19 +543,34 @@ cdef class ChannelRelay:
             except BaseException as exc:
                 self.loop.report_call(observer, "_on_relay_closed", exc)
 
+    cdef void reset_the_untold(self) noexcept:
+        """Have the closing not look like an end in order. TLS shows it by itself: there was no close_notify."""
+        cdef RelaySide side
+        for side in (self.front, self.back):
+            if side.engine is None and not side.ended:
+                side.resets = True
+
     cdef void cut(self) noexcept:
         self.front.peer = self.back.peer = None
         self.front.relay = self.back.relay = None
 
     def close(self):
-        """End it at once: what is on its way is dropped. The observer is told (RELAY_ABORTED). No effect on one that has
-        ended."""
+        """End it at once: what is on its way is dropped, but for what the kernel has taken. The observer is told (RELAY_ABORTED).
+        No effect on one that has ended."""
         if self.finished:
             return
         self.loop.require()
         if self.reason < 0:
             self.reason = ABORTED
         self.bury()
+
+    def abort(self):
+        """As `close`, but neither side can take it for an end in order: one without TLS is reset, if it was told no end before."""
+        if self.finished:
+            return
+        self.loop.require()
+        self.reset_the_untold()
+        self.close()
 
     @property
     def closed(self):

@@ -476,7 +476,7 @@ class Session:
         """End it at once."""
         if self._stage == RELAYING and self._relay is not None:
             self.record.reason = reason
-            self._relay.close()
+            self._relay.abort()
         elif self._stage != OVER:
             self.fail(reason, None)
 
