@@ -18,7 +18,7 @@ from proxy_processes import DEADLINE, Door, Family, Numbers, Session, Worker, fa
 from sslsock.core.source_limits import ADMITTED, CONNECTIONS, NO_MEMORY, SourceLimits
 from sslsock.core.ticket_keys import TicketKeys
 from sslsock.proxy.limits.gate import FAIR_SECONDS
-from sslsock.proxy.limits.pace import Paces, wait_for_all
+from sslsock.proxy.limits.rates import Rates
 from sslsock.proxy.limits.shares import Shares
 from sslsock.proxy.limits.sources import Refused, Sources
 from sslsock.proxy.policy import ListenerPolicy
@@ -382,10 +382,10 @@ def rates_are_exact() -> None:
 
     def take(number: int) -> None:
         shares.join(number)
-        paces, sources = Paces(shares), Sources(settings, shares)
-        paces.follow(settings, [policy])
+        rates, sources = Rates([policy.name], shares), Sources(settings, shares)
+        rates.follow(settings, [policy])
         for _ in range(200):
-            taken[number] += wait_for_all(paces.of_connections(policy.name), 0.0) is not None
+            taken[number] += rates.connections[policy.name].take(0.0) is not None
             try:
                 sources.leave(sources.enter("192.0.2.1", False), False)
                 of_source[number] += 1

@@ -9,9 +9,9 @@ from typing import Optional
 
 import pytest
 
+from sslsock.core.rate_limits import RateLimits
 from sslsock.core.source_limits import ADMITTED, CONNECTION_RATE, HANDSHAKE_RATE, SourceLimits
 from sslsock.proxy.limits.networks import address_text, make_list, networks_in, packed_address
-from sslsock.proxy.limits.pace import Pace
 from sslsock.proxy.limits.sources import Refused, Sources, source_of
 from sslsock.proxy.settings.model import Limits, SettingsError
 
@@ -344,14 +344,78 @@ def test_what_is_no_address_or_no_size() -> None:
 
 
 def test_turns_are_given_in_order() -> None:
-    pace = Pace((SECOND // 10, 3))
-    waits = [pace.take(now=START) for _ in range(6)]
+    rates = RateLimits(1)
+    rates.follow(0, SECOND // 10, 3)
+    limiter = rates.limiter([0])
+    assert limiter.limited
+    waits = [limiter.take(now=START) for _ in range(6)]
     assert waits == pytest.approx([0, 0, 0, 0.1, 0.2, 0.3])
-    assert pace.take(0.35, START) is None  # too late for it, and so not taken
-    assert pace.take(0.45, START) == pytest.approx(0.4)
-    assert pace.take(now=START + 10 * SECOND) == 0
-    pace.follow((0, 1))
-    assert [pace.take(now=START) for _ in range(100)] == [0] * 100
+    assert limiter.take(0.35, START) is None, "too late for it, and so not taken"
+    assert limiter.take(0.45, START) == pytest.approx(0.4)
+    assert limiter.take(now=START + 10 * SECOND) == 0
+    rates.follow(0, 0, 1)
+    assert not limiter.limited
+    assert [limiter.take(now=START) for _ in range(100)] == [0] * 100
+
+
+def test_a_turn_is_one_by_all_rates() -> None:
+    rates = RateLimits(3)
+    rates.follow(0, SECOND, 1)
+    rates.follow(1, SECOND // 10, 2)
+    both, slow, fast = rates.limiter((0, 1, 2)), rates.limiter((0,)), rates.limiter((1, 2))
+    assert both.in_force == ((SECOND, 1), (SECOND // 10, 2), (0, 1))
+    assert both.take(now=START) == 0
+    assert both.take(0.5, START) is None
+    assert fast.take(0, START) == 0, "what one rate has refused is not counted by the other"
+    assert fast.take(now=START) == pytest.approx(0.1)
+    assert slow.take(now=START) == pytest.approx(1)
+    assert both.take(now=START) == pytest.approx(2)
+
+
+def test_a_rate_that_is_followed_again_keeps_what_it_knows() -> None:
+    rates = RateLimits(1)
+    limiter = rates.limiter([0])
+    for _ in range(2):
+        rates.follow(0, SECOND, 1)
+        limiter.take(now=START)
+    assert limiter.take(now=START) == pytest.approx(2)
+    rates.follow(0, SECOND // 2, 1)
+    assert limiter.take(now=START) == 0, "another rate begins anew"
+
+
+def test_what_is_no_rate() -> None:
+    for count in (0, -1, 1 << 30):
+        with pytest.raises(ValueError, match="number of rates"):
+            RateLimits(count)
+    rates = RateLimits(2)
+    for interval, burst in ((-1, 1), (1, 0), (1 << 61, 3)):
+        with pytest.raises(ValueError, match="no rate"):
+            rates.follow(0, interval, burst)
+    for number in (-1, 2):
+        with pytest.raises(ValueError, match="has this number"):
+            rates.follow(number, 0, 1)
+        with pytest.raises(ValueError, match="has this number"):
+            rates.limiter([number])
+    with pytest.raises(ValueError, match="more than 4"):
+        rates.limiter([0] * 5)
+    assert rates.limiter([]).take() == 0
+
+
+def test_threads_take_each_turn_once() -> None:
+    rates = RateLimits(2)
+    rates.follow(0, SECOND, 100)
+    limiter = rates.limiter((0, 1))
+    taken: list[int] = []
+
+    def take() -> None:
+        taken.append(sum(limiter.take(0, START) is not None for _ in range(200)))
+
+    threads = [threading.Thread(target=take) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(taken) == 100
 
 
 # Lists

@@ -523,3 +523,33 @@ def test_a_connection_has_its_time(identity: Identity) -> None:
         with connect(way.proxy.port) as silent:  # one that says nothing, too
             assert end_of(silent) == "reset"
         assert way.proxy.record()["reason"] == "lifetime"
+
+
+def test_sighup_changes_the_time_of_new_connections_alone(start: Start, echo: Echo, tmp_path: FilePath) -> None:
+    file = tmp_path / "proxy.toml"
+
+    def write(seconds: float) -> None:
+        listening = f'[[listener]]\nlisten = "tcp://127.0.0.1:0"\nto = "{echo.to}"\n'
+        file.write_text(f"connection-lifetime = {seconds}\n{listening}")
+
+    def reload() -> None:
+        seen = len(proxy.messages)
+        proxy.process.send_signal(signal.SIGHUP)
+        proxy.wait_for_message("SIGHUP: read again", seen)
+
+    write(0)
+    proxy = start("--config", file)
+    with contextlib.ExitStack() as stack:
+        without = served(stack, proxy.port)
+        write(3600)
+        reload()
+        older = [served(stack, proxy.port) for _ in range(3)]
+        older.pop(1).close()
+        write(0.3)
+        reload()
+        newer = [stack.enter_context(connect(proxy.port)) for _ in range(5)]
+        newer.pop(2).close()
+        for sock in newer:
+            assert end_of(sock) == "reset"
+        for sock in (without, *older):
+            is_served(sock)

@@ -59,7 +59,7 @@ NAMES = (
     "network_list",
     "source_limits",
     "shared_rooms",
-    "shared_paces",
+    "rate_limits",
     "door",
     "listener",
     "dial",

@@ -9,7 +9,7 @@ from typing import Optional
 
 from .limits.descriptors import AMPLE, available, needs_of, share_out
 from .limits.gate import Gate
-from .limits.pace import Paces
+from .limits.rates import Rates
 from .limits.shared_gate import SharedGate
 from .limits.shares import Shares
 from .limits.sources import Sources
@@ -22,7 +22,7 @@ __all__ = ["Allowance"]
 
 
 class Allowance:
-    """Of a process. gate, sources, paces: what its workers share. rooms: what each may hold beside connections that have a
+    """Of a process. gate, sources, rates: what its workers share. rooms: what each may hold beside connections that have a
     place; it does not change after the first `follow`.
 
     shares: by which this process, a worker itself, has the limits together with others. warns: whether it tells the operator
@@ -34,7 +34,7 @@ class Allowance:
     ) -> None:
         self.gate = Gate(0) if shares is None else SharedGate(0, 0, shares)
         self.sources = Sources(settings.limits, shares)
-        self.paces = Paces(shares)
+        self.rates = Rates([str(one.listen) for one in settings.listeners], shares)
         self.rooms = AMPLE
         self._warns = warns
         self._writer = writer
@@ -62,7 +62,7 @@ class Allowance:
         for policy in policies:
             gate.change(policy.settings.max_connections, policy.settings.max_handshakes, gate.room(policy.name))
         self.sources.follow(limits)
-        self.paces.follow(limits, policies)
+        self.rates.follow(limits, policies)
         self._begun = True
 
     def _possible(self, settings: ProxySettings, scrapers: int) -> int:

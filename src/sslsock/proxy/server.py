@@ -275,7 +275,7 @@ class Server(InForce):
             self._board,
             number,
             self._directory,
-            allowance.paces,
+            allowance.rates,
         )
 
     def _fork_crew(self, rows: Sequence[Sequence[Sequence[int]]]) -> Crew:

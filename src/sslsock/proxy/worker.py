@@ -33,7 +33,8 @@ from .back_ends.directory import Directory
 from .back_ends.health import Board
 from .limits.descriptors import AMPLE, Rooms
 from .limits.gate import Gate, Place
-from .limits.pace import Paces, wait_for_all
+from .limits.lifetime import Lifetime
+from .limits.rates import Rates
 from .limits.sources import Sources
 from .observability import record
 from .observability.access_log import WARNING, AccessLog, LineWriter
@@ -67,6 +68,7 @@ class Entrance:
         self.waiting = self.pressing = False  # the gate's
         self.room = worker.gate.room(policy.name)
         self._worker = worker
+        self._limiter = worker.rates.connections[policy.name]
         self._shared = shared
         self._next: Optional[tuple[int, tuple[str, int], Optional[bytes]]] = None  # who waits: descriptor, peer, source
         self._turn: Optional[Timer] = None  # set while the next connection waits for its turn
@@ -81,16 +83,15 @@ class Entrance:
     def follow(self, policy: ListenerPolicy, limits: Limits) -> None:
         """Connections go by these from now on."""
         self._bind(policy)
-        if self._turn is not None and self._turn_rates != self._worker.paces.rates(policy.name):
+        if self._turn is not None and self._turn_rates != self._limiter.in_force:
             self._turn.cancel()
-            self._await_turn(wait_for_all(self._paces) or 0.0)
+            self._await_turn(self._limiter.take() or 0.0)
         set_keepalive(self._listener.fileno(), limits.keepalive)
 
     def _bind(self, policy: ListenerPolicy) -> None:
         """What each connection goes by."""
         self.policy = policy
         self.shakes = policy.shakes
-        self._paces = self._worker.paces.of_connections(policy.name)
         if policy.proxy_protocol_in:  # the source is whoever the header names
             self._door.follow(None, None, False)
         else:
@@ -102,7 +103,7 @@ class Entrance:
             self._next = self._listener.take_counted()
             if self._next is None:
                 return
-            wait = wait_for_all(self._paces) if self._paces else 0.0
+            wait = self._limiter.take()
             if wait and not self._closing:
                 self._listener.pause()
                 self._await_turn(wait)
@@ -111,7 +112,7 @@ class Entrance:
                 return
 
     def _await_turn(self, seconds: float) -> None:
-        self._turn_rates = self._worker.paces.rates(self.policy.name)
+        self._turn_rates = self._limiter.in_force
         self._turn = self.loop.call_later(seconds, self._on_turn)
 
     def _on_turn(self) -> None:
@@ -200,7 +201,7 @@ class Worker:
     policies, descriptors: the listening descriptors of each policy, one for each of its addresses. shared: those of the
     descriptors that others have too. log: where lines about connections go; writer: other lines. wants_details: whether
     somebody reads what costs to find out (cipher, names). drained_handler: called with the worker when it is done after
-    `drain`. sources, paces: of all workers. rooms: what it may hold beside the connections that have a place. board: what
+    `drain`. sources, rates: of all workers. rooms: what it may hold beside the connections that have a place. board: what
     all workers know of back ends; number: of this worker there. directory: finds the names of back ends; None: the system does.
     """
 
@@ -220,14 +221,15 @@ class Worker:
         board: Optional[Board] = None,
         number: int = 0,
         directory: Optional[Directory] = None,
-        paces: Optional[Paces] = None,
+        rates: Optional[Rates] = None,
     ) -> None:
         self.loop = EventLoop.current()
         self.limits = limits
         self.gate = gate
         self.sources = sources or Sources(limits)
-        self.paces = paces or Paces()
+        self.rates = rates or Rates([policy.name for policy in policies])
         self.counters = Counters()
+        self.lifetime: Optional[Lifetime] = None  # of those who come now
         self.sessions: set[Session] = set()
         self.wants_details = wants_details
         self.unique_ids = unique_ids()
@@ -249,6 +251,7 @@ class Worker:
         self._most_leaving = rooms.leaving
         self.loop.exception_handler = self._on_exception
         self._use_routes(policies)
+        self._use_lifetime(limits.connection_lifetime)
         self.entrances = [
             [Entrance(self, policy, fd, fd in shared, rooms.ahead) for fd in column]
             for policy, column in zip(policies, descriptors)
@@ -421,6 +424,11 @@ class Worker:
         self._pool_of = {route: self.pool(route) for route in every}
         self._on_found()
 
+    def _use_lifetime(self, seconds: float) -> None:
+        """Who is there already keeps its own."""
+        if self.lifetime is None or self.lifetime.seconds != seconds:
+            self.lifetime = Lifetime(self.loop, seconds) if seconds else None
+
     def _on_found(self) -> None:
         """The back ends may be others now."""
         if self.backends_handler is not None:
@@ -439,6 +447,7 @@ class Worker:
             self._directory = directory
             self._refresh_names()
         self._use_routes(policies)
+        self._use_lifetime(limits.connection_lifetime)
         self.limits = limits
         for entrances, policy in zip(self.entrances, policies):
             for entrance in entrances:

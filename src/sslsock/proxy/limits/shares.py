@@ -7,29 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...core.shared_paces import SharedPaces
+from ...core.rate_limits import RateLimits
 from ...core.shared_rooms import SharedRooms
 from ...core.source_limits import SourceLimits
+from .rates import rate_numbers
 
 __all__ = ["Shares"]
-
-RATES = ("connection_rate", "handshake_rate")
 
 
 class Shares:
     """Made before the workers are forked. workers: how many there are; listeners: their names.
 
-    rooms: the places. room_numbers: of each listener there; 0 is the whole. table: the sources. paces: the rates. pace_numbers:
-    there, by (listener or "" for all, what). OSError: processes cannot share a lock here, or it lacks descriptors; MemoryError.
+    rooms: the places. room_numbers: of each listener there; 0 is the whole. table: the sources. rates: the
+    rates, numbered as `rate_numbers` says. OSError: processes cannot share a lock here, or it lacks descriptors; MemoryError.
     """
 
     def __init__(self, workers: int, listeners: Sequence[str], source_table_size: int) -> None:
         self.rooms = SharedRooms(workers, 1 + len(listeners))
         self.room_numbers = {name: number for number, name in enumerate(listeners, 1)}
         self.table = SourceLimits(source_table_size, workers)
-        names = [(name, what) for name in ("", *listeners) for what in RATES]
-        self.paces = SharedPaces(len(names))
-        self.pace_numbers = {name: number for number, name in enumerate(names)}
+        self.rates = RateLimits(len(rate_numbers(listeners)), shared=True)
 
     def join(self, number: int) -> None:
         """This process is that worker from now on: 0 or more, below `workers`. ValueError."""

@@ -195,7 +195,7 @@ class Member:
             self._board,
             0,
             self._directory,
-            allowance.paces,
+            allowance.rates,
         )
 
     def _follow(self) -> None:

@@ -33,7 +33,6 @@ from ...core.schedule import Timer
 from ...core.source_limits import DENIED
 from ...sockets.certificate_text import all_names_text
 from ..limits.networks import packed_address
-from ..limits.pace import wait_for_all
 from ..limits.sources import Refused
 from ..observability import record, stages
 from ..observability.record import ConnectionRecord
@@ -47,6 +46,7 @@ from .header_out import Tlvs, header_for, text_of_id
 if TYPE_CHECKING:
     from ..back_ends.backends import Backend
     from ..limits.gate import Place
+    from ..limits.lifetime import Lifetime
     from ..worker import Worker
 
 __all__ = ["Session"]
@@ -74,7 +74,6 @@ class Session:
         "_relay",
         "_route",
         "_stage",
-        "_started",
         "_tlvs",
         "_turn",
         "_unique_id",
@@ -84,6 +83,7 @@ class Session:
         "record",
         "shakes",
         "source",
+        "started",
     )
 
     def __init__(
@@ -102,10 +102,10 @@ class Session:
         self._backend: Optional[Backend] = None  # that it is connected to
         self._deadline: Optional[Timer] = None  # from the accept to the end of the handshake
         self._turn: Optional[Timer] = None  # set while the handshake waits for its turn
-        self._lifetime: Optional[Timer] = None
+        self._lifetime: Optional[Lifetime] = None
         self.shakes = policy.shakes
         self._route: Optional[RoutePolicy] = None
-        self._started = place.moment
+        self.started = place.moment
         self._stage = HEADER
         self._tlvs: Tlvs = ()  # of the PROXY header that came
         self._unique_id: Optional[bytes] = None
@@ -119,8 +119,9 @@ class Session:
         policy, worker, fd = self.policy, self._worker, self._front
         assert isinstance(fd, int)
         limits = worker.limits
-        if limits.connection_lifetime:
-            self._lifetime = worker.loop.call_later(limits.connection_lifetime, self.abort, record.LIFETIME)
+        if worker.lifetime is not None:
+            self._lifetime = worker.lifetime
+            self._lifetime.add(self)
         # Settings may name every address, any port, or a name.
         if worker.wants_details or policy.proxy_protocol_out is not None:
             self.record.local = worker.local_name(fd)
@@ -162,12 +163,12 @@ class Session:
         except Refused as exc:
             self.fail(exc.reason, str(exc))
             return False
-        paces = worker.paces.of_handshakes(self.policy.name)
-        if not paces:
+        limiter = worker.rates.handshakes[self.policy.name]
+        if not limiter.limited:
             return True
         timeout = worker.limits.handshake_timeout
-        patience = self._started + timeout - worker.loop.time() if timeout > 0 else None
-        wait = wait_for_all(paces, patience)
+        patience = self.started + timeout - worker.loop.time() if timeout > 0 else None
+        wait = limiter.take(patience)
         if wait is None:
             self.fail(record.HANDSHAKE_RATE, "so many handshakes wait that its turn would come too late")
         elif wait:
@@ -283,7 +284,7 @@ class Session:
         engine, told = self._engine, self.record
         if engine is None:  # it is over
             return
-        told.handshake_seconds = self._worker.loop.time() - self._started
+        told.handshake_seconds = self._worker.loop.time() - self.started
         told.handshake_result = record.HANDSHAKE_OK
         told.protocol = PROTOCOL_NAMES.get(engine.protocol)
         told.resumed = engine.session_reused
@@ -512,12 +513,12 @@ class Session:
         """It is over: what a relay has left, or `_end`."""
         self._stage = OVER
         if self._lifetime is not None:
-            self._lifetime.cancel()
+            self._lifetime.discard(self)
             self._lifetime = None
         told = self.record
         told.reason = reason
         told.error = error
-        told.seconds = self._worker.loop.time() - self._started
+        told.seconds = self._worker.loop.time() - self.started
         if self._backend is not None:
             self._backend.leave()
             self._backend = None

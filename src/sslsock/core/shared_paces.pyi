@@ -1,9 +1,0 @@
-from typing import Optional, final
-
-@final
-class SharedPaces:
-    """Rates that worker processes share."""
-
-    def __new__(cls, count: int) -> SharedPaces: ...
-    def follow(self, number: int, interval: int, burst: int) -> None: ...
-    def take(self, number: int, patience: Optional[float] = None, now: Optional[int] = None) -> Optional[float]: ...
