@@ -12,6 +12,7 @@ import pytest
 from sslsock.core.rate_limits import RateLimits
 from sslsock.core.source_limits import ADMITTED, CONNECTION_RATE, HANDSHAKE_RATE, SourceLimits
 from sslsock.proxy.limits.networks import address_text, make_list, networks_in, packed_address
+from sslsock.proxy.limits.rates import Rates
 from sslsock.proxy.limits.sources import Refused, Sources, source_of
 from sslsock.proxy.settings.model import Limits, SettingsError
 
@@ -416,6 +417,11 @@ def test_threads_take_each_turn_once() -> None:
     for thread in threads:
         thread.join()
     assert sum(taken) == 100
+
+
+def test_listeners_of_one_name_have_one_rate() -> None:
+    rates = Rates(["tls://[::]:0", "tls://[::]:0", "tcp://[::]:0"])
+    assert set(rates.connections) == set(rates.handshakes) == {"tls://[::]:0", "tcp://[::]:0"}
 
 
 # Lists
