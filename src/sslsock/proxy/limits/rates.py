@@ -19,8 +19,9 @@ ALL = ""  # in place of a listener's name
 
 
 def rate_numbers(listeners: Sequence[str]) -> dict[tuple[str, str], int]:
-    """Of each listener, and of all: (name or `ALL`, one of `RATES`) → the number in `RateLimits`. Listeners at port 0 may have the
-    same name, and are one here."""
+    """Of each listener, and of all: (name or `ALL`, one of `RATES`) → the number in `RateLimits`.
+
+    Listeners at port 0 may have the same name, and are one here."""
     names = dict.fromkeys((ALL, *listeners))
     return {key: number for number, key in enumerate((name, what) for name in names for what in RATES)}
 
