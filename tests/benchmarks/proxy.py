@@ -1,4 +1,4 @@
-"""Proxies that end TLS before a plain back end: the CPU of bytes, requests and connections, memory, start, two workers.
+"""Proxies that end TLS before a plain back end: the CPU of bytes, requests and connections, memory, start.
 
 Every proxy has one thread (or worker process; stunnel has a thread a connection), joins to the same back end
 and passes bytes: `mode tcp` of HAProxy, the stream module of nginx, hitch, stunnel, protocols on asyncio, uvloop
@@ -13,21 +13,6 @@ and back end, which run on the last CPU while the proxy has the first.
    and one byte; the kernel's buffers are not in it
  - start: from the start of the process until a client has done its first handshake, which is a little more than
    until the first accept; the modules have been compiled by a start before
-
-Two workers against one, which are threads (`--threads 2`) or processes (`--processes 2`). The load needs CPU too, and two cores
-have no room for it and two workers: what the
-client sees says nothing. So the load's part is taken out. While two loads, which go before the proxy wherever
-both want a core, keep 64 connections each in the works, each thread of the proxy is on a core (its CPU time),
-in the queue for one (/proc/PID/task/TID/schedstat: the others' fault), waiting in epoll (the load's fault) or
-waiting for a lock, which is the GIL. Only the first and the last remain where cores and load are plenty:
-
-    speed-up = 2 x (CPU per connection with one worker / with two) x CPU / (CPU + time lost to the GIL)
-
-The time waiting for the GIL is a share of samples: every 2 ms a thread's /proc/PID/task/TID/wchan says whether it
-sleeps in a futex. Who holds the GIL meanwhile is itself kept from its core by the load, which on free cores it
-would not be; so only the part CPU / (CPU + queue) of that time is counted as lost. That is an estimate: the
-note beside it gives the figure without it, which is a lower bound, and the share in which threads had nothing to
-do, without which they would meet more often. With few percent idle both are to be trusted, with many neither.
 """
 
 from __future__ import annotations
@@ -45,7 +30,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Callable, Optional
 
@@ -65,11 +49,8 @@ IN_PYTHON = {
 PEERS = (SSLSOCK, LIMIT, *PROGRAMS, *IN_PYTHON)
 STREAM_MODULES = ("/usr/lib/nginx/modules/ngx_stream_module.so", "/usr/lib64/nginx/modules/ngx_stream_module.so")
 PATIENCE = 20.0
-SAMPLE_SECONDS = 0.002
-LOADS = 2  # processes that keep two workers busy
 LIMIT_KIB = 20.0
 LIMIT_START_MS = 300.0
-LEAST_SPEED_UP = {"threads": 1.8, "processes": 1.9}
 
 
 # The back ends
@@ -406,93 +387,6 @@ def kib_per_pair(peer: str, count: int) -> float:
         return growth(proxy, count)
 
 
-class Threads:
-    """What those threads of some processes do that ever work, between `with` and its end. Seconds, all threads together.
-
-    running, queued: on a core, in the queue for one. locked: asleep for a lock. wall: all of their time.
-    """
-
-    def __init__(self, pids: list[int]) -> None:
-        self._tasks = [task for pid in pids for task in Path(f"/proc/{pid}/task").iterdir()]
-        self._over = threading.Event()
-        self._sampler = threading.Thread(target=self._sample)
-        self._samples = 0
-        self._futexes = dict.fromkeys(self._tasks, 0)
-
-    def _sample(self) -> None:
-        while not self._over.wait(SAMPLE_SECONDS):
-            self._samples += 1
-            for task in self._tasks:
-                self._futexes[task] += b"futex" in (task / "wchan").read_bytes()
-
-    def _times(self) -> dict[Path, tuple[float, float]]:
-        found = {}
-        for task in self._tasks:
-            ran, queued, _ = (task / "schedstat").read_text().split()
-            found[task] = int(ran) / 1e9, int(queued) / 1e9
-        return found
-
-    def __enter__(self) -> Threads:
-        self._before, self._begin = self._times(), time.monotonic()
-        self._sampler.start()
-        return self
-
-    def __exit__(self, *details: object) -> None:
-        self._over.set()
-        self._sampler.join()
-        wall, after = time.monotonic() - self._begin, self._times()
-        self.running = self.queued = self.locked = self.wall = 0.0
-        for task, (ran, queued) in after.items():
-            ran, queued = ran - self._before[task][0], queued - self._before[task][1]
-            if ran < wall / 100:  # no worker: it waits for its work, by a lock
-                continue
-            self.running += ran
-            self.queued += queued
-            self.locked += wall * self._futexes[task] / max(1, self._samples)
-            self.wall += wall
-
-    @property
-    def idle_share(self) -> float:
-        return max(0.0, 1 - (self.running + self.queued + self.locked) / self.wall)
-
-
-def cost_of_workers(target: int, kind: str, number: int, load: Load) -> tuple[float, Threads]:
-    """CPU seconds of a handshake, and what the threads did. kind: "threads" or "processes"."""
-    with Proxy(SSLSOCK, target, number, workers=kind) as proxy:
-        load.run(proxy.port, max(1, load.count // 20))  # warms up
-        # The load goes first wherever both want a core, so that the workers always have something to do.
-        pids = tree(proxy.pid)
-        for task in (task for pid in pids for task in tree_threads(pid)):
-            with contextlib.suppress(ProcessLookupError):  # a thread of the start that has ended
-                os.setpriority(os.PRIO_PROCESS, task, 10)
-        before = proxy.cpu_seconds()
-        with Threads(pids) as told, ThreadPoolExecutor(LOADS) as pool:
-            done = sum(pool.map(lambda _: load.run(proxy.port, load.count), range(LOADS)))
-        spent = proxy.cpu_seconds() - before
-    if done != LOADS * load.count:
-        raise RuntimeError(f"{done} of {LOADS * load.count} handshakes were done")
-    return spent / done, told
-
-
-def tree_threads(pid: int) -> list[int]:
-    return [int(task.name) for task in Path(f"/proc/{pid}/task").iterdir()]
-
-
-def speed_up(target: int, kind: str, load: Load) -> tuple[float, str]:
-    """Of two workers, and where it comes from."""
-    one, _ = cost_of_workers(target, "threads", 1, load)
-    two, told = cost_of_workers(target, kind, 2, load)
-    gain = 2 * one / two
-    lost = told.locked * told.running / (told.running + told.queued)
-    least = gain * told.running / (told.running + told.locked)
-    text = (
-        f"CPU per connection {one * 1e6:.0f} us with one thread, {two * 1e6:.0f} us with two {kind}; of their time these were "
-        f"{told.running / told.wall:.0%} running, {told.queued / told.wall:.0%} in the queue for a core, "
-        f"{told.locked / told.wall:.1%} waiting for the GIL, {told.idle_share:.0%} idle; speed-up at least {least:.2f}"
-    )
-    return gain * told.running / (told.running + lost), text
-
-
 def checked_peers(text: str) -> list[str]:
     peers = text.split(",")
     for peer in peers:
@@ -552,7 +446,6 @@ def main() -> int:
     small = Load("request", 4_096 if options.quick else 40_000)
     many = Load("request", 4_096 if options.quick else 40_000, kept=16 if options.quick else 1_000)
     new = Load("connection", 16 if options.quick else 2_000)
-    shakes = Load("connection", 100 if options.quick else 4_000, at_once=64, cpus=set(CPUS))
     for load in (bulk, new):
         if not load.tool:
             report.leave_out("ab" if load is new else "h2load", "not installed; a load in Python takes its place")
@@ -567,10 +460,6 @@ def main() -> int:
         idle = report.measure("idle connection pair", "KiB", less=True, limits={SSLSOCK: LIMIT_KIB})
         start = report.measure("start to the first handshake", "ms", less=True, limits={SSLSOCK: LIMIT_START_MS})
         start_cpu = report.measure("start to the first handshake, CPU", "ms", less=True)
-        two = {
-            kind: report.measure(f"two {kind} against one", "times the handshakes", less=False, limits={SSLSOCK: least})
-            for kind, least in LEAST_SPEED_UP.items()
-        }
         for number in range(options.rounds):
             run_loads(report, target, harness.rotated(peers, number), costs)
             count = 20 if options.quick else min(options.connections, harness.raise_descriptor_limit() // 2 - FIRST - 100)
@@ -580,11 +469,6 @@ def main() -> int:
                     start.add(peer, wall)
                     start_cpu.add(peer, cpu)
                     idle.add(peer, kib_per_pair(peer, count))
-            if SSLSOCK in peers and len(CPUS) > 1:
-                for kind, measure in two.items():
-                    value, text = speed_up(target, kind, shakes)
-                    measure.add(SSLSOCK, value)
-                    report.note(text)
     return report.end()
 
 
