@@ -4,7 +4,8 @@ Every proxy has one thread (or worker process; stunnel has a thread a connection
 and passes bytes: `mode tcp` of HAProxy, the stream module of nginx, hitch, stunnel, protocols on asyncio, uvloop
 and aiofastnet, and proxy_limit.c, which shows what libssl and the kernel alone cost. Measured is the CPU time, user and system,
 of the proxy with its child processes while a load of known size runs, divided by that size. Not measured: load
-and back end, which run on the last CPU while the proxy has the first.
+and back end, which run on the last CPU while the proxy has the first. All proxies of a round run at the same time and serve in
+turn, a slice of the load each, for what else the machine does changes within a round; a figure is the median of its slices.
 
  - request: GET of 1 KiB over 64 connections that stay, and over 1,000; what the connections themselves cost is taken off
  - GiB: GET of 64 MiB over 4 connections
@@ -25,6 +26,7 @@ import re
 import shutil
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import threading
@@ -49,6 +51,7 @@ IN_PYTHON = {
 PEERS = (SSLSOCK, LIMIT, *PROGRAMS, *IN_PYTHON)
 STREAM_MODULES = ("/usr/lib/nginx/modules/ngx_stream_module.so", "/usr/lib64/nginx/modules/ngx_stream_module.so")
 PATIENCE = 20.0
+SLICES = 8  # of a load, in a round
 LIMIT_KIB = 20.0
 LIMIT_START_MS = 300.0
 
@@ -406,10 +409,12 @@ TARGETS = {
 
 class Cost:
     """What a load costs each proxy: a table of all, with ratios to the C yardstick, and one of ratios to each other peer that
-    there is a target for."""
+    there is a target for. slices: in how many the load comes."""
 
-    def __init__(self, report: Report, name: str, unit: str, scale: float, peers: list[str], number: int) -> None:
-        self.scale = scale
+    def __init__(
+        self, report: Report, name: str, unit: str, scale: float, peers: list[str], number: int, slices: int
+    ) -> None:
+        self.scale, self.slices = scale, slices
         baselines = [peer for peer in TARGETS if peer in peers]
         self._all = self._table(report, name, unit, baselines[0] if baselines else None, number)
         self._others = [self._table(report, f"{name}, against {peer}", unit, peer, number) for peer in baselines[1:]]
@@ -442,20 +447,21 @@ def main() -> int:
     peers = available(options.peers, report)
     if not peers:
         parser.error("none of the peers is here")
-    bulk = Load("sent", 2, 1 << 20) if options.quick else Load("sent", 16, 64 << 20)
-    small = Load("request", 4_096 if options.quick else 40_000)
+    slices = 1 if options.quick else SLICES
+    bulk = Load("sent", 2, 1 << 20) if options.quick else Load("sent", 4, 64 << 20)
+    small = Load("request", 4_096 if options.quick else 10_000)
     many = Load("request", 4_096 if options.quick else 40_000, kept=16 if options.quick else 1_000)
-    new = Load("connection", 16 if options.quick else 2_000)
+    new = Load("connection", 16 if options.quick else 500)
     for load in (bulk, new):
         if not load.tool:
             report.leave_out("ab" if load is new else "h2load", "not installed; a load in Python takes its place")
     with back_end(report) as target:
         report.head()
         costs = {
-            bulk: Cost(report, "GiB", "s of CPU", GIB / bulk.size, peers, 0),
-            small: Cost(report, "request of 1 KiB", "us of CPU", 1e6, peers, 1),
-            many: Cost(report, "request of 1 KiB, 1,000 connections", "us of CPU", 1e6, peers, 1),
-            new: Cost(report, "connection with one request", "us of CPU", 1e6, peers, 2),
+            bulk: Cost(report, "GiB", "s of CPU", GIB / bulk.size, peers, 0, slices),
+            small: Cost(report, "request of 1 KiB", "us of CPU", 1e6, peers, 1, slices),
+            many: Cost(report, "request of 1 KiB, 1,000 connections", "us of CPU", 1e6, peers, 1, min(slices, 2)),
+            new: Cost(report, "connection with one request", "us of CPU", 1e6, peers, 2, slices),
         }
         idle = report.measure("idle connection pair", "KiB", less=True, limits={SSLSOCK: LIMIT_KIB})
         start = report.measure("start to the first handshake", "ms", less=True, limits={SSLSOCK: LIMIT_START_MS})
@@ -473,17 +479,28 @@ def main() -> int:
 
 
 def run_loads(report: Report, target: int, peers: list[str], costs: dict[Load, Cost]) -> None:
-    """One round: every load on every proxy, in turns."""
+    """One round: every load on every proxy."""
     with contextlib.ExitStack() as stack:
         proxies = []
         for peer in peers:
             with report.forgiving(peer):
                 proxies.append(stack.enter_context(Proxy(peer, target)))
         for load, cost in costs.items():
-            for proxy in proxies:
-                load.cpu_seconds(proxy, max(1, load.count // 20))  # warms up
-                of_requests = load.kind == "request"
-                cost.add(proxy.peer, load.cpu_seconds_of_requests(proxy) if of_requests else load.cpu_seconds(proxy))
+            for proxy, seconds in zip(proxies, in_turn(load, proxies, cost.slices)):
+                cost.add(proxy.peer, seconds)
+
+
+def in_turn(load: Load, proxies: list[Proxy], slices: int) -> list[Optional[float]]:
+    """The CPU seconds of each proxy for one request, medians of as many slices; None: it has failed."""
+    found: list[list[Optional[float]]] = [[] for _ in proxies]
+    for proxy in proxies:
+        load.cpu_seconds(proxy, max(1, load.count // 4))  # warms up
+    for number in range(slices):
+        for place in harness.rotated(range(len(proxies)), number):
+            of_requests = load.kind == "request"
+            cost = load.cpu_seconds_of_requests(proxies[place]) if of_requests else load.cpu_seconds(proxies[place])
+            found[place].append(cost)
+    return [None if None in costs else statistics.median(cost for cost in costs if cost is not None) for costs in found]
 
 
 if __name__ == "__main__":

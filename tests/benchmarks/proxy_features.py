@@ -8,14 +8,13 @@ Its figure is the median of its slices; ratios are taken within a round.
 from __future__ import annotations
 
 import contextlib
-import statistics
 import sys
 
 import harness
 from application import GIB, Load
 from harness import Report
 
-from proxy import SSLSOCK, Proxy, back_end
+from proxy import SLICES, SSLSOCK, Proxy, back_end, in_turn
 
 NONE = "none"
 WITH = {
@@ -26,7 +25,6 @@ WITH = {
     " --half-closed-timeout 30 --connection-lifetime 3600",
 }
 MOST = 1.02  # of the cost with none
-SLICES = 9  # of a load
 
 
 def main() -> int:
@@ -47,12 +45,6 @@ def main() -> int:
         new: (measure("connection with one request", "us of CPU"), 1e6),
     }
 
-    def slice_of(load: Load, proxy: Proxy) -> float:
-        cost = load.cpu_seconds_of_requests(proxy) if load is small else load.cpu_seconds(proxy)
-        if cost is None:
-            raise SystemExit(f"{proxy.peer} has failed: {load.kind}")
-        return cost
-
     with back_end(report) as target:
         for _ in range(options.rounds):
             with contextlib.ExitStack() as stack:
@@ -60,14 +52,8 @@ def main() -> int:
                     name: stack.enter_context(Proxy(SSLSOCK, target, options=more.split())) for name, more in WITH.items()
                 }
                 for load, (costs, scale) in measures.items():
-                    found: dict[str, list[float]] = {name: [] for name in WITH}
-                    for proxy in proxies.values():
-                        load.cpu_seconds(proxy, max(1, load.count // 4))  # warms up
-                    for number in range(slices):
-                        for name in harness.rotated(list(WITH), number):
-                            found[name].append(slice_of(load, proxies[name]))
-                    for name, values in found.items():
-                        costs.add(name, statistics.median(values) * scale)
+                    for name, seconds in zip(proxies, in_turn(load, list(proxies.values()), slices)):
+                        costs.add(name, None if seconds is None else seconds * scale)
     return report.end()
 
 
