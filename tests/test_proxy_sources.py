@@ -354,9 +354,18 @@ def test_turns_are_given_in_order() -> None:
     assert limiter.take(0.35, START) is None, "too late for it, and so not taken"
     assert limiter.take(0.45, START) == pytest.approx(0.4)
     assert limiter.take(now=START + 10 * SECOND) == 0
+    assert limiter.take(-1.0, START + 20 * SECOND) == 0, "there is nothing to wait for, not even for who is late"
     rates.follow(0, 0, 1)
     assert not limiter.limited
     assert [limiter.take(now=START) for _ in range(100)] == [0] * 100
+
+
+def test_turns_beyond_all_time_are_far_for_ever() -> None:
+    rates = RateLimits(1)
+    rates.follow(0, 2**61, 1)
+    limiter = rates.limiter([0])
+    waits = [limiter.take(now=START) for _ in range(20)]
+    assert waits[0] == 0 and waits == sorted(waits) and waits[-1] > 2**62 / 1e9, waits
 
 
 def test_a_turn_is_one_by_all_rates() -> None:

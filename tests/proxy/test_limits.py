@@ -319,6 +319,30 @@ def test_handshakes_that_come_too_fast_wait(start: Start, echo: Echo, identity: 
     assert max(proxy.record()["handshake_seconds"] for _ in range(8)) >= 0.3  # the last of eight has waited seven turns
 
 
+def test_a_handshake_keeps_the_deadline_it_began_with(start: Start, echo: Echo, identity: Identity, tmp_path: FilePath) -> None:
+    """Its turn is looked for by that, not by what SIGHUP has set since."""
+    file = tmp_path / "proxy.toml"
+
+    def write(timeout: float) -> None:
+        file.write_text(
+            f'handshake-timeout = {timeout}\nhandshake-rate = "1/s"\n[[listener]]\nlisten = "tls://127.0.0.1:0"\n'
+            f'to = "{echo.to}"\ncert = "{identity.cert}"\nkey = "{identity.key}"\n'
+        )
+
+    write(TIMEOUT)
+    proxy = start("--config", file, "--metrics", "127.0.0.1:0")
+    context = identity.client_context()
+    with connect(proxy.port) as sock, contextlib.ExitStack() as stack:
+        opened = 'sslsock_proxy_connections_total{listener="tls://127.0.0.1:0"} 1'
+        operations.wait_until(lambda: any(line.startswith(opened) for line in proxy.metrics()), "that it has been accepted")
+        served(stack, proxy.port, context=context)  # the next turn is a second later
+        write(0.01)
+        proxy.process.send_signal(signal.SIGHUP)
+        proxy.wait_for_message("SIGHUP: read again")
+        with context.wrap_socket(sock, server_hostname="localhost") as client:
+            is_served(client)
+
+
 def test_a_client_that_goes_while_it_waits_for_its_turn(start: Start, echo: Echo, identity: Identity) -> None:
     context = identity.client_context()
     options = ("--cert", identity.cert, "--key", identity.key, "--handshake-rate", "4/s burst=1")

@@ -22,6 +22,8 @@ from system cimport ENOMEM, errno
 cdef enum:
     MOST = 4  # rates that one limiter goes by
 
+cdef int64_t LATEST = 2 ** 63 - 1  # turns behind it are at the same time
+
 cdef struct Rate:
     int64_t interval, burst  # nanoseconds for one, 0 for no limit; how many at once
     int64_t full_at  # when there may be a whole burst again
@@ -126,8 +128,8 @@ cdef class RateLimiter:
         return False
 
     def take(self, patience=None, now=None):
-        """Take the next turn by all of the rates. Returns how many seconds there are until then: float; None: more than `patience`,
-        so it was not taken. now: nanoseconds on the monotonic clock; None: now."""
+        """Take the next turn by all of the rates. Returns how many seconds there are until then: float; None: there are some, and
+        more than `patience`, so it was not taken. now: nanoseconds on the monotonic clock; None: now."""
         if not self.is_limited():
             return 0.0
         cdef int64_t moment = monotonic_ns() if now is None else now
@@ -141,10 +143,10 @@ cdef class RateLimiter:
         for place in range(self.count):
             rate = self.rates[place]
             wait = max(wait, max(rate.full_at, moment) - moment - rate.interval * (rate.burst - 1))
-        taken = patient or wait / 1e9 <= most
+        taken = patient or wait == 0 or wait / 1e9 <= most
         if taken:
             for place in range(self.count):
                 rate = self.rates[place]
-                rate.full_at = max(rate.full_at, moment) + rate.interval
+                rate.full_at = min(max(rate.full_at, moment), LATEST - rate.interval) + rate.interval
         shared_lock_release(&self.limits.memory.lock)
         return wait / 1e9 if taken else None

@@ -67,6 +67,7 @@ class Session:
         "_attempt",
         "_backend",
         "_deadline",
+        "_due",
         "_engine",
         "_front",
         "_heard",
@@ -101,6 +102,7 @@ class Session:
         self._attempt: Optional[Attempt] = None
         self._backend: Optional[Backend] = None  # that it is connected to
         self._deadline: Optional[Timer] = None  # from the accept to the end of the handshake
+        self._due: Optional[float] = None  # when that is, by the clock of the loop
         self._turn: Optional[Timer] = None  # set while the handshake waits for its turn
         self._lifetime: Optional[Lifetime] = None
         self.shakes = policy.shakes
@@ -131,6 +133,7 @@ class Session:
             return
         if limits.handshake_timeout:
             self._deadline = worker.loop.call_later(limits.handshake_timeout, self._overdue)
+            self._due = worker.loop.time() + limits.handshake_timeout
         channel = Channel(worker.loop, self)
         channel.read_bound = UNREAD_BOUND
         try:
@@ -166,9 +169,7 @@ class Session:
         limiter = worker.rates.handshakes[self.policy.name]
         if not limiter.limited:
             return True
-        timeout = worker.limits.handshake_timeout
-        patience = self.started + timeout - worker.loop.time() if timeout > 0 else None
-        wait = limiter.take(patience)
+        wait = limiter.take(None if self._due is None else self._due - worker.loop.time())
         if wait is None:
             self.fail(record.HANDSHAKE_RATE, "so many handshakes wait that its turn would come too late")
         elif wait:
