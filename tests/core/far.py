@@ -146,7 +146,7 @@ class Joined:
                     try:
                         peer.pump()
                     except OSError as error:
-                        peer.error = error
+                        peer.error = error.with_traceback(None)  # which holds the frames that hold the peer
             return condition()
 
         drive(self.loop, look, what, 0)

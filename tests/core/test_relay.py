@@ -620,6 +620,23 @@ def test_a_survivor_that_reads_nothing_is_given_up(loop, small_pair):
     assert joined.observer.reason == RELAY_TLS and joined.back.alert == "bad record mac"
 
 
+@pytest.mark.slow
+def test_a_survivor_that_lacks_its_last_bytes_is_told_no_end(loop):
+    """It reads again when it has been given up: what it has got is not all, and a FIN would say so."""
+    joined = join(loop, ("fd", "fd"), tcp_pair)
+    joined.front.reading = False
+    data = bytes(16 * MIB)
+    joined.back.write(data)
+    joined.turns()
+    joined.back.reset()
+    joined.until_closed()
+    assert joined.relay.failed_side == "back"
+    joined.front.reading = True
+    joined.drive(lambda: joined.front.ended or joined.front.error, "the end")
+    assert len(joined.front.received) < len(data)
+    assert isinstance(joined.front.error, ConnectionResetError), "a FIN says that the data is complete"
+
+
 def test_a_descriptor_that_is_no_socket_ends_it(loop):
     read_end, write_end = os.pipe2(os.O_NONBLOCK)
     os.write(write_end, b"x")

@@ -14,7 +14,7 @@ each direction is closed by itself), TLS that was cut without close_notify as a 
 descriptors are closed. After an error nothing more is read but what the system still holds of a side that has failed; it is
 delivered to the side that still takes it, which is then half-closed and awaited. An error is met also where a side is not
 read. Neither an error nor an idle limit makes a close_notify: nobody has said that the data is complete. Without TLS a FIN would
-say so; a side that was told no end before is reset at the idle limit, and by `abort`.
+say so; a side that was told no end before is reset at the idle limit, by `abort`, and when it has not taken its last bytes in time.
 
 Only post-handshake messages remain for libssl to handle (tickets, key updates), so none of its callbacks needs Python here.
 """
@@ -515,13 +515,11 @@ cdef class ChannelRelay:
         self.timer = None
         if self.over:
             return
-        if self.lingering:
-            self.finish(-1)
-        elif idle >= self.idle_limit:
-            self.finish(IDLE)
-        else:
+        if not self.lingering and idle < self.idle_limit:
             self.watch_idle(self.idle_limit - idle)
             return
+        self.reset_the_untold()
+        self.finish(-1 if self.lingering else IDLE)
         self.loop.plan_turn()
 
     cdef void bury(self) noexcept:
@@ -531,8 +529,6 @@ cdef class ChannelRelay:
         observer, self.observer = self.observer, None
         self.over = True
         self.finished = monotonic_ns()
-        if self.reason == IDLE:
-            self.reset_the_untold()
         self.front.close_now()
         self.back.close_now()
         self.stop_timer()
