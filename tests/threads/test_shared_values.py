@@ -1,15 +1,17 @@
-"""What threads share of the family: contexts with their sessions, ticket keys, certificates, keys, CRLs, configurations."""
+"""What threads share of the family: contexts with sessions, ticket keys, certificates, keys, CRLs, configurations, rates."""
 
 from __future__ import annotations
 
+import pickle
 import threading
 from pathlib import Path
 
 import pytest
 from crowd import CRL, ROUNDS, THREADS, Crowd, client_context, files, joined, path_of, repeated, server_context, talk
 
-from sslsock import PeerVerifyMode, SslCertificate, SslConfiguration, SslCrl, SslKey
+from sslsock import PeerVerifyMode, SslCertificate, SslConfiguration, SslCrl, SslEncoding, SslKey
 from sslsock.core.engine import Engine
+from sslsock.core.rate_limits import RateLimits
 from sslsock.core.system_store import system_stamp
 from sslsock.core.ticket_keys import TicketKeys
 from sslsock.sockets.snapshot import context_of
@@ -81,6 +83,68 @@ def test_values_are_read_by_all() -> None:
         assert list_ == SslCrl(CRL) and list_.issuer == {"CN": ["an authority"]} and list_.next_update.year == 2049
 
     Crowd().work(repeated(read)).run()
+
+
+def test_certificates_that_are_loaded_once_come_and_go() -> None:
+    """Whoever loads one finds it, or a thread has just let it go: each is whole."""
+    certificate, _, authority = files()[0][0]
+    expected = [SslCertificate(certificate).to_der(), SslCertificate(authority).to_der()]
+
+    def load() -> None:
+        for _ in range(20):
+            assert [one.to_der() for one in SslCertificate.from_bytes(certificate + authority)] == expected
+
+    def restore() -> None:
+        assert pickle.loads(pickle.dumps(SslCertificate(authority))).to_der() == expected[1]
+
+    Crowd().work(repeated(load)).meanwhile(restore).run()
+
+
+# Private keys as RFC 5958 has them, and of RFC 5915, which say nothing of their public halves.
+P_256 = bytes.fromhex("06082a8648ce3d030107")
+KEYS = {
+    "EC": bytes.fromhex("3041020100301306072a8648ce3d0201") + P_256 + bytes.fromhex("042730250201010420") + b"k" * 32,
+    "EC of before": bytes.fromhex("30310201010420") + b"k" * 32 + bytes.fromhex("a00a") + P_256,
+    "Ed25519": bytes.fromhex("302e020100300506032b657004220420") + b"k" * 32,
+    "Ed448": bytes.fromhex("3047020100300506032b6571043b0439") + b"k" * 57,
+}
+
+
+def test_keys_of_all_kinds_are_loaded_beside_damaged_ones() -> None:
+    good = {name: SslKey(data, format=SslEncoding.DER) for name, data in KEYS.items()}
+    assert not [name for name, key in good.items() if key.null]
+    damaged = {name: data.replace(P_256, P_256[:-1] + b"\x7f") for name, data in KEYS.items()}  # there is no such curve
+    damaged.update((name, KEYS[name][:-1]) for name in ("Ed25519", "Ed448"))
+    reasons = {name: SslKey(data, format=SslEncoding.DER).error_string for name, data in damaged.items()}
+    assert all(reasons.values())
+
+    def load() -> None:
+        for name, data in KEYS.items():
+            assert SslKey(damaged[name], format=SslEncoding.DER).error_string == reasons[name]
+            assert SslKey(data, format=SslEncoding.DER) == good[name]
+
+    Crowd().work(repeated(load)).run()
+
+
+def test_turns_are_given_to_no_two_threads() -> None:
+    hour = 3600 * 10**9
+    most = THREADS * ROUNDS // 2
+    rates = RateLimits(2)
+    rates.follow(0, hour, most)
+    both, other = rates.limiter((0, 1)), rates.limiter((1,))
+    taken = []
+
+    def take() -> None:
+        taken.append(both.take(0.0) is not None)
+
+    def follow() -> None:
+        rates.follow(0, hour, most)  # the same again
+        rates.follow(1, 1, 2**40)
+        assert other.take() == 0.0 and both.in_force[0] == (hour, most)
+        rates.follow(1, 0, 1)
+
+    Crowd().work(repeated(take)).meanwhile(follow).run()
+    assert (len(taken), sum(taken)) == (THREADS * ROUNDS, most)
 
 
 def test_contexts_come_and_go_with_what_they_share() -> None:
