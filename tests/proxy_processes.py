@@ -141,6 +141,13 @@ class Worker:
         for session in self.live(self.door(name, shakes)):
             session.settle()
 
+    def await_turn(self, name: str) -> None:
+        for session in self.live(self.door(name)):
+            self.gate.await_turn(session.place)
+
+    def begin_turn(self, name: str) -> None:
+        self.gate.begin_turn(self.live(self.door(name))[0].place)
+
     def change_own(self, limit: int) -> None:
         self.gate.change_own(limit)
 

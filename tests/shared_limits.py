@@ -251,6 +251,25 @@ def a_handshake_that_speaks_is_given_its_time() -> None:
 
 
 @scenario
+def a_handshake_that_waits_for_its_turn_by_a_rate_is_given_its_time_then() -> None:
+    with Family(2, {"": (4, 0), "one": (0, 0)}, shakes=True).start_all() as family:
+        for _ in range(2):
+            assert family.ask(0, "enter", "one")
+        family.ask(0, "await_turn", "one")
+        assert family.ask(1, "enter", "one") and not family.ask(1, "enter", "one")
+        family.until(1, 1, "gave_way")
+        family.until(1, 1, "there", "one")
+        family.ask(1, "await_turn", "one")
+        assert not family.ask(1, "enter", "one")
+        assert family.ask(0, "gave_way") == 0, "its turn is lost"
+        assert family.sums()[:2] == (3, 3), "it has its place still"
+        family.ask(0, "begin_turn", "one")
+        family.until(1, 2, "there", "one")
+        assert family.ask(0, "gave_way") == 1
+        assert family.ask(1, "gave_way") == 1
+
+
+@scenario
 def handshakes_of_a_stopped_worker_are_not_waited_for() -> None:
     with Family(3, {"": (4, 0), "one": (0, 0)}, shakes=True).start_all() as family:
         assert family.ask(0, "enter", "one") and family.ask(0, "enter", "one") and family.ask(2, "enter", "one")

@@ -205,6 +205,39 @@ def test_however_many_say_nothing_the_next_one_gets_in(clock: Clock, limit: int)
     assert len(one.sessions) + len(other.sessions) == 5 * limit
 
 
+def test_who_waits_for_its_turn_by_a_rate_does_not_give_way(clock: Clock) -> None:
+    """It has its time when the turn has come."""
+    tls, plain = doors(4, True, False)
+    assert tls.fill() == 3 and plain.fill() == 1
+    for session in tls.sessions:
+        session.silent = False
+        session.gate.await_turn(session.place)
+    assert tls.gate.whole.held == 3
+    run(clock, tls, plain)
+    clock.now += 100
+    run(clock, tls, plain)
+    assert not any(gone(tls)), "its turn is lost"
+    assert tls.waiting and plain.waiting, "they have taken no place less"
+    begun = clock.now
+    tls.gate.begin_turn(tls.sessions[1].place)
+    run(clock, tls, plain)
+    assert gone(tls)[:3] == [False, True, False]
+    assert clock.now >= begun + FAIR_SECONDS
+    tls.sessions[0].leave()
+    assert tls.gate.whole.held == 1
+
+
+def test_who_is_to_give_way_and_begins_to_wait_for_its_turn_stays_and_the_next_one_goes(clock: Clock) -> None:
+    tls, plain = doors(4, True, False)
+    assert tls.fill() == 3 and plain.fill() == 1
+    tls.loop.timers.clear()
+    clock.now += 1
+    tls.gate.press(tls)  # asks the first
+    tls.gate.await_turn(tls.sessions[0].place)
+    run(clock, tls, plain)
+    assert gone(tls)[:2] == [False, True]
+
+
 def test_who_is_served_does_not_give_way(clock: Clock) -> None:
     (tls,) = doors(4, True)
     for _ in range(4):

@@ -8,6 +8,7 @@ import signal
 import socket
 import ssl
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path as FilePath
 from typing import Any, Callable, Optional
 
@@ -317,6 +318,18 @@ def test_handshakes_that_come_too_fast_wait(start: Start, echo: Echo, identity: 
         is_served(sock)
         sock.close()
     assert max(proxy.record()["handshake_seconds"] for _ in range(8)) >= 0.3  # the last of eight has waited seven turns
+
+
+def test_handshakes_that_wait_for_their_turn_do_not_give_way(start: Start, echo: Echo, identity: Identity) -> None:
+    """However many want one: each that was sent away would have taken a turn, and in the end nobody would come to theirs."""
+    context = identity.client_context()
+    options = ("--cert", identity.cert, "--key", identity.key, "--handshake-rate", "2/s burst=1", "--max-handshakes", 2)
+    proxy = start("--listen", "tls://127.0.0.1:0", "--to", echo.to, *options)
+    with contextlib.ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(6))
+        clients = [pool.submit(connect, proxy.port, context) for _ in range(6)]
+        for client in clients:
+            is_served(stack.enter_context(client.result(TIMEOUT)))
 
 
 def test_a_handshake_keeps_the_deadline_it_began_with(start: Start, echo: Echo, identity: Identity, tmp_path: FilePath) -> None:

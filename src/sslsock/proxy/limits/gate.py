@@ -4,7 +4,8 @@ A connection has a place from its accept to its end. Handshakes (with a PROXY he
 of the places at the most: the rest is for connections that have none to make or are done with it. When a client waits and no
 place is left for it, the oldest handshake gives way, if it has had its time: less for a client that has said nothing at all,
 for who has something to say has said it by the time that it is accepted. So clients that connect and are silent keep nobody
-out, however many they are.
+out, however many they are. A handshake that waits for its turn by a rate stays, and has its time once the turn has come: it is
+we who keep it waiting, and the turn would be lost; with all who wait sent away before theirs, nobody would ever have one.
 """
 
 from __future__ import annotations
@@ -70,6 +71,7 @@ class Room:
         self.shaking: dict[Place, None] = {}  # oldest first
         self.heard: dict[Place, None] = {}  # the same, of those in that state
         self.asked = 0  # handshakes that are about to give way
+        self.held = 0  # handshakes that wait for their turn
 
     def follow(self, limit: int, handshakes: int) -> None:
         """New limits. Who is there stays."""
@@ -87,7 +89,7 @@ class Room:
         if 0 < self.limit <= self.count:
             return False
         most = self.most_handshakes
-        return not shakes or not most or len(self.shaking) + len(self.heard) + self.asked < most
+        return not shakes or not most or len(self.shaking) + len(self.heard) + self.asked + self.held < most
 
     def shaken(self, place: Place) -> None:
         """It leaves the state that it is in."""
@@ -97,11 +99,13 @@ class Room:
             del self.heard[place]
         elif place.state == ASKED:
             self.asked -= 1
+        elif place.state == HELD:
+            self.held -= 1
 
 
 class Place:
-    """The place of one connection. rooms: where it is counted. moment: since when, by the clock that loops have too. occupant:
-    who can give way; None: nobody yet, or no more."""
+    """The place of one connection. rooms: where it is counted. moment: since when, or since its turn by a rate, by the clock
+    that loops have too. occupant: who can give way; None: nobody yet, or no more."""
 
     __slots__ = ("loop", "moment", "occupant", "rooms", "state")
 
@@ -117,7 +121,8 @@ class Place:
         return time.monotonic() - self.moment
 
 
-SHAKING, HEARD, ASKED, SETTLED, LEFT = range(5)  # states; HEARD: shaking, and it has said something; ASKED: to give way
+# States. HEARD: shaking, and it has said something; ASKED: to give way; HELD: it waits for its turn.
+SHAKING, HEARD, ASKED, HELD, SETTLED, LEFT = range(6)
 
 
 class Gate:
@@ -192,6 +197,24 @@ class Gate:
             chosen, left = self._choose(True)
         self._hand_out(chosen, left)
 
+    def await_turn(self, place: Place) -> None:
+        """A handshake that has to wait, by a rate; `begin_turn` follows, or its end."""
+        with self._lock:
+            asked = place.state == ASKED
+            self._become(place, HELD)
+            if not asked:
+                return
+            chosen, left = self._choose(True)
+        self._hand_out(chosen, left)
+
+    def begin_turn(self, place: Place) -> None:
+        """It waits no more."""
+        place.moment = time.monotonic()
+        with self._lock:
+            self._become(place, HEARD)
+            chosen, left = self._choose(True)
+        self._hand_out(chosen, left)
+
     def settle(self, place: Place) -> None:
         """The handshake is done, or there was none to make."""
         with self._lock:
@@ -253,6 +276,8 @@ class Gate:
                 room.heard[place] = None
             elif state == ASKED:
                 room.asked += 1
+            elif state == HELD:
+                room.held += 1
         place.state = state
 
     def _choose(self, press: bool) -> tuple[list[tuple[Waiting, Place]], list[Waiting]]:

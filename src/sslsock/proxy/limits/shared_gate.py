@@ -11,7 +11,7 @@ import time
 from itertools import islice
 from typing import TYPE_CHECKING, Optional
 
-from .gate import ASKED, FAIR_SECONDS, HEARD, LEFT, RESOLUTION, SETTLED, SILENT_SECONDS, Gate, Place, Room, Waiting, call
+from .gate import ASKED, FAIR_SECONDS, HEARD, HELD, LEFT, RESOLUTION, SETTLED, SILENT_SECONDS, Gate, Place, Room, Waiting, call
 
 if TYPE_CHECKING:
     from ...core.event_loop import EventLoop
@@ -82,6 +82,17 @@ class SharedGate(Gate):
         self._tickets[who] = ticket
         self._plan()
         return None
+
+    def await_turn(self, place: Place) -> None:
+        if place.state == ASKED:
+            self._table.ask(number_of(place.rooms[-1]), -1)
+        self._become(place, HELD)
+        self._plan()
+
+    def begin_turn(self, place: Place) -> None:
+        place.moment = time.monotonic()
+        self._become(place, HEARD)
+        self._plan()
 
     def settle(self, place: Place) -> None:
         if place.state == SETTLED:

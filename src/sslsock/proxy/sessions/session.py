@@ -173,12 +173,17 @@ class Session:
         if wait is None:
             self.fail(record.HANDSHAKE_RATE, "so many handshakes wait that its turn would come too late")
         elif wait:
-            self._turn = worker.loop.call_later(wait, self._shake, context)
+            worker.gate.await_turn(self.place)
+            self._turn = worker.loop.call_later(wait, self._on_turn, context)
         return wait == 0
+
+    def _on_turn(self, context: Context) -> None:
+        self._turn = None
+        self._worker.gate.begin_turn(self.place)
+        self._shake(context)
 
     def _shake(self, context: Context) -> None:
         assert isinstance(self._front, Channel)
-        self._turn = None
         self._stage = HANDSHAKE
         self._engine = Engine(context)
         self._front.start_tls(self._engine, 0)  # its deadline is that of the session
