@@ -291,6 +291,14 @@ ERRORS = [
     (LISTENER + 'to-ca = "x" #!\n', "to-ca: it is for back ends that are spoken to with TLS: to tls://…"),
     (LISTENER.replace("tls", "tcp") + 'cert = "x" #!\n', "cert: TLS does not end at a tcp:// listener"),
     (LISTENER.replace("443", "1") + LISTENER + LISTENER.replace('3"', '3" #!'), "listen: another listener has this address"),
+    (
+        LISTENER.replace("443", "0") + "max-handshakes = 1\n" + LISTENER.replace('443"', '0" #!'),
+        "listen: another listener is tls://:0 too, and has another max-handshakes: they are counted together",
+    ),
+    (
+        LISTENER.replace("443", "0") + LISTENER.replace('443"', '0" #!') + "connection-rate = 1\n",
+        "listen: another listener is tls://:0 too, and has another connection-rate: they are counted together",
+    ),
     # routes
     (
         BARE + "[[listener.route]]\nto = 'tcp://a:1'\n[[listener.route]] #!\nto = 'tcp://b:1'\n",

@@ -20,7 +20,7 @@ from .allowed import NameList
 from .back_end_values import CHOICE, balance_of, check_of
 from .directory_values import resolver_of, service_of
 from .fleet_values import FLEET, fleet_of
-from .limit_values import BOUNDS, limits_of, own_limits
+from .limit_values import BOUNDS, limits_of, own_limits, require_alike
 from .model import (
     PROTOCOL_NAMES,
     Address,
@@ -67,6 +67,7 @@ def settings_of(
     """The settings of a whole proxy. listeners: each with its routes. acme: what is said of ACME. SettingsError."""
     made = tuple(listener_of(listener, routes) for listener, routes in listeners)
     seen: dict[tuple[str, int], Table] = {}
+    named: dict[str, ListenerSettings] = {}
     for (table, _), settings in zip(listeners, made):
         path = settings.listen.path
         where = hosts.spelled_alike(settings.listen.host), settings.listen.port
@@ -76,6 +77,7 @@ def settings_of(
         if where in seen and where[1]:
             table.fail("another listener has this address", "listen")
         seen[where] = table
+        require_alike(table, settings, named.setdefault(str(settings.listen), settings))
     asking = [(table, settings.listen) for (table, _), settings in zip(listeners, made) if settings.acme]
     wanted, listening = asking[0][0] if asking else None, [address for _, address in asking]
     return ProxySettings(

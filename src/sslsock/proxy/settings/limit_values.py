@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from .model import Limits, Rate
+from .model import Limits, ListenerSettings, Rate
 from .table import Table, kind
 
-__all__ = ["BOUNDS", "OF_LISTENERS", "limits_of", "own_limits"]
+__all__ = ["BOUNDS", "OF_LISTENERS", "limits_of", "own_limits", "require_alike"]
 
 OF_LISTENERS = ("max-connections", "max-handshakes", "connection-rate", "handshake-rate")  # in all, and of one listener
 OF_SOURCES = (
@@ -66,6 +66,15 @@ def own_limits(table: Table) -> dict[str, Any]:
         "connection_rate": rate(table, "connection-rate"),
         "handshake_rate": rate(table, "handshake-rate"),
     }
+
+
+def require_alike(table: Table, settings: ListenerSettings, other: ListenerSettings) -> None:
+    """Those of two listeners at port 0 that have the same name. What limits count goes by that name."""
+    for key in OF_LISTENERS:
+        field = key.replace("-", "_")
+        if getattr(settings, field) != getattr(other, field):
+            name = settings.listen
+            table.fail(f"another listener is {name} too, and has another {key}: they are counted together", "listen")
 
 
 def rate(table: Table, key: str) -> Rate:
