@@ -78,6 +78,14 @@ def served(stack: contextlib.ExitStack, port: int, source: str = "127.0.0.1", co
     return sock
 
 
+def client_hello(context: ssl.SSLContext) -> bytes:
+    """What a client sends first."""
+    outgoing = ssl.MemoryBIO()
+    with pytest.raises(ssl.SSLWantReadError):
+        context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="localhost").do_handshake()
+    return outgoing.read()
+
+
 def refused_in(proxy: Proxy) -> dict[str, int]:
     """The refusals in the metrics, by reason."""
     name = "sslsock_proxy_connections_refused_total{"
@@ -362,11 +370,7 @@ def test_a_client_that_goes_while_it_waits_for_its_turn(start: Start, echo: Echo
     proxy = start("--listen", "tls://127.0.0.1:0", "--to", echo.to, *options)
     with contextlib.ExitStack() as stack:
         served(stack, proxy.port, context=context)
-        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        client = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
-        with pytest.raises(ssl.SSLWantReadError):
-            client.do_handshake()
-        hello = outgoing.read()
+        hello = client_hello(context)
         for _ in range(2):
             with connect(proxy.port) as sock:
                 sock.sendall(hello)
@@ -484,6 +488,25 @@ def test_sighup_changes_the_turn_of_who_waits(start: Start, echo: Echo, tmp_path
         proxy.process.send_signal(signal.SIGHUP)
         for other in others:
             is_served(other)
+
+
+def test_sighup_changes_the_turn_of_a_handshake(start: Start, echo: Echo, identity: Identity, tmp_path: FilePath) -> None:
+    context = identity.client_context()
+    file = tmp_path / "proxy.toml"
+    pair = f'cert = "{identity.cert}"\nkey = "{identity.key}"'
+    listening = f'[[listener]]\nlisten = "tls://127.0.0.1:0"\nto = "{echo.to}"\n{pair}\n'
+    file.write_text(f'handshake-timeout = 0\nhandshake-rate = "{NEVER.format(1)}"\n{listening}')
+    proxy = start("--config", file)
+    with contextlib.ExitStack() as stack:
+        served(stack, proxy.port, context=context)
+        others = [stack.enter_context(connect(proxy.port)) for _ in range(3)]
+        for other in others:
+            other.sendall(client_hello(context))
+            operations.wait_until_taken(other)
+        file.write_text(f"handshake-timeout = 0\n{listening}")
+        proxy.process.send_signal(signal.SIGHUP)
+        for other in others:
+            assert receive_exactly(other, 1) == b"\x16", "no handshake goes on"
 
 
 def test_a_place_of_who_waits_while_headers_become_expected_is_given_back(start: Start, echo: Echo, tmp_path: FilePath) -> None:

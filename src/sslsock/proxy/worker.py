@@ -16,6 +16,7 @@ from collections.abc import Container, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from errno import EMFILE
 from functools import partial
+from operator import attrgetter
 from typing import Any, Callable, Optional
 from weakref import WeakValueDictionary
 
@@ -228,6 +229,7 @@ class Worker:
         self.gate = gate
         self.sources = sources or Sources(limits)
         self.rates = rates or Rates([policy.name for policy in policies])
+        self._handshake_rates = self.rates.of_handshakes  # by which those who wait have their turns
         self.counters = Counters()
         self.lifetime: Optional[Lifetime] = None  # of those who come now
         self.sessions: set[Session] = set()
@@ -424,6 +426,14 @@ class Worker:
         self._pool_of = {route: self.pool(route) for route in every}
         self._on_found()
 
+    def _use_handshake_rates(self) -> None:
+        """Whose turn would come by others takes another one."""
+        before, self._handshake_rates = self._handshake_rates, self.rates.of_handshakes
+        changed = {name for name, rates in self._handshake_rates.items() if rates != before[name]}
+        waiting = [session for session in self.sessions if session.waits and session.policy.name in changed]
+        for session in sorted(waiting, key=attrgetter("started")):
+            self.loop.call_soon(session.take_another_turn)  # a mistake in one concerns no other
+
     def _use_lifetime(self, seconds: float) -> None:
         """Who is there already keeps its own."""
         if self.lifetime is None or self.lifetime.seconds != seconds:
@@ -449,6 +459,7 @@ class Worker:
         self._use_routes(policies)
         self._use_lifetime(limits.connection_lifetime)
         self.limits = limits
+        self._use_handshake_rates()
         for entrances, policy in zip(self.entrances, policies):
             for entrance in entrances:
                 entrance.follow(policy, limits)

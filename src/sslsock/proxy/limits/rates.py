@@ -9,7 +9,7 @@ from ...core.rate_limits import RateLimits
 
 if TYPE_CHECKING:
     from ..policy import ListenerPolicy
-    from ..settings.model import Limits
+    from ..settings.model import Limits, Rate
     from .shares import Shares
 
 __all__ = ["RATES", "Rates", "rate_numbers"]
@@ -40,6 +40,11 @@ class Rates:
             {name: self._limits.limiter((self._numbers[name, what], self._numbers[ALL, what])) for name in listeners}
             for what in RATES
         )
+
+    @property
+    def of_handshakes(self) -> dict[str, tuple[Rate, ...]]:
+        """What is in force now, of each listener and of all."""
+        return {name: limiter.in_force for name, limiter in self.handshakes.items()}
 
     def follow(self, limits: Limits, policies: Sequence[ListenerPolicy]) -> None:
         """Go by these settings from now on."""

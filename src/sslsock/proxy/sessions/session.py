@@ -103,7 +103,7 @@ class Session:
         self._backend: Optional[Backend] = None  # that it is connected to
         self._deadline: Optional[Timer] = None  # from the accept to the end of the handshake
         self._due: Optional[float] = None  # when that is, by the clock of the loop
-        self._turn: Optional[Timer] = None  # set while the handshake waits for its turn
+        self._turn: Optional[tuple[Timer, Context]] = None  # set while the handshake waits for its turn
         self._lifetime: Optional[Lifetime] = None
         self.shakes = policy.shakes
         self._route: Optional[RoutePolicy] = None
@@ -166,21 +166,36 @@ class Session:
         except Refused as exc:
             self.fail(exc.reason, str(exc))
             return False
-        limiter = worker.rates.handshakes[self.policy.name]
-        if not limiter.limited:
-            return True
-        wait = limiter.take(None if self._due is None else self._due - worker.loop.time())
+        return not worker.rates.handshakes[self.policy.name].limited or self._take_turn(context)
+
+    def _take_turn(self, context: Context) -> bool:
+        """By the rates. Whether it is now; otherwise it comes later, or the connection has ended."""
+        worker = self._worker
+        wait = worker.rates.handshakes[self.policy.name].take(None if self._due is None else self._due - worker.loop.time())
         if wait is None:
             self.fail(record.HANDSHAKE_RATE, "so many handshakes wait that its turn would come too late")
         elif wait:
             worker.gate.await_turn(self.place)
-            self._turn = worker.loop.call_later(wait, self._on_turn, context)
+            self._turn = worker.loop.call_later(wait, self._on_turn, context), context
         return wait == 0
 
     def _on_turn(self, context: Context) -> None:
         self._turn = None
         self._worker.gate.begin_turn(self.place)
         self._shake(context)
+
+    @property
+    def waits(self) -> bool:
+        """Whether its handshake waits for its turn."""
+        return self._turn is not None
+
+    def take_another_turn(self) -> None:
+        """If it waits: the rates have changed."""
+        if self._turn is not None:
+            (timer, context), self._turn = self._turn, None
+            timer.cancel()
+            if self._take_turn(context):
+                self._on_turn(context)
 
     def _shake(self, context: Context) -> None:
         assert isinstance(self._front, Channel)
@@ -503,7 +518,7 @@ class Session:
         if self._stage == OVER:
             return
         self._stage = OVER
-        for timer in (self._deadline, self._turn):
+        for timer in (self._deadline, self._turn and self._turn[0]):
             if timer is not None:
                 timer.cancel()
         self._deadline = self._turn = None
