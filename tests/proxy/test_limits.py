@@ -15,6 +15,7 @@ from typing import Any, Callable, Optional
 import pytest
 
 from command_helpers import Identity
+from peers import MEMORY_TELLS
 from sslsock.proxy_protocol import encode_v1
 
 from . import operations
@@ -202,7 +203,7 @@ def test_a_flood_leaves_memory_and_others_alone(start: Start, echo: Echo) -> Non
     with contextlib.ExitStack() as stack:
         for number in range(50):
             served(stack, proxy.port, f"127.200.0.{number + 1}")
-    assert proxy.resident() - before < 2 << 20
+    assert not MEMORY_TELLS or proxy.resident() - before < 2 << 20
 
 
 RANGE = "2001:db8::/32"
