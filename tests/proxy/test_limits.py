@@ -44,6 +44,7 @@ class Echo:
     """A back end that sends back what it gets, whoever comes."""
 
     def __init__(self, listening: socket.socket) -> None:
+        listening.listen(4096)  # a flood comes sooner than threads begin, and who finds the queue full waits for seconds
         self._listening = listening
         self.to = f"tcp://127.0.0.1:{listening.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
