@@ -19,6 +19,7 @@ from peers import needs_sources
 from sslsock.__main__ import make_parser
 from sslsock.proxy.fleet.member import FleetState
 from sslsock.proxy.observability.metrics import Counters, ProcessState, WorkerProcesses, make_collector
+from sslsock.proxy.settings.model import Limits
 
 pytestmark = needs_sources
 DEPLOY = Path(__file__).resolve().parent.parent / "deploy"
@@ -132,7 +133,7 @@ def seconds(key: str, text: str) -> int:
 def test_whoever_stops_it_is_patient_enough() -> None:
     ending = seconds("shutdown-delay", settings()) + seconds("drain-timeout", settings())
     assert seconds("terminationGracePeriodSeconds", text_of("kubernetes/deployment.yaml")) > ending
-    assert seconds("TimeoutStopSec", UNIT.read_text()) > seconds("--drain-timeout", UNIT.read_text())
+    assert seconds("TimeoutStopSec", UNIT.read_text()) > Limits().drain_timeout
 
 
 def test_the_commands_of_the_unit_are_ours() -> None:

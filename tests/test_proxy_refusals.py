@@ -11,7 +11,7 @@ from sslsock.core.listener import Listener
 from sslsock.core.source_limits import SourceLimits
 from sslsock.proxy.limits.refusals import PERIOD, RefusalLog
 from sslsock.proxy.observability.metrics import Counters, by_listener
-from sslsock.proxy.observability.record import ConnectionRecord
+from sslsock.proxy.observability.record import REFUSALS, ConnectionRecord
 
 NAME = "tls://:443"
 
@@ -101,3 +101,13 @@ def test_a_door_counts_whom_it_refuses_and_lets_in_the_others() -> None:
             client.close()
     finally:
         taker.listener.close()
+
+
+def test_every_refusal_names_its_limit() -> None:
+    counters, writer = Counters(), Writer()
+    for reason in REFUSALS:
+        told(counters, reason)
+    RefusalLog([counters], writer).update()  # type: ignore[arg-type]
+    named = {line.split("(")[1].split(":")[0]: line.split(": ")[-1].rstrip(")") for line in writer.lines}
+    assert named.keys() == REFUSALS
+    assert named["handshake_rate"] == "handshake-rate" and named["denied"] == "the lists of sources"

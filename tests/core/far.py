@@ -67,7 +67,8 @@ class Far:
         """The end was said, as far as it can be said."""
         return self.ended and (self.engine is None or self.engine.peer_closed)
 
-    def pump(self):
+    def pump(self, most=1 << 40):
+        """most: bytes to read."""
         with contextlib.suppress(BlockingIOError):
             while self.out:
                 del self.out[: self.sock.send(self.out)]
@@ -75,8 +76,9 @@ class Far:
             self.finishing = False
             self.sock.shutdown(socket.SHUT_WR)
         with contextlib.suppress(BlockingIOError):
-            while self.reading and not self.ended:
-                data = self.sock.recv(1 << 18)
+            while self.reading and not self.ended and most:
+                data = self.sock.recv(min(1 << 18, most))
+                most -= len(data)
                 self.ended = not data
                 if self.engine is None:
                     self.received += data

@@ -1,5 +1,6 @@
 """Relays over socket pairs: every byte both ways, ends passed on as what they were, back-pressure, errors."""
 
+import contextlib
 import fcntl
 import itertools
 import os
@@ -745,6 +746,48 @@ def test_who_was_told_the_end_is_not_reset(loop, end):
     joined.drive(lambda: joined.front.ended and joined.back.error, "both ends")
     assert joined.front.received == b"all of it" and joined.front.error is None
     assert isinstance(joined.back.error, ConnectionResetError)
+
+
+def slow_pair():
+    """The far end takes little at a time, the kernel of the near end much."""
+    near, far = tcp_pair()
+    near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MIB)
+    far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32 * 1024)
+    return near, far
+
+
+@pytest.mark.parametrize("kind", ["fd", "tls1.3"])
+def test_a_peer_that_reads_slowly_keeps_a_relay_from_being_idle(loop, kind):
+    """Though all has been sent: the kernel delivers it for a long time yet."""
+    limit, size = 0.2, MIB
+    joined = join(loop, (kind, "fd"), slow_pair, idle_seconds=limit)
+    front = joined.front
+    front.reading = False
+    joined.back.write(bytes(size))
+    joined.drive(lambda: joined.relay.bytes_back == size, "all is read")
+
+    def read():
+        front.reading = True
+        with contextlib.suppress(OSError):  # `drive` meets it, too
+            front.pump(size // 16)
+        front.reading = False
+        if front.error is None and len(front.received) < size:
+            loop.call_later(limit / 4, read)
+
+    read()
+    joined.drive(lambda: front.error or len(front.received) == size, "all that was sent")
+    assert front.error is None and len(front.received) == size
+    front.reading = True
+    joined.until_closed()
+    assert joined.observer.reason == RELAY_IDLE
+
+
+def test_a_peer_that_reads_nothing_keeps_no_relay_from_being_idle(loop):
+    joined = join(loop, ("fd", "fd"), slow_pair, idle_seconds=0.05)
+    joined.front.reading = False
+    joined.back.write(bytes(MIB // 2))
+    joined.until_closed()
+    assert joined.observer.reason == RELAY_IDLE
 
 
 def test_the_idle_limit_can_be_changed(loop):

@@ -23,6 +23,7 @@ cdef class RelaySide(Link):
     # outgoing
     cdef flag ending  # nothing will be added to `out`
     cdef flag ended  # all of it is out, and the end of the stream too
+    cdef int queued  # bytes that the kernel had yet to deliver, at the last look of the idle limit
 
     cdef int watch(self, object end) except -1
     cdef int unwatch(self, object end) except -1
@@ -46,6 +47,7 @@ cdef class RelaySide(Link):
     cdef void end_output(self) noexcept nogil
     cdef void send_failed(self) noexcept nogil
     cdef bint wind_up(self) noexcept nogil
+    cdef bint delivers(self) noexcept
     cdef void close_now(self) noexcept
 
 

@@ -344,6 +344,14 @@ cdef class RelaySide(Link):
             self.plan_again_nogil()
         return False
 
+    cdef bint delivers(self) noexcept:
+        """Whether the kernel has delivered bytes since the last look; at the first one, whether it may have. A peer that reads slowly
+        takes them long after the last send."""
+        cdef int left = max(system.unacknowledged(self.fd), 0)
+        cdef bint fewer = left != 0 and (self.queued == 0 or left < self.queued)
+        self.queued = left
+        return fewer
+
     cdef void close_now(self) noexcept:
         self.close_descriptor()
         byte_queue_clear(&self.out)
@@ -516,7 +524,11 @@ cdef class ChannelRelay:
         if self.over:
             return
         if not self.lingering and idle < self.idle_limit:
+            self.front.queued = self.back.queued = 0
             self.watch_idle(self.idle_limit - idle)
+            return
+        if not self.lingering and (self.front.delivers() | self.back.delivers()):
+            self.watch_idle(self.idle_limit)
             return
         self.reset_the_untold()
         self.finish(-1 if self.lingering else IDLE)

@@ -8,14 +8,14 @@ from typing import Callable
 
 from ..observability.access_log import WARNING, LineWriter
 from ..observability.metrics import Counters, by_listener
-from ..observability.record import VERDICTS
+from ..observability.record import HANDSHAKE_RATE, VERDICTS
 from .networks import address_text
 
 __all__ = ["PERIOD", "RefusalLog"]
 
 PERIOD = 60.0  # seconds between two lines about the same
 
-WHAT = dict(VERDICTS.values())
+WHAT = {**dict(VERDICTS.values()), HANDSHAKE_RATE: "handshake-rate"}  # the limit of a reason
 
 
 class RefusalLog:
@@ -35,7 +35,7 @@ class RefusalLog:
                 if count == before or now - moment < PERIOD:
                     continue
                 self._told[listener, reason] = count, now
-                text = f"{listener}: connections refused: {count - before} ({reason}: {WHAT.get(reason, reason)})"
+                text = f"{listener}: connections refused: {count - before} ({reason}: {WHAT[reason]})"
                 last = self._latest(listener, reason)
                 self._writer.write(f"{text}{f', one of the last from {last}' if last else ''}", WARNING)
 
