@@ -448,7 +448,7 @@ def main() -> int:
     if not peers:
         parser.error("none of the peers is here")
     slices = 1 if options.quick else SLICES
-    bulk = Load("sent", 2, 1 << 20) if options.quick else Load("sent", 4, 64 << 20)
+    bulk = Load("sent", 2, 1 << 20) if options.quick else Load("sent", 16, 64 << 20)
     small = Load("request", 4_096 if options.quick else 10_000)
     many = Load("request", 4_096 if options.quick else 40_000, kept=16 if options.quick else 1_000)
     new = Load("connection", 16 if options.quick else 500)
@@ -458,7 +458,7 @@ def main() -> int:
     with back_end(report) as target:
         report.head()
         costs = {
-            bulk: Cost(report, "GiB", "s of CPU", GIB / bulk.size, peers, 0, slices),
+            bulk: Cost(report, "GiB", "s of CPU", GIB / bulk.size, peers, 0, min(slices, 2)),
             small: Cost(report, "request of 1 KiB", "us of CPU", 1e6, peers, 1, slices),
             many: Cost(report, "request of 1 KiB, 1,000 connections", "us of CPU", 1e6, peers, 1, min(slices, 2)),
             new: Cost(report, "connection with one request", "us of CPU", 1e6, peers, 2, slices),
