@@ -28,6 +28,7 @@ from .running import (
     end_output,
     listener,
     receive,
+    receive_all,
     receive_exactly,
 )
 
@@ -111,13 +112,14 @@ def test_bytes_went_through(start: Start, identity: Identity, scheme: str, optio
         proxy = start(*listening, "--to", to, option, seconds)
         with connect(proxy.port, context) as client, accept(back) as server:
             half = option == "--half-closed-timeout"
-            client.sendall(b"half of a file")
-            assert receive_exactly(server, 14) == b"half of a file"
+            with contextlib.suppress(OSError):  # on a slow machine its time may be over
+                client.sendall(b"half of a file")
             if half:
                 end_output(client)
-                assert receive(server) == b"", "it said that this was all"
+                assert receive_all(server) == b"half of a file", "it said that this was all"
             else:
-                assert end_of(server) == "reset", "a FIN says that the file is complete"
+                with pytest.raises(ConnectionResetError):  # a FIN says that the file is complete
+                    receive_all(server)
             if context is None:
                 assert end_of(client) == "reset"
             else:

@@ -229,7 +229,7 @@ class Worker:
         self.gate = gate
         self.sources = sources or Sources(limits)
         self.rates = rates or Rates([policy.name for policy in policies])
-        self._handshake_rates = self.rates.of_handshakes  # by which those who wait have their turns
+        self._handshake_rates = self.rates.handshakes_in_force  # by which those who wait have their turns
         self.counters = Counters()
         self.lifetime: Optional[Lifetime] = None  # of those who come now
         self.sessions: set[Session] = set()
@@ -428,7 +428,7 @@ class Worker:
 
     def _use_handshake_rates(self) -> None:
         """Whose turn would come by others takes another one."""
-        before, self._handshake_rates = self._handshake_rates, self.rates.of_handshakes
+        before, self._handshake_rates = self._handshake_rates, self.rates.handshakes_in_force
         changed = {name for name, rates in self._handshake_rates.items() if rates != before[name]}
         waiting = [session for session in self.sessions if session.waits and session.policy.name in changed]
         for session in sorted(waiting, key=attrgetter("started")):

@@ -42,8 +42,8 @@ class Rates:
         )
 
     @property
-    def of_handshakes(self) -> dict[str, tuple[Rate, ...]]:
-        """What is in force now, of each listener and of all."""
+    def handshakes_in_force(self) -> dict[str, tuple[Rate, ...]]:
+        """By what rates handshakes of each listener go now."""
         return {name: limiter.in_force for name, limiter in self.handshakes.items()}
 
     def follow(self, limits: Limits, policies: Sequence[ListenerPolicy]) -> None:
