@@ -23,7 +23,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from peers import DEADLINE, HOSTS, INSTRUMENTED, Certificates, Host, end_lookups, open_descriptors
+from peers import DEADLINE, HOSTS, INSTRUMENTED, Certificates, Host, end_lookups, forget_contexts, open_descriptors
 
 ROOT = Path(__file__).parent
 
@@ -198,6 +198,13 @@ def warm_hosts() -> None:
             host = Host(kind)
             host.turn()
             host.close()
+
+
+@pytest.fixture(autouse=True)
+def no_sessions_of_earlier_tests() -> None:
+    """Equal configurations share a context and its sessions, and the system gives ports out again: a client would now and then
+    resume what an earlier test has left at the same port."""
+    forget_contexts()
 
 
 @pytest.fixture(scope="session")

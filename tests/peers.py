@@ -23,6 +23,7 @@ import trustme
 import sslsock
 from sslsock import EventLoop, SslCertificate, SslConfiguration, SslKey, SslServer, SslSocket, TcpServer, TcpSocket
 from sslsock.core.folder_watch import FolderWatch
+from sslsock.sockets import snapshot
 
 INSTRUMENTED = bool(os.environ.get("SSLSOCK_SANITIZE") or os.environ.get("SSLSOCK_VALGRIND"))
 
@@ -123,6 +124,12 @@ class Host:
         if self._host is not None:
             self._host.close()
         assert not self.failures, [repr(failure["exception"]) for failure in self.failures]
+
+
+def forget_contexts() -> None:
+    """Contexts of equal configurations are shared, with their sessions: the next are new ones."""
+    snapshot.contexts.clear()
+    snapshot.recent.clear()
 
 
 class Recorder:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import itertools
 import ssl
 import subprocess
 
@@ -20,20 +19,12 @@ from sslsock.core.context import VERIFY_NONE, VERIFY_PEER, VERIFY_QUERY
 
 VERSIONS = [SslProtocol.TLS_1_2, SslProtocol.TLS_1_3]
 TLS_1_2, TLS_1_3 = VERSIONS
-DEPTHS = itertools.count(10)
 KINDS = ["tls-exporter", "tls-server-end-point", "tls-unique"]
 
 
 @pytest.fixture(params=VERSIONS, ids=str)
 def version(request):
     return request.param
-
-
-def strangers(certificates):
-    """A client's configuration that shares no sessions with another's: a resumed session has no verified chain."""
-    configuration = certificates.client()
-    configuration.peer_verify_depth = next(DEPTHS)  # equal settings would share a context
-    return configuration
 
 
 def resumed_engines(version, server=None):
@@ -326,7 +317,7 @@ def test_what_was_not_verified_has_none(version):
 
 
 def test_sockets_give_what_their_engines_do(host, certificates, version):
-    configuration = strangers(certificates)
+    configuration = certificates.client()
     configuration.minimum_protocol = configuration.maximum_protocol = version
     pair = make_ssl_pair(host, configuration, certificates.server())
     for kind in KINDS:
@@ -372,8 +363,8 @@ def test_inside_the_handshake_it_is_refused():
 
 
 def test_in_a_relay_a_connection_is_not_asked(host, certificates):
-    first = make_ssl_pair(host, strangers(certificates), certificates.server())
-    second = make_ssl_pair(host, strangers(certificates), certificates.server())
+    first = make_ssl_pair(host, certificates.client(), certificates.server())
+    second = make_ssl_pair(host, certificates.client(), certificates.server())
     relay = Relay(first.server, second.client)
     host.wait_for(lambda: relay.joined)
     with pytest.raises(RuntimeError, match="relay"):

@@ -11,10 +11,10 @@ import pytest
 
 from core.pairs import TLS_1_2, TLS_1_3, client_context, engines, identity, server_context, shake
 from judged import DAY, NOW, issue, revoke
-from peers import DEADLINE, Recorder, accept, make_ssl_pair, secure_server, silence, wait_for_end
+from peers import DEADLINE, Recorder, accept, forget_contexts, make_ssl_pair, secure_server, silence, wait_for_end
 from sslsock import Engine, SslConfiguration, SslCrl, SslSession, SslSocket, TlsError
 from sslsock.core.context import VERIFY_NONE, VERIFY_PEER, VERIFY_QUERY
-from sslsock.sockets import snapshot
+from sslsock.sockets.snapshot import context_of
 
 NAMES = {"server_name": "localhost", "verify_name": "localhost"}
 WEEK = 7 * 86400
@@ -281,19 +281,6 @@ def test_one_that_a_program_offers_is_not_offered_by_itself_again():
 # Sockets
 
 
-@pytest.fixture
-def no_shared_contexts():
-    """Contexts of equal configurations are shared, with their sessions: none is left of before, and none is made so that the
-    next finds it."""
-
-    def forget():
-        snapshot.contexts.clear()
-        snapshot.recent.clear()
-
-    forget()
-    return forget
-
-
 def limited(configuration, version):
     configuration.minimum_protocol = configuration.maximum_protocol = version
     return configuration
@@ -317,11 +304,11 @@ def connect(host, server, configuration, session=None, prepare=None, name="local
     return left, right, told
 
 
-def test_a_socket_keeps_and_gives_its_session(host, certificates, version, no_shared_contexts):
+def test_a_socket_keeps_and_gives_its_session(host, certificates, version):
     server = secure_server(certificates)
     sessions = [None]
     for reused in (False, True, True):
-        no_shared_contexts()
+        forget_contexts()
         left, right, told = connect(host, server, limited(certificates.client(), version), sessions[-1])
         assert left.socket.session_reused is right.socket.session_reused is reused
         if told:
@@ -335,19 +322,19 @@ def test_a_socket_keeps_and_gives_its_session(host, certificates, version, no_sh
     server.close()
 
 
-def test_a_session_is_offered_once(host, certificates, no_shared_contexts):
+def test_a_session_is_offered_once(host, certificates):
     server = secure_server(certificates)
     left, _, told = connect(host, server, limited(certificates.client(), TLS_1_3))
     [session] = told
     left.socket.disconnect()
     wait_for_end(host, left)
-    no_shared_contexts()
+    forget_contexts()
     client = left.socket
     client.configuration = limited(certificates.client(), TLS_1_3)
     client.session = session
     assert client.session is session
     for reused in (True, False):
-        no_shared_contexts()
+        forget_contexts()
         client.configuration = limited(certificates.client(), TLS_1_3)
         left.clear()
         client.connect_encrypted("127.0.0.1", server.port)
@@ -374,7 +361,7 @@ def test_a_session_whose_errors_were_ignored_is_not_given(host, certificates, ve
     server.close()
 
 
-def test_null_and_foreign_sessions_make_a_full_handshake(host, certificates, version, no_shared_contexts):
+def test_null_and_foreign_sessions_make_a_full_handshake(host, certificates, version):
     server = secure_server(certificates)
     strict = limited(certificates.client(), version)
     strict.verify_flags = SslConfiguration.VERIFY_X509_PARTIAL_CHAIN
@@ -382,7 +369,7 @@ def test_null_and_foreign_sessions_make_a_full_handshake(host, certificates, ver
     session = left.socket.session
     left.socket.abort()
     for given in (session, SslSession(b"rubbish"), None):
-        no_shared_contexts()
+        forget_contexts()
         left, _, _ = connect(host, server, limited(certificates.client(), version), given)
         assert left.socket.encrypted
         assert not left.socket.session_reused
@@ -415,7 +402,6 @@ def test_a_handler_of_sessions_may_do_anything(host, certificates, version, deed
     server = secure_server(certificates)
     client = SslSocket()
     client.configuration = limited(certificates.client(), version)
-    client.configuration.peer_verify_depth = 7  # shares no sessions
     client.peer_verify_name = "localhost"
     left = Recorder(client)
     prepare(client)
@@ -441,7 +427,6 @@ def test_data_stays_in_order_when_the_handler_turns_the_loop(own_host, certifica
     server = secure_server(certificates)
     client = SslSocket()
     client.configuration = limited(certificates.client(), TLS_1_3)
-    client.configuration.peer_verify_depth = 8
     client.peer_verify_name = "localhost"
     left = Recorder(client)
     seen = []
@@ -473,7 +458,6 @@ def test_a_method_is_a_handler_of_sessions(host, certificates):
     server = secure_server(certificates)
     client = Client()
     client.configuration = certificates.client()
-    client.configuration.peer_verify_depth = 9
     client.peer_verify_name = "localhost"
     client.connect_encrypted("127.0.0.1", server.port)
     right = accept(host, server)
@@ -495,3 +479,15 @@ def test_a_socket_in_the_middle_tells_nothing(host, certificates):
     silence(pair)
     pair.client.abort()
     pair.server.abort()
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+def test_a_test_starts_without_the_sessions_of_others(certificates, turn):
+    """The fixture of conftest.py: in both turns the configurations are equal and the sessions' key is the same."""
+    client = context_of(certificates.client().snapshot(False, SslSocket.VERIFY_PEER))
+    server = context_of(certificates.server().snapshot(True, SslSocket.VERIFY_NONE))
+    for reused in (False, True):
+        left, right = Engine(client, session_key="one", **NAMES), Engine(server)
+        shake(left, right)
+        left.decrypt(right.encrypt(b"with a ticket"))
+        assert left.session_reused is reused
