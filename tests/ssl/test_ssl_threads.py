@@ -80,6 +80,22 @@ def test_two_threads_move_much_both_ways(files: Files, version: str) -> None:
         assert sums["sent", 2] == sums["received", 2]
 
 
+def test_a_request_is_written_while_tickets_are_read(files: Files) -> None:
+    """RFC 8446, 4.6.1: they come right behind the handshake, when a library's reading thread waits already and its first
+    request is on the way. With CPython's module it is lost half the time, both being in libssl at once (gh-143756)."""
+    client, server = files.client(ssl), files.server(ssl)
+    server.num_tickets = 8
+    for _ in range(150):
+        with connected(client, server) as (one, other):
+            answers: list[bytes] = []
+            together(
+                lambda end=one, answers=answers: answers.append(end.recv(100)),  # type: ignore[misc]
+                lambda end=one: end.sendall(b"request"),  # type: ignore[misc]
+                lambda end=other: end.sendall(b"answer to " + end.recv(100)),  # type: ignore[misc]
+            )
+            assert answers == [b"answer to request"]
+
+
 def handshake(client: Any, server: Any) -> None:
     """A connection in one thread, of which a few bytes come through."""
     left, right = socket.socketpair()
