@@ -218,6 +218,31 @@ def test_a_cipher_suite_that_is_left_out_is_a_warning() -> None:
     assert len(warnings(*TLS, "--ciphers", f"{good}:TLS_AES_128_GCM_SHA256")) == 1, "which is for --ciphersuites"
 
 
+def test_a_limit_that_is_never_met_is_a_warning(tmp_path: Path) -> None:
+    idle = "has no effect: idle-timeout ends such a connection after"
+    assert warnings(*TLS, "--half-closed-timeout", "301") == [f"warning: --half-closed-timeout: {idle} 300 seconds"]
+    assert warnings(*TLS, "--half-closed-timeout", "2", "--idle-timeout", "1.5") == [
+        f"warning: --half-closed-timeout: {idle} 1.5 seconds"
+    ]
+    for fine in ("--half-closed-timeout=300", "--half-closed-timeout=301 --idle-timeout=0", "--handshake-rate=5"):
+        assert warnings(*TLS, *fine.split()) == []
+    rates = "--handshake-rate", "--handshake-rate-per-source"
+    assert warnings(*BACK, *(f"{rate}=5" for rate in rates)) == [
+        f"warning: {rate}: has no effect: no listener is tls" for rate in rates
+    ]
+    needs_toml()
+    path = tmp_path / "proxy.toml"
+    plain = '[[listener]]\nlisten = "tcp://localhost:0"\nto = "tls://localhost:1"\n'
+    tls = '[[listener]]\nlisten = "tls://localhost:0"\nto = "tcp://localhost:1"\n'
+    own = "handshake-rate = 5\nmax-connections = 10\nmax-handshakes = 20\n"
+    path.write_text(f"handshake-rate = 7\nmax-connections = 9\n{plain}{own}{tls}{own}")
+    assert warnings("--config", path) == [
+        f"warning: {path}:6: handshake-rate: has no effect: tcp://localhost:0 has no handshakes",
+        f"warning: {path}:7: max-connections: has no effect: there are 9 for all listeners",
+        f"warning: {path}:13: max-connections: has no effect: there are 9 for all listeners",
+    ]
+
+
 def test_what_openssl_lacks_of_a_profile_is_a_warning(identity: Identity) -> None:
     """DES-CBC3-SHA is there only with enable-weak-ssl-ciphers. The certificates of `identity` are ECDSA."""
     assert warnings(*TLS, "--tls-profile", "intermediate", "--cert", identity.both) == []

@@ -254,14 +254,14 @@ BACK = ("--listen", "tcp://127.0.0.1:0", "--to", "tcp://127.0.0.1:1")
     [
         ((*JSON, "--nonsense"), "unrecognized arguments: --nonsense"),
         (("--nonsense", "--log-format=json"), "unrecognized arguments: --nonsense"),
-        ((*BACK, *JSON, "--threads", "x"), "argument --threads: 'x' is not a whole number"),
+        ((*BACK, *JSON, "--threads", "x"), "argument --threads: 'x' is not a whole number from 0 on"),
         ((*BACK, "--threads", "1", "--threads", "1", *JSON), "argument --threads: it may be given once only"),
         ((*BACK, *JSON, *JSON), "argument --log-format: it may be given once only"),
         ((*BACK, *JSON, "--idle-timeout", "soon"), "argument --idle-timeout: 'soon' is not a number of seconds"),
         ((*JSON, "--to"), "argument --to: expected one argument"),
         ((*JSON, "surplus"), "unrecognized arguments: surplus"),
         (("--config", "json.toml", "--nonsense"), "unrecognized arguments: --nonsense"),
-        (("--config=json.toml", "--threads", "x"), "argument --threads: 'x' is not a whole number"),
+        (("--config=json.toml", "--threads", "x"), "argument --threads: 'x' is not a whole number from 0 on"),
         (("--config", "wrong.toml", "--nonsense"), "unrecognized arguments: --nonsense"),
     ],
 )

@@ -24,6 +24,7 @@ from .limits.networks import read_networks
 from .service.capabilities import transparency_error
 from .service.privileges import PrivilegeError, file_owner, find_account, replaceable_for, unreadable_for
 from .settings import hosts
+from .settings.limit_values import without_effect
 from .settings.model import (
     PROTOCOL_NAMES,
     Address,
@@ -65,12 +66,14 @@ def check_files(settings: ProxySettings, warn: Warn, reading: Optional[Reading] 
     """Open and verify every file, look for the user and for optional packages; change nothing.
 
     warn: gets a line for what will work, but may not be meant: a certificate that has expired or will within 14 days, a
-    chain with a gap. reading: what the files are read by; without one, as at the start. A reload writes no `ca_out`, perhaps
-    because it has not the right to any more. SettingsError for the first thing that is wrong.
+    chain with a gap, a limit that is never met. reading: what the files are read by; without one, as at the start. A reload
+    writes no `ca_out`, perhaps because it has not the right to any more. SettingsError for the first thing that is wrong.
     """
     reading = reading or Reading()
     places = settings.places
     check_certificates(settings, warn, reading)
+    for place, text in without_effect(settings):
+        warn_at(place, text, warn)
     for number, listener in enumerate(settings.listeners):
         here = ("listener", number)
         if listener.tls_profile is not None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
-from .model import Limits, ListenerSettings, Rate
+from .model import Limits, ListenerSettings, Place, ProxySettings, Rate
 from .table import Table, kind
 
-__all__ = ["BOUNDS", "OF_LISTENERS", "limits_of", "own_limits", "require_alike"]
+__all__ = ["BOUNDS", "OF_LISTENERS", "limits_of", "own_limits", "require_alike", "without_effect"]
 
 OF_LISTENERS = ("max-connections", "max-handshakes", "connection-rate", "handshake-rate")  # in all, and of one listener
 OF_SOURCES = (
@@ -75,6 +76,25 @@ def require_alike(table: Table, settings: ListenerSettings, other: ListenerSetti
         if getattr(settings, field) != getattr(other, field):
             name = settings.listen
             table.fail(f"another listener is {name} too, and has another {key}: they are counted together", "listen")
+
+
+def without_effect(settings: ProxySettings) -> Iterator[tuple[Place, str]]:
+    """Limits that are good by themselves and, beside the others, never met: the place of each, and why."""
+    places, limits = settings.places, settings.limits
+    if limits.half_closed_timeout > limits.idle_timeout > 0:
+        text = f"has no effect: idle-timeout ends such a connection after {limits.idle_timeout:g} seconds"
+        yield places.of("half-closed-timeout"), text
+    if not any(listener.listen.tls for listener in settings.listeners):
+        for key in ("handshake-rate", "handshake-rate-per-source"):
+            if getattr(limits, key.replace("-", "_"))[0]:
+                yield places.of(key), "has no effect: no listener is tls"
+    for number, listener in enumerate(settings.listeners):
+        if listener.handshake_rate[0] and not listener.listen.tls:
+            yield places.of("listener", number, "handshake-rate"), f"has no effect: {listener.listen} has no handshakes"
+        for key in ("max-connections", "max-handshakes"):
+            own, whole = (getattr(of, key.replace("-", "_")) for of in (listener, limits))
+            if own > whole > 0:
+                yield places.of("listener", number, key), f"has no effect: there are {whole} for all listeners"
 
 
 def rate(table: Table, key: str) -> Rate:

@@ -75,7 +75,7 @@ def tagged(option: str) -> Callable[[str], tuple[str, str]]:
 def whole(text: str) -> int:
     if text.isascii() and text.isdigit():
         return int(text[:20])
-    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 on")
 
 
 def seconds(text: str) -> float:
