@@ -2,4 +2,4 @@
 
 
 cdef extern from "send_room.h" nogil:
-    size_t send_room(int fd, size_t unknown)
+    size_t send_room(int fd, size_t unknown, bint memory_short)

@@ -78,6 +78,7 @@ cdef class Reactor(Planner):
     # what is ready
     cdef bint is_running  # inside `run`: the wait may go on without the GIL
     cdef int64_t now  # when the last wait of `nogil_turns` ended, as `monotonic_ns`
+    cdef int64_t memory_short_until  # as `now`: the kernel has taken less of a relay than it had room for, lately
     cdef flag full  # the last wait has brought as many events as it could
     cdef poller_event batch[BATCH]  # of the innermost turn: it has worked off what the outer ones had left
     cdef int batch_next, batch_count

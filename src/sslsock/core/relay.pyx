@@ -5,7 +5,7 @@ its descriptor, its engine and what the kernel has not taken (`out`); there is n
 
 Back-pressure: a side is read only while its peer has nothing unsent. So the low mark is zero: when the kernel announces room
 it still has two thirds of its own send buffer to send, and the line does not run dry while the next piece is fetched. The
-high mark is what one receive makes and the kernel does not take: a receive is small (FIRST_SIZE) until one was full; then,
+high mark is what one receive makes and the kernel does not take: a receive is small (FIRST_SIZE) until one brought as much; then,
 with bulk on its way, it is what the peer's send buffer has room for, up to half a MiB. So a peer that reads nothing costs
 little, however fast the other one sends.
 
@@ -23,7 +23,7 @@ import os
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.stdint cimport uint32_t
+from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memset
 
 cimport system
@@ -47,6 +47,10 @@ cdef enum:
     # bytes of one receive
     FIRST_SIZE = 32 * 1024
     LEAST_SIZE = 16 * 1024  # a full record: what is asked for where there seems to be no room, to be refused
+    # bytes of it that a kernel with memory may refuse: a first receive, or what completes a record and what records add
+    MOST_REFUSED = FIRST_SIZE + LEAST_SIZE
+
+cdef int64_t MEMORY_SHORT_NS = 10 * 1_000_000_000
 
 cdef enum:
     # The same, for C.
@@ -169,16 +173,19 @@ cdef class RelaySide(Link):
         cdef bint limited = False
         if not self.engine_ready:
             if self.bulk:
-                wanted = min(max(send_room(self.peer.fd, FIRST_SIZE), <size_t> LEAST_SIZE), <size_t> RECEIVE_SIZE)
+                wanted = send_room(self.peer.fd, FIRST_SIZE, self.loop.now < self.loop.memory_short_until)
+                wanted = min(max(wanted, <size_t> LEAST_SIZE), <size_t> RECEIVE_SIZE)
                 limited = wanted < RECEIVE_SIZE
             size = self.take_in(memory, wanted)
-            self.bulk = size == wanted
+            self.bulk = size == wanted or size >= FIRST_SIZE
             if 0 < size < wanted and (self.hang_up or self.urgent):
                 # The end is met now, so that what it causes leaves with these bytes.
                 size += self.take_in(memory + size, wanted - size)
             if size == 0 and not self.fin:
                 return
         self.pass_on(size, limited)
+        if self.peer.out.size > MOST_REFUSED:
+            self.loop.memory_short_until = self.loop.now + MEMORY_SHORT_NS
         if self.fin and self.dead:
             self.relay.break_off(self)
 
