@@ -426,6 +426,38 @@ def test_a_receive_takes_all_once_much_has_come(loop):
     assert packets.sizes() == [10_000, 32 * 1024, 50_000 - 32 * 1024]
 
 
+ROUNDS = 96 * 1024, 150_000  # bytes: what makes a relay one of bulk, and what it has to move then
+
+
+def much_to_move(loop):
+    """Relays that have more to move than fits in one turn."""
+    busy = [join(loop) for _ in range(100)]
+    for one in busy:
+        assert one.front.sock.send(bytes(ROUNDS[0])) == ROUNDS[0]
+        one.drive(lambda one=one: len(one.back.received) == ROUNDS[0])
+    for one in busy:
+        assert one.front.sock.send(bytes(ROUNDS[1])) == ROUNDS[1]
+    return busy
+
+
+def test_little_does_not_wait_for_much(loop):
+    """A turn that serves every connection is long when many have much: who has little comes first, in each of short ones."""
+    little = join(loop)
+    busy = much_to_move(loop)
+    little.front.sock.send(b"little")
+    loop.dispatch(0)
+    assert little.relay.bytes_forward == 6
+    assert busy[-1].relay.bytes_forward == ROUNDS[0], "all have moved all that they had before the next look at who is ready"
+    drive(loop, lambda: all(one.relay.bytes_forward == sum(ROUNDS) for one in busy), patience=0)
+
+
+def test_what_waits_for_its_turn_comes_before_a_deadline(loop):
+    busy, late = much_to_move(loop), []
+    loop.call_later(0.0, lambda: late.extend(one for one in busy if one.relay.bytes_forward == ROUNDS[0]))
+    loop.dispatch(0)
+    assert not late, f"{len(late)} relays had still to move what had come before"
+
+
 @pytest.mark.parametrize("memory_short", [False, True], ids=["memory", "short of memory"])
 def test_a_slow_peer_gets_what_there_is_room_for(loop, memory_short):
     """But little, where a sixth of the send buffer waits, once the kernel was seen to take less than it had room for."""

@@ -15,7 +15,7 @@ events come, the loop waits and works without the GIL (`nogil_turns`); what they
 import os
 
 from cpython.ref cimport Py_INCREF
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport INT64_MAX, int64_t, uint32_t, uint64_t
 from posix.fcntl cimport F_GETFD, fcntl
 
 cimport system
@@ -33,6 +33,8 @@ cdef enum:
     BY_NUMBER = 2  # this is no address, but the descriptor's number, in the bits from NUMBER_SHIFT on
     NUMBER_SHIFT = 3
     NOGIL_TIME = 100000000  # nanoseconds that `run` works without a look at signals, which only the GIL's holder can take
+
+cdef int64_t AGAIN_TIME = 1_000_000  # nanoseconds after a wait in which those that have more to do have their turns
 
 
 cdef class Watcher:
@@ -310,6 +312,9 @@ cdef class Reactor(Planner):
         while self.full and rounds > 0 and not self.left:
             rounds -= 1
             done += self.serve(0)
+        with nogil:
+            run_planned(self, INT64_MAX)  # for some of them there was no time left
+        self.run_reports()
         self.run_again()
         return done
 
@@ -346,14 +351,9 @@ cdef class Reactor(Planner):
                 return 0
 
     cdef void run_again_nogil(self) noexcept nogil:
-        """Those that were planned before; what they plan waits for the next round."""
-        cdef run_node *last = self.nogil_again.last
-        cdef run_node *first
-        while self.nogil_again.first != NULL:
-            first = self.nogil_again.first
-            (<Watcher> run_queue_next(&self.nogil_again)).on_again_nogil()
-            if first == last:
-                break
+        """Those that were planned before; what they plan waits for the next round. So do those for whom there is no time left, after
+        the next look at who is ready: each may move much, and many of them would keep one waiting that has little to do."""
+        run_planned(self, self.now + AGAIN_TIME)
 
     cdef void run_reports(self) noexcept:
         cdef Watcher watcher
@@ -402,3 +402,14 @@ cdef class Reactor(Planner):
             watcher = <Watcher> self.flushes.take()
             watcher.flush_planned = False
             watcher.on_flush()
+
+
+cdef void run_planned(Reactor loop, int64_t until) noexcept nogil:
+    """Of those that have more to do without the GIL the first, and the others that were planned before, until then."""
+    cdef run_node *last = loop.nogil_again.last
+    cdef run_node *first
+    while loop.nogil_again.first != NULL:
+        first = loop.nogil_again.first
+        (<Watcher> run_queue_next(&loop.nogil_again)).on_again_nogil()
+        if first == last or monotonic_ns() > until:
+            break

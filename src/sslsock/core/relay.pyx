@@ -104,7 +104,10 @@ cdef class RelaySide(Link):
 
     cdef void on_event_nogil(self, uint32_t events) noexcept nogil:
         self.note_events(events)
-        self.work()
+        if self.bulk or self.peer.bulk:
+            self.plan_again_nogil()  # behind all that have less to do: reactor.pyx, `run_again_nogil`
+        else:
+            self.work()
 
     cdef void on_again_nogil(self) noexcept nogil:
         self.work()
