@@ -473,22 +473,20 @@ def test_a_slow_peer_gets_what_there_is_room_for(loop, memory_short):
 
 
 def refuse_much(loop):
-    """By a bound on what is unsent (tcp(7)), as a kernel short of memory would."""
-
-    def pair():
-        near, far = tcp_pair()
-        near.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 1)
-        return near, far
-
-    joined = join(loop, ("fd", "fd"), pair)
-    joined.front.reading = False
-    before, still = 0, 0
-    while still < 5:
-        while len(joined.back.out) < 8 * MIB:
-            joined.back.write(bytes(MIB))
-        joined.turns(1)
-        still = still + 1 if before and joined.relay.bytes_back == before else 0
-        before = joined.relay.bytes_back
+    """A bound on what is unsent (tcp(7)), before a small window, has the kernel refuse what a send buffer has room for."""
+    with socket.socket() as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # the least that there is
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        near = socket.create_connection(listening.getsockname())
+        far, _ = listening.accept()
+    incoming, sending = socket_pair()
+    for one in (near, sending):
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MIB)
+    near.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 40_000)  # no less: the first receive is taken whole
+    joined = Joined(loop, (incoming.detach(), Far(sending)), (near.detach(), Far(far)))
+    assert sending.send(bytes(300_000)) == 300_000
+    drive(loop, lambda: joined.relay.bytes_forward == 300_000, patience=0)
     joined.relay.close()
 
 
