@@ -43,7 +43,6 @@ from .pairs import (
     turns,
 )
 
-SO_MEMINFO = 55  # asm-generic/socket.h; linux/sock_diag.h: [3] is the send buffer, [5] what is queued in it
 ALL = [*itertools.product(KINDS, KINDS)]
 TLS = ("tls1.2", "tls1.3")
 SOME = [("fd", "fd"), ("channel", "tls1.3"), ("tls1.2", "channel"), ("tls1.3", "tls1.3")]
@@ -396,14 +395,15 @@ class Packets:
         self.loop = loop
         (near, self.sending), (far, self.receiving) = socket_pair(), socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.receiving.setblocking(False)
+        for one in (self.sending, far):
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 104 * 1024)  # socket(7): the kernel doubles it
         self.joined = Joined(loop, (near.detach(), Far(self.sending)), (far.detach(), Far(self.receiving)))
-        self.unread = 0
+        self.sent = 0
 
     def send(self, size):
         assert self.sending.send(bytes(size)) == size
-        self.unread += size
-        while self.joined.relay.bytes_forward < self.unread:
-            self.loop.dispatch(0)
+        self.sent += size
+        drive(self.loop, lambda: self.joined.relay.bytes_forward == self.sent, patience=0)
 
     def sizes(self):
         found = []

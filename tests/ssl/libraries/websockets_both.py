@@ -31,8 +31,8 @@ async def on_asyncio(for_server, for_client):
 
 def in_threads(for_server, for_client):
     if type(for_client).__module__ != "sslsock.ssl":
-        # The library reads in one thread and writes in another. CPython's module lets both into
-        # libssl at once (gh-143756), and a request is lost that is written while it reads a session ticket (RFC 8446, 4.6.1).
+        # The library reads in one thread and writes in another. CPython's module lets both into libssl at once (gh-143756), and
+        # a request is lost that is written while a session ticket is read (RFC 8446, 4.6.1).
         for_server.num_tickets = 0
 
     def echo(connection):
